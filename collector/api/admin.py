@@ -1,0 +1,52 @@
+"""What operators ask: is it alive, is it ready, what does it hold, and its own metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+
+    from collector.store import Store
+
+
+def statistics(stores: Mapping[str, Store]) -> dict[str, Any]:
+    """Return what `/api/stats` shows; bytes are sums of real buffer sizes."""
+    return {"signals": {name: store.stats() for name, store in stores.items()}}
+
+
+def routes(
+    stores: Mapping[str, Store], registry: CollectorRegistry, not_ready: Callable[[], list[str]]
+) -> list[BaseRoute]:
+    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each."""
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        reasons = not_ready()
+        if reasons:
+            return PlainTextResponse("".join(f"not ready: {reason}\n" for reason in reasons), 503)
+        return PlainTextResponse("ready\n")
+
+    async def stats(request: Request) -> Response:
+        return Response(msgspec.json.encode(statistics(stores)), media_type="application/json")
+
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(registry), headers={"Content-Type": content_type})
+
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/api/stats", stats),
+        Route("/metrics", metrics),
+    ]

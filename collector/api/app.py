@@ -1,0 +1,74 @@
+"""The query API as one ASGI application: every API's routes, and a last word for errors that none of them shaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+
+from collector.api import admin, loki, prometheus, received, tempo
+from collector.api.status import http_code
+from collector.errors import Overloaded, RingtailError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prometheus_client import CollectorRegistry
+    from starlette.requests import Request
+
+    from collector.query.engine import Engine
+    from collector.store import Store
+
+INDEX = """Ringtail answers here.
+
+Tempo       /api/search?q={...}   /api/v2/traces/<id>
+Loki        /loki/api/v1/query_range?query={...}
+Prometheus  /api/v1/query?query=...
+Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz
+
+OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
+"""
+
+
+def create_app(
+    stores: Mapping[str, Store],
+    engine: Engine,
+    registry: CollectorRegistry,
+    not_ready: Callable[[], list[str]],
+    logger: Any,
+) -> Starlette:
+    """Build the application over the three stores."""
+
+    async def index(request: Request) -> Response:
+        return PlainTextResponse(INDEX)
+
+    async def on_cause(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RingtailError)
+        headers = {}
+        if isinstance(error, Overloaded | Unavailable):
+            headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        return PlainTextResponse(f"{error}\n", http_code(error), headers)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        message = f"{request.url.path}: {error.detail}\n"
+        return PlainTextResponse(message, error.status_code, error.headers)
+
+    async def on_defect(request: Request, error: Exception) -> Response:
+        logger.error("query failed", path=request.url.path, error=repr(error))
+        return PlainTextResponse("internal error; the daemon's log has it\n", 500)
+
+    app = Starlette(
+        routes=[
+            *admin.routes(stores, registry, not_ready),
+            *tempo.routes(stores, engine),
+            *loki.routes(stores, engine),
+            *prometheus.routes(stores, engine),
+            *received.routes(stores, engine),
+        ],
+        exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
+    )
+    app.add_route("/", index)
+    return app

@@ -1,0 +1,93 @@
+"""The slow way of a request that cannot be stored as it came.
+
+`accept` adds a payload to the block under construction. Almost every payload goes straight in; one that
+merges singular fields is rewritten by the protobuf library first, and one with records that OTLP's data model
+does not allow is stored without them. What is stored is canonical and valid, so nothing downstream has to ask.
+
+Cost of the slow way: a parse and a serialization by the protobuf library, about a microsecond a record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from collector.errors import Malformed
+from collector.otlp.scan import REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from collector.otlp.scan import BlockBuilder
+    from collector.otlp.signals import Signal
+
+
+class Accepted(NamedTuple):
+    """What became of a request: how many records were taken, how many were not, and why, in a sentence."""
+
+    records: int
+    rejected: int
+    message: str
+
+
+def accept(builder: BlockBuilder, payload: bytes | bytearray) -> Accepted:
+    """Add the valid records of a payload to the builder; raise Malformed if it is not a request at all."""
+    added = builder.add(payload)
+    if not added.canonical:
+        added = builder.add(payload := canonical(builder.signal, payload))
+    if added.rejected is None:
+        return Accepted(added.records, 0, "")
+    reasons = added.reasons or []
+    message = _sentence(builder.signal, reasons, added.rejected[0])
+    kept = builder.add(without(builder.signal, payload, added.rejected))
+    return Accepted(kept.records, len(added.rejected), message)
+
+
+def canonical(signal: Signal, payload: bytes | bytearray) -> bytes:
+    """Return the same request as the protobuf library writes it: each singular field once, numbers packed."""
+    return bytes(_parse(signal, payload).SerializeToString())
+
+
+def without(signal: Signal, payload: bytes | bytearray, ordinals: list[int]) -> bytes:
+    """Return the request without the records at these ordinals (ascending, counted over the request)."""
+    request = _parse(signal, payload)
+    unwanted = set(ordinals)
+    ordinal = 0
+    for records in _record_lists(signal, request):
+        doomed = [i for i in range(len(records)) if ordinal + i in unwanted]
+        ordinal += len(records)
+        for i in reversed(doomed):
+            del records[i]
+    return bytes(request.SerializeToString())
+
+
+def _parse(signal: Signal, payload: bytes | bytearray) -> Any:
+    try:
+        return signal.request_type.FromString(bytes(payload))
+    except DecodeError as error:
+        raise Malformed(f"not a valid {signal.request_type.DESCRIPTOR.name}: {error}") from error
+
+
+def _record_lists(signal: Signal, request: Any) -> Iterator[Any]:
+    """Yield every repeated field that holds records, in the payload's order."""
+    if signal.name == "traces":
+        for envelope in request.resource_spans:
+            for scope in envelope.scope_spans:
+                yield scope.spans
+    elif signal.name == "logs":
+        for envelope in request.resource_logs:
+            for scope in envelope.scope_logs:
+                yield scope.log_records
+    else:
+        for envelope in request.resource_metrics:
+            for scope in envelope.scope_metrics:
+                for metric in scope.metrics:
+                    data = metric.WhichOneof("data")
+                    if data is not None:
+                        yield getattr(metric, data).data_points
+
+
+def _sentence(signal: Signal, reasons: list[int], first: int) -> str:
+    counted = [f"{count} because {reason}" for reason, count in zip(REASONS, reasons, strict=True) if count]
+    return f"{sum(reasons)} {signal.noun} rejected: {'; '.join(counted)}; the first is number {first} of the request"

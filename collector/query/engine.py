@@ -1,0 +1,211 @@
+"""The engine under the three query languages: which records a query looks at, in what order, and where it runs.
+
+A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
+newest block first: blocks outside the time range are not opened, and what is left of a block is narrowed to
+live records, to the time range and to the view's key. `newest` answers the question that most queries end
+with: the exact newest matches, in a repeatable order (time, then offset).
+
+A query runs under a `Deadline`, which it must ask at least once a block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from collector.errors import Overloaded, QueryTimeout
+from collector.otlp.records import Ref, isolate
+from collector.otlp.scan import scan
+from collector.store import key_matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from collector.clock import Clock
+    from collector.otlp.block import Block
+    from collector.store import View
+
+Result = TypeVar("Result")
+
+END_OF_TIME = 2**64 - 1
+"""The last nanosecond that a record's time can name."""
+
+QUERIES_WAITING_MAX = 256
+"""Queries running and waiting for a worker; one more is refused as Overloaded."""
+
+
+class Deadline:
+    """A query's time limit, and its switch to stop early."""
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._end = clock.monotonic() + seconds
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Let the next check fail: nobody waits for the answer any more."""
+        self._cancelled = True
+
+    def check(self) -> None:
+        """Raise QueryTimeout when the time is over."""
+        if self._cancelled or self._clock.monotonic() > self._end:
+            raise QueryTimeout(f"the query took longer than {self.seconds:g} s (query.timeout)")
+
+
+class Slice(NamedTuple):
+    """What a query looks at in one block: `rows` are ascending record numbers, never empty."""
+
+    block: Block
+    rows: NDArray[np.intp]
+
+
+def slices(
+    view: View,
+    start_ns: int = 0,
+    end_ns: int = END_OF_TIME,
+    deadline: Deadline | None = None,
+    *,
+    newest_first: bool = True,
+) -> Iterator[Slice]:
+    """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns."""
+    if not newest_first:
+        yield from _log_slices(view, start_ns, end_ns, deadline, newest_first=False)
+    for block in reversed(view.ring.blocks) if newest_first else view.ring.blocks:
+        if deadline is not None:
+            deadline.check()
+        rows = _rows(view, block, start_ns, end_ns, in_ring=True)
+        if rows.size:
+            yield Slice(block, rows)
+    if newest_first:
+        yield from _log_slices(view, start_ns, end_ns, deadline, newest_first=True)
+
+
+def _log_slices(
+    view: View, start_ns: int, end_ns: int, deadline: Deadline | None, *, newest_first: bool
+) -> Iterator[Slice]:
+    if view.log is None:
+        return
+    end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
+    for frame in view.log.frames(0, end, start_ns, end_ns, newest_first=newest_first):
+        if deadline is not None:
+            deadline.check()
+        block = scan(view.signal, frame.payload, frame.base_offset)
+        rows = _rows(view, block, start_ns, end_ns, in_ring=False)
+        if rows.size:
+            yield Slice(block, rows)
+
+
+def _rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
+    """Return the rows of a block that are readable, have the view's key and lie in the time range."""
+    if block.max_time < start_ns or block.min_time > end_ns:
+        return np.empty(0, np.intp)
+    first = max(0, view.first_offset - block.base_offset)
+    if view.index is None:
+        rows = np.arange(first, block.count)
+    elif in_ring and view.candidates is not None:
+        begin, end = np.searchsorted(view.candidates, (block.base_offset, block.end_offset))
+        rows = (view.candidates[begin:end] - block.base_offset).astype(np.intp)
+        evicted = view.ring.first_offset - block.base_offset
+        if evicted > first:  # not in the postings any more, but still in this block's buffers, and in the log
+            matching = np.flatnonzero(key_matches(block, view.index, view.key))
+            rows = np.concatenate((matching[(matching >= first) & (matching < evicted)], rows))
+    else:
+        rows = np.flatnonzero(key_matches(block, view.index, view.key))
+        rows = rows[rows >= first]
+    if rows.size and (block.min_time < start_ns or block.max_time > end_ns):
+        times = block.column("time")[rows]
+        rows = rows[(times >= start_ns) & (times <= end_ns)]
+    return rows
+
+
+def newest(
+    view: View,
+    limit: int,
+    select: Callable[[Slice], NDArray[np.intp]],
+    start_ns: int = 0,
+    end_ns: int = END_OF_TIME,
+    deadline: Deadline | None = None,
+    *,
+    oldest: bool = False,
+) -> list[Ref]:
+    """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
+
+    The order is (time, offset). Blocks that cannot hold a better record than those found are not selected from.
+    """
+    found: list[Ref] = []
+    if limit <= 0:
+        return found
+    worst: tuple[int, int] | None = None  # of the best `limit` so far, once there are so many
+    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest):
+        block = piece.block
+        if worst is not None and (block.min_time > worst[0] if oldest else block.max_time < worst[0]):
+            continue
+        rows = select(piece)
+        if not rows.size:
+            continue
+        refs = _best(block, rows, limit, oldest=oldest)
+        if worst is not None:
+            refs = [ref for ref in refs if (ref[:2] < worst if oldest else ref[:2] > worst)]
+        if block.end_offset <= view.ring_offset and len(refs) * 4 < block.count:
+            refs = [isolate(ref) for ref in refs]  # do not hold a block of the log for a few records of it
+        found.extend(refs)
+        if len(found) >= limit:
+            found.sort(key=_order, reverse=not oldest)
+            del found[limit:]
+            worst = found[-1][:2]
+    found.sort(key=_order, reverse=not oldest)
+    return found
+
+
+def _order(ref: Ref) -> tuple[int, int]:
+    return ref[:2]
+
+
+def _best(block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool) -> list[Ref]:
+    """Return refs to the best `limit` rows of one block."""
+    times = block.column("time")[rows]
+    if rows.size > limit:
+        order = np.lexsort((rows, times))
+        rows = rows[order[:limit] if oldest else order[-limit:]]
+        times = block.column("time")[rows]
+    base = block.base_offset
+    return [Ref(time, base + row, block, row) for time, row in zip(times.tolist(), rows.tolist(), strict=True)]
+
+
+class Engine:
+    """The worker threads that queries run in, so that they hold up neither the event loop nor ingest."""
+
+    def __init__(self, threads: int, timeout_s: float, clock: Clock) -> None:
+        """Run at most `threads` queries at once, each for at most `timeout_s` seconds, waiting included."""
+        self.clock = clock
+        self.timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
+        self._pending = 0
+
+    async def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Return `function(deadline, *args)`, run in a worker thread.
+
+        Raises what the function raises, QueryTimeout when it takes too long, and Overloaded when too many
+        queries wait already.
+        """
+        if self._pending >= QUERIES_WAITING_MAX:
+            raise Overloaded(f"{self._pending} queries are running or waiting", 1.0)
+        deadline = Deadline(self.timeout_s, self.clock)
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, deadline, *args)
+        except asyncio.CancelledError:
+            deadline.cancel()
+            raise
+        finally:
+            self._pending -= 1
+
+    def close(self) -> None:
+        """Let running queries end and take no more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

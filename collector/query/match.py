@@ -1,0 +1,347 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Predicates and attribute columns straight over payload bytes, compiled, with the GIL released.
+
+Every function takes a block's payload and arrays of extents (start, length: u32, bytes of the payload), one
+for each row, and returns arrays with an entry for each row. Extents come from a block's columns or from
+another of these functions; one that reaches outside the payload raises ValueError before anything is read.
+
+`attribute` makes a column out of one attribute: what type it has in each row, and its value. From there on a
+query language works with numpy. Cost: about 50 ns a row for a span with ten attributes.
+"""
+
+from collections import namedtuple
+
+import cython
+import numpy as np
+from cython.cimports.collector.otlp.wire import Extent, find_attribute, next_field
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memchr, memcmp, memcpy
+
+ABSENT, STRING, BOOL, INT, DOUBLE, ARRAY, KVLIST, BYTES, EMPTY = range(9)
+
+Values = namedtuple("Values", ("type", "integer", "double", "start", "length"))  # noqa: PYI024: typed in match.pyi
+Values.__doc__ = """A column of AnyValues.
+
+`type` u8: 0 absent, or AnyValue's field number: 1 string, 2 bool, 3 int, 4 double, 5 array, 6 key-value list,
+7 bytes; 8 a value without content. `integer` i64: of ints and bools. `double` f64: of doubles, and ints converted.
+`start`, `length` u32: the content of strings, bytes, arrays and lists.
+"""
+
+
+def _extents(payload, starts, lengths) -> tuple:
+    starts = np.ascontiguousarray(starts, np.uint32)
+    lengths = np.ascontiguousarray(lengths, np.uint32)
+    if len(starts) != len(lengths):
+        raise ValueError("as many starts as lengths")
+    if len(starts) and int((starts.astype(np.uint64) + lengths).max()) > len(payload):
+        raise ValueError("an extent reaches outside the payload")
+    return starts, lengths
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _decode(
+    value: Extent,
+    base: cython.pointer(cython.const[uint8_t]),
+    kind: cython.pointer(uint8_t),
+    integer: cython.pointer(int64_t),
+    double: cython.pointer(cython.double),
+    start: cython.pointer(uint32_t),
+    length: cython.pointer(uint32_t),
+) -> cython.void:
+    """Read an AnyValue: what it holds last is what it holds."""
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    content: Extent
+    at: cython.pointer(cython.const[uint8_t]) = value.at
+    end: cython.pointer(cython.const[uint8_t]) = value.at + value.length
+    kind[0] = 8
+    while at < end:
+        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+        if tag == 16:  # bool_value
+            kind[0] = 2
+            integer[0] = number != 0
+            double[0] = 0
+        elif tag == 24:  # int_value
+            kind[0] = 3
+            integer[0] = cython.cast(int64_t, number)
+            double[0] = cython.cast(cython.double, integer[0])
+        elif tag == 33:  # double_value
+            kind[0] = 4
+            integer[0] = 0
+            memcpy(double, cython.address(number), 8)
+        elif tag == 10 or tag == 42 or tag == 50 or tag == 58:
+            kind[0] = tag >> 3
+            integer[0] = 0
+            double[0] = 0
+            start[0] = cython.cast(uint32_t, content.at - base)
+            length[0] = content.length
+
+
+def attribute(payload, starts, lengths, field: int, key: bytes) -> Values:
+    """Return the first attribute named `key` in repeated field `field` of each message, as a column."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    out = Values(
+        np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+    )
+    if n == 0 or len(payload) == 0:
+        return out
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    kinds: uint8_t[::1] = out.type
+    integers: int64_t[::1] = out.integer
+    doubles: cython.double[::1] = out.double
+    value_starts: uint32_t[::1] = out.start
+    value_lengths: uint32_t[::1] = out.length
+    wanted: cython.p_const_char = key
+    wanted_length: cython.Py_ssize_t = len(key)
+    number: uint32_t = field
+    value: Extent
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            if length[i] and find_attribute(
+                base + start[i],
+                base + start[i] + length[i],
+                number,
+                cython.cast(cython.pointer(cython.const[uint8_t]), wanted),
+                wanted_length,
+                cython.address(value),
+            ):
+                _decode(
+                    value,
+                    base,
+                    cython.address(kinds[i]),
+                    cython.address(integers[i]),
+                    cython.address(doubles[i]),
+                    cython.address(value_starts[i]),
+                    cython.address(value_lengths[i]),
+                )
+    return out
+
+
+def any_value(payload, starts, lengths) -> Values:
+    """Return the AnyValue messages at these extents as a column; an extent of length 0 is absent."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    out = Values(
+        np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+    )
+    if n == 0 or len(payload) == 0:
+        return out
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    kinds: uint8_t[::1] = out.type
+    integers: int64_t[::1] = out.integer
+    doubles: cython.double[::1] = out.double
+    value_starts: uint32_t[::1] = out.start
+    value_lengths: uint32_t[::1] = out.length
+    value: Extent
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            if length[i]:
+                value.at = base + start[i]
+                value.length = length[i]
+                _decode(
+                    value,
+                    base,
+                    cython.address(kinds[i]),
+                    cython.address(integers[i]),
+                    cython.address(doubles[i]),
+                    cython.address(value_starts[i]),
+                    cython.address(value_lengths[i]),
+                )
+    return out
+
+
+def equal(payload, starts, lengths, needle: bytes):
+    """Tell for each extent whether its bytes are `needle`."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    out = np.zeros(n, np.bool_)
+    if n == 0:
+        return out
+    if len(payload) == 0:
+        return lengths == len(needle)
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    wanted: cython.p_const_char = needle
+    wanted_length: cython.Py_ssize_t = len(needle)
+    result: uint8_t[::1] = out.view(np.uint8)
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            result[i] = length[i] == wanted_length and memcmp(base + start[i], wanted, wanted_length) == 0
+    return out
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def _lower(byte: uint8_t) -> uint8_t:
+    return byte + 32 if 65 <= byte <= 90 else byte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _find(
+    at: cython.pointer(cython.const[uint8_t]),
+    length: cython.Py_ssize_t,
+    needle: cython.pointer(cython.const[uint8_t]),
+    needle_length: cython.Py_ssize_t,
+) -> cython.bint:
+    found: cython.p_void
+    if needle_length == 0:
+        return True
+    while length >= needle_length:
+        found = cython.cast(cython.p_void, memchr(at, needle[0], length - needle_length + 1))
+        if found == cython.NULL:
+            return False
+        length -= cython.cast(cython.pointer(cython.const[uint8_t]), found) - at
+        at = cython.cast(cython.pointer(cython.const[uint8_t]), found)
+        if memcmp(at, needle, needle_length) == 0:
+            return True
+        at += 1
+        length -= 1
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _find_any_case(
+    at: cython.pointer(cython.const[uint8_t]),
+    length: cython.Py_ssize_t,
+    needle: cython.pointer(cython.const[uint8_t]),
+    needle_length: cython.Py_ssize_t,
+) -> cython.bint:
+    i: cython.Py_ssize_t
+    k: cython.Py_ssize_t
+    for i in range(length - needle_length + 1):
+        k = 0
+        while k < needle_length and _lower(at[i + k]) == needle[k]:
+            k += 1
+        if k == needle_length:
+            return True
+    return False
+
+
+def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False):
+    """Tell for each extent whether `needle` occurs in it; with `ignore_case`, ASCII letters of either case."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    out = np.zeros(n, np.bool_)
+    if n == 0:
+        return out
+    if len(payload) == 0 or len(needle) == 0:
+        return np.full(n, len(needle) == 0)
+    if ignore_case:
+        needle = needle.lower()
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    chars: cython.p_const_char = needle
+    wanted: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
+    wanted_length: cython.Py_ssize_t = len(needle)
+    any_case: cython.bint = ignore_case
+    result: uint8_t[::1] = out.view(np.uint8)
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            if any_case:
+                result[i] = _find_any_case(base + start[i], length[i], wanted, wanted_length)
+            else:
+                result[i] = _find(base + start[i], length[i], wanted, wanted_length)
+    return out
+
+
+def string_field(payload, starts, lengths, field: int) -> tuple:
+    """Return where the length-delimited field of that number lies in each message; length 0 when absent."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    found_starts = np.zeros(n, np.uint32)
+    found_lengths = np.zeros(n, np.uint32)
+    if n == 0 or len(payload) == 0:
+        return found_starts, found_lengths
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    out_start: uint32_t[::1] = found_starts
+    out_length: uint32_t[::1] = found_lengths
+    wanted: uint32_t = field << 3 | 2
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    content: Extent
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted and content.at != cython.NULL:
+                    out_start[i] = cython.cast(uint32_t, content.at - base)
+                    out_length[i] = content.length
+    return found_starts, found_lengths
+
+
+def strings(payload, starts, lengths) -> list:
+    """Return the text at each extent."""
+    starts, lengths = _extents(payload, starts, lengths)
+    return [
+        str(payload[start : start + length], "utf-8", "replace")
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
+    ]
+
+
+def keys(payload, starts, lengths, field: int) -> set:
+    """Return the distinct attribute keys in repeated field `field` of the messages."""
+    starts, lengths = _extents(payload, starts, lengths)
+    found: set = set()
+    n: cython.Py_ssize_t = len(starts)
+    if n == 0 or len(payload) == 0:
+        return found
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    wanted: uint32_t = field << 3 | 2
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    pair: Extent
+    part: Extent
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    inside: cython.pointer(cython.const[uint8_t])
+    i: cython.Py_ssize_t
+    for i in range(n):
+        at = base + start[i]
+        end = at + length[i]
+        while at < end:
+            at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(pair))
+            if tag != wanted or pair.at == cython.NULL:
+                continue
+            inside = pair.at
+            while inside < pair.at + pair.length:
+                inside = next_field(
+                    inside, pair.at + pair.length, cython.address(tag), cython.address(number), cython.address(part)
+                )
+                if tag == 10:
+                    found.add(cython.cast(cython.p_char, part.at)[: part.length])
+                    break
+    return found

@@ -1,0 +1,195 @@
+"""The ring: a signal's newest blocks, bounded in records and in bytes, with exact indexes.
+
+Invariants, all of which `check` recounts:
+
+* live records are exactly the offsets [first_offset, next_offset), at most `capacity` of them;
+* every index holds exactly the live records that have a key, and a key without live records is gone;
+* `total_bytes` is the sum of the buffers held, and at most `max_bytes` after every append.
+
+Records leave oldest first. For the capacity they leave one by one; the block at the tail keeps its buffers
+until its last record is gone, and they count until then. For the bytes, whole blocks leave, in the extreme
+the one just appended: then its records count as evicted, and the log has them.
+
+Owned by the event loop's thread. A query takes `snapshot()`, a tuple of immutable blocks, and needs no lock.
+Cost: amortised under a tenth of a microsecond a record with three indexes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collector.otlp.wire import hash_key
+from collector.ring.postings import Postings, key_of_column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from collector.otlp.block import Block
+    from collector.otlp.signals import Signal
+
+_INDEX_WIDTH = {"trace_id": 16, "severity": 1, "type": 1, "service": 8, "name": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The ring at one moment: its blocks oldest first, and the live range of offsets."""
+
+    blocks: tuple[Block, ...]
+    first_offset: int
+    next_offset: int
+
+
+class Ring:
+    """The newest records of one signal. See the module's docstring for what it promises."""
+
+    def __init__(self, signal: Signal, capacity: int, max_bytes: int, first_offset: int = 0) -> None:
+        """Make an empty ring whose first record will have offset `first_offset`.
+
+        `capacity` is in records and at least 1, `max_bytes` in bytes. ValueError when the indexes of so many
+        records would leave no room for records.
+        """
+        self.signal = signal
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        self.first_offset = first_offset
+        self.next_offset = first_offset
+        self.evicted = 0
+        self._blocks: deque[Block] = deque()
+        self._block_bytes = 0
+        self._payload_bytes = 0
+        self._indexes = {name: Postings(capacity, _INDEX_WIDTH[name]) for name in signal.indexes}
+        self._snapshot: Snapshot | None = None
+        if self.index_bytes * 2 > max_bytes:
+            raise ValueError(f"a ring of {capacity} records wants at least {self.index_bytes * 2} bytes")
+
+    def __len__(self) -> int:
+        return self.next_offset - self.first_offset
+
+    @property
+    def index_bytes(self) -> int:
+        """The bytes of all indexes."""
+        return sum(index.nbytes for index in self._indexes.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything the ring holds: payloads, columns and indexes, in bytes."""
+        return self._block_bytes + self.index_bytes
+
+    def append(self, block: Block) -> int:
+        """Admit a block whose base offset is `next_offset`; return how many records were evicted for it."""
+        if block.base_offset != self.next_offset:
+            raise AssertionError(f"block at {block.base_offset}, but the ring ends at {self.next_offset}")
+        before = self.evicted
+        self._snapshot = None
+        self._evict_records(min(len(self), len(self) + block.count - self.capacity))
+        skipped = max(0, block.count - self.capacity)
+        self._blocks.append(block)
+        self._block_bytes += block.nbytes
+        self._payload_bytes += block.payload_bytes
+        self.next_offset = block.end_offset
+        if skipped:
+            self.first_offset += skipped
+            self.evicted += skipped
+        for name, index in self._indexes.items():
+            column = block.records.column_bytes(name)
+            index.append(block.base_offset + skipped, column[skipped * _INDEX_WIDTH[name] :])
+        while self.total_bytes > self.max_bytes and self._blocks:
+            self._evict_records(self._blocks[0].end_offset - self.first_offset)
+        return self.evicted - before
+
+    def _evict_records(self, count: int) -> None:
+        """Evict the `count` oldest records from all indexes, and drop blocks without live records."""
+        while count > 0:
+            block = self._blocks[0]
+            begin = self.first_offset - block.base_offset
+            end = min(begin + count, block.count)
+            for name, index in self._indexes.items():
+                width = _INDEX_WIDTH[name]
+                index.evict(block.records.column_bytes(name)[begin * width : end * width])
+            self.first_offset += end - begin
+            self.evicted += end - begin
+            count -= end - begin
+            if end == block.count:
+                self._blocks.popleft()
+                self._block_bytes -= block.nbytes
+                self._payload_bytes -= block.payload_bytes
+
+    def snapshot(self) -> Snapshot:
+        """Return the blocks as they are now. The same object until the ring changes."""
+        if self._snapshot is None:
+            self._snapshot = Snapshot(tuple(self._blocks), self.first_offset, self.next_offset)
+        return self._snapshot
+
+    def restart(self, offset: int) -> None:
+        """Go on at another offset, as after a damaged part of the log; everything held is evicted."""
+        self._evict_records(len(self))
+        self._snapshot = None
+        self.first_offset = self.next_offset = offset
+
+    def key(self, index: str, value: int | bytes) -> int:
+        """Return the key under which an index knows a value: an id, a string's bytes, or a small number."""
+        if isinstance(value, int):
+            return value + 1
+        if _INDEX_WIDTH[index] == 16:
+            return key_of_column(memoryview(value), 16, 0)
+        return hash_key(value)
+
+    def count(self, index: str, key: int) -> int:
+        """Return how many live records have the key in an index."""
+        return self._indexes[index].count(key)
+
+    def find(self, index: str, key: int, limit: int = 1 << 62, before: int = 1 << 62) -> NDArray[np.int64]:
+        """Return the offsets of live records with the key, newest first."""
+        return self._indexes[index].find(key, self.first_offset, limit, before)
+
+    def newest_of_each_key(self, index: str) -> list[tuple[int, int, int]]:
+        """Return (key, newest offset, count) for every key of an index, newest first."""
+        return sorted(self._indexes[index].items(), key=lambda item: -item[1])
+
+    def stats(self) -> dict[str, Any]:
+        """Return the figures that `/api/stats` shows for the ring. Bytes are sums of real buffers."""
+        return {
+            "capacity": self.capacity,
+            "records": len(self),
+            "evicted": self.evicted,
+            "payload_bytes": self._payload_bytes,
+            "column_bytes": self._block_bytes - self._payload_bytes,
+            "index_bytes": self.index_bytes,
+            "total_bytes": self.total_bytes,
+            "indexes": {
+                name: {"keys": index.keys, "postings": index.postings, "bytes": index.nbytes}
+                for name, index in self._indexes.items()
+            },
+        }
+
+    def check(self) -> None:
+        """Recount everything from the blocks and compare; AssertionError names what differs. O(records)."""
+        offset = self._blocks[0].base_offset if self._blocks else self.next_offset
+        for block in self._blocks:
+            assert block.base_offset == offset, f"{block} does not follow {offset}"
+            offset = block.end_offset
+        assert offset == self.next_offset
+        if self._blocks:
+            assert self._blocks[0].base_offset <= self.first_offset < self._blocks[0].end_offset
+        assert len(self) <= self.capacity
+        assert self._block_bytes == sum(block.nbytes for block in self._blocks)
+        assert self._payload_bytes == sum(block.payload_bytes for block in self._blocks)
+        assert self.first_offset <= self.next_offset
+        for name, index in self._indexes.items():
+            expected: dict[int, list[int]] = {}
+            for block in self._blocks:
+                column = block.records.column_bytes(name)
+                for row in range(max(0, self.first_offset - block.base_offset), block.count):
+                    key = key_of_column(column, _INDEX_WIDTH[name], row)
+                    if key:
+                        expected.setdefault(key, []).append(block.base_offset + row)
+            assert {key for key, _, _ in index.items()} == set(expected), f"keys of {name}"
+            assert index.keys == len(expected)
+            assert index.postings == sum(map(len, expected.values()))
+            for key, offsets in expected.items():
+                assert index.count(key) == len(offsets)
+                assert self.find(name, key).tolist() == offsets[::-1], f"{name} key {key}"

@@ -1,0 +1,242 @@
+"""The store: one signal's ring and log, as receivers append to it and queries read it.
+
+The way of one request: `append` scans it into the block under construction and returns a future. When no
+commit is under way, the block is sealed at the end of this turn of the event loop and handed to the log's
+committer thread; requests that arrive meanwhile make up the next block. So whatever arrives during a commit
+becomes one payload, one frame, one write and one sync. When the commit is durable (as `wal.sync` defines it),
+the ring admits the block and the futures are resolved: the ring holds only what the log has.
+
+Everything here runs on the event loop's thread, except for the committer behind the seam and the reading of a
+`View`, which is immutable and may happen in any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from collector.errors import Unavailable
+from collector.otlp.scan import BlockBuilder, scan
+from collector.otlp.validate import Accepted, accept
+from collector.otlp.wire import hash_key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from collector.otlp.block import Block
+    from collector.otlp.signals import Signal
+    from collector.ring.ring import Ring, Snapshot
+    from collector.wal.log import Log
+
+
+@dataclass(slots=True, eq=False)
+class Commit:
+    """One block on its way into the log, and who waits for it. What the committer writes is one frame."""
+
+    block: Block
+    waiters: list[tuple[asyncio.Future[Accepted], Accepted]]
+
+    @property
+    def payloads(self) -> tuple[bytes | bytearray, ...]:
+        """The frame's payload, in pieces."""
+        return (self.block.payload,)
+
+    @property
+    def count(self) -> int:
+        """The number of records."""
+        return self.block.count
+
+    @property
+    def min_time(self) -> int:
+        """The oldest record's time, Unix ns."""
+        return self.block.min_time
+
+    @property
+    def max_time(self) -> int:
+        """The newest record's time, Unix ns."""
+        return self.block.max_time
+
+
+class Committer(Protocol):
+    """Where a commit becomes durable; `collector.wal.commit.Committer` is the one that does it on disk."""
+
+    def submit(self, batch: Commit) -> None:
+        """Take a commit; its outcome is reported in order through the callback given at construction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one query sees of a signal: a moment of the ring, and the log behind it. Immutable."""
+
+    signal: Signal
+    ring: Snapshot
+    log: Log | None
+    index: str | None
+    key: int | bytes
+    candidates: NDArray[np.int64] | None
+
+    @property
+    def first_offset(self) -> int:
+        """The oldest offset that can be read, from ring or log."""
+        if self.log is None:
+            return self.ring.first_offset
+        return min(self.log.first_offset, self.ring.first_offset)
+
+    @property
+    def ring_offset(self) -> int:
+        """The oldest offset that the ring holds."""
+        return self.ring.first_offset
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the newest record's."""
+        return self.ring.next_offset
+
+
+class Store:
+    """Ring and log of one signal."""
+
+    def __init__(
+        self, signal: Signal, ring: Ring, log: Log | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Take an empty ring and an open log (None: the ring is all there is). Call `refill`, then `attach`."""
+        self.signal = signal
+        self.ring = ring
+        self.log = log
+        self._loop = loop
+        self._builder = BlockBuilder(signal)
+        self._waiters: list[tuple[asyncio.Future[Accepted], Accepted]] = []
+        self._committer: Committer | None = None
+        self._scheduled = False
+        self._under_way = False
+        self._closed = False
+
+    def attach(self, committer: Committer) -> None:
+        """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
+        self._committer = committer
+
+    def refill(self) -> int:
+        """Fill the ring with the newest records of the log; return how many it holds. Once, before appends."""
+        log = self.log
+        if log is None:
+            return 0
+        begin = max(log.first_offset, log.next_offset - self.ring.capacity)
+        frames = []
+        size = 0
+        for frame in log.frames(begin, log.next_offset, newest_first=True):
+            size += len(frame.payload)
+            if size > self.ring.max_bytes:
+                break
+            frames.append(frame)
+        for frame in reversed(frames):
+            if frame.base_offset != self.ring.next_offset:
+                self.ring.restart(frame.base_offset)
+            self.ring.append(scan(self.signal, frame.payload, frame.base_offset))
+        if self.ring.next_offset != log.next_offset:
+            self.ring.restart(log.next_offset)
+        return len(self.ring)
+
+    def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
+        """Take an export request; the future tells what was accepted once that is durable.
+
+        The payload is kept and must not change. Raises Malformed at once when it is no request, and
+        Unavailable when the log has failed or the store is closed; the future fails with Unavailable when
+        this commit cannot be made durable.
+        """
+        if self._closed:
+            raise Unavailable("the daemon is shutting down")
+        if self.log is not None and self.log.failed is not None:
+            raise Unavailable(f"the log of {self.signal.name} has failed: {self.log.failed}", 5.0)
+        accepted = accept(self._builder, payload)
+        future: asyncio.Future[Accepted] = self._loop.create_future()
+        if accepted.records == 0:
+            future.set_result(accepted)
+            return future
+        self._waiters.append((future, accepted))
+        if not self._under_way and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._commit)
+        return future
+
+    def _commit(self) -> None:
+        self._scheduled = False
+        if not self._builder.records:
+            return
+        commit = Commit(self._builder.build(self.ring.next_offset), self._waiters)
+        self._waiters = []
+        self._under_way = True
+        if self._committer is None:
+            self._committed(commit, None)
+        else:
+            self._committer.submit(commit)
+
+    def committed(self, commit: Commit, outcome: int | BaseException) -> None:
+        """Report a commit's outcome, from the committer's thread: its base offset, or why it failed."""
+        error = outcome if isinstance(outcome, BaseException) else None
+        if error is None and outcome != commit.block.base_offset:
+            error = AssertionError(f"the log wrote offset {outcome}, not {commit.block.base_offset}")
+        self._loop.call_soon_threadsafe(self._committed, commit, error)
+
+    def _committed(self, commit: Commit, error: BaseException | None) -> None:
+        self._under_way = False
+        if error is None:
+            self.ring.append(commit.block)
+            for future, accepted in commit.waiters:
+                if not future.done():
+                    future.set_result(accepted)
+        else:
+            for future, _ in commit.waiters:
+                if not future.done():
+                    future.set_exception(Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0))
+        if self._builder.records:
+            self._commit()
+
+    async def drain(self) -> None:
+        """Refuse further appends, and wait until everything taken has been answered."""
+        self._closed = True
+        while self._under_way or self._builder.records:
+            waiters = [future for future, _ in self._waiters]
+            if waiters:
+                await asyncio.wait(waiters)
+            else:
+                await asyncio.sleep(0.001)
+
+    def view(self, index: str | None = None, key: int | bytes = 0) -> View:
+        """Return what a query sees now; with an index, narrowed to records whose key column has this key.
+
+        `key` is bytes for a string or an id (a service, a name, 16 bytes of trace id), a number for a
+        severity or a type. Call it on the event loop; read it anywhere.
+        """
+        candidates = None
+        if index is not None:
+            candidates = self.ring.find(index, self.ring.key(index, key))[::-1]
+        return View(self.signal, self.ring.snapshot(), self.log, index, key, candidates)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the signal's part of `/api/stats`."""
+        stats = self.ring.stats()
+        if self.log is None:
+            stats["log"] = {"first_offset": 0, "next_offset": 0, "segments": 0, "bytes": 0}
+        else:
+            stats["log"] = {
+                "first_offset": self.log.first_offset,
+                "next_offset": self.log.next_offset,
+                "segments": self.log.segment_count,
+                "bytes": self.log.byte_size,
+            }
+        return stats
+
+
+def key_matches(block: Block, index: str, key: int | bytes) -> NDArray[np.bool_]:
+    """Tell for each record of a block whether its key column has the key: the same test as the postings'."""
+    column = block.column(index)
+    if index == "trace_id":
+        high, low = np.frombuffer(key if isinstance(key, bytes) else bytes(16), "u8")
+        return (column[:, 0] == high) & (column[:, 1] == low)
+    return column == (hash_key(key) if isinstance(key, bytes) else key)
+
+

@@ -1,0 +1,77 @@
+"""One daemon per directory.
+
+The lock is flock(2) on the file `LOCK`: the kernel drops it when the holder ends, so a stale lock does not
+exist and the file is never removed (removing it would let two daemons hold two files of one name). The file
+holds the holder's process id as text, for the message to whoever comes second.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from collector.errors import Locked
+from collector.wal.files import Files, make_directories, read_fully, write_fully
+
+LOCK_NAME = "LOCK"
+PID_BYTES_MAX = 32
+
+
+class DirectoryLock:
+    """The exclusive right to a data directory. A context manager; `acquire` and `release` do the same."""
+
+    def __init__(self, directory: str | os.PathLike[str], files: Files) -> None:
+        self._directory = os.fspath(directory)
+        self._files = files
+        self._handle: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The lock file."""
+        return os.path.join(self._directory, LOCK_NAME)
+
+    def acquire(self) -> None:
+        """Create the directory if needed and take its lock.
+
+        Raises Locked, naming the file and the process that holds it, and OSError when the directory cannot be
+        used (no permission, read-only).
+        """
+        if self._handle is not None:
+            raise RuntimeError("the lock is already held by this object")
+        files = self._files
+        make_directories(files, self._directory)
+        try:
+            handle = files.open(self.path, write=True)
+        except FileNotFoundError:
+            try:
+                handle = files.open(self.path, create=True)
+            except FileExistsError:
+                handle = files.open(self.path, write=True)
+        try:
+            if not files.lock(handle):
+                holder = read_fully(files, handle, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
+                raise Locked(f"{self.path} is held by process {holder or 'unknown'}")
+            files.truncate(handle, 0)
+            write_fully(files, handle, [b"%d\n" % os.getpid()], 0)
+        except BaseException:
+            files.close(handle)
+            raise
+        self._handle = handle
+
+    def release(self) -> None:
+        """Let go of the lock; nothing happens when it is not held."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            self._files.close(handle)
+
+    def __enter__(self) -> Self:
+        """Acquire; see `acquire`."""
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release."""
+        self.release()

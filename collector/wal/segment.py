@@ -1,0 +1,198 @@
+"""The segment: one file of frames, named after the offset of its first record.
+
+```
+ at  size  field
+  0     8  magic             "RINGTAIL"
+  8     2  format version    1
+ 10     2  header size       128
+ 12     4  signal code       1 traces, 2 logs, 3 metrics
+ 16     8  base offset       offset of the first record; also the file's name
+ 24     8  nonce             random, never 0; every frame of the file carries it
+ 32     8  created           ns since the Unix epoch
+ 40     8  predecessor       base offset of the segment before, all ones for none
+ 48     8                    its size in bytes, as far as frames were written
+ 56     8                    its next offset
+ 64    60  reserved          zeros
+124     4  checksum          CRC32C of bytes 0 to 123
+128        frames, see frame.py; after the last one zeros (space allocated ahead) or the end of the file
+```
+
+Every later version keeps magic, version and checksum where they are, so that a reader can tell a newer file
+(refused, untouched) from a damaged one (read as far as it goes). The predecessor makes a missing or shortened
+file visible; it is a record of the past, so it may name a segment that retention has removed.
+
+A damaged segment header loses nothing: the nonce is also in the index and in every frame, the base offset in
+the file's name.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import google_crc32c
+
+from collector.errors import UnsupportedFormat
+from collector.wal.frame import Damaged, Header
+from collector.wal.index import OffsetIndex, Summary
+
+MAGIC: Final = b"RINGTAIL"
+VERSION: Final = 1
+HEADER_SIZE: Final = 128
+LOG_SUFFIX: Final = "log"
+INDEX_SUFFIX: Final = "index"
+TORN_SUFFIX: Final = "torn"
+
+_FIELDS: Final = struct.Struct("<8sHHIQQQQQQ60x")
+_CHECKSUM: Final = struct.Struct("<I")
+_NO_PREDECESSOR: Final = 2**64 - 1
+_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{TORN_SUFFIX})")
+
+assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
+
+
+def file_name(base_offset: int, suffix: str = LOG_SUFFIX) -> str:
+    """The name of a segment's file: 20 digits, so that names sort as offsets do."""
+    return f"{base_offset:020d}.{suffix}"
+
+
+def parse_name(name: str) -> tuple[int, str] | None:
+    """(base offset, suffix) of a file name that `file_name` made, or None."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), match[2]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The segment before, as it was when this one was started."""
+
+    base_offset: int
+    size: int
+    """Bytes up to the end of its last frame."""
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """The first 128 bytes of a segment."""
+
+    signal_code: int
+    base_offset: int
+    nonce: int
+    created: int
+    """Nanoseconds since the Unix epoch."""
+    predecessor: Predecessor | None = None
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """The 128 bytes of a segment header."""
+    before = header.predecessor or Predecessor(_NO_PREDECESSOR, 0, 0)
+    fields = _FIELDS.pack(
+        MAGIC,
+        VERSION,
+        HEADER_SIZE,
+        header.signal_code,
+        header.base_offset,
+        header.nonce,
+        header.created,
+        before.base_offset,
+        before.size,
+        before.next_offset,
+    )
+    return fields + _CHECKSUM.pack(google_crc32c.value(fields))
+
+
+def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
+    """Judge the first bytes of the segment at `path`. Raises UnsupportedFormat for a newer version's file."""
+    if len(data) < HEADER_SIZE:
+        return Damaged("the segment header is cut short")
+    magic, version, size, code, base, nonce, created, before, before_size, before_next = _FIELDS.unpack_from(data)
+    if magic != MAGIC:
+        return Damaged("the segment header has no magic")
+    if google_crc32c.value(data[: _FIELDS.size]) != _CHECKSUM.unpack_from(data, _FIELDS.size)[0]:
+        return Damaged("segment header checksum mismatch")
+    if version > VERSION:
+        raise UnsupportedFormat(
+            f"{path} has format version {version}; this release reads up to {VERSION}. "
+            "It was written by a newer Ringtail: upgrade, or give wal.directory another path"
+        )
+    if version < 1 or size != HEADER_SIZE or not nonce:
+        return Damaged("segment header fields that no version writes")
+    predecessor = None if before == _NO_PREDECESSOR else Predecessor(before, before_size, before_next)
+    return SegmentHeader(code, base, nonce, created, predecessor)
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """What a log knows about one of its segments.
+
+    Owned by the log's writer. Readers in other threads may read it: the index only grows, and `end` is one
+    object that is replaced after a frame is complete, so a reader never looks past whole frames.
+    """
+
+    path: str
+    base_offset: int
+    nonce: int | None
+    """None when neither header nor index nor any frame tells: then nothing of the file can be read."""
+    end: tuple[int, int]
+    """(size, next offset): bytes up to the end of the last frame, and the offset after its last record."""
+    index: OffsetIndex
+    min_time: int = 2**64 - 1
+    """Smallest record time, ns; larger than `max_time` while there is no frame."""
+    max_time: int = 0
+    last_append: int = 0
+    """When the newest frame was appended, ns since the Unix epoch."""
+
+    @property
+    def size(self) -> int:
+        """Bytes up to the end of the last frame."""
+        return self.end[0]
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last record."""
+        return self.end[1]
+
+    def add(self, position: int, header: Header) -> None:
+        """Take in the frame at `position`, the newest one."""
+        self.index.add(header.base_offset, position)
+        self.min_time = min(self.min_time, header.min_time)
+        self.max_time = max(self.max_time, header.max_time)
+        self.last_append = max(self.last_append, header.append_time)
+        self.end = (position + header.size, header.end_offset)
+
+    def summary(self, file_size: int) -> Summary:
+        """What goes into the index file beside the segment, whose file has `file_size` bytes."""
+        if self.nonce is None:
+            raise ValueError(f"{self.path} cannot be read, so there is nothing to index")
+        return Summary(
+            nonce=self.nonce,
+            file_size=file_size,
+            size=self.size,
+            next_offset=self.next_offset,
+            min_time=self.min_time,
+            max_time=self.max_time,
+            last_append=self.last_append,
+            index=self.index,
+        )
+
+
+def empty_segment(path: str, base_offset: int, nonce: int | None) -> Segment:
+    """A segment without frames."""
+    return Segment(path, base_offset, nonce, (HEADER_SIZE, base_offset), OffsetIndex(base_offset, HEADER_SIZE))
+
+
+def indexed_segment(path: str, summary: Summary) -> Segment:
+    """A sealed segment as its index tells it."""
+    return Segment(
+        path,
+        summary.index.base_offset,
+        summary.nonce,
+        (summary.size, summary.next_offset),
+        summary.index,
+        summary.min_time,
+        summary.max_time,
+        summary.last_append,
+    )

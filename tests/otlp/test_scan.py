@@ -1,0 +1,344 @@
+"""The scanner against its oracle, the protobuf library: the same verdict on any bytes, the same values."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.errors import Malformed
+from collector.otlp.block import Block
+from collector.otlp.records import metric, record, regroup, resource, scope
+from collector.otlp.records import Ref
+from collector.otlp.scan import REASONS, BlockBuilder, scan
+from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
+from collector.otlp.validate import accept, canonical
+from collector.otlp.wire import hash_key
+from tests.otlp.messages import requests, strict_records
+
+_ids = st.binary(min_size=16, max_size=16)
+
+
+def build(signal: Signal, payload: bytes) -> Block:
+    builder = BlockBuilder(signal)
+    assert builder.add(payload).records >= 0
+    return builder.build(0)
+
+
+def library_accepts(signal: Signal, payload: bytes) -> bool:
+    try:
+        signal.request_type.FromString(payload)
+    except DecodeError:
+        return False
+    return True
+
+
+def scanner_accepts(signal: Signal, payload: bytes) -> bool:
+    try:
+        BlockBuilder(signal).add(payload)
+    except Malformed:
+        return False
+    return True
+
+
+def all_records(signal: Signal, request) -> list[tuple]:
+    """Every record of a request as (envelope, scope container, metric or None, data or None, record)."""
+    found = []
+    for envelope in getattr(request, f"resource_{'spans' if signal is TRACES else signal.name}"):
+        for inner in getattr(envelope, f"scope_{'spans' if signal is TRACES else signal.name}"):
+            if signal is not METRICS:
+                for item in inner.spans if signal is TRACES else inner.log_records:
+                    found.append((envelope, inner, None, None, item))
+                continue
+            for one in inner.metrics:
+                kind = one.WhichOneof("data")
+                if kind is not None:
+                    data = getattr(one, kind)
+                    found.extend((envelope, inner, one, data, point) for point in data.data_points)
+    return found
+
+
+def service_of(envelope) -> str:
+    for pair in envelope.resource.attributes:
+        if pair.key == "service.name":
+            return pair.value.string_value
+    return ""
+
+
+def word(raw: bytes, size: int) -> list[int]:
+    return list(struct.unpack(f"<{size // 8}Q", raw if len(raw) == size else bytes(size)))
+
+
+def assert_columns(signal: Signal, block: Block, payload: bytes) -> None:
+    """Compare every column and every lazily decoded part with the library's view of the payload."""
+    expected = all_records(signal, signal.request_type.FromString(payload))
+    assert block.count == len(expected)
+    for row, (envelope, inner, one, data, item) in enumerate(expected):
+        group = int(block.column("group")[row])
+        assert record(block, row) == item
+        assert resource(block, group) == envelope.resource
+        assert scope(block, group) == inner.scope
+        service = service_of(envelope)
+        assert block.column("service")[row] == hash_key(service.encode())
+        assert block.group_column("service")[group] == hash_key(service.encode())
+        if signal is METRICS:
+            kind = one.WhichOneof("data")
+            assert metric(block, group).name == one.name
+            assert metric(block, group).WhichOneof("data") == kind
+            assert block.column("name")[row] == hash_key(one.name.encode())
+            assert block.column("type")[row] == 1 + ["gauge", "sum", "histogram", "exponential_histogram", "summary"].index(kind)
+            assert block.column("time")[row] == item.time_unix_nano
+            assert block.column("start_time")[row] == item.start_time_unix_nano
+            assert block.column("flags")[row] == item.flags
+            assert block.group_column("temporality")[group] == getattr(data, "aggregation_temporality", 0) & 0xFF
+            assert block.group_column("monotonic")[group] == getattr(data, "is_monotonic", False)
+            if kind in ("gauge", "sum"):
+                which = item.WhichOneof("value")
+                value = float(getattr(item, which)) if which else 0.0
+            else:
+                value = item.sum
+            assert struct.pack("<d", block.column("value")[row]) == struct.pack("<d", value)
+            continue
+        assert block.column("trace_id")[row].tolist() == word(item.trace_id, 16)
+        assert [int(block.column("span_id")[row])] == word(item.span_id, 8)
+        if signal is TRACES:
+            assert block.column("time")[row] == item.start_time_unix_nano
+            assert block.column("end_time")[row] == item.end_time_unix_nano
+            assert [int(block.column("parent_span_id")[row])] == word(item.parent_span_id, 8)
+            assert block.column("name")[row] == hash_key(item.name.encode())
+            assert block.column("kind")[row] == (item.kind if 0 <= item.kind < 255 else 255)
+            assert block.column("status")[row] == (item.status.code if 0 <= item.status.code < 255 else 255)
+        else:
+            assert block.column("time")[row] == (item.time_unix_nano or item.observed_time_unix_nano)
+            assert block.column("observed_time")[row] == item.observed_time_unix_nano
+            severity = item.severity_number
+            assert block.column("severity")[row] == (severity if 0 <= severity < 255 else 255)
+            assert bool(block.column("body_length")[row]) == bool(item.body.ByteSize())
+    if block.count:
+        assert block.min_time == int(block.column("time").min())
+        assert block.max_time == int(block.column("time").max())
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_columns_are_what_the_library_reads(signal: Signal) -> None:
+    @given(requests(signal))
+    def check(request) -> None:
+        payload = request.SerializeToString()
+        assert_columns(signal, scan(signal, payload, 0), payload)
+
+    check()
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_two_payloads_are_one_block(signal: Signal) -> None:
+    @given(strict_records(signal), strict_records(signal))
+    def check(first, second) -> None:
+        builder = BlockBuilder(signal)
+        one, two = first.SerializeToString(), second.SerializeToString()
+        counts = [builder.add(one).records, builder.add(two).records]
+        block = builder.build(40)
+        assert block.base_offset == 40
+        assert block.count == sum(counts)
+        assert bytes(block.payload) == one * bool(counts[0]) + two * bool(counts[1])
+        assert_columns(signal, block, bytes(block.payload))
+
+    check()
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_same_verdict_on_damaged_bytes(signal: Signal) -> None:
+    @given(requests(signal), st.randoms(use_true_random=False))
+    def check(request, chance: random.Random) -> None:
+        payload = bytearray(request.SerializeToString())
+        for _ in range(chance.randint(1, 4)):
+            if not payload:
+                break
+            at = chance.randrange(len(payload))
+            match chance.randrange(4):
+                case 0:
+                    payload[at] = chance.randrange(256)
+                case 1:
+                    payload[at] ^= 1 << chance.randrange(8)
+                case 2:
+                    del payload[at : at + chance.randint(1, 9)]
+                case 3:
+                    payload[at:at] = chance.randbytes(chance.randint(1, 5))
+        damaged = bytes(payload)
+        fine = library_accepts(signal, damaged)
+        assert scanner_accepts(signal, damaged) == fine
+        if fine:
+            builder = BlockBuilder(signal)
+            if builder.add(damaged).canonical:
+                assert_columns(signal, scan(signal, damaged, 0), damaged)
+            else:
+                rewritten = canonical(signal, damaged)
+                assert builder.add(rewritten).canonical
+                assert_columns(signal, scan(signal, rewritten, 0), rewritten)
+
+    check()
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_same_verdict_on_every_prefix(signal: Signal) -> None:
+    @given(requests(signal))
+    @settings(max_examples=10)
+    def check(request) -> None:
+        payload = request.SerializeToString()
+        for end in range(min(len(payload), 600)):
+            assert scanner_accepts(signal, payload[:end]) == library_accepts(signal, payload[:end]), end
+
+    check()
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+@given(payload=st.binary(max_size=60))
+def test_same_verdict_on_noise(signal: Signal, payload: bytes) -> None:
+    assert scanner_accepts(signal, payload) == library_accepts(signal, payload)
+
+
+def length_delimited(field: int, content: bytes) -> bytes:
+    size = len(content)
+    out = bytearray([field << 3 | 2])
+    while size > 127:
+        out.append(size & 127 | 128)
+        size >>= 7
+    return bytes(out) + bytes([size]) + content
+
+
+def nested(levels: int) -> bytes:
+    value = b"\x10\x01"
+    for _ in range(levels):
+        value = length_delimited(5, length_delimited(1, value))
+    pair = length_delimited(1, b"k") + length_delimited(2, value)
+    return length_delimited(1, length_delimited(1, length_delimited(1, pair)))
+
+
+@pytest.mark.parametrize("levels", [1, 20, 46, 47, 48, 49, 50, 60, 5000])
+def test_same_depth_limit(levels: int) -> None:
+    payload = nested(levels)
+    assert scanner_accepts(TRACES, payload) == library_accepts(TRACES, payload)
+
+
+@pytest.mark.parametrize("groups", [1, 99, 100, 101, 50_000])
+def test_same_depth_limit_of_groups(groups: int) -> None:
+    payload = b"\xa3\x06" * groups + b"\xa4\x06" * groups
+    assert scanner_accepts(TRACES, payload) == library_accepts(TRACES, payload)
+
+
+def test_message_says_where() -> None:
+    good = length_delimited(1, b"")
+    with pytest.raises(Malformed, match=r"ExportTraceServiceRequest: at byte 2, a length reaches beyond"):
+        BlockBuilder(TRACES).add(good + b"\x0a\x7f")
+
+
+def test_refused_payload_leaves_the_builder_as_it_was() -> None:
+    builder = BlockBuilder(TRACES)
+    good = one_span(trace_id=b"t" * 16, span_id=b"s" * 8)
+    builder.add(good)
+    with pytest.raises(Malformed):
+        builder.add(good + b"\x0a\x7f")
+    block = builder.build(0)
+    assert block.count == 1
+    assert bytes(block.payload) == good
+
+
+def one_span(**fields) -> bytes:
+    request = TRACES.request_type()
+    request.resource_spans.add().scope_spans.add().spans.add(**fields)
+    return request.SerializeToString()
+
+
+def test_invalid_spans_are_cut_out_and_counted() -> None:
+    request = TRACES.request_type()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name="one")
+    spans.add(trace_id=bytes(16), span_id=b"s" * 8, name="two")
+    spans.add(trace_id=b"t" * 16, span_id=b"short", name="three")
+    spans.add(trace_id=b"t" * 16, span_id=b"u" * 8, name="four")
+    builder = BlockBuilder(TRACES)
+    accepted = accept(builder, request.SerializeToString())
+    assert (accepted.records, accepted.rejected) == (2, 2)
+    assert accepted.message == (
+        "2 spans rejected: 1 because trace_id must be 16 bytes and not all zero; "
+        "1 because span_id must be 8 bytes and not all zero; the first is number 1 of the request"
+    )
+    block = builder.build(0)
+    assert [record(block, row).name for row in range(block.count)] == ["one", "four"]
+
+
+def test_every_reason_can_occur() -> None:
+    def points(kind: str, temporality: int = 2, **fields) -> bytes:
+        request = METRICS.request_type()
+        one = request.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
+        data = getattr(one, kind)
+        if kind not in ("gauge", "summary"):
+            data.aggregation_temporality = temporality
+        data.data_points.add(**fields)
+        return request.SerializeToString()
+
+    cases = [
+        (TRACES, one_span(span_id=b"s" * 8)),
+        (TRACES, one_span(trace_id=b"t" * 16)),
+        (METRICS, points("gauge", as_int=1)),
+        (METRICS, points("gauge", time_unix_nano=1)),
+        (METRICS, points("histogram", time_unix_nano=1, bucket_counts=[1, 2], explicit_bounds=[1, 2])),
+        (METRICS, points("histogram", time_unix_nano=1, bucket_counts=[1, 2, 3], explicit_bounds=[2, 2])),
+        (METRICS, points("sum", 0, time_unix_nano=1, as_int=1)),
+    ]
+    for number, (signal, payload) in enumerate(cases):
+        accepted = accept(BlockBuilder(signal), payload)
+        assert (accepted.records, accepted.rejected) == (0, 1)
+        assert REASONS[number] in accepted.message
+    # a stale marker has no value, and is valid
+    assert accept(BlockBuilder(METRICS), points("gauge", time_unix_nano=1, flags=1)).records == 1
+    assert accept(BlockBuilder(METRICS), points("histogram", time_unix_nano=1, bucket_counts=[4])).records == 1
+
+
+def test_merged_fields_are_rewritten_before_they_are_stored() -> None:
+    twice = length_delimited(1, length_delimited(1, b"") + length_delimited(1, b"\x10\x05"))
+    builder = BlockBuilder(TRACES)
+    assert not builder.add(twice).canonical
+    payload = one_span(trace_id=b"t" * 16, span_id=b"s" * 8, name="x")
+    envelope = payload[2:]
+    resource_once = length_delimited(1, length_delimited(1, length_delimited(1, b"a")))
+    merged = length_delimited(1, resource_once + resource_once + envelope)
+    assert accept(builder, merged).records == 1
+    block = builder.build(0)
+    assert len(resource(block, 0).attributes) == 2
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_regroup_returns_the_same_records(signal: Signal) -> None:
+    @given(requests(signal), st.data())
+    def check(request, data) -> None:
+        payload = request.SerializeToString()
+        block = scan(signal, payload, 100)
+        chosen = data.draw(st.lists(st.integers(0, block.count - 1), unique=True)) if block.count else []
+        made = regroup([Ref(0, 100 + row, block, row) for row in chosen])
+        originals = all_records(signal, request)
+        got = all_records(signal, signal.request_type.FromString(made))
+        key = lambda found: (  # noqa: E731
+            found[0].resource.SerializeToString(),
+            found[0].schema_url,
+            found[1].scope.SerializeToString(),
+            found[1].schema_url,
+            (found[2].name, found[2].unit, found[2].description) if found[2] is not None else "",
+            found[4].SerializeToString(),
+        )
+        assert sorted(map(key, got)) == sorted(key(originals[row]) for row in chosen)
+
+    check()
+
+
+def test_log_without_ids_is_kept() -> None:
+    request = LOGS.request_type()
+    request.resource_logs.add().scope_logs.add().log_records.add(trace_id=b"odd", severity_number=300)
+    builder = BlockBuilder(LOGS)
+    assert accept(builder, request.SerializeToString()).records == 1
+    block = builder.build(0)
+    assert block.column("trace_id")[0].tolist() == [0, 0]
+    assert block.column("severity")[0] == 255

@@ -310,7 +310,7 @@ def strings(payload, starts, lengths) -> list:
 
 
 def keys(payload, starts, lengths, field: int) -> set:
-    """Return the distinct attribute keys in repeated field `field` of the messages."""
+    """Return the distinct keys, other than the empty one, of the attributes in field `field` of the messages."""
     starts, lengths = _extents(payload, starts, lengths)
     found: set = set()
     n: cython.Py_ssize_t = len(starts)
@@ -342,6 +342,7 @@ def keys(payload, starts, lengths, field: int) -> set:
                     inside, pair.at + pair.length, cython.address(tag), cython.address(number), cython.address(part)
                 )
                 if tag == 10:
-                    found.add(cython.cast(cython.p_char, part.at)[: part.length])
+                    if part.length:
+                        found.add(cython.cast(cython.p_char, part.at)[: part.length])
                     break
     return found

@@ -188,8 +188,8 @@ class Ring:
                     if key:
                         expected.setdefault(key, []).append(block.base_offset + row)
             assert {key for key, _, _ in index.items()} == set(expected), f"keys of {name}"
-            assert index.keys == len(expected)
-            assert index.postings == sum(map(len, expected.values()))
+            assert index.keys == len(expected), f"number of keys of {name}"
+            assert index.postings == sum(map(len, expected.values())), f"number of postings of {name}"
             for key, offsets in expected.items():
-                assert index.count(key) == len(offsets)
+                assert index.count(key) == len(offsets), f"{name} key {key}"
                 assert self.find(name, key).tolist() == offsets[::-1], f"{name} key {key}"

@@ -136,70 +136,39 @@ def checksum(pieces: Sequence[bytes]) -> int:
     return value
 
 
-def encode_header(
-    *,
-    position: int,
-    nonce: int,
-    base_offset: int,
-    count: int,
-    min_time: int,
-    max_time: int,
-    append_time: int,
-    payload_length: int,
-    payload_checksum: int,
-) -> bytes:
-    """The 64 header bytes of a frame that will lie at byte `position` of the segment with this nonce.
+def padding(payload_length: int) -> bytes:
+    """The zeros behind a payload of this length."""
+    return _PADDING[-payload_length % ALIGNMENT]
+
+
+def encode_header(header: Header, position: int) -> bytes:
+    """The 64 header bytes of a frame that will lie at byte `position` of its segment.
 
     Raises ValueError for values that no reader would accept.
     """
-    if not 0 <= payload_length <= PAYLOAD_BYTES_MAX:
-        raise ValueError(f"payload of {payload_length} bytes; a frame holds at most {PAYLOAD_BYTES_MAX}")
-    if count < 1 or position % ALIGNMENT or not min_time <= max_time:
-        raise ValueError(f"count {count}, position {position}, times {min_time}..{max_time}")
+    if not 0 <= header.payload_length <= PAYLOAD_BYTES_MAX:
+        raise ValueError(
+            f"payload of {header.payload_length} bytes; a frame holds at most {PAYLOAD_BYTES_MAX}"
+        )
+    if header.count < 1 or header.min_time > header.max_time:
+        raise ValueError(f"{header.count} records with times {header.min_time} to {header.max_time}")
     try:
         fields = _FIELDS.pack(
             MAGIC,
             HEADER_SIZE,
             0,
-            nonce,
-            payload_length,
-            count,
-            base_offset,
-            min_time,
-            max_time,
-            append_time,
-            payload_checksum,
+            header.nonce,
+            header.payload_length,
+            header.count,
+            header.base_offset,
+            header.min_time,
+            header.max_time,
+            header.append_time,
+            header.payload_checksum,
         )
     except struct.error as error:
         raise ValueError(f"a field is out of range: {error}") from error
     return fields + _CHECKSUM.pack(google_crc32c.value(_POSITION.pack(position) + fields))
-
-
-def encode(
-    pieces: Sequence[bytes],
-    *,
-    position: int,
-    nonce: int,
-    base_offset: int,
-    count: int,
-    min_time: int,
-    max_time: int,
-    append_time: int,
-) -> list[bytes]:
-    """The frame whose payload is `pieces` one after the other, as pieces to write: the payload is not copied."""
-    payload_length = sum(map(len, pieces))
-    header = encode_header(
-        position=position,
-        nonce=nonce,
-        base_offset=base_offset,
-        count=count,
-        min_time=min_time,
-        max_time=max_time,
-        append_time=append_time,
-        payload_length=payload_length,
-        payload_checksum=checksum(pieces),
-    )
-    return [header, *pieces, _PADDING[-payload_length % ALIGNMENT]]
 
 
 def decode_header(

@@ -11,7 +11,7 @@ import os
 from types import TracebackType
 from typing import Self
 
-from collector.errors import Locked
+from collector.errors import Locked, Unavailable
 from collector.wal.files import Files, make_directories, read_fully, write_fully
 
 LOCK_NAME = "LOCK"
@@ -34,20 +34,23 @@ class DirectoryLock:
     def acquire(self) -> None:
         """Create the directory if needed and take its lock.
 
-        Raises Locked, naming the file and the process that holds it, and OSError when the directory cannot be
-        used (no permission, read-only).
+        Raises Locked, naming the file and the process that holds it, and Unavailable when the directory cannot
+        be used (no permission, a read-only file system).
         """
         if self._handle is not None:
-            raise RuntimeError("the lock is already held by this object")
-        files = self._files
-        make_directories(files, self._directory)
+            raise RuntimeError("this object holds the lock already")
         try:
+            make_directories(self._files, self._directory)
+            self._handle = self._lock_file()
+        except OSError as error:
+            raise Unavailable(f"the data directory {self._directory} cannot be used: {error}") from error
+
+    def _lock_file(self) -> int:
+        files = self._files
+        try:
+            handle = files.open(self.path, create=True)
+        except FileExistsError:
             handle = files.open(self.path, write=True)
-        except FileNotFoundError:
-            try:
-                handle = files.open(self.path, create=True)
-            except FileExistsError:
-                handle = files.open(self.path, write=True)
         try:
             if not files.lock(handle):
                 holder = read_fully(files, handle, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
@@ -57,7 +60,7 @@ class DirectoryLock:
         except BaseException:
             files.close(handle)
             raise
-        self._handle = handle
+        return handle
 
     def release(self) -> None:
         """Let go of the lock; nothing happens when it is not held."""

@@ -14,9 +14,9 @@ report success the next time), so it is never tried again: the log is *failed*, 
 the first cause, and goes on serving reads. The exception is a full disk noticed while writing, before any sync:
 then the segment is cut back to the last whole frame, and the next append may find room.
 
-Space is allocated a few MiB ahead, so that most syncs need not change the file's size; the zeros are cut off when
-the segment is sealed or the log closed. A new segment is created, synced, and its name synced, before its first
-frame. Sealing writes the index, which is derived data: failing at that is a warning.
+A new segment is created, synced, and its name synced, before its first frame. Sealing a segment syncs it,
+whatever the policy of the committer, so all that is not on the disk is in the active one. Sealing also writes the
+index, which is derived data: failing at that is a warning.
 
 Left out: compression and recycling of segment files. The format has room for both (flags, nonce).
 """
@@ -26,32 +26,32 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Never, Self
 
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.signals import Signal
-from collector.wal import frame, segment
-from collector.wal.files import Files, make_directories, write_fully
+from collector.wal import audit, frame, segment
+from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
 from collector.wal.reader import Damage, DamageLedger, read_segment
-from collector.wal.recovery import FoundSegment, Recovered, index_path, recover, scan, torn_path, write_index
-from collector.wal.segment import Predecessor, Segment, SegmentHeader
-
-SyncPolicy = Literal["always", "interval", "never"]
-"""When written frames are synced: before they are acknowledged, every so often, or when the system likes."""
+from collector.wal.recovery import Recovered, recover, write_index
+from collector.wal.retention import Retention, remove_segment
+from collector.wal.segment import Predecessor, SegmentHeader
+from collector.wal.writer import SegmentWriter
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 SEGMENT_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 """With the largest frame on top, positions still fit u32."""
-ALLOCATE_BYTES: Final = 4 * 1024 * 1024
-"""Space is reserved this far ahead: a crash leaves at most so many zeros to look at."""
 TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk is full: after a write was cut back, the next one may find room."""
+_SHORT: Final = _FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Creating a file found something to be short that may come back."""
 
 
 class Log:
@@ -64,10 +64,8 @@ class Log:
         *,
         files: Files,
         clock: Clock,
-        sync: SyncPolicy,
         segment_bytes: int,
-        retention_bytes: int | None,
-        retention_age_s: float | None,
+        retention: Retention,
         metrics: LogMetrics,
         logger: Any,
         entropy: Callable[[int], bytes],
@@ -81,10 +79,8 @@ class Log:
         """What opening the log found."""
         self._directory = directory
         self._files = files
-        self._policy = sync
         self._segment_bytes = segment_bytes
-        self._retention_bytes = retention_bytes
-        self._retention_age_s = retention_age_s
+        self._retention = retention
         self._retention_rests_until = 0.0
         self._metrics = metrics.of(signal)
         self._entropy = entropy
@@ -95,10 +91,8 @@ class Log:
         self._ledger = DamageLedger()
         self._failed: BaseException | None = None
         self._closed = False
-        # The active segment and its file, open for writing; None between sealing one and creating the next.
-        self._active: Segment | None = None
-        self._handle = -1
-        self._allocated = 0
+        # The active segment; None when one was sealed and the next could not be created yet.
+        self._writer: SegmentWriter | None = None
         # The wall clock at the start, carried on by the monotonic one: see `_now`.
         self._epoch = clock.now_ns() - int(clock.monotonic() * 1e9)
 
@@ -112,7 +106,6 @@ class Log:
         clock: Clock,
         metrics: LogMetrics,
         logger: Any,
-        sync: SyncPolicy = "always",
         segment_bytes: int = SEGMENT_BYTES,
         retention_bytes: int | None = None,
         retention_age_s: float | None = None,
@@ -121,8 +114,7 @@ class Log:
         """Recover the log in `<directory>/<signal>/`, creating it if need be, and make it ready to append.
 
         `segment_bytes`: a segment is sealed before it would grow beyond. `retention_bytes` and
-        `retention_age_s` (None: no limit): see `enforce_retention`. With `sync` `never`, sealing a segment does
-        not wait for the disk either. `entropy` gives the nonces.
+        `retention_age_s` (None: no limit): see `enforce_retention`. `entropy` gives the nonces.
 
         Raises UnsupportedFormat for a directory written by a newer version, before anything is changed, and
         Unavailable when the file system refuses. Damage is repaired or stepped over, and told in `recovery`.
@@ -138,10 +130,8 @@ class Log:
                 signal,
                 files=files,
                 clock=clock,
-                sync=sync,
                 segment_bytes=segment_bytes,
-                retention_bytes=retention_bytes,
-                retention_age_s=retention_age_s,
+                retention=Retention(retention_bytes, retention_age_s),
                 metrics=metrics,
                 logger=logger,
                 entropy=entropy,
@@ -161,15 +151,7 @@ class Log:
         self._metrics.failed.set(0)
         if recovered.continues:
             active = self._segments[-1]
-            handle = self._files.open(active.path, write=True)
-            try:
-                # What a killed process left in the page cache must not be built upon before it is on the disk.
-                self._files.fdatasync(handle)
-                self._allocated = self._files.size(handle)
-            except OSError:
-                self._files.close(handle)
-                raise
-            self._active, self._handle = active, handle
+            self._writer = SegmentWriter.resume(self._files, active, self._segment_bytes)
             self._sealed_bytes -= active.size
         else:
             self._create()
@@ -211,8 +193,8 @@ class Log:
     @property
     def byte_size(self) -> int:
         """Bytes of all segments up to their last frames. Allocated space and indexes come on top."""
-        active = self._active
-        return self._sealed_bytes + (active.size if active else 0)
+        writer = self._writer
+        return self._sealed_bytes + (writer.segment.size if writer else 0)
 
     @property
     def failed(self) -> BaseException | None:
@@ -235,7 +217,9 @@ class Log:
 
     # Writing: the committer's thread only
 
-    def append(self, payloads: Sequence[bytes | bytearray | memoryview], count: int, min_time: int, max_time: int) -> int:
+    def append(
+        self, payloads: Sequence[bytes | bytearray | memoryview], count: int, min_time: int, max_time: int
+    ) -> int:
         """Write one frame whose payload is `payloads` one after the other; returns its first record's offset.
 
         `count` records, with main times from `min_time` to `max_time` (ns). The frame can be read at once and is
@@ -249,19 +233,11 @@ class Log:
         if length > frame.PAYLOAD_BYTES_MAX:
             raise TooLarge(f"{length} bytes of records at once; the log takes {frame.PAYLOAD_BYTES_MAX}")
         size = frame.frame_size(length)
-        active = self._segment_for(size, count)
-        position, offset = active.end
-        append_time = self._now()
-        header = frame.Header(
-            offset, count, min_time, max_time, append_time, length, frame.checksum(pieces), active.nonce or 0
-        )
-        whole = [frame.encode_header(header, position), *pieces, frame.padding(length)]
-        self._allocate(position + size)
+        writer = self._writer_for(size, count)
         try:
-            write_fully(self._files, self._handle, whole, position)
+            offset = writer.append(pieces, length, count, min_time, max_time, self._now())
         except OSError as error:
-            self._undo(error, position)
-        active.add(position, header)
+            self._undo(writer, error)
         self._next_offset = offset + count
         self._metrics.appended_bytes.inc(size)
         self._metrics.appended_records.inc(count)
@@ -270,11 +246,12 @@ class Log:
     def sync(self) -> None:
         """Make everything appended durable. Raises Unavailable, and the log is failed, if that cannot be known."""
         self._require_writable()
-        if self._synced_offset == self._next_offset:
+        writer = self._writer
+        if self._synced_offset == self._next_offset or writer is None:
             return
         started = self.clock.monotonic()
         try:
-            self._files.fdatasync(self._handle)
+            writer.sync()
         except OSError as error:
             self._fail(error, "sync")
         self._metrics.fsync_duration.observe(self.clock.monotonic() - started)
@@ -287,19 +264,13 @@ class Log:
         A removal that fails is logged and tried again later: the log only keeps more than it was asked to.
         """
         removed = 0
-        while self._expired():
+        now = self._now()
+        while self.clock.monotonic() >= self._retention_rests_until and self._retention.expired(
+            self._segments, self.byte_size, now
+        ):
             oldest = self._segments[0]
             try:
-                self._files.unlink(oldest.path)
-                for path in (index_path(oldest.path), torn_path(oldest.path)):
-                    try:
-                        self._files.unlink(path)
-                    except FileNotFoundError:
-                        pass
-                # One at a time: a power cut between two removals must not leave the older and lose the newer.
-                self._files.fsync_directory(self._directory)
-            except FileNotFoundError:
-                self.logger.warning("segment was already gone", path=oldest.path)
+                remove_segment(self._files, oldest)
             except OSError as error:
                 self._retention_rests_until = self.clock.monotonic() + RETENTION_RETRY_S
                 self.logger.warning("segment not removed", path=oldest.path, error=str(error))
@@ -318,12 +289,15 @@ class Log:
         """
         if self._closed:
             return
+        self._closed = True
+        writer = self._writer
+        if writer is None:
+            return
         try:
-            if self._failed is None and self._active is not None:
-                self._settle(self._active)
+            if self._failed is None:
+                self._settle(writer)
         finally:
-            self._closed = True
-            self._drop_handle()
+            writer.close()
 
     # Reading: any thread
 
@@ -339,15 +313,26 @@ class Log:
         for times, in order of offset or with the newest first.
 
         A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
-        log is seen as it is when the first frame is asked for; what retention removes meanwhile may be missing.
-        Damage on the way is stepped over, logged, counted, and listed in `damaged`.
+        log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
+        that retention removes meanwhile. Damage on the way is stepped over, logged, counted, and listed in
+        `damaged`. Raises Unavailable when the system refuses to open or read a file.
         """
         segments = self._segments
-        for one in reversed(segments) if newest_first else segments:
-            if one.min_time <= end_ns and one.max_time >= start_ns:
-                yield from read_segment(
-                    self._files, one, start_offset, end_offset, start_ns, end_ns, newest_first, self._note_damage
-                )
+        try:
+            for one in reversed(segments) if newest_first else segments:
+                if one.min_time <= end_ns and one.max_time >= start_ns:
+                    yield from read_segment(
+                        self._files,
+                        one,
+                        start_offset,
+                        end_offset,
+                        start_ns,
+                        end_ns,
+                        newest_first,
+                        self._note_damage,
+                    )
+        except OSError as error:
+            raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error
 
     def read(self, offset: int) -> Frame:
         """The frame that holds `offset`. Raises NotFound when it was removed, is damaged, or does not exist yet."""
@@ -359,47 +344,20 @@ class Log:
         )
 
     def check(self) -> list[str]:
-        """Read every frame and compare with what the log believes; returns what disagrees, empty when all is well.
+        """Read every frame and compare with what the log believes; returns the differences, one line each.
 
-        For tests and for `ringtail wal verify`: it reads the whole log.
+        For tests: it reads the whole log, and no one must append meanwhile.
         """
-        problems = [f"offsets {d.first_offset} to {d.end_offset} are damaged: {d.reason}" for d in self.damaged]
-        expected = self.first_offset
-        total = 0
-        for one in self._segments:
-            size, next_offset = one.end
-            seen, damaged, _ = scan(
-                self._files, FoundSegment(one.path, one.base_offset, size, self._header_of(one)), next_offset
-            )
-            problems += [f"{one.path}: {damage}" for damage in damaged]
-            if one.base_offset != expected:
-                problems.append(f"{one.path} begins at {one.base_offset}, the one before ends at {expected}")
-            for name in ("end", "min_time", "max_time", "last_append"):
-                if getattr(seen, name) != getattr(one, name):
-                    problems.append(f"{one.path}: {name} is {getattr(seen, name)}, not {getattr(one, name)}")
-            if seen.index.entries != one.index.entries[: len(seen.index.entries)]:
-                problems.append(f"{one.path}: the index is {one.index.entries}, not {seen.index.entries}")
-            expected = next_offset
-            total += size
-        if expected != self.next_offset or total != self.byte_size:
-            problems.append(f"the log ends at {expected} after {total} bytes, not {self.next_offset}, {self.byte_size}")
-        return problems
+        end = (self.byte_size, self.next_offset)
+        return audit.disagreements(self._files, self._segments, self.first_offset, end)
 
     def dump(self) -> str:
-        """The log as text, one line per segment and frame: for golden scripts and for people."""
-        lines = [
-            f"{self.signal.name} offsets {self.first_offset}..{self.next_offset} "
-            f"segments {self.segment_count} bytes {self.byte_size}"
-        ]
-        for one in self._segments:
-            state = "active" if one is self._active else "sealed"
-            lines.append(f"{os.path.basename(one.path)} {state} bytes {one.size} index {one.index.entries}")
-            lines += [
-                f"  {f.base_offset}..{f.end_offset} times {f.min_time}..{f.max_time} payload {len(f.payload)}"
-                for f in read_segment(self._files, one, 0, TIME_MAX, 0, TIME_MAX, False, self._note_damage)
-            ]
-        lines += [f"damaged {d.first_offset}..{d.end_offset} {d.reason}" for d in self.damaged]
-        return "\n".join(lines)
+        """The log as text: its range, then one line per segment, frame and damaged range."""
+        range_line = (
+            f"{self.signal.name} offsets {self.first_offset}..{self.next_offset} bytes {self.byte_size}"
+        )
+        active = self._writer.segment if self._writer else None
+        return "\n".join([range_line, *audit.describe(self._files, self._segments, active)])
 
     # The parts of writing
 
@@ -414,99 +372,87 @@ class Log:
         on by the monotonic clock. A wall clock that jumps while the daemon runs expires nothing."""
         return self._epoch + int(self.clock.monotonic() * 1e9)
 
-    def _segment_for(self, size: int, count: int) -> Segment:
-        """The active segment, with room for a frame of `size` bytes and `count` records."""
-        active = self._active
-        if active is not None:
+    def _writer_for(self, size: int, count: int) -> SegmentWriter:
+        """The active segment's writer, with room for a frame of `size` bytes and `count` records."""
+        writer = self._writer
+        if writer is not None:
+            active = writer.segment
             full = active.size + size > self._segment_bytes and active.size > segment.HEADER_SIZE
             if not full and active.next_offset + count - active.base_offset < 2**32:
-                return active
-            self._seal(active)
+                return writer
+            self._seal(writer)
         try:
             return self._create()
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in _SHORT:
                 self._fail(error, "create a segment")
+            self.logger.warning("segment not created", signal=self.signal.name, error=str(error))
             raise Unavailable(f"no room for a segment of {self.signal.name}: {error}") from error
 
-    def _allocate(self, needed: int) -> None:
-        """Reserve space for the file up to byte `needed` and some more. Only an optimisation: failure is no error."""
-        if needed <= self._allocated:
-            return
-        ahead = max(needed, min(self._allocated + ALLOCATE_BYTES, self._segment_bytes))
-        try:
-            self._files.allocate(self._handle, self._allocated, ahead - self._allocated)
-        except OSError:
-            # No room for so much, or not a thing of this file system: writing decides what is possible.
-            ahead = TIME_MAX
-        self._allocated = ahead
+    def _create(self) -> SegmentWriter:
+        """Start the next segment: file, header and name are on the disk when this returns.
 
-    def _create(self) -> Segment:
-        """Start the next segment: file, header and name are on the disk when this returns. Raises OSError; then
-        no file is left behind, or the log is failed."""
+        Raises OSError when it may be tried again, else Unavailable.
+        """
         before = self._segments[-1] if self._segments else None
-        nonce = int.from_bytes(self._entropy(8), "little") or 1
-        made = segment.empty_segment(
-            os.path.join(self._directory, segment.file_name(self._next_offset)), self._next_offset, nonce
-        )
         header = SegmentHeader(
             self.signal.code,
-            made.base_offset,
-            nonce,
+            self._next_offset,
+            int.from_bytes(self._entropy(8), "little") or 1,
             self._now(),
             Predecessor(before.base_offset, before.size, before.next_offset) if before else None,
         )
-        files = self._files
-        self._handle = files.open(made.path, create=True)
+        writer = SegmentWriter.create(self._files, self._directory, header, self._segment_bytes)
         try:
-            self._allocated = 0
-            self._allocate(segment.HEADER_SIZE)
-            write_fully(files, self._handle, [segment.encode_header(header)], 0)
-            files.fdatasync(self._handle)
-            files.fsync_directory(self._directory)
+            self._files.fsync_directory(self._directory)
         except OSError as error:
-            self._drop_handle()
-            try:
-                files.unlink(made.path)
-            except OSError:
-                self._fail(error, "create a segment")
-            raise
-        self._active = made
-        self._segments = (*self._segments, made)
-        return made
+            writer.close()
+            self._fail(error, "sync the directory")
+        self._writer = writer
+        self._segments = (*self._segments, writer.segment)
+        return writer
 
-    def _seal(self, active: Segment) -> None:
+    def _seal(self, writer: SegmentWriter) -> None:
         """End the active segment: its bytes are on the disk, its file has its size, its index lies beside it."""
-        self._settle(active)
-        self._drop_handle()
-        self._active = None
-        self._sealed_bytes += active.size
-        write_index(self._files, active, active.size, self.logger)
+        self._settle(writer)
+        writer.close()
+        self._writer = None
+        self._sealed_bytes += writer.segment.size
+        write_index(self._files, writer.segment, writer.segment.size, self.logger)
 
-    def _settle(self, active: Segment) -> None:
-        """Cut the allocated zeros and, unless the policy is never to wait, sync."""
+    def _settle(self, writer: SegmentWriter) -> None:
         try:
-            self._files.truncate(self._handle, active.size)
-            if self._policy != "never":
-                self._files.fdatasync(self._handle)
-                self._synced_offset = self._next_offset
+            writer.settle()
         except OSError as error:
             self._fail(error, "sync")
+        self._synced_offset = self._next_offset
 
-    def _undo(self, error: OSError, position: int) -> None:
-        """After a failed write at `position`: cut the file back if the disk was only full. Always raises."""
+    def _undo(self, writer: SegmentWriter, error: OSError) -> Never:
+        """After a failed write: cut the file back if the disk was only full, else the log has failed."""
         if error.errno not in _FULL:
             self._fail(error, "write")
         try:
-            self._files.truncate(self._handle, position)
+            writer.undo()
         except OSError as second:
             self._fail(second, "undo a write that found the disk full")
-        self._allocated = position
         self.logger.warning("disk full", signal=self.signal.name, directory=self._directory, error=str(error))
         raise Unavailable(f"no room for the log of {self.signal.name}: {error}") from error
 
-    def _fail(self, error: OSError, action: str) -> None:
-        """Give up writing for good. Always raises Unavailable."""
+    def _note_damage(self, damage: Damage) -> None:
+        """Called by readers in their threads."""
+        new = self._ledger.add(damage)
+        if new:
+            self._metrics.damaged_records.inc(new)
+            self.logger.warning(
+                "records damaged",
+                signal=self.signal.name,
+                first_offset=damage.first_offset,
+                end_offset=damage.end_offset,
+                reason=damage.reason,
+            )
+
+    def _fail(self, error: OSError, action: str) -> Never:
+        """Give up writing for good."""
         self._failed = error
         self._metrics.failed.set(1)
         self.logger.error(

@@ -193,7 +193,9 @@ class Walk:
                 if header.base_offset > self.offset:
                     yield Damage(self.offset, header.base_offset, reason)
             elif header.base_offset > self.offset:
-                yield Damage(self.offset, header.base_offset, f"at byte {self.position}: frames are missing before")
+                yield Damage(
+                    self.offset, header.base_offset, f"at byte {self.position}: frames are missing before"
+                )
             self.nonce = header.nonce
             position = self.position
             self.position += header.size
@@ -209,7 +211,9 @@ class Walk:
             else:
                 yield position, header, whole
         if self._end_offset is not None and self.offset < self._end_offset:
-            yield Damage(self.offset, self._end_offset, self.reason or f"at byte {self.position}: the file ends")
+            yield Damage(
+                self.offset, self._end_offset, self.reason or f"at byte {self.position}: the file ends"
+            )
 
     def _judge(self, data: bytes, at: int, position: int) -> Header | Damaged:
         """The header at `data[at:]` if it is the one of a frame that may stand at `position` of the segment."""

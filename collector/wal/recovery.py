@@ -130,25 +130,22 @@ def read_index(files: Files, found: FoundSegment, end_offset: int) -> Summary | 
     return summary
 
 
-def scan(files: Files, found: FoundSegment, end_offset: int | None) -> tuple[Segment, list[Damage], int]:
-    """Read a segment from end to end: (segment with its index, damage, unreadable bytes).
+def scan(
+    files: Files, path: str, base_offset: int, nonce: int | None, size: int, end_offset: int | None
+) -> tuple[Segment, list[Damage], int]:
+    """Read the first `size` bytes of a segment: (segment with its index, damage, unreadable bytes).
 
-    With `end_offset`, the base of the next segment, what is missing before it is damage. Without, damage behind
-    the last good frame is left out: that is a torn tail.
+    With `nonce` None the first good frame decides it. With `end_offset`, where the next segment begins, what is
+    missing before it is damage. Without, damage behind the last good frame is left out: that is a torn tail.
     """
-    made = segment.empty_segment(found.path, found.base_offset, found.nonce)
+    made = segment.empty_segment(path, base_offset, nonce)
     damaged: list[Damage] = []
     torn = 0
-    handle = files.open(found.path)
+    handle = files.open(path)
     try:
         window = Window(files, handle)
         walk = Walk(
-            window,
-            found.nonce,
-            position=segment.HEADER_SIZE,
-            offset=found.base_offset,
-            limit=found.size,
-            end_offset=end_offset,
+            window, nonce, position=segment.HEADER_SIZE, offset=base_offset, limit=size, end_offset=end_offset
         )
         for item in walk:
             if isinstance(item, Damage):
@@ -226,7 +223,9 @@ class _Recovering:
         if isinstance(summary, Summary):
             self.segments.append(segment.indexed_segment(found.path, summary))
             return
-        made, damaged, unreadable = scan(self.files, found, end_offset)
+        made, damaged, unreadable = scan(
+            self.files, found.path, found.base_offset, found.nonce, found.size, end_offset
+        )
         self.rebuilt_indexes += 1
         reason = summary.reason if summary else "the index is missing"
         self.logger.warning("index rebuilt", path=index_path(found.path), reason=reason)
@@ -238,21 +237,23 @@ class _Recovering:
 
     def last(self, found: FoundSegment) -> None:
         """Take in the last segment: cut its torn tail, and decide whether it goes on."""
-        made, damaged, unreadable = scan(self.files, found, None)
+        made, damaged, unreadable = scan(
+            self.files, found.path, found.base_offset, found.nonce, found.size, None
+        )
         for damage in damaged:
             self.damage(found.path, damage)
         self.next_offset = max(self.next_offset, made.next_offset + unreadable)
-        broken = isinstance(found.header, Damaged)
         if unreadable:
             self.logger.error("segment partly unreadable", path=found.path, unreadable_bytes=unreadable)
             self.segments.append(made)
             return
-        if broken and made.next_offset == made.base_offset:
-            # Not one frame, not even a header: the file was being created, or nothing of it is left.
-            self.cut(found, 0)
+        broken = isinstance(found.header, Damaged)
+        empty = made.next_offset == made.base_offset
+        torn = self.cut(found, 0 if broken and empty else made.size)
+        if empty and (broken or torn):
+            # The file was being created, or its first frame written, or nothing of it is left: start it anew.
             self.files.unlink(found.path)
             return
-        torn = self.cut(found, made.size)
         self.segments.append(made)
         if torn or damaged or broken:
             self.seal(made)

@@ -1,0 +1,63 @@
+"""A log's segments against what is known of them, and as text. For tests, golden scripts and people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from collector.wal.files import Files
+from collector.wal.reader import Damage, read_segment
+from collector.wal.recovery import scan
+from collector.wal.segment import Segment
+
+_FACTS = ("end", "min_time", "max_time", "last_append")
+_MAX = 2**64 - 1
+
+
+def disagreements(
+    files: Files, segments: Sequence[Segment], first_offset: int, end: tuple[int, int]
+) -> list[str]:
+    """Read every frame and recount; returns one line per difference, so an empty list when all is well.
+
+    `segments` should begin at `first_offset`, and together have `end` = (bytes, next offset).
+    """
+    problems: list[str] = []
+    total = 0
+    for one in segments:
+        size, next_offset = one.end
+        seen, damaged, _ = scan(files, one.path, one.base_offset, one.nonce, size, next_offset)
+        name = os.path.basename(one.path)
+        problems += [
+            f"{name}: offsets {d.first_offset}..{d.end_offset} are damaged {d.reason}" for d in damaged
+        ]
+        if one.base_offset != first_offset:
+            problems.append(f"{name} follows offset {first_offset}")
+        for fact in _FACTS:
+            if getattr(seen, fact) != getattr(one, fact):
+                problems.append(f"{name}: {fact} is {getattr(seen, fact)}, not {getattr(one, fact)}")
+        if seen.index.entries != one.index.entries:
+            problems.append(f"{name}: the index is {one.index.entries}, not {seen.index.entries}")
+        first_offset = next_offset
+        total += size
+    if (total, first_offset) != end:
+        problems.append(f"the log has {total} bytes and ends at {first_offset}, not {end[0]} and {end[1]}")
+    return problems
+
+
+def describe(files: Files, segments: Sequence[Segment], active: Segment | None) -> Iterable[str]:
+    """One line per segment, and under it one per frame or damaged range."""
+    for one in segments:
+        state = "active" if one is active else "sealed"
+        yield f"{os.path.basename(one.path)} {state} bytes {one.size} offsets {one.base_offset}..{one.next_offset}"
+        damaged: list[Damage] = []
+        for frame in read_segment(files, one, 0, _MAX, 0, _MAX, False, damaged.append):
+            yield from _lines(damaged)
+            times = f"times {frame.min_time}..{frame.max_time}"
+            yield f"  {frame.base_offset}..{frame.end_offset} {times} payload {len(frame.payload)}"
+        yield from _lines(damaged)
+
+
+def _lines(damaged: list[Damage]) -> Iterable[str]:
+    for damage in damaged:
+        yield f"  {damage.first_offset}..{damage.end_offset} damaged {damage.reason}"
+    damaged.clear()

@@ -1,0 +1,209 @@
+"""The ring and its postings against a plain list, over long random sequences with wrap-around."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from collector.otlp.block import METRIC_TYPES, Block
+from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
+from collector.otlp.wire import hash_key
+from collector.ring.postings import Postings
+from collector.ring.ring import Ring
+from tests.ring import blocks
+
+MIB = 1 << 20
+_services = st.sampled_from(["", "a", "b", "c"])
+_records = {
+    TRACES: st.tuples(st.integers(1, 5), _services, st.sampled_from(["", "get", "put"])),
+    LOGS: st.tuples(st.integers(0, 4), st.integers(0, 24), _services),
+    METRICS: st.tuples(st.sampled_from(["m", "n"]), _services, st.sampled_from(METRIC_TYPES[1:])),
+}
+_make = {TRACES: blocks.spans, LOGS: blocks.logs, METRICS: blocks.points}
+
+
+def keys_of(signal: Signal, record: tuple) -> dict[str, int]:
+    """The key of a record in each index, 0 for none, worked out without the scanner."""
+    if signal is TRACES:
+        trace, service, name = record
+        return {
+            "trace_id": trace_key(trace),
+            "service": hash_key(service.encode()),
+            "name": hash_key(name.encode()),
+        }
+    if signal is LOGS:
+        trace, severity, service = record
+        return {"trace_id": trace_key(trace), "severity": severity + 1, "service": hash_key(service.encode())}
+    name, service, kind = record
+    return {
+        "name": hash_key(name.encode()),
+        "service": hash_key(service.encode()),
+        "type": METRIC_TYPES.index(kind) + 1,
+    }
+
+
+def trace_key(trace: int) -> int:
+    from collector.ring.postings import key_of_column
+
+    return key_of_column(memoryview(trace.to_bytes(16, "big")), 16, 0)
+
+
+class RingMachine(RuleBasedStateMachine):
+    """A ring beside a list that is cut to the newest `capacity` records."""
+
+    @initialize(signal=st.sampled_from([TRACES, LOGS, METRICS]), capacity=st.integers(1, 9))
+    def start(self, signal: Signal, capacity: int) -> None:
+        self.signal = signal
+        self.capacity = capacity
+        self.ring = Ring(signal, capacity, MIB)
+        self.model: list[tuple] = []
+        self.appended = 0
+
+    @rule(data=st.data(), count=st.integers(1, 12))
+    def append(self, data: st.DataObject, count: int) -> None:
+        records = data.draw(st.lists(_records[self.signal], min_size=count, max_size=count))
+        self.ring.append(_make[self.signal](self.ring.next_offset, records))
+        self.appended += count
+        self.model = (self.model + records)[-self.capacity :]
+
+    @rule(data=st.data())
+    def find_part(self, data: st.DataObject) -> None:
+        """A limited walk from the middle returns the same as the list."""
+        if not self.model:
+            return
+        index = data.draw(st.sampled_from(self.signal.indexes))
+        key = keys_of(self.signal, data.draw(st.sampled_from(self.model)))[index]
+        limit = data.draw(st.integers(0, 5))
+        before = data.draw(st.integers(self.ring.first_offset, self.ring.next_offset))
+        expected = [offset for offset in self.offsets(index, key) if offset < before][::-1][:limit]
+        if limit == 0 or key == 0:
+            expected = []
+        assert self.ring.find(index, key, limit, before).tolist() == expected
+
+    def offsets(self, index: str, key: int) -> list[int]:
+        first = self.appended - len(self.model)
+        return [first + i for i, record in enumerate(self.model) if keys_of(self.signal, record)[index] == key]
+
+    @invariant()
+    def equal_to_the_list(self) -> None:
+        if not hasattr(self, "ring"):
+            return
+        self.ring.check()
+        assert len(self.ring) == len(self.model)
+        assert self.ring.evicted == self.appended - len(self.model)
+        for index in self.signal.indexes:
+            keys = {keys_of(self.signal, record)[index] for record in self.model} - {0}
+            assert {key for key, _, _ in self.ring.newest_of_each_key(index)} == keys
+            for key in keys:
+                assert self.ring.find(index, key).tolist() == self.offsets(index, key)[::-1]
+        stats = self.ring.stats()
+        assert stats["total_bytes"] == stats["payload_bytes"] + stats["column_bytes"] + stats["index_bytes"]
+
+
+TestRing = RingMachine.TestCase
+TestRing.settings = settings(stateful_step_count=40, deadline=None)
+
+
+class Forgetful(Ring):
+    """The canary: a ring that forgets to evict from one index."""
+
+    def _evict_records(self, count: int) -> None:
+        forgotten = self._indexes.pop("service", None)
+        super()._evict_records(count)
+        if forgotten is not None:
+            self._indexes["service"] = forgotten
+
+
+def test_check_catches_a_ring_that_forgets_an_index() -> None:
+    ring = Forgetful(TRACES, 3, MIB)
+    ring.append(blocks.spans(0, [(1, "a", "x")] * 3))
+    ring.check()
+    ring.append(blocks.spans(3, [(2, "b", "y")]))
+    with pytest.raises(AssertionError, match="service"):
+        ring.check()
+
+
+def test_the_classic_case() -> None:
+    """Capacity 3: trace1/svc1, trace2/svc1, trace3/svc2, then trace4/svc2."""
+    ring = Ring(TRACES, 3, MIB)
+    for offset, (trace, service) in enumerate([(1, "svc1"), (2, "svc1"), (3, "svc2"), (4, "svc2")]):
+        ring.append(blocks.spans(offset, [(trace, service, "op")]))
+    assert ring.count("trace_id", trace_key(1)) == 0
+    assert ring.count("service", hash_key(b"svc1")) == 1
+    assert ring.count("service", hash_key(b"svc2")) == 2
+    assert ring.stats()["indexes"]["trace_id"]["keys"] == 3
+    assert ring.evicted == 1
+
+
+def test_bytes_bound_evicts_whole_blocks() -> None:
+    block = blocks.spans(0, [(1, "svc", "x" * 400)])
+    ring = Ring(TRACES, 1000, 40_000)
+    for offset in range(200):
+        ring.append(blocks.spans(offset, [(1, "svc", "x" * 400)]))
+        assert ring.total_bytes <= 40_000
+        ring.check()
+    room = 40_000 - ring.index_bytes
+    assert len(ring) == room // block.nbytes
+
+
+def test_a_block_beyond_the_bound_is_not_held() -> None:
+    ring = Ring(TRACES, 100, 20_000)
+    ring.append(blocks.spans(0, [(1, "svc", "x")]))
+    assert ring.append(blocks.spans(1, [(1, "svc", "x" * 30_000)])) == 2
+    assert len(ring) == 0
+    ring.check()
+    ring.append(blocks.spans(2, [(1, "svc", "x")]))
+    assert len(ring) == 1
+
+
+def test_a_snapshot_does_not_change() -> None:
+    ring = Ring(TRACES, 2, MIB)
+    ring.append(blocks.spans(0, [(1, "a", "x"), (2, "a", "x")]))
+    snapshot = ring.snapshot()
+    assert ring.snapshot() is snapshot
+    ring.append(blocks.spans(2, [(3, "b", "y"), (4, "b", "y")]))
+    assert [block.base_offset for block in snapshot.blocks] == [0]
+    assert (snapshot.first_offset, snapshot.next_offset) == (0, 2)
+
+
+def test_a_hole_in_the_offsets_restarts_the_ring() -> None:
+    ring = Ring(TRACES, 5, MIB)
+    ring.append(blocks.spans(0, [(1, "a", "x")]))
+    ring.restart(10)
+    ring.append(blocks.spans(10, [(2, "a", "x")]))
+    ring.check()
+    assert ring.find("service", hash_key(b"a")).tolist() == [10]
+
+
+def test_a_block_out_of_place_is_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="ring ends at 0"):
+        Ring(TRACES, 5, MIB).append(blocks.spans(3, [(1, "a", "x")]))
+
+
+def test_indexes_larger_than_the_bound_are_refused() -> None:
+    with pytest.raises(ValueError, match="wants at least"):
+        Ring(TRACES, 1_000_000, MIB)
+
+
+def test_postings_of_many_keys_grow_and_shrink() -> None:
+    postings = Postings(5000, 8)
+    keys = np.arange(1, 5001, dtype=np.uint64)
+    postings.append(0, memoryview(keys.tobytes()))
+    assert postings.keys == postings.postings == 5000
+    grown = postings.nbytes
+    assert [postings.find(int(key), 0).tolist() for key in keys[::500]] == [[i] for i in range(0, 5000, 500)]
+    postings.evict(memoryview(keys[:4990].tobytes()))
+    assert postings.keys == 10
+    assert postings.nbytes < grown
+    assert sorted(key for key, _, _ in postings.items()) == list(range(4991, 5001))
+
+
+def test_evicting_what_was_never_appended_is_a_mistake() -> None:
+    postings = Postings(4, 8)
+    with pytest.raises(AssertionError, match="not in the postings"):
+        postings.evict(memoryview(np.array([7], np.uint64).tobytes()))
+
+

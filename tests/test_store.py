@@ -1,0 +1,208 @@
+"""The store: what is acknowledged is in log and ring, in one order, and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from collector.clock import SystemClock
+from collector.errors import Malformed, Unavailable
+from collector.otlp.records import Ref, record
+from collector.otlp.signals import TRACES
+from collector.query.engine import newest, slices
+from collector.ring.ring import Ring
+from collector.store import Store
+from collector.wal.commit import Committer
+from collector.wal.files import OperatingSystemFiles
+from collector.wal.log import Log
+from collector.wal.metrics import LogMetrics
+from tests.ring.blocks import span_payload
+
+MIB = 1 << 20
+
+
+class Opened:
+    """A store over a real log in a directory, as the daemon builds it."""
+
+    def __init__(self, directory: Path, capacity: int = 100, max_bytes: int = MIB, **options: Any) -> None:
+        self.log = Log.open(
+            str(directory),
+            TRACES,
+            files=options.pop("files", OperatingSystemFiles()),
+            clock=SystemClock(),
+            metrics=LogMetrics(CollectorRegistry()),
+            logger=structlog.get_logger(),
+            **options,
+        )
+        ring = Ring(TRACES, capacity, max_bytes, self.log.next_offset)
+        self.store = Store(TRACES, ring, self.log, asyncio.get_running_loop())
+        self.refilled = self.store.refill()
+        self.committer = Committer(self.log, "always", 1.0, self.store.committed)
+        self.store.attach(self.committer)
+
+    async def close(self) -> None:
+        await self.store.drain()
+        self.committer.close()
+        self.log.close()
+
+
+def names(refs: list[Ref]) -> list[str]:
+    return [record(ref.block, ref.row).name for ref in refs]
+
+
+def everything(store: Store) -> list[str]:
+    """The names of all records, newest first, as a query sees them."""
+    return names(newest(store.view(), 10_000, lambda piece: piece.rows))
+
+
+async def test_records_come_back_from_ring_and_log(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, capacity=10)
+    for number in range(35):
+        accepted = await opened.store.append(span_payload([(number + 1, "svc", f"op{number}", number + 1)]))
+        assert (accepted.records, accepted.rejected) == (1, 0)
+    assert len(opened.store.ring) == 10
+    assert everything(opened.store) == [f"op{number}" for number in reversed(range(35))]
+    assert opened.store.view().first_offset == 0
+    await opened.close()
+
+
+async def test_concurrent_requests_share_commits_and_all_are_answered(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, capacity=1000)
+    futures = [opened.store.append(span_payload([(1, "a", f"op{number}", number)])) for number in range(200)]
+    answers = await asyncio.gather(*futures)
+    assert sum(answer.records for answer in answers) == 200
+    assert len(opened.store.ring.snapshot().blocks) < 10
+    assert everything(opened.store) == [f"op{number}" for number in reversed(range(200))]
+    opened.store.ring.check()
+    await opened.close()
+
+
+async def test_the_ring_is_refilled_from_the_log(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, capacity=50)
+    for number in range(0, 120, 4):
+        await opened.store.append(span_payload([(1, "a", f"op{number + i}", number + i) for i in range(4)]))
+    before = everything(opened.store)
+    await opened.close()
+    again = Opened(tmp_path, capacity=50)
+    assert again.refilled == 50
+    assert everything(again.store) == before
+    assert again.store.ring.next_offset == again.log.next_offset == 120
+    again.store.ring.check()
+    await again.store.append(span_payload([(1, "a", "after", 1000)]))
+    assert everything(again.store) == ["after", *before]
+    await again.close()
+
+
+async def test_a_key_narrows_ring_and_log_alike(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, capacity=7)
+    for number in range(20):
+        batch = [(number + 1, "ab"[number % 2], f"x{number}", number), (number + 1, "b", f"y{number}", number)]
+        await opened.store.append(span_payload(batch))
+    view = opened.store.view("service", b"a")
+    found = names(newest(view, 100, lambda piece: piece.rows))
+    assert found == [f"x{number}" for number in reversed(range(0, 20, 2))]
+    view = opened.store.view("trace_id", (3).to_bytes(16, "big"))
+    assert names(newest(view, 100, lambda piece: piece.rows)) == ["y2", "x2"]
+    await opened.close()
+
+
+async def test_newest_is_exact_when_time_and_arrival_differ(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, capacity=12)
+    times = [(number * 37) % 50 + 1 for number in range(50)]
+    for begin in range(0, 50, 5):
+        chunk = times[begin : begin + 5]
+        await opened.store.append(span_payload([(1, "a", f"{time:02}", time) for time in chunk]))
+    expected = [f"{time:02}" for time in sorted(times, reverse=True)]
+    for limit in (1, 3, 10, 50, 60):
+        assert names(newest(opened.store.view(), limit, lambda piece: piece.rows)) == expected[:limit]
+        oldest = newest(opened.store.view(), limit, lambda piece: piece.rows, oldest=True)
+        assert names(oldest) == expected[::-1][:limit]
+    inside = newest(opened.store.view(), 100, lambda piece: piece.rows, start_ns=10, end_ns=20)
+    assert names(inside) == [f"{time:02}" for time in range(20, 9, -1)]
+    await opened.close()
+
+
+async def test_a_view_does_not_change_while_the_ring_turns_over(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, capacity=5)
+    await opened.store.append(span_payload([(1, "a", f"op{number}", number) for number in range(5)]))
+    view = opened.store.view("service", b"a")
+    for number in range(5, 30):
+        await opened.store.append(span_payload([(1, "a", f"op{number}", number)]))
+    found = sorted(name for piece in slices(view) for name in names([Ref(0, 0, piece.block, row) for row in piece.rows]))
+    assert found == [f"op{number}" for number in range(5)]
+    await opened.close()
+
+
+async def test_without_a_log_evicted_records_are_gone() -> None:
+    store = Store(TRACES, Ring(TRACES, 3, MIB), None, asyncio.get_running_loop())
+    await store.append(span_payload([(1, "a", f"op{number}", number) for number in range(5)]))
+    assert everything(store) == ["op4", "op3", "op2"]
+    await store.append(span_payload([(1, "a", "last", 9)]))
+    assert everything(store) == ["last", "op4", "op3"]
+    assert names(newest(store.view("service", b"a"), 9, lambda piece: piece.rows)) == ["last", "op4", "op3"]
+    assert store.stats()["log"] == {"first_offset": 0, "next_offset": 0, "segments": 0, "bytes": 0}
+
+
+async def test_a_malformed_request_costs_nobody_else(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    first = opened.store.append(span_payload([(1, "a", "good", 1)]))
+    with pytest.raises(Malformed):
+        opened.store.append(b"\x0a\x7f")
+    assert (await first).records == 1
+    assert everything(opened.store) == ["good"]
+    await opened.close()
+
+
+async def test_nothing_to_store_is_answered_at_once(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    assert (await opened.store.append(b"")).records == 0
+    assert opened.log.next_offset == 0
+    await opened.close()
+
+
+class FailingFiles(OperatingSystemFiles):
+    """Files whose sync fails from a chosen moment on."""
+
+    failing = False
+
+    def fdatasync(self, handle: int) -> None:
+        if self.failing:
+            raise OSError(5, "the disk is on fire")
+        super().fdatasync(handle)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()], logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
+
+
+async def test_a_failed_sync_stops_acknowledging(tmp_path: Path) -> None:
+    files = FailingFiles()
+    opened = Opened(tmp_path, files=files)
+    await opened.store.append(span_payload([(1, "a", "kept", 1)]))
+    files.failing = True
+    with pytest.raises(Unavailable, match="could not be made durable"):
+        await opened.store.append(span_payload([(1, "a", "lost", 2)]))
+    files.failing = False
+    with pytest.raises(Unavailable, match="log of traces has failed"):
+        opened.store.append(span_payload([(1, "a", "refused", 3)]))
+    assert everything(opened.store) == ["kept"]
+    await opened.close()
+
+
+async def test_drain_answers_what_was_taken_and_refuses_the_rest(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    taken = [opened.store.append(span_payload([(1, "a", f"op{number}", number)])) for number in range(3)]
+    await opened.store.drain()
+    assert all(future.done() for future in taken)
+    with pytest.raises(Unavailable, match="shutting down"):
+        opened.store.append(span_payload([(1, "a", "late", 1)]))
+    await opened.close()

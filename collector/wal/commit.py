@@ -145,7 +145,7 @@ class Committer(Generic[B]):
         for batch, result in zip(group, results, strict=True):
             try:
                 self._done(batch, result)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a defect of the caller must not stop commits
                 self._log.logger.error(
                     "commit not delivered", signal=self._log.signal.name, error=repr(error)
                 )

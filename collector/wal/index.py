@@ -91,7 +91,7 @@ class OffsetIndex:
 
         `end` is the segment's (size, next offset) as the caller knows it. Returns (offset, position) pairs in
         order: a place at or before the first frame wanted, every entry between, and a place at or behind the end
-        of the last one. Frames between two pairs are walked by their headers.
+        of the last one; nothing if nothing can be wanted. Frames between two pairs are walked by their headers.
         """
         size, next_offset = end
         known = bisect_left(self._positions, size, 0, len(self._offsets))
@@ -102,7 +102,7 @@ class OffsetIndex:
             mark = (self.base_offset + self._offsets[i], self._positions[i])
             if not marks or mark[1] > marks[-1][1]:
                 marks.append(mark)
-        if last >= known:
+        if last >= known and (not marks or size > marks[-1][1]):
             marks.append((next_offset, size))
         return marks
 

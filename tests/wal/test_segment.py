@@ -1,0 +1,62 @@
+"""The segment's header and name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.errors import UnsupportedFormat
+from collector.wal import frame, segment
+from collector.wal.frame import Damaged
+from collector.wal.segment import Predecessor, SegmentHeader
+
+u64 = st.integers(0, 2**64 - 1)
+predecessors = st.none() | st.builds(Predecessor, st.integers(0, 2**64 - 2), u64, u64)
+headers = st.builds(SegmentHeader, st.integers(1, 3), u64, st.integers(1, 2**64 - 1), u64, predecessors)
+HEADER = SegmentHeader(2, 42, 7, 1000, Predecessor(0, 640, 42))
+
+
+@given(headers)
+def test_a_header_reads_back(header: SegmentHeader) -> None:
+    data = segment.encode_header(header)
+    assert len(data) == segment.HEADER_SIZE
+    assert segment.decode_header(data + b"frames", "x") == header
+
+
+def test_every_prefix_and_every_flipped_bit_is_noticed() -> None:
+    data = segment.encode_header(HEADER)
+    for length in range(len(data)):
+        assert isinstance(segment.decode_header(data[:length], "x"), Damaged)
+    for bit in range(len(data) * 8):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert isinstance(segment.decode_header(bytes(flipped), "x"), Damaged), bit
+
+
+def with_version(version: int) -> bytes:
+    """A header as another version would write it: same places, right checksum."""
+    data = bytearray(segment.encode_header(HEADER))
+    data[8:10] = version.to_bytes(2, "little")
+    data[124:] = frame.checksum([bytes(data[:124])]).to_bytes(4, "little")
+    return bytes(data)
+
+
+def test_a_newer_version_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 2; .* reads up to 1"):
+        segment.decode_header(with_version(2), "/wal/traces/x.log")
+    assert isinstance(segment.decode_header(with_version(0), "x"), Damaged)
+
+
+@given(u64, st.sampled_from(["log", "index", "torn"]))
+def test_names_read_back_and_sort_as_offsets(base: int, suffix: str) -> None:
+    name = segment.file_name(base, suffix)
+    assert segment.parse_name(name) == (base, suffix)
+    assert base == 0 or segment.file_name(base - 1, suffix) < name
+
+
+@pytest.mark.parametrize(
+    "name", ["LOCK", "0.log", "00000000000000000000.log.tmp", "0000000000000000000a.log", "00000000000000000000.idx"]
+)
+def test_other_names_are_left_alone(name: str) -> None:
+    assert segment.parse_name(name) is None

@@ -192,6 +192,10 @@ def is_utf8(at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
             at += 8
         if at == end:
             return True
+        if end - at < 8 and length >= 8:  # what is left is ASCII if the last 8 bytes are
+            memcpy(cython.address(word), end - 8, 8)
+            if not word & HIGH_BITS:
+                return True
         first = at[0]
         if first < 0x80:
             at += 1

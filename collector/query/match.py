@@ -83,21 +83,20 @@ def attribute(payload, starts, lengths, field: int, key: bytes) -> Values:
     """Return the first attribute named `key` in repeated field `field` of each message, as a column."""
     starts, lengths = _extents(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
-    out = Values(
-        np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
-    )
+    found = np.zeros(n, np.bool_)
+    value_starts = np.zeros(n, np.uint32)
+    value_lengths = np.zeros(n, np.uint32)
     if n == 0 or len(payload) == 0:
-        return out
+        return _any_values(payload, value_starts, value_lengths, found)
     view: cython.const[uint8_t][::1] = payload
     base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
     start: cython.const[uint32_t][::1] = starts
     length: cython.const[uint32_t][::1] = lengths
-    kinds: uint8_t[::1] = out.type
-    integers: int64_t[::1] = out.integer
-    doubles: cython.double[::1] = out.double
-    value_starts: uint32_t[::1] = out.start
-    value_lengths: uint32_t[::1] = out.length
-    wanted: cython.p_const_char = key
+    is_there: uint8_t[::1] = found.view(np.uint8)
+    value_start: uint32_t[::1] = value_starts
+    value_length: uint32_t[::1] = value_lengths
+    chars: cython.p_const_char = key
+    wanted: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
     wanted_length: cython.Py_ssize_t = len(key)
     number: uint32_t = field
     value: Extent
@@ -105,28 +104,22 @@ def attribute(payload, starts, lengths, field: int, key: bytes) -> Values:
     with cython.nogil:
         for i in range(n):
             if length[i] and find_attribute(
-                base + start[i],
-                base + start[i] + length[i],
-                number,
-                cython.cast(cython.pointer(cython.const[uint8_t]), wanted),
-                wanted_length,
-                cython.address(value),
+                base + start[i], base + start[i] + length[i], number, wanted, wanted_length, cython.address(value)
             ):
-                _decode(
-                    value,
-                    base,
-                    cython.address(kinds[i]),
-                    cython.address(integers[i]),
-                    cython.address(doubles[i]),
-                    cython.address(value_starts[i]),
-                    cython.address(value_lengths[i]),
-                )
-    return out
+                is_there[i] = 1
+                value_start[i] = cython.cast(uint32_t, value.at - base)
+                value_length[i] = value.length
+    return _any_values(payload, value_starts, value_lengths, found)
 
 
 def any_value(payload, starts, lengths) -> Values:
     """Return the AnyValue messages at these extents as a column; an extent of length 0 is absent."""
     starts, lengths = _extents(payload, starts, lengths)
+    return _any_values(payload, starts, lengths, lengths > 0)
+
+
+@cython.cfunc
+def _any_values(payload, starts, lengths, there):
     n: cython.Py_ssize_t = len(starts)
     out = Values(
         np.zeros(n, np.uint8), np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
@@ -137,6 +130,7 @@ def any_value(payload, starts, lengths) -> Values:
     base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
     start: cython.const[uint32_t][::1] = starts
     length: cython.const[uint32_t][::1] = lengths
+    is_there: cython.const[uint8_t][::1] = there.view(np.uint8)
     kinds: uint8_t[::1] = out.type
     integers: int64_t[::1] = out.integer
     doubles: cython.double[::1] = out.double
@@ -146,7 +140,7 @@ def any_value(payload, starts, lengths) -> Values:
     i: cython.Py_ssize_t
     with cython.nogil:
         for i in range(n):
-            if length[i]:
+            if is_there[i]:
                 value.at = base + start[i]
                 value.length = length[i]
                 _decode(

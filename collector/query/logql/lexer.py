@@ -24,6 +24,9 @@ QUERY_LENGTH_MAX = 131_072
 DURATION_MAX_NS = 2**63 - 1
 """The longest duration, in nanoseconds: 292 years."""
 
+SIZE_MAX = 2**63 - 1
+"""The largest size, in bytes."""
+
 _SECOND = 1_000_000_000
 DURATION_UNITS: dict[str, int] = {
     "ns": 1,
@@ -64,7 +67,7 @@ _TOKEN = re.compile(
     | (?P<identifier>[A-Za-z_:][A-Za-z0-9_:]*)
     | (?P<duration>(?:{_DURATION_PART})+)(?![A-Za-z0-9_.])
     | (?P<bytes>[0-9]+(?:\.[0-9]*)?(?i:[kmgtp]i?b|b))(?![A-Za-z0-9_.])
-    | (?P<number>0[xX][0-9A-Fa-f]+|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![A-Za-z0-9_.])
+    | (?P<number>0[xX][0-9A-Fa-f]{{1,16}}|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![A-Za-z0-9_.])
     | (?P<flag>--(?:strict|keep-empty))(?![A-Za-z0-9_-])
     | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|`[^`]*`)
     | (?P<symbol>\|[=~>]|![=~>]|=[=~]|[<>]=|[-+*/%^=<>(){{}}\[\],|])
@@ -116,6 +119,8 @@ def tokenize(text: str) -> list[Token]:
     """Split a query into tokens; the last one is END. Raises InvalidQuery with the place."""
     if len(text) > QUERY_LENGTH_MAX:
         raise InvalidQuery(f"the query has {len(text)} characters, at most {QUERY_LENGTH_MAX} are read")
+    if not _is_utf8(text):
+        raise InvalidQuery("the query is not valid UTF-8")
     tokens: list[Token] = []
     at = 0
     while at < len(text):
@@ -130,6 +135,14 @@ def tokenize(text: str) -> list[Token]:
     return tokens
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _unexpected(text: str, at: int) -> str:
     if text[at] in '"`':
         return "a string is not closed"
@@ -142,23 +155,22 @@ def _value(kind: str, raw: str, text: str, at: int) -> str | float | int:
     if kind == "string":
         return _string(raw, text, at)
     if kind == "number":
-        number = float(int(raw, 16)) if raw[:2] in ("0x", "0X") and len(raw) < 64 else _float(raw)
-        if number in (float("inf"), -1.0):
+        number = float(int(raw, 16)) if raw[:2] in ("0x", "0X") else float(raw)
+        if number == float("inf"):
             raise query_error(text, at, "a number that is too large")
         return number
     if kind == "duration":
         duration = duration_ns(raw)
         if duration > DURATION_MAX_NS:
-            raise query_error(text, at, f"a duration is longer than {DURATION_MAX_NS} ns")
+            raise query_error(text, at, f"a duration longer than {DURATION_MAX_NS} ns")
         return duration
     if kind == "bytes":
         digits = raw.rstrip("bBiIkKmMgGtTpP")
-        return int(Decimal(digits) * _BYTE_UNITS[raw[len(digits) :].lower()])
+        size = int(Decimal(digits) * _BYTE_UNITS[raw[len(digits) :].lower()])
+        if size > SIZE_MAX:
+            raise query_error(text, at, f"a size of more than {SIZE_MAX} bytes")
+        return size
     return raw
-
-
-def _float(raw: str) -> float:
-    return -1.0 if raw[:2] in ("0x", "0X") else float(raw)
 
 
 def duration_ns(text: str) -> int:

@@ -96,7 +96,7 @@ def walk(
 ) -> cython.bint:
     """Validate one message to the bottom, capturing fields that the table names; false on failure."""
     start: cython.pointer(cython.const[uint8_t])
-    body: cython.pointer(cython.const[uint8_t])
+    body: cython.pointer(cython.const[uint8_t]) = at
     tag: uint32_t = 0
     length: uint32_t = 0
     field: uint32_t

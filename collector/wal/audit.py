@@ -15,14 +15,15 @@ _MAX = 2**64 - 1
 
 
 def disagreements(
-    files: Files, segments: Sequence[Segment], first_offset: int, end: tuple[int, int]
+    files: Files, segments: Sequence[Segment], end: tuple[int, int], known: Sequence[Damage]
 ) -> list[str]:
     """Read every frame and recount; returns one line per difference, so an empty list when all is well.
 
-    `segments` should begin at `first_offset`, and together have `end` = (bytes, next offset).
+    `segments` should follow each other and together have `end` = (bytes, next offset), with no damage but `known`.
     """
     problems: list[str] = []
     total = 0
+    first_offset = segments[0].base_offset if segments else end[1]
     for one in segments:
         size, next_offset = one.end
         seen, damaged, _ = scan(files, one.path, one.base_offset, one.nonce, size, next_offset)
@@ -39,9 +40,20 @@ def disagreements(
             problems.append(f"{name}: the index is {one.index.entries}, not {seen.index.entries}")
         first_offset = next_offset
         total += size
-    if (total, first_offset) != end:
-        problems.append(f"the log has {total} bytes and ends at {first_offset}, not {end[0]} and {end[1]}")
+    if first_offset < end[1] and not _covered(Damage(first_offset, end[1], ""), known):
+        problems.append(f"the last segment ends at offset {first_offset}, not {end[1]}")
+    if total != end[0]:
+        problems.append(f"the segments have {total} bytes, not {end[0]}")
     return problems
+
+
+def _covered(damage: Damage, known: Sequence[Damage]) -> bool:
+    """Whether a range lies within disjoint known ones, given in order."""
+    at = damage.first_offset
+    for one in known:
+        if one.first_offset <= at:
+            at = max(at, one.end_offset)
+    return at >= damage.end_offset
 
 
 def describe(files: Files, segments: Sequence[Segment], active: Segment | None) -> Iterable[str]:

@@ -344,12 +344,13 @@ class Log:
         )
 
     def check(self) -> list[str]:
-        """Read every frame and compare with what the log believes; returns the differences, one line each.
+        """Read every frame and compare with what the log believes, damage included; returns the differences, one
+        line each.
 
         For tests: it reads the whole log, and no one must append meanwhile.
         """
         end = (self.byte_size, self.next_offset)
-        return audit.disagreements(self._files, self._segments, self.first_offset, end)
+        return audit.disagreements(self._files, self._segments, end, self.damaged)
 
     def dump(self) -> str:
         """The log as text: its range, then one line per segment, frame and damaged range."""

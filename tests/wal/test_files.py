@@ -86,7 +86,11 @@ def test_names_change_as_told(place: tuple[Files, str]) -> None:
     assert files.listdir(at) == ["y"]
     assert get(files, f"{at}/y") == b"x"
     files.unlink(f"{at}/y")
-    for missing in (lambda: files.open(f"{at}/y"), lambda: files.unlink(f"{at}/y"), lambda: files.listdir(f"{at}/z")):
+    for missing in (
+        lambda: files.open(f"{at}/y"),
+        lambda: files.unlink(f"{at}/y"),
+        lambda: files.listdir(f"{at}/z"),
+    ):
         with pytest.raises(FileNotFoundError):
             missing()
     files.fsync_directory(at)
@@ -187,7 +191,10 @@ operations = st.one_of(
 @given(steps=st.lists(operations, max_size=8))
 def test_both_implementations_agree(steps: list[tuple], tmp_path_factory: pytest.TempPathFactory) -> None:
     contents = []
-    for files, path in ((OperatingSystemFiles(), str(tmp_path_factory.mktemp("f") / "x")), (MemoryFiles(), "/x")):
+    for files, path in (
+        (OperatingSystemFiles(), str(tmp_path_factory.mktemp("f") / "x")),
+        (MemoryFiles(), "/x"),
+    ):
         handle = files.open(path, create=True)
         for name, *arguments in steps:
             if name == "write":

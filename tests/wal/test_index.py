@@ -37,7 +37,9 @@ def test_marks_enclose_the_frames_wanted_and_little_more(
     made, places, (size, next_offset) = build(frames)
     marks = made.marks(start, end, (size, next_offset))
     known = dict(places) | {next_offset: size, BASE: START}
-    assert all(known[offset] == position for offset, position in marks), "a mark is where a frame begins or ends"
+    assert all(known[offset] == position for offset, position in marks), (
+        "a mark is where a frame begins or ends"
+    )
     assert marks == sorted(set(marks))
     wanted = [
         (offset, position)
@@ -81,7 +83,12 @@ def test_an_index_file_reads_back(frames: list[tuple[int, int]]) -> None:
     got = index.decode(data, BASE, START)
     assert isinstance(got, Summary)
     assert got.index.entries == wrote.index.entries
-    assert (got.nonce, got.file_size, got.size, got.next_offset) == (77, wrote.size + 40, wrote.size, wrote.next_offset)
+    assert (got.nonce, got.file_size, got.size, got.next_offset) == (
+        77,
+        wrote.size + 40,
+        wrote.size,
+        wrote.next_offset,
+    )
     assert (got.min_time, got.max_time, got.last_append) == (5, 6, 7)
 
 

@@ -49,7 +49,11 @@ def test_pieces_of_any_kind_become_one_payload() -> None:
     log.append([b"ab", bytearray(b"cd"), memoryview(b"xefx")[1:3], b""], 1, 0, 0)
     log.append([], 1, 0, 0)
     log.append([b"%d," % n for n in range(3000)], 1, 0, 0)
-    assert [found.payload for found in log.frames()] == [b"abcdef", b"", b"".join(b"%d," % n for n in range(3000))]
+    assert [found.payload for found in log.frames()] == [
+        b"abcdef",
+        b"",
+        b"".join(b"%d," % n for n in range(3000)),
+    ]
 
 
 def test_any_offset_of_a_frame_finds_it() -> None:
@@ -150,7 +154,9 @@ def test_a_point_read_starts_near_its_offset(monkeypatch: pytest.MonkeyPatch, ne
     for _ in range(2000):
         append(log)
     files.calls.clear()
-    assert offsets(log, 1700, 1703, newest_first=newest_first) == sorted([1700, 1701, 1702], reverse=newest_first)
+    assert offsets(log, 1700, 1703, newest_first=newest_first) == sorted(
+        [1700, 1701, 1702], reverse=newest_first
+    )
     assert files.calls["pread"] <= 3
     assert log.check() == []
 
@@ -241,7 +247,9 @@ def test_readers_of_a_removed_segment_finish_or_find_it_gone() -> None:
     assert next(inside).base_offset == 0
     next(before)
     assert log.enforce_retention() == 2
-    assert [found.base_offset for found in inside] == [1, 2, 3, 4, 10, 11], "the open segment, then what is left"
+    assert [found.base_offset for found in inside] == [1, 2, 3, 4, 10, 11], (
+        "the open segment, then what is left"
+    )
 
 
 def test_a_removal_that_fails_is_tried_again_later() -> None:

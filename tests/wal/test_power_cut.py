@@ -12,7 +12,16 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.testing.files import CUT, WRITING, FaultyFiles, MemoryFiles, PowerCut, keep_all, lose_all, random_fates
+from collector.testing.files import (
+    CUT,
+    WRITING,
+    FaultyFiles,
+    MemoryFiles,
+    PowerCut,
+    keep_all,
+    lose_all,
+    random_fates,
+)
 from collector.wal.log import Log
 from tests.wal.logs import append, content, open_log, payload
 
@@ -62,7 +71,11 @@ class Life:
         lost = [f"{frame} is lost" for frame in self.promised if frame not in found]
         invented = [f"{frame} is invented" for frame in found if frame not in self.written]
         twice = [] if found == sorted(set(found)) else [f"out of order: {found}"]
-        reused = [f"offset {log.next_offset} again"] if found and log.next_offset < found[-1][0] + found[-1][1] else []
+        reused = (
+            [f"offset {log.next_offset} again"]
+            if found and log.next_offset < found[-1][0] + found[-1][1]
+            else []
+        )
         return lost + invented + twice + reused + log.check()
 
 
@@ -87,7 +100,11 @@ def torture(group: int, make: Callable[[], MemoryFiles] = MemoryFiles, seeds: in
                 base = append(log, 2)
                 log.close()
                 again = open_log(found)
-                wrong = [] if (base, 2, payload(base, 2)) in content(again) and not again.check() else ["not reopened"]
+                wrong = (
+                    []
+                    if (base, 2, payload(base, 2)) in content(again) and not again.check()
+                    else ["not reopened"]
+                )
             problems += [f"group {group}, call {at}, turn {turn}: {text}" for text in wrong]
         if not files.reached:
             return problems
@@ -102,7 +119,9 @@ def test_the_power_goes_at_the_kth_call(group: int) -> None:
 def test_the_power_goes_again_while_the_log_is_opened() -> None:
     """Recovery is itself cut at every call, and what it had done by then kept, lost or torn."""
     memory = MemoryFiles()
-    life = Life(FaultyFiles(memory, {"fdatasync"}, 14, CUT), 3)
+    baseline = Life(FaultyFiles(MemoryFiles()), 3).first_offsets
+    life = Life(FaultyFiles(memory, {"fdatasync"}, 14, CUT), 3, baseline)
+    assert life.promised
     for seed in range(8):
         for at in range(1, CALLS_MAX):
             found = after(memory, 2, seed)

@@ -85,7 +85,9 @@ def holds_the_rule(image: Image, frames: list[tuple[int, int, bytes]], *, tail: 
     got = content(log)
     assert all(found in frames for found in got), "nothing is invented"
     assert got == sorted(got), "and nothing is twice or out of order"
-    missing = {base + n for base, count, data in frames if (base, count, data) not in got for n in range(count)}
+    missing = {
+        base + n for base, count, data in frames if (base, count, data) not in got for n in range(count)
+    }
     named = lost_offsets(log)
     assert named <= missing
     unnamed = missing - named
@@ -269,7 +271,9 @@ def test_answers_are_the_same_without_any_index(monkeypatch: pytest.MonkeyPatch)
     assert content(with_index) == content(without) == frames
     for offset in range(with_index.next_offset):
         assert with_index.read(offset) == without.read(offset)
-    assert [one.index.entries for one in with_index._segments] == [one.index.entries for one in without._segments]
+    assert [one.index.entries for one in with_index._segments] == [
+        one.index.entries for one in without._segments
+    ]
 
 
 def test_damage_in_a_sealed_segment_is_met_when_it_is_read() -> None:
@@ -328,7 +332,9 @@ def test_frames_inside_a_payload_are_never_served() -> None:
     assert lost_offsets(log) == {0}
 
 
-def test_a_long_search_finds_the_next_frame_across_the_blocks_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_search_finds_the_next_frame_across_the_blocks_it_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("collector.wal.reader.SEARCH_BYTES", 128)
     image, frames = image_of(6, segment_bytes=4096)
     for first in range(128, 128 + 88 * 4, 8):
@@ -359,7 +365,9 @@ def test_a_shortened_sealed_segment_is_named() -> None:
     log = holds_the_rule(image, frames, tail=False)
     assert [(d.first_offset, d.end_offset) for d in log.recovery.damaged] == [(6, 9)]
     log = reopen({key: data for key, data in image.items() if key != name(9)})
-    assert lost_offsets(log) == {6, 7, 8} | set(range(9, 19)), "and so it is when its successor is gone as well"
+    assert lost_offsets(log) == {6, 7, 8} | set(range(9, 19)), (
+        "and so it is when its successor is gone as well"
+    )
 
 
 def test_the_loss_at_the_end_of_a_sealed_segment_is_named_at_every_start() -> None:

@@ -43,7 +43,9 @@ def with_version(version: int) -> bytes:
 
 
 def test_a_newer_version_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 2; .* reads up to 1"):
+    with pytest.raises(
+        UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 2; .* reads up to 1"
+    ):
         segment.decode_header(with_version(2), "/wal/traces/x.log")
     assert isinstance(segment.decode_header(with_version(0), "x"), Damaged)
 
@@ -56,7 +58,8 @@ def test_names_read_back_and_sort_as_offsets(base: int, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LOCK", "0.log", "00000000000000000000.log.tmp", "0000000000000000000a.log", "00000000000000000000.idx"]
+    "name",
+    ["LOCK", "0.log", "00000000000000000000.log.tmp", "0000000000000000000a.log", "00000000000000000000.idx"],
 )
 def test_other_names_are_left_alone(name: str) -> None:
     assert segment.parse_name(name) is None

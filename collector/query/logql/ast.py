@@ -7,10 +7,11 @@ A query is a `LogQuery` (its answer is lines) or a `Metric` (its answer is numbe
 
     LogQuery            {a="b"} | stage | stage
       Selector, Matcher
-      Stage             LineFilter, LabelStage (a LabelFilter), Json, Logfmt, Pattern, Regexp, Unpack, LineFormat,
-                        LabelFormat, Decolorize, Drop, Keep, Unwrap
+      Stage             LineFilter, LabelStage (a LabelFilter), Json, Logfmt, Pattern, Regexp, Unpack,
+                        LineFormat, LabelFormat, Decolorize, Drop, Keep, Unwrap
       LabelFilter       Matcher, NumberFilter, DurationFilter, SizeFilter, AddressFilter, And, Or
-    Metric              Number, Constant, RangeAggregation (over a LogRange), VectorAggregation, Binary, LabelReplace
+    Metric              Number, Constant, RangeAggregation (over a LogRange), VectorAggregation, Binary,
+                        LabelReplace
 
 The tree holds the whole language; what is evaluated is the evaluator's matter (`plan.py`).
 """
@@ -20,52 +21,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from collector.query.logql.lexer import BYTE_UNITS, DURATION_UNITS
-
-
-def quote(text: str) -> str:
-    """Return a string literal for a text."""
-    out = ['"']
-    for char in text:
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char in _NAMED_ESCAPES:
-            out.append(_NAMED_ESCAPES[char])
-        elif char < " " or char == "\x7f":
-            out.append(f"\\u{ord(char):04x}")
-        else:
-            out.append(char)
-    out.append('"')
-    return "".join(out)
-
-
-_NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def duration_text(ns: int) -> str:
-    """Return the duration literal of nanoseconds, such as `1h30m`; a negative one begins with `-`."""
-    if ns == 0:
-        return "0s"
-    parts = ["-"] if ns < 0 else []
-    rest = abs(ns)
-    for unit in ("d", "h", "m", "s", "ms", "us", "ns"):
-        count, rest = divmod(rest, DURATION_UNITS[unit])
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts)
-
-
-def size_text(size: int) -> str:
-    """Return the size literal of bytes, in the largest unit that needs no fraction."""
-    rest = abs(size)
-    unit = max((unit for unit, each in BYTE_UNITS.items() if rest % each == 0), key=BYTE_UNITS.__getitem__)
-    if rest == 0:
-        unit = "B"
-    return f"{'-' if size < 0 else ''}{rest // BYTE_UNITS[unit]}{unit}"
-
-
-def number_text(value: float) -> str:
-    """Return the number literal of a finite float."""
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 and str(value) != "-0.0" else repr(value)
 
 
 def _names(names: tuple[str, ...]) -> str:
@@ -183,7 +138,7 @@ LabelFilter = Matcher | NumberFilter | DurationFilter | SizeFilter | AddressFilt
 
 @dataclass(frozen=True, slots=True)
 class LineOperand:
-    """What a line filter looks for: a text, an expression, a pattern, or with `address` the range in `ip("…")`."""
+    """What a line filter looks for: a text, an expression, a pattern, or an `address` range, `ip("…")`."""
 
     value: str
     address: bool = False
@@ -358,7 +313,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Unwrap:
-    """`| unwrap label` or `| unwrap conversion(label)`: the label's value is the sample. Only in a `LogRange`."""
+    """`| unwrap label` or `| unwrap conversion(label)`: the label's value is the sample of a `LogRange`."""
 
     label: str
     conversion: str = ""
@@ -485,7 +440,7 @@ class VectorAggregation:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """How a binary operation finds pairs: `on (labels)` or `ignoring (labels)`, `group_left`/`group_right (labels)`."""
+    """How a binary operation finds pairs: `on (…)` or `ignoring (…)`, `group_left (…)` or `group_right (…)`."""
 
     on: bool
     labels: tuple[str, ...]

@@ -1,12 +1,12 @@
 """LogQL's tokens: from text to a list of `Token`, with every literal read.
 
-A token is what the grammar cannot take apart: an identifier (keywords are identifiers; the parser knows where a
-word is one), a string, a number, a duration, a size in bytes, a parser flag, a symbol. White space and
-`#` comments separate tokens and are not among them. Numbers with a unit are told apart here, because `5m`, `5MB`
+A token is what the grammar cannot take apart: an identifier (keywords are identifiers; the parser knows where
+a word is one), a string, a number, a duration, a size in bytes, a parser flag, a symbol. White space and `#`
+comments separate tokens and are not among them. Numbers with a unit are told apart here, because `5m`, `5MB`
 and `5` are three kinds of value to a label filter.
 
-Strings are Go's: `"…"` with Go's escapes, on one line, or `…` in backquotes, raw. A string must be valid UTF-8
-after its escapes are read (`\\xff` alone is not), because labels and lines are.
+Strings are Go's: `"…"` with Go's escapes, on one line, or raw in backquotes. A string must be valid UTF-8 after
+its escapes are read (`\\xff` alone is not), because labels and lines are.
 """
 
 from __future__ import annotations
@@ -21,67 +21,20 @@ from collector.errors import InvalidQuery
 QUERY_LENGTH_MAX = 131_072
 """Characters of a query; Loki's own limit."""
 
-DURATION_MAX_NS = 2**63 - 1
-"""The longest duration, in nanoseconds: 292 years."""
-
-SIZE_MAX = 2**63 - 1
-"""The largest size, in bytes."""
-
-_SECOND = 1_000_000_000
-DURATION_UNITS: dict[str, int] = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,  # micro sign
-    "μs": 1_000,  # noqa: RUF001: Greek mu, which Go reads too
-    "ms": 1_000_000,
-    "s": _SECOND,
-    "m": 60 * _SECOND,
-    "h": 3600 * _SECOND,
-    "d": 86_400 * _SECOND,
-    "w": 7 * 86_400 * _SECOND,
-    "y": 365 * 86_400 * _SECOND,
-}
-"""Nanoseconds of each unit of a duration."""
-
-BYTE_UNITS: dict[str, int] = {
-    "B": 1,
-    "kB": 1000,
-    "KiB": 1 << 10,
-    "MB": 1000**2,
-    "MiB": 1 << 20,
-    "GB": 1000**3,
-    "GiB": 1 << 30,
-    "TB": 1000**4,
-    "TiB": 1 << 40,
-    "PB": 1000**5,
-    "PiB": 1 << 50,
-}
-"""Bytes of each unit of a size. Read in any case, as Loki does."""
-
-_BYTE_UNITS = {unit.lower(): size for unit, size in BYTE_UNITS.items()}
-
-_DURATION_PART = r"[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|μs|ms|s|m|h|d|w|y)"  # noqa: RUF001
+_DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _TOKEN = re.compile(
     rf"""
       (?P<space>[ \t\r\n]+|\#[^\n]*)
     | (?P<identifier>[A-Za-z_:][A-Za-z0-9_:]*)
     | (?P<duration>(?:{_DURATION_PART})+)(?![A-Za-z0-9_.])
     | (?P<bytes>[0-9]+(?:\.[0-9]*)?(?i:[kmgtp]i?b|b))(?![A-Za-z0-9_.])
-    | (?P<number>0[xX][0-9A-Fa-f]{{1,16}}|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![A-Za-z0-9_.])
+    | (?P<number>0[xX][0-9A-Fa-f]{{1,16}}|{_DECIMAL})(?![A-Za-z0-9_.])
     | (?P<flag>--(?:strict|keep-empty))(?![A-Za-z0-9_-])
     | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|`[^`]*`)
     | (?P<symbol>\|[=~>]|![=~>]|=[=~]|[<>]=|[-+*/%^=<>(){{}}\[\],|])
     """,
     re.VERBOSE,
 )
-_DURATION = re.compile(rf"(?:{_DURATION_PART})+")
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)([a-zµμ]+)")  # noqa: RUF001
-_ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"])|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|(.?))")
-_SIMPLE = {
-    "a": b"\a", "b": b"\b", "f": b"\f", "n": b"\n", "r": b"\r", "t": b"\t", "v": b"\v", "\\": b"\\", '"': b'"',
-}  # fmt: skip
-
-
 class Kind(Enum):
     """What a token is."""
 
@@ -96,7 +49,7 @@ class Kind(Enum):
 
 
 class Token(NamedTuple):
-    """One token. `value` is a literal's: str of strings, float of numbers, int ns of durations, int of sizes."""
+    """One token. `value` is a literal's: text of strings, float of numbers, ns of durations, bytes of sizes."""
 
     kind: Kind
     text: str
@@ -173,42 +126,3 @@ def _value(kind: str, raw: str, text: str, at: int) -> str | float | int:
     return raw
 
 
-def duration_ns(text: str) -> int:
-    """Return the nanoseconds of a duration such as `1h30m` or `1.5s`; ValueError when it is none."""
-    if _DURATION.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a duration such as 30s, 5m or 1h30m")
-    return sum(int(Decimal(number) * DURATION_UNITS[unit]) for number, unit in _PART.findall(text))
-
-
-def _string(raw: str, text: str, at: int) -> str:
-    if raw[0] == "`":
-        return raw[1:-1].replace("\r", "")  # as Go reads raw strings
-    content = raw[1:-1]
-    if "\\" not in content:
-        return content
-    pieces: list[bytes] = []
-    end = 0
-    for match in _ESCAPE.finditer(content):
-        pieces.append(content[end : match.start()].encode())
-        pieces.append(_escape(match, text, at + 1 + match.start()))
-        end = match.end()
-    pieces.append(content[end:].encode())
-    try:
-        return b"".join(pieces).decode()
-    except UnicodeDecodeError:
-        raise query_error(text, at, "a string whose escapes do not make valid UTF-8") from None
-
-
-def _escape(match: re.Match[str], text: str, at: int) -> bytes:
-    simple, byte, short, long, octal, _ = match.groups()
-    if simple is not None:
-        return _SIMPLE[simple]
-    if byte is not None:
-        return bytes((int(byte, 16),))
-    if octal is not None and int(octal, 8) < 256:
-        return bytes((int(octal, 8),))
-    if short is not None or long is not None:
-        code = int(short or long, 16)
-        if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF:
-            return chr(code).encode()
-    raise query_error(text, at, f"an escape that is none of Go's: {match.group()}")

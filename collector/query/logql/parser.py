@@ -1,8 +1,8 @@
 """LogQL's grammar: `parse` makes a syntax tree of a query, or says where it is none.
 
-Metric expressions by precedence climbing on top of `pipeline.py`. What Loki refuses while parsing is refused here
-too: a selector that would match everything, an aggregation without its parameter, `unwrap` where it is missing or
-has no place, `bool` without a comparison, numbers where series are needed.
+Metric expressions by precedence climbing on top of `pipeline.py`. What Loki refuses while parsing is refused
+here too: a selector that would match everything, an aggregation without its parameter, `unwrap` where it is
+missing or has no place, `bool` without a comparison, numbers where series are needed.
 
 Cost: one pass over the tokens. Recursion and the height of the tree are bounded by `pipeline.DEPTH_MAX`.
 """
@@ -22,15 +22,24 @@ EMPTY_COMPATIBLE = (
 LINE_AGGREGATIONS = frozenset(("count_over_time", "bytes_over_time", "bytes_rate"))
 """Range aggregations of lines."""
 SAMPLE_AGGREGATIONS = frozenset(
-    f"{kind}_over_time" for kind in ("sum", "avg", "min", "max", "stdvar", "stddev", "quantile", "first", "last")
-) | {"rate_counter"}
+    (
+        "sum_over_time",
+        "avg_over_time",
+        "min_over_time",
+        "max_over_time",
+        "stdvar_over_time",
+        "stddev_over_time",
+    )
+    + ("quantile_over_time", "first_over_time", "last_over_time", "rate_counter")
+)
 """Range aggregations of unwrapped samples."""
 RANGE_AGGREGATIONS = LINE_AGGREGATIONS | SAMPLE_AGGREGATIONS | {"rate", "absent_over_time"}
 """All range aggregations; the last two take either."""
 UNGROUPED_AGGREGATIONS = LINE_AGGREGATIONS | {"rate", "rate_counter", "sum_over_time", "absent_over_time"}
 """Range aggregations that take no grouping."""
 VECTOR_AGGREGATIONS = frozenset(
-    ("sum", "avg", "count", "max", "min", "stddev", "stdvar", "topk", "bottomk", "approx_topk", "sort", "sort_desc")
+    ("sum", "avg", "count", "max", "min", "stddev", "stdvar")
+    + ("topk", "bottomk", "approx_topk", "sort", "sort_desc")
 )
 """All vector aggregations."""
 SELECTING_AGGREGATIONS = frozenset(("topk", "bottomk", "approx_topk"))
@@ -46,7 +55,7 @@ def parse(text: str) -> ast.Expression:
 
 
 def parse_selector(text: str) -> ast.Selector:
-    """Return the selector that is the whole text, as label and series requests have it; `{}` selects everything."""
+    """Return the selector that is the whole text, as in label and series requests; `{}` selects everything."""
     parser = _Parser(text)
     selector = parser.selector()
     parser.expect_end()
@@ -187,19 +196,24 @@ class _Parser(PipelineParser):
         at = self.take().position
         self.expect_symbol("(")
         expression, height = self._metric_argument("label_replace")
-        texts = []
-        for what in ("the target label", "the replacement", "the source label", "the regular expression"):
-            self.expect_symbol(",")
-            texts.append(self.text_value(f"a string, {what}"))
-        self.check_expression(full_matcher, texts[3])
+        target = self._text_argument("the target label")
+        replacement = self._text_argument("the replacement")
+        source = self._text_argument("the source label")
+        regex = self._text_argument("the regular expression")
+        self.check_expression(full_matcher, regex)
         self.expect_symbol(")")
-        return ast.LabelReplace(expression, *texts, at), height + 1
+        return ast.LabelReplace(expression, target, replacement, source, regex, at), height + 1
+
+    def _text_argument(self, what: str) -> str:
+        self.expect_symbol(",")
+        return self.text_value(f"a string, {what}")
 
     def _metric_argument(self, function: str) -> tuple[ast.Metric, int]:
         at = self.token.position
         expression, height = self.expression(0)
         if isinstance(expression, ast.LogQuery):
-            raise self.error(f"{function} needs series; put the log query into count_over_time(… [5m]) or its like", at)
+            message = f"{function} needs series; put the log query into count_over_time(… [5m]) or its like"
+            raise self.error(message, at)
         if is_scalar(expression):
             raise self.error(f"{function} needs series, not a number", at)
         return expression, height

@@ -1,10 +1,10 @@
-"""The grammar of log queries: selectors, pipelines of stages, label filters. `parser.py` builds metrics on it.
+"""The grammar of log queries: selectors, pipelines of stages, label filters. `parser.py` builds on it.
 
-Recursive descent over a list of tokens with one token of lookahead (two where a word may be a keyword or a label).
+Recursive descent over a list of tokens with one token of lookahead (two where a word may be a label or not).
 Nesting is counted: `DEPTH_MAX` bounds the recursion here and in everything that walks a tree afterwards.
 
-A word is a keyword only where the grammar can have one, so `sum` or `by` can be labels; after a `|`, the names of
-stages are reserved, as in Loki. Keywords are read in any case.
+A word is a keyword only where the grammar can have one, so `sum` or `by` can be labels; after a `|`, the names
+of stages are reserved, as in Loki. Keywords are read in any case.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _RESERVED = _STAGES | {"and", "or", "unless"}
 _LINE_OPERATORS = frozenset(("|=", "|~", "|>", "!=", "!~", "!>"))
 _TEXT_OPERATORS = frozenset(("=", "!=", "=~", "!~"))
 _VALUE_OPERATORS = frozenset(("=", "==", "!=", ">", ">=", "<", "<="))
+_FILTER_OPERATORS = _TEXT_OPERATORS | _VALUE_OPERATORS
 _CONVERSIONS = frozenset(("bytes", "duration", "duration_seconds"))
 
 Item = TypeVar("Item")
@@ -173,8 +174,11 @@ class PipelineParser(Cursor):
 
     def _check_order(self, before: list[ast.Stage], stage: ast.Stage, in_range: bool) -> None:
         if isinstance(stage, ast.Unwrap) and not in_range:
-            raise self.error("unwrap belongs into a range aggregation such as sum_over_time(… | unwrap x [5m])", stage.at)
-        if any(isinstance(earlier, ast.Unwrap) for earlier in before) and not isinstance(stage, ast.LabelStage):
+            raise self.error(
+                "unwrap belongs into a range, such as sum_over_time(… | unwrap x [5m])", stage.at
+            )
+        unwrapped = any(isinstance(earlier, ast.Unwrap) for earlier in before)
+        if unwrapped and not isinstance(stage, ast.LabelStage):
             raise self.error("only label filters can follow unwrap", stage.at)
 
     def _line_filter(self) -> ast.LineFilter:
@@ -264,7 +268,8 @@ class PipelineParser(Cursor):
         self.expect_symbol("=")
         if self.token.kind is Kind.STRING:
             return ast.LabelAssignment(label, self.text_value("a template"), template=True)
-        return ast.LabelAssignment(label, self.expect(Kind.IDENTIFIER, "a label name or a template").text, template=False)
+        source = self.expect(Kind.IDENTIFIER, "a label name or a template").text
+        return ast.LabelAssignment(label, source, template=False)
 
     def _label_choice(self) -> str | ast.Matcher:
         if self.following.kind is Kind.SYMBOL and self.following.text in _TEXT_OPERATORS:
@@ -300,7 +305,7 @@ class PipelineParser(Cursor):
     def _at_label_filter(self) -> bool:
         if self.at_symbol("("):
             return True
-        return self.token.kind is Kind.IDENTIFIER and self.following.text in _TEXT_OPERATORS | _VALUE_OPERATORS
+        return self.token.kind is Kind.IDENTIFIER and self.following.text in _FILTER_OPERATORS
 
     def _label_filter(self) -> ast.LabelFilter:
         if self.at_symbol("("):
@@ -313,7 +318,7 @@ class PipelineParser(Cursor):
         label = self.expect(Kind.IDENTIFIER, "a stage or a label filter")
         if label.text.lower() in _RESERVED:
             raise self.error(f"{label.text!r} is a reserved word here", label.position)
-        if not self.at_symbol(*_TEXT_OPERATORS, *_VALUE_OPERATORS):
+        if not self.at_symbol(*_FILTER_OPERATORS):
             raise self.unexpected(f"an operator after the label {label.text!r}")
         op = self.take()
         if self.token.kind is Kind.STRING and op.text in _TEXT_OPERATORS:

@@ -1,12 +1,12 @@
 """Regular expressions of LogQL: RE2, so that matching takes time linear in the text whatever a client writes.
 
-Matchers and label filters match a whole value; `.` does not match a newline there. Line filters search, and `.`
-matches every character, as Loki documents both.
+Matchers and label filters match a whole value; `.` does not match a newline there. Line filters search, and
+`.` matches every character, as Loki documents both.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import re2
 
@@ -26,7 +26,7 @@ def full_matcher(expression: str) -> Callable[[str], bool]:
 
 
 def searcher(expression: str) -> Callable[[bytes], bool]:
-    """Return a function that tells whether the expression matches anywhere in UTF-8 bytes. Raises InvalidQuery."""
+    """Return a function that tells whether the expression matches anywhere in a line. Raises InvalidQuery."""
     search = _compile(expression, any_character=True).search
     return lambda line: search(line) is not None
 
@@ -36,7 +36,7 @@ def literal(expression: str) -> str | None:
     return expression if expression.isascii() and re2.escape(expression) == expression else None
 
 
-def _compile(expression: str, *, any_character: bool) -> re2._Regexp:
+def _compile(expression: str, *, any_character: bool) -> Any:
     options = re2.Options()
     options.log_errors = False
     options.never_capture = True

@@ -10,7 +10,7 @@ from collector.wal.reader import Damage, read_segment
 from collector.wal.recovery import scan
 from collector.wal.segment import Segment
 
-_FACTS = ("end", "min_time", "max_time", "last_append")
+_FACTS = ("end", "min_time", "max_time", "last_append", "records")
 _MAX = 2**64 - 1
 
 
@@ -23,25 +23,25 @@ def disagreements(
     """
     problems: list[str] = []
     total = 0
-    first_offset = segments[0].base_offset if segments else end[1]
+    expected = segments[0].base_offset if segments else end[1]
     for one in segments:
         size, next_offset = one.end
         seen, damaged, _ = scan(files, one.path, one.base_offset, one.nonce, size, next_offset)
         name = os.path.basename(one.path)
-        problems += [
-            f"{name}: offsets {d.first_offset}..{d.end_offset} are damaged {d.reason}" for d in damaged
-        ]
-        if one.base_offset != first_offset:
-            problems.append(f"{name} follows offset {first_offset}")
+        if one.base_offset > expected:
+            damaged.insert(0, Damage(expected, one.base_offset, "between segments"))
+        elif one.base_offset < expected:
+            problems.append(f"{name} begins before offset {expected}, where the one before ends")
+        problems += [f"{name}: {damage}" for damage in damaged if not _covered(damage, known)]
         for fact in _FACTS:
             if getattr(seen, fact) != getattr(one, fact):
                 problems.append(f"{name}: {fact} is {getattr(seen, fact)}, not {getattr(one, fact)}")
         if seen.index.entries != one.index.entries:
             problems.append(f"{name}: the index is {one.index.entries}, not {seen.index.entries}")
-        first_offset = next_offset
+        expected = next_offset
         total += size
-    if first_offset < end[1] and not _covered(Damage(first_offset, end[1], ""), known):
-        problems.append(f"the last segment ends at offset {first_offset}, not {end[1]}")
+    if expected > end[1] or not _covered(Damage(expected, end[1], ""), known):
+        problems.append(f"the last segment ends at offset {expected}, not {end[1]}")
     if total != end[0]:
         problems.append(f"the segments have {total} bytes, not {end[0]}")
     return problems

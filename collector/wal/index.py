@@ -18,7 +18,8 @@ beside a sealed segment, with what the log wants to know of it without reading i
  56     8  min time       smallest record time, ns; larger than max time when there is no frame
  64     8  max time       largest
  72     8  last append    append time of the newest frame, ns since the Unix epoch
- 80    12  reserved       zeros
+ 80     8  records        in all readable frames
+ 88     4  reserved       zeros
  92     4  checksum       CRC32C of bytes 0 to 91 and the entries
  96        entries        8 bytes each: offset relative to the base u32, position u32; both strictly rising
 ```
@@ -46,7 +47,7 @@ ENTRY_SIZE: Final = 8
 STRETCH_BYTES: Final = 64 * 1024
 """An entry is made for the first frame that starts this far or farther behind the last entry's."""
 
-_FIELDS: Final = struct.Struct("<8sHHIQQQQQQQQ12x")
+_FIELDS: Final = struct.Struct("<8sHHIQQQQQQQQQ4x")
 _CHECKSUM: Final = struct.Struct("<I")
 
 assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
@@ -118,6 +119,7 @@ class Summary:
     min_time: int
     max_time: int
     last_append: int
+    records: int
     index: OffsetIndex
 
 
@@ -144,6 +146,7 @@ def encode(summary: Summary) -> bytes:
         summary.min_time,
         summary.max_time,
         summary.last_append,
+        summary.records,
     )
     return fields + _CHECKSUM.pack(checksum([fields, entries])) + entries
 
@@ -152,20 +155,10 @@ def decode(data: bytes, base_offset: int, start: int) -> Summary | Damaged:
     """Judge an index file of the segment with this base offset, whose frames begin at byte `start`."""
     if len(data) < HEADER_SIZE:
         return Damaged("the index is cut short")
-    (
-        magic,
-        version,
-        header_size,
-        count,
-        base,
-        nonce,
-        file_size,
-        size,
-        next_offset,
-        min_time,
-        max_time,
-        last_append,
-    ) = _FIELDS.unpack_from(data)
+    magic, version, header_size, count, base, nonce, file_size, size, next_offset, *facts = (
+        _FIELDS.unpack_from(data)
+    )
+    min_time, max_time, last_append, records = facts
     entries = data[HEADER_SIZE:]
     if magic != MAGIC or version != VERSION or header_size != HEADER_SIZE:
         return Damaged("not an index of this version")
@@ -182,4 +175,4 @@ def decode(data: bytes, base_offset: int, start: int) -> Summary | Damaged:
     rising = all(a < b for column in ends for a, b in pairwise(column))
     if base != base_offset or not rising or not start <= size <= file_size or next_offset < base:
         return Damaged("the index contradicts itself or the segment's name")
-    return Summary(nonce, file_size, size, next_offset, min_time, max_time, last_append, index)
+    return Summary(nonce, file_size, size, next_offset, min_time, max_time, last_append, records, index)

@@ -197,6 +197,11 @@ class Log:
         return self._sealed_bytes + (writer.segment.size if writer else 0)
 
     @property
+    def record_count(self) -> int:
+        """Records in all readable frames, as far as their damage is known."""
+        return sum(one.records for one in self._segments)
+
+    @property
     def failed(self) -> BaseException | None:
         """Why nothing can be appended any more, or None."""
         return self._failed

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from collector.otlp.signals import Signal
 from collector.wal import index, segment
-from collector.wal.files import Files, read_file, replace_file
+from collector.wal.files import Files, read_file, read_fully, replace_file
 from collector.wal.frame import Damaged
 from collector.wal.index import Summary
 from collector.wal.reader import SEARCH_BYTES, Damage, DamageLedger, Walk, Window
@@ -42,7 +42,7 @@ class Recovery:
     """What opening a log found."""
 
     records: int = 0
-    """Records that can be read, as far as is known without reading sealed segments again."""
+    """Records that can be read, unless a sealed segment has been damaged since its index was made."""
     segments: int = 0
     truncated_bytes: int = 0
     """Bytes cut off behind the last good frame, without the zeros of space allocated ahead."""
@@ -163,6 +163,21 @@ def scan(
     return made, damaged, window.unreadable
 
 
+def torn_bytes(files: Files, path: str, size: int, file_size: int) -> int:
+    """How many bytes behind byte `size` of a segment are written, not counting the zeros at the end."""
+    written = size
+    handle = files.open(path)
+    try:
+        window = Window(files, handle)
+        for position in range(size, file_size, SEARCH_BYTES):
+            content = window.read(position, min(SEARCH_BYTES, file_size - position)).rstrip(b"\0")
+            if content:
+                written = position + len(content)
+    finally:
+        files.close(handle)
+    return written - size
+
+
 def index_path(log_path: str) -> str:
     """The index file that belongs to a segment's file."""
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.INDEX_SUFFIX}"
@@ -262,22 +277,24 @@ class _Recovering:
 
     def cut(self, found: FoundSegment, size: int) -> int:
         """Account for what lies behind byte `size`, keep a copy if it is small; returns its bytes without zeros."""
-        handle = self.files.open(found.path)
-        try:
-            window = Window(self.files, handle)
-            torn = _written_end(window, size, found.size) - size
-            tail = window.read(size, torn) if 0 < torn <= TORN_BYTES_MAX else b""
-        finally:
-            self.files.close(handle)
+        torn = torn_bytes(self.files, found.path, size, found.size)
         if torn:
             self.truncated_bytes += torn
             self.logger.warning("torn tail cut", path=found.path, position=size, truncated_bytes=torn)
-        if tail:
+        if 0 < torn <= TORN_BYTES_MAX:
             try:
-                replace_file(self.files, torn_path(found.path), tail)
+                replace_file(self.files, torn_path(found.path), self.tail(found.path, size, torn))
             except OSError as error:
                 self.logger.warning("torn tail not kept", path=torn_path(found.path), error=str(error))
         return torn
+
+    def tail(self, path: str, size: int, torn: int) -> bytes:
+        """The `torn` bytes behind byte `size`."""
+        handle = self.files.open(path)
+        try:
+            return read_fully(self.files, handle, torn, size)
+        finally:
+            self.files.close(handle)
 
     def seal(self, of: Segment) -> None:
         """End a segment's file after its last good frame, for good."""
@@ -333,28 +350,15 @@ def recover(files: Files, directory: str, signal: Signal, logger: Any) -> Recove
         state.last(found[-1])
     state.neighbours(found)
     files.fsync_directory(directory)
-    damaged = state.ledger.ranges()
-    lost = sum(damage.end_offset - damage.first_offset for damage in damaged)
-    span = state.next_offset - state.segments[0].base_offset if state.segments else 0
     return Recovered(
         segments=tuple(state.segments),
         next_offset=state.next_offset,
         continues=state.continues,
         report=Recovery(
-            records=span - lost,
+            records=sum(one.records for one in state.segments),
             segments=len(state.segments),
             truncated_bytes=state.truncated_bytes,
-            damaged=damaged,
+            damaged=state.ledger.ranges(),
             rebuilt_indexes=state.rebuilt_indexes,
         ),
     )
-
-
-def _written_end(window: Window, start: int, end: int) -> int:
-    """The byte after the last one that is not zero in [start, end), or `start`."""
-    written = start
-    for position in range(start, end, SEARCH_BYTES):
-        content = window.read(position, min(SEARCH_BYTES, end - position)).rstrip(b"\0")
-        if content:
-            written = position + len(content)
-    return written

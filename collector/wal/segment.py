@@ -146,6 +146,8 @@ class Segment:
     max_time: int = 0
     last_append: int = 0
     """When the newest frame was appended, ns since the Unix epoch."""
+    records: int = 0
+    """Records in all readable frames."""
 
     @property
     def size(self) -> int:
@@ -163,6 +165,7 @@ class Segment:
         self.min_time = min(self.min_time, header.min_time)
         self.max_time = max(self.max_time, header.max_time)
         self.last_append = max(self.last_append, header.append_time)
+        self.records += header.count
         self.end = (position + header.size, header.end_offset)
 
     def summary(self, file_size: int) -> Summary:
@@ -177,6 +180,7 @@ class Segment:
             min_time=self.min_time,
             max_time=self.max_time,
             last_append=self.last_append,
+            records=self.records,
             index=self.index,
         )
 
@@ -199,4 +203,5 @@ def indexed_segment(path: str, summary: Summary) -> Segment:
         summary.min_time,
         summary.max_time,
         summary.last_append,
+        summary.records,
     )

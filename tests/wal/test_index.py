@@ -73,7 +73,7 @@ def test_a_reader_does_not_see_past_the_end_that_it_knows() -> None:
 
 def summary(frames: list[tuple[int, int]]) -> Summary:
     made, _, (size, next_offset) = build(frames)
-    return Summary(77, size + 40, size, next_offset, 5, 6, 7, made)
+    return Summary(77, size + 40, size, next_offset, 5, 6, 7, 8, made)
 
 
 @given(frames)
@@ -89,7 +89,7 @@ def test_an_index_file_reads_back(frames: list[tuple[int, int]]) -> None:
         wrote.size,
         wrote.next_offset,
     )
-    assert (got.min_time, got.max_time, got.last_append) == (5, 6, 7)
+    assert (got.min_time, got.max_time, got.last_append, got.records) == (5, 6, 7, 8)
 
 
 def test_every_prefix_and_every_flipped_bit_is_noticed() -> None:

@@ -244,7 +244,7 @@ def test_every_prefix_of_an_index() -> None:
 def test_an_index_that_is_missing_stale_or_of_another_segment_is_rebuilt_and_told() -> None:
     image, frames = image_of(18)
     index_name = name(9, "index")
-    stale = index.encode(index.Summary(1, 300, 216, 12, 0, 9, 1, index.OffsetIndex(9, 128)))
+    stale = index.encode(index.Summary(1, 300, 216, 12, 0, 9, 1, 3, index.OffsetIndex(9, 128)))
     for wrong, reason in (
         (None, "the index is missing"),
         (image[name(0, "index")], "the index contradicts itself or the segment's name"),

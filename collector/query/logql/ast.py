@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from collector.query.logql.lexer import BYTE_UNITS, DURATION_UNITS
+from collector.query.logql.literals import duration_text, number_text, quote, size_text
 
 
 def _names(names: tuple[str, ...]) -> str:
@@ -440,7 +440,7 @@ class VectorAggregation:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """How a binary operation finds pairs: `on (…)` or `ignoring (…)`, `group_left (…)` or `group_right (…)`."""
+    """How a binary operation finds pairs: `on (…)` or `ignoring (…)`, `group_left (…)` or `group_right`."""
 
     on: bool
     labels: tuple[str, ...]

@@ -4,37 +4,38 @@ A token is what the grammar cannot take apart: an identifier (keywords are ident
 a word is one), a string, a number, a duration, a size in bytes, a parser flag, a symbol. White space and `#`
 comments separate tokens and are not among them. Numbers with a unit are told apart here, because `5m`, `5MB`
 and `5` are three kinds of value to a label filter.
-
-Strings are Go's: `"…"` with Go's escapes, on one line, or raw in backquotes. A string must be valid UTF-8 after
-its escapes are read (`\\xff` alone is not), because labels and lines are.
 """
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from collector.errors import InvalidQuery
+from collector.query.logql import literals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 QUERY_LENGTH_MAX = 131_072
 """Characters of a query; Loki's own limit."""
 
-_DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _TOKEN = re.compile(
     rf"""
       (?P<space>[ \t\r\n]+|\#[^\n]*)
     | (?P<identifier>[A-Za-z_:][A-Za-z0-9_:]*)
-    | (?P<duration>(?:{_DURATION_PART})+)(?![A-Za-z0-9_.])
-    | (?P<bytes>[0-9]+(?:\.[0-9]*)?(?i:[kmgtp]i?b|b))(?![A-Za-z0-9_.])
-    | (?P<number>0[xX][0-9A-Fa-f]{{1,16}}|{_DECIMAL})(?![A-Za-z0-9_.])
+    | (?P<duration>{literals.DURATION_PATTERN})(?![A-Za-z0-9_.])
+    | (?P<size>{literals.SIZE_PATTERN})(?![A-Za-z0-9_.])
+    | (?P<number>{literals.NUMBER_PATTERN})(?![A-Za-z0-9_.])
     | (?P<flag>--(?:strict|keep-empty))(?![A-Za-z0-9_-])
-    | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|`[^`]*`)
+    | (?P<string>{literals.STRING_PATTERN})
     | (?P<symbol>\|[=~>]|![=~>]|=[=~]|[<>]=|[-+*/%^=<>(){{}}\[\],|])
     """,
     re.VERBOSE,
 )
+
+
 class Kind(Enum):
     """What a token is."""
 
@@ -42,29 +43,37 @@ class Kind(Enum):
     STRING = "a string"
     NUMBER = "a number"
     DURATION = "a duration"
-    BYTES = "a size in bytes"
+    SIZE = "a size in bytes"
     FLAG = "a flag"
     SYMBOL = "a symbol"
-    END = "the end of the query"
+    END = "end of query"
 
 
 class Token(NamedTuple):
-    """One token. `value` is a literal's: text of strings, float of numbers, ns of durations, bytes of sizes."""
+    """One token."""
 
     kind: Kind
     text: str
     value: str | float | int
+    """A string's text, a number, a duration's nanoseconds, a size's bytes; of other tokens, their text."""
     position: int
+    """Where it begins: the 0-based character."""
 
 
 _KINDS = {kind.name.lower(): kind for kind in Kind}
+_READERS: dict[str, Callable[[str], str | float | int]] = {
+    "string": literals.string,
+    "number": literals.number,
+    "duration": literals.duration_ns,
+    "size": literals.size_bytes,
+}
 
 
 def query_error(text: str, position: int, message: str) -> InvalidQuery:
     """Return the error for a place in a query, with line and column from 1, worded as Loki words it."""
     before = text[:position]
     line = before.count("\n") + 1
-    column = position - (before.rfind("\n") + 1) + 1
+    column = position - before.rfind("\n")
     return InvalidQuery(f"parse error at line {line}, col {column}: {message}", position)
 
 
@@ -72,28 +81,30 @@ def tokenize(text: str) -> list[Token]:
     """Split a query into tokens; the last one is END. Raises InvalidQuery with the place."""
     if len(text) > QUERY_LENGTH_MAX:
         raise InvalidQuery(f"the query has {len(text)} characters, at most {QUERY_LENGTH_MAX} are read")
-    if not _is_utf8(text):
-        raise InvalidQuery("the query is not valid UTF-8")
+    _check_utf8(text)
     tokens: list[Token] = []
     at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
             raise query_error(text, at, _unexpected(text, at))
-        raw = match.group()
-        if match.lastgroup != "space":
-            tokens.append(Token(_KINDS[match.lastgroup], raw, _value(match.lastgroup, raw, text, at), at))
+        kind, raw = match.lastgroup, match.group()
+        if kind != "space":
+            try:
+                value = _READERS[kind](raw) if kind in _READERS else raw
+            except ValueError as error:
+                raise query_error(text, at, str(error)) from None
+            tokens.append(Token(_KINDS[kind], raw, value, at))
         at = match.end()
-    tokens.append(Token(Kind.END, "", 0, len(text)))
+    tokens.append(Token(Kind.END, "", "", len(text)))
     return tokens
 
 
-def _is_utf8(text: str) -> bool:
+def _check_utf8(text: str) -> None:
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        raise InvalidQuery("the query is not valid UTF-8", error.start) from None
 
 
 def _unexpected(text: str, at: int) -> str:
@@ -102,27 +113,3 @@ def _unexpected(text: str, at: int) -> str:
     if text[at].isdigit() or text[at] == ".":
         return "a number that cannot be read"
     return f"unexpected character {text[at]!r}"
-
-
-def _value(kind: str, raw: str, text: str, at: int) -> str | float | int:
-    if kind == "string":
-        return _string(raw, text, at)
-    if kind == "number":
-        number = float(int(raw, 16)) if raw[:2] in ("0x", "0X") else float(raw)
-        if number == float("inf"):
-            raise query_error(text, at, "a number that is too large")
-        return number
-    if kind == "duration":
-        duration = duration_ns(raw)
-        if duration > DURATION_MAX_NS:
-            raise query_error(text, at, f"a duration longer than {DURATION_MAX_NS} ns")
-        return duration
-    if kind == "bytes":
-        digits = raw.rstrip("bBiIkKmMgGtTpP")
-        size = int(Decimal(digits) * _BYTE_UNITS[raw[len(digits) :].lower()])
-        if size > SIZE_MAX:
-            raise query_error(text, at, f"a size of more than {SIZE_MAX} bytes")
-        return size
-    return raw
-
-

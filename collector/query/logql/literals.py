@@ -1,8 +1,11 @@
 """LogQL's literals: the values that texts stand for, and the texts that stand for values.
 
-What is written here is read here as the same value. Durations are int nanoseconds, sizes int bytes. Strings are
-Go's: `"…"` with Go's escapes, on one line, or raw in backquotes. A string must be valid UTF-8 after its escapes
-are read (`\\xff` alone is not), because labels and lines are.
+What is written here is read here as the same value. Durations are int nanoseconds, sizes int bytes. Strings
+are Go's: `"…"` with Go's escapes, on one line, or raw in backquotes. A string must be valid UTF-8 after its
+escapes are read (`\\xff` alone is not), because labels and lines are.
+
+The reading functions take a text that has the literal's form and raise ValueError, worded for the person who
+wrote it, when it stands for no value.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ DURATION_UNITS: dict[str, int] = {
 }
 """Nanoseconds of each unit of a duration."""
 
-BYTE_UNITS: dict[str, int] = {
+SIZE_UNITS: dict[str, int] = {
     "B": 1,
     "kB": 1000,
     "KiB": 1 << 10,
@@ -47,59 +50,73 @@ BYTE_UNITS: dict[str, int] = {
 }
 """Bytes of each unit of a size. Read in any case, as Loki does."""
 
-_BYTE_UNITS = {unit.lower(): size for unit, size in BYTE_UNITS.items()}
+DURATION_PATTERN = r"(?:[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|μs|ms|s|m|h|d|w|y))+"
+SIZE_PATTERN = r"[0-9]+(?:\.[0-9]*)?(?i:[kmgtp]i?b|b)"
+NUMBER_PATTERN = r"0[xX][0-9A-Fa-f]{1,16}|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+STRING_PATTERN = r'"(?:[^"\\\n]|\\[^\n])*"|`[^`]*`'
 
-_DURATION_PART = r"[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|μs|ms|s|m|h|d|w|y)"
-_DURATION = re.compile(rf"(?:{_DURATION_PART})+")
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)([a-zµμ]+)")
+_DURATION = re.compile(DURATION_PATTERN)
+_DURATION_PART = re.compile(r"([0-9.]+)([a-zµμ]+)")
+_SIZES = {unit.lower(): size for unit, size in SIZE_UNITS.items()}
 _ESCAPE = re.compile(
-    r"""\\(?:([abfnrtv\\"])|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|.?)"""
+    r"""\\(?:([abfnrtv\\"])|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|.)"""
 )
-_SIMPLE = dict(zip('abfnrtv\\"', (b"\a", b"\b", b"\f", b"\n", b"\r", b"\t", b"\v", b"\\", b'"'), strict=True))
+_ESCAPED = dict(
+    zip('abfnrtv\\"', (b"\a", b"\b", b"\f", b"\n", b"\r", b"\t", b"\v", b"\\", b'"'), strict=True)
+)
 
 
 def duration_ns(text: str) -> int:
-    """Return the nanoseconds of a duration such as `1h30m` or `1.5s`; ValueError when it is none."""
+    """Return the nanoseconds of a duration such as `1h30m` or `1.5s`, whatever the order of its units."""
     if _DURATION.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a duration such as 30s, 5m or 1h30m")
-    return sum(int(Decimal(number) * DURATION_UNITS[unit]) for number, unit in _PART.findall(text))
-
+        raise ValueError(f"{text[:40]!r} is not a duration such as 30s, 5m or 1h30m")
+    duration = sum(int(Decimal(count) * DURATION_UNITS[unit]) for count, unit in _DURATION_PART.findall(text))
+    if duration > DURATION_MAX_NS:
+        raise ValueError(f"a duration of more than {DURATION_MAX_NS} ns")
+    return duration
 
 
 def size_bytes(text: str) -> int:
     """Return the bytes of a size such as `20KB` or `1.5MiB`."""
     digits = text.rstrip("bBiIkKmMgGtTpP")
-    return int(Decimal(digits) * _BYTE_UNITS[text[len(digits) :].lower()])
+    size = int(Decimal(digits) * _SIZES[text[len(digits) :].lower()])
+    if size > SIZE_MAX:
+        raise ValueError(f"a size of more than {SIZE_MAX} bytes")
+    return size
 
 
 def number(text: str) -> float:
-    """Return the number of a decimal or hexadecimal literal; infinity when it is too large for a float."""
-    return float(int(text, 16)) if text[:2] in ("0x", "0X") else float(text)
+    """Return the number of a decimal or hexadecimal literal."""
+    value = float(int(text, 16)) if text[:2] in ("0x", "0X") else float(text)
+    if value == float("inf"):
+        raise ValueError("a number that is too large")
+    return value
 
 
-def _string(raw: str, text: str, at: int) -> str:
-    if raw[0] == "`":
-        return raw[1:-1].replace("\r", "")  # as Go reads raw strings
-    content = raw[1:-1]
+def string(text: str) -> str:
+    """Return what stands in a quoted string."""
+    content = text[1:-1]
+    if text[0] == "`":
+        return content.replace("\r", "")  # as Go reads raw strings
     if "\\" not in content:
         return content
     pieces: list[bytes] = []
     end = 0
     for match in _ESCAPE.finditer(content):
         pieces.append(content[end : match.start()].encode())
-        pieces.append(_escape(match, text, at + 1 + match.start()))
+        pieces.append(_unescaped(match))
         end = match.end()
     pieces.append(content[end:].encode())
     try:
         return b"".join(pieces).decode()
     except UnicodeDecodeError:
-        raise query_error(text, at, "a string whose escapes do not make valid UTF-8") from None
+        raise ValueError("a string whose escapes do not make valid UTF-8") from None
 
 
-def _escape(match: re.Match[str], text: str, at: int) -> bytes:
+def _unescaped(match: re.Match[str]) -> bytes:
     simple, byte, short, long, octal = match.groups()
     if simple is not None:
-        return _SIMPLE[simple]
+        return _ESCAPED[simple]
     if byte is not None:
         return bytes((int(byte, 16),))
     if octal is not None and int(octal, 8) < 256:
@@ -108,7 +125,7 @@ def _escape(match: re.Match[str], text: str, at: int) -> bytes:
         code = int(short or long, 16)
         if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF:
             return chr(code).encode()
-    raise query_error(text, at, f"an escape that is none of Go's: {match.group()}")
+    raise ValueError(f"an escape that is none of Go's: {match.group()}")
 
 
 def quote(text: str) -> str:
@@ -117,17 +134,12 @@ def quote(text: str) -> str:
     for char in text:
         if char in '"\\':
             out.append("\\" + char)
-        elif char in _NAMED_ESCAPES:
-            out.append(_NAMED_ESCAPES[char])
         elif char < " " or char == "\x7f":
-            out.append(f"\\u{ord(char):04x}")
+            out.append({"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char, f"\\u{ord(char):04x}"))
         else:
             out.append(char)
     out.append('"')
     return "".join(out)
-
-
-_NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def duration_text(ns: int) -> str:
@@ -145,15 +157,15 @@ def duration_text(ns: int) -> str:
 
 def size_text(size: int) -> str:
     """Return the size literal of bytes, in the largest unit that needs no fraction."""
-    rest = abs(size)
-    unit = max((unit for unit, each in BYTE_UNITS.items() if rest % each == 0), key=BYTE_UNITS.__getitem__)
-    if rest == 0:
-        unit = "B"
-    return f"{'-' if size < 0 else ''}{rest // BYTE_UNITS[unit]}{unit}"
+    sign = "-" if size < 0 else ""
+    unit = max(
+        (unit for unit, each in SIZE_UNITS.items() if size and size % each == 0),
+        key=SIZE_UNITS.__getitem__,
+        default="B",
+    )
+    return f"{sign}{abs(size) // SIZE_UNITS[unit]}{unit}"
 
 
 def number_text(value: float) -> str:
     """Return the number literal of a finite float."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-
-

@@ -22,24 +22,29 @@ EMPTY_COMPATIBLE = (
 LINE_AGGREGATIONS = frozenset(("count_over_time", "bytes_over_time", "bytes_rate"))
 """Range aggregations of lines."""
 SAMPLE_AGGREGATIONS = frozenset(
-    (
-        "sum_over_time",
-        "avg_over_time",
-        "min_over_time",
-        "max_over_time",
-        "stdvar_over_time",
-        "stddev_over_time",
-    )
-    + ("quantile_over_time", "first_over_time", "last_over_time", "rate_counter")
-)
+    f"{kind}_over_time"
+    for kind in ("sum", "avg", "min", "max", "stdvar", "stddev", "quantile", "first", "last")
+) | {"rate_counter"}
 """Range aggregations of unwrapped samples."""
 RANGE_AGGREGATIONS = LINE_AGGREGATIONS | SAMPLE_AGGREGATIONS | {"rate", "absent_over_time"}
 """All range aggregations; the last two take either."""
 UNGROUPED_AGGREGATIONS = LINE_AGGREGATIONS | {"rate", "rate_counter", "sum_over_time", "absent_over_time"}
 """Range aggregations that take no grouping."""
 VECTOR_AGGREGATIONS = frozenset(
-    ("sum", "avg", "count", "max", "min", "stddev", "stdvar")
-    + ("topk", "bottomk", "approx_topk", "sort", "sort_desc")
+    (
+        "sum",
+        "avg",
+        "count",
+        "max",
+        "min",
+        "stddev",
+        "stdvar",
+        "topk",
+        "bottomk",
+        "approx_topk",
+        "sort",
+        "sort_desc",
+    )
 )
 """All vector aggregations."""
 SELECTING_AGGREGATIONS = frozenset(("topk", "bottomk", "approx_topk"))
@@ -55,7 +60,7 @@ def parse(text: str) -> ast.Expression:
 
 
 def parse_selector(text: str) -> ast.Selector:
-    """Return the selector that is the whole text, as in label and series requests; `{}` selects everything."""
+    """Return the selector that is the whole text, as in requests for labels; `{}` selects everything."""
     parser = _Parser(text)
     selector = parser.selector()
     parser.expect_end()

@@ -3,8 +3,8 @@
 Recursive descent over a list of tokens with one token of lookahead (two where a word may be a label or not).
 Nesting is counted: `DEPTH_MAX` bounds the recursion here and in everything that walks a tree afterwards.
 
-A word is a keyword only where the grammar can have one, so `sum` or `by` can be labels; after a `|`, the names
-of stages are reserved, as in Loki. Keywords are read in any case.
+A word is a keyword only where the grammar can have one, so `sum` or `by` can be labels; after a `|`, the
+names of stages are reserved, as in Loki. Keywords are read in any case.
 """
 
 from __future__ import annotations
@@ -23,8 +23,19 @@ DEPTH_MAX = 64
 """How deep parentheses, calls and operators may nest. A query that nests deeper is refused."""
 
 _STAGES = frozenset(
-    ("json", "logfmt", "pattern", "regexp", "unpack", "line_format", "label_format", "unwrap", "decolorize")
-    + ("drop", "keep")
+    (
+        "json",
+        "logfmt",
+        "pattern",
+        "regexp",
+        "unpack",
+        "decolorize",
+        "line_format",
+        "label_format",
+        "drop",
+        "keep",
+        "unwrap",
+    )
 )
 _RESERVED = _STAGES | {"and", "or", "unless"}
 _LINE_OPERATORS = frozenset(("|=", "|~", "|>", "!=", "!~", "!>"))
@@ -338,7 +349,7 @@ class PipelineParser(Cursor):
         sign = self.sign()
         if self.token.kind is Kind.DURATION:
             return ast.DurationFilter(label.text, op, sign * int(self.take().value), label.position)
-        if self.token.kind is Kind.BYTES:
+        if self.token.kind is Kind.SIZE:
             return ast.SizeFilter(label.text, op, sign * int(self.take().value), label.position)
         number = self.expect(Kind.NUMBER, "a string, a number, a duration or a size").value
         return ast.NumberFilter(label.text, op, sign * float(number), label.position)

@@ -1,0 +1,198 @@
+"""Typed settings: every key, its default, its meaning and its range, in one place.
+
+The dataclasses below are the single source: the loader (`settings.py`) accepts exactly their fields, `ringtail
+print-config` prints them, docs/configuration.md is made from them, and a test compares config/collector.yaml.
+Names are the OpenTelemetry Collector's wherever it has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def setting(
+    default: Any,
+    kind: str,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a key. `kind` is size, duration, count, address, path, switch or choice; `low`, `high` inclusive."""
+    metadata = {"kind": kind, "doc": doc, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+def section(kind: type, doc: str, *, optional: bool = False) -> Any:
+    """Declare a group of keys; an optional one may be null, which switches it off."""
+    return field(default_factory=kind, metadata={"kind": "section", "type": kind, "doc": doc, "optional": optional})
+
+
+@dataclass(frozen=True, slots=True)
+class Grpc:
+    """receivers.otlp.protocols.grpc"""
+
+    endpoint: str = setting("127.0.0.1:4317", "address", "Where OTLP/gRPC is received.")
+    max_recv_msg_size_mib: int = setting(
+        64, "count", "Largest message, before and after decompression, in MiB.", low=1, high=1024
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """receivers.otlp.protocols.http"""
+
+    endpoint: str = setting("127.0.0.1:4318", "address", "Where OTLP/HTTP is received.")
+    max_request_body_size: int = setting(
+        64 * MIB, "size", "Largest body, before and after decompression.", low=1024, high=1 * GIB
+    )
+    read_header_timeout: float = setting(
+        60.0, "duration", "How long the head of a request may take.", low=0.1, high=3600
+    )
+    idle_timeout: float = setting(
+        60.0, "duration", "How long a connection may be idle, or a body stand still.", low=0.1, high=86400
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Protocols:
+    """receivers.otlp.protocols"""
+
+    grpc: Grpc | None = section(Grpc, "OTLP over gRPC; null switches it off.", optional=True)
+    http: Http | None = section(Http, "OTLP over HTTP; null switches it off.", optional=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Otlp:
+    """receivers.otlp"""
+
+    protocols: Protocols = section(Protocols, "The transports.")
+    max_in_flight_bytes: int = setting(
+        128 * MIB,
+        "size",
+        "Bytes of requests that are being received or made durable; beyond, clients are told to retry.",
+        low=1 * MIB,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """receivers"""
+
+    otlp: Otlp = section(Otlp, "The OTLP receiver.")
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """stores.traces"""
+
+    capacity: int = setting(10_000, "count", "Spans that the ring holds.", low=1, high=100_000_000)
+    max_bytes: int = setting(64 * MIB, "size", "Bytes that the ring may hold, indexes included.", low=1 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """stores.logs"""
+
+    capacity: int = setting(50_000, "count", "Log records that the ring holds.", low=1, high=100_000_000)
+    max_bytes: int = setting(64 * MIB, "size", "Bytes that the ring may hold, indexes included.", low=1 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """stores.metrics"""
+
+    capacity: int = setting(100_000, "count", "Data points that the ring holds.", low=1, high=100_000_000)
+    max_bytes: int = setting(64 * MIB, "size", "Bytes that the ring may hold, indexes included.", low=1 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """stores"""
+
+    traces: Traces = section(Traces, "The ring of spans.")
+    logs: Logs = section(Logs, "The ring of log records.")
+    metrics: Metrics = section(Metrics, "The ring of data points.")
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """wal.retention"""
+
+    max_bytes: int = setting(
+        1 * GIB, "size", "Bytes of each signal's log; the oldest segments go first. 0 is no limit.", low=0
+    )
+    max_age: float = setting(
+        0.0, "duration", "Age beyond which whole segments are removed. 0 is no limit.", low=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wal:
+    """wal"""
+
+    enabled: bool = setting(True, "switch", "Keep a write-ahead log; without it the rings are all there is.")
+    directory: str = setting("./ringtail-data", "path", "Where the logs lie.")
+    sync: str = setting(
+        "always",
+        "choice",
+        "always: acknowledged means fdatasync'ed. interval: synced every sync_interval; a power cut may cost what "
+        "came since. never: synced by the operating system and at the end of a segment.",
+        choices=("always", "interval", "never"),
+    )
+    sync_interval: float = setting(
+        1.0, "duration", "How long data may wait for its sync when sync is interval.", low=0.001, high=3600
+    )
+    segment_bytes: int = setting(64 * MIB, "size", "Size at which a new segment begins.", low=64 * 1024, high=1 * GIB)
+    retention: Retention = section(Retention, "When segments are removed.")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """api"""
+
+    endpoint: str = setting("127.0.0.1:8888", "address", "Where queries are answered, and metrics exposed.")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """query"""
+
+    timeout: float = setting(30.0, "duration", "How long one query may take.", low=0.01, high=3600)
+    threads: int = setting(2, "count", "Queries that run at once.", low=1, high=64)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLogs:
+    """telemetry.logs"""
+
+    level: str = setting(
+        "info", "choice", "The least severe event that is logged.", choices=("debug", "info", "warning", "error")
+    )
+    format: str = setting(
+        "console", "choice", "One line an event: for people, or JSON.", choices=("console", "json")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """telemetry"""
+
+    logs: OwnLogs = section(OwnLogs, "Ringtail's own logs, on standard error.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings."""
+
+    receivers: Receivers = section(Receivers, "How data comes in.")
+    stores: Stores = section(Stores, "What is kept in memory, for each signal.")
+    wal: Wal = section(Wal, "What is kept on disk.")
+    api: Api = section(Api, "How data is read.")
+    query: Query = section(Query, "Limits of queries.")
+    telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")

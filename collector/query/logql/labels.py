@@ -1,0 +1,284 @@
+"""OTLP log records as Loki sees them: a stream's labels, a line's structured metadata, the line itself.
+
+Loki's default rules, which Grafana's queries are written for:
+
+* A stream is named by *index labels*: the resource attributes of `INDEX_ATTRIBUTES`, and always
+  `service_name` (`unknown_service` when the resource has no service.name that is a text). Selectors see only
+  these. * All else is *structured metadata* of the line, which label filters and groupings see too: the
+  record's own fields (trace_id, severity_text, …), its attributes, the scope with its attributes, the other
+  resource attributes, and `detected_level`. Where two have one name, the inner one counts, in the order just
+  given. A name that an index label has already gets the suffix `_extracted`. * Names are Prometheus label
+  names: each run of other characters than letters and digits becomes one `_`, and `key_` precedes a leading
+  digit; names like `__this__` keep their underscores. Nested attributes are flattened: `http` holding
+  `method` is `http_method`. * Values are text: numbers and truth values as JSON has them, bytes in base64,
+  arrays and bodies that are not text as JSON. An empty text is the same as no label.
+
+`Records.labels` is the definition, record by record. `columns.py` has the same by columns; a test compares
+them. What Loki does and this does not: it guesses a level from `level` attributes and from the line's words.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collector.otlp.records import group_bytes, record, resource, scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from collector.otlp.block import Block
+
+SERVICE = "service.name"
+UNKNOWN_SERVICE = "unknown_service"
+
+INDEX_ATTRIBUTES = frozenset(
+    (
+        SERVICE,
+        "service.namespace",
+        "service.instance.id",
+        "deployment.environment.name",
+        "cloud.region",
+        "cloud.availability_zone",
+        "container.name",
+        "k8s.cluster.name",
+        "k8s.container.name",
+        "k8s.cronjob.name",
+        "k8s.daemonset.name",
+        "k8s.deployment.name",
+        "k8s.job.name",
+        "k8s.namespace.name",
+        "k8s.pod.name",
+        "k8s.replicaset.name",
+        "k8s.statefulset.name",
+    )
+)
+"""The resource attributes that become index labels: Loki's default list."""
+
+CONTAINERS_CACHED = 10_000
+"""Containers whose labels one query remembers; then it forgets them all and goes on."""
+
+NAMES_CACHED = 10_000
+"""Attribute keys whose label names one query remembers; likewise."""
+
+_OTHER = re.compile(r"[^0-9A-Za-z]+")
+
+LEVELS = ("unknown", "trace", "debug", "info", "warn", "error", "fatal")
+"""The levels by band of severity numbers: 0, 1 to 4, 5 to 8, …, 21 to 24."""
+_LEVEL_TEXTS = {
+    "trace": "trace",
+    "trc": "trace",
+    "debug": "debug",
+    "dbg": "debug",
+    "info": "info",
+    "inf": "info",
+    "information": "info",
+    "warn": "warn",
+    "wrn": "warn",
+    "warning": "warn",
+    "error": "error",
+    "err": "error",
+    "critical": "critical",
+    "fatal": "fatal",
+}
+
+
+def label_name(key: str) -> str:
+    """Return the label name of an attribute key."""
+    reserved = len(key) > 4 and key.startswith("__") and key.endswith("__")
+    name = _OTHER.sub("_", key[2:-2] if reserved else key) or "_"
+    if reserved:
+        return f"__{name}__"
+    return f"key_{name}" if name[0].isdigit() else name
+
+
+def number_text(value: float) -> str:
+    """Return a double as JSON has it, as short as reads back the same; or NaN, Infinity, -Infinity."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    if value != 0 and not 1e-6 <= abs(value) < 1e21:
+        return re.sub(r"e([+-])0", r"e\1", repr(value).removesuffix(".0"))
+    return np.format_float_positional(value, trim="-")
+
+
+def value_text(value: Any) -> str:
+    """Return the text of an AnyValue."""
+    match value.WhichOneof("value"):
+        case "string_value":
+            return str(value.string_value)
+        case "bool_value":
+            return "true" if value.bool_value else "false"
+        case "int_value":
+            return str(value.int_value)
+        case "double_value":
+            return number_text(value.double_value)
+        case "bytes_value":
+            return base64.b64encode(value.bytes_value).decode()
+        case "array_value" | "kvlist_value":
+            return _json(value)
+        case _:
+            return ""
+
+
+def _json(value: Any) -> str:
+    """Return an AnyValue as JSON, keys sorted. As deep as OTLP may nest, which the scanner bounds."""
+    match value.WhichOneof("value"):
+        case "array_value":
+            return f"[{','.join(map(_json, value.array_value.values))}]"
+        case "kvlist_value":
+            pairs = {pair.key: pair.value for pair in reversed(value.kvlist_value.values)}
+            members = [f"{_json_text(key)}:{_json(pairs[key])}" for key in sorted(pairs)]
+            return "{" + ",".join(members) + "}"
+        case "bool_value" | "int_value":
+            return value_text(value)
+        case "double_value" if math.isfinite(value.double_value):
+            return number_text(value.double_value)
+        case "string_value" | "bytes_value" | "double_value":
+            return _json_text(value_text(value))
+        case _:
+            return "null"
+
+
+def _json_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def flatten(attributes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """Yield (label name, text) for KeyValues, first to last; of keys that occur twice, the first."""
+    seen = set()
+    for pair in attributes:
+        if pair.key not in seen:
+            seen.add(pair.key)
+            yield from _flatten(label_name(pair.key), pair.value)
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if value.WhichOneof("value") == "kvlist_value":
+        for pair in value.kvlist_value.values:
+            yield from _flatten(label_name(f"{name}_{pair.key}"), pair.value)
+    else:
+        yield name, value_text(value)
+
+
+def detected_level(severity_number: int, severity_text: str) -> str:
+    """Return Loki's level: from the text if it names one, else from the number, else `unknown`."""
+    level = _LEVEL_TEXTS.get(severity_text.lower())
+    if level is not None:
+        return level
+    return LEVELS[(severity_number + 3) // 4] if 0 < severity_number <= 24 else LEVELS[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Container:
+    """What a resource and a scope say of their records. Compared by identity."""
+
+    stream: dict[str, str]
+    """The index labels."""
+    metadata: dict[str, str]
+    """Their part of the structured metadata, under its final names."""
+
+
+class Records:
+    """Reads records as labels and lines; remembers containers, because thousands of records share one."""
+
+    def __init__(self) -> None:
+        self._containers: dict[tuple[bytes, bytes], Container] = {}
+        self._names: dict[bytes, str] = {}
+
+    def name(self, key: bytes) -> str:
+        """Return the label name of an attribute key."""
+        found = self._names.get(key)
+        if found is None:
+            if len(self._names) >= NAMES_CACHED:
+                self._names.clear()
+            found = self._names[key] = label_name(key.decode())
+        return found
+
+    def container(self, block: Block, group: int) -> Container:
+        """Return the labels that a group's records have in common."""
+        key = group_bytes(block, group, "resource"), group_bytes(block, group, "scope")
+        found = self._containers.get(key)
+        if found is None:
+            if len(self._containers) >= CONTAINERS_CACHED:
+                self._containers.clear()
+            found = self._containers[key] = _container(block, group)
+        return found
+
+    def metadata(self, block: Block, row: int, message: Any) -> dict[str, str]:
+        """Return a record's structured metadata; `message` is the record, decoded."""
+        container = self.container(block, int(block.column("group")[row]))
+        metadata: dict[str, str] = {}
+        _add(metadata, _own_fields(message), container.stream)
+        _add(metadata, flatten(message.attributes), container.stream)
+        for name, value in container.metadata.items():
+            metadata.setdefault(name, value)
+        metadata.setdefault("detected_level", detected_level(message.severity_number, message.severity_text))
+        return metadata
+
+    def labels(self, block: Block, row: int) -> dict[str, str]:
+        """Return everything that label filters see of a record: stream labels and structured metadata."""
+        return self.container(block, int(block.column("group")[row])).stream | self.metadata(
+            block, row, record(block, row)
+        )
+
+
+def _container(block: Block, group: int) -> Container:
+    service = group_bytes(block, group, "service").decode()
+    stream = {label_name(SERVICE): service or UNKNOWN_SERVICE}
+    indexed: list[Any] = []
+    others: list[Any] = []
+    for pair in resource(block, group).attributes:
+        if pair.key == SERVICE and service:
+            continue
+        (indexed if pair.key in INDEX_ATTRIBUTES and pair.key != SERVICE else others).append(pair)
+    for name, value in flatten(indexed):
+        if value:
+            stream.setdefault(name, value)
+    message = scope(block, group)
+    metadata: dict[str, str] = {}
+    _add(metadata, _scope_fields(message), stream)
+    _add(metadata, flatten(message.attributes), stream)
+    _add(metadata, flatten(others), stream)
+    return Container(stream, metadata)
+
+
+def _add(metadata: dict[str, str], pairs: Iterable[tuple[str, str]], stream: dict[str, str]) -> None:
+    """Add labels that are neither empty nor there already, out of the way of the stream's."""
+    for name, value in pairs:
+        if value:
+            metadata.setdefault(f"{name}_extracted" if name in stream else name, value)
+
+
+def _scope_fields(scope: Any) -> Iterator[tuple[str, str]]:
+    yield "scope_name", scope.name
+    yield "scope_version", scope.version
+    yield "scope_dropped_attributes_count", _count_text(scope.dropped_attributes_count)
+
+
+def _own_fields(record: Any) -> Iterator[tuple[str, str]]:
+    """Yield what a LogRecord says outside its attributes; empty where it says nothing."""
+    if record.time_unix_nano:
+        yield "observed_timestamp", _count_text(record.observed_time_unix_nano)
+    yield "severity_number", _count_text(record.severity_number)
+    yield "severity_text", record.severity_text
+    yield "dropped_attributes_count", _count_text(record.dropped_attributes_count)
+    yield "flags", _count_text(record.flags)
+    yield "trace_id", _id_text(record.trace_id, 16)
+    yield "span_id", _id_text(record.span_id, 8)
+    yield "event_name", record.event_name
+
+
+def _count_text(count: int) -> str:
+    return str(count) if count else ""
+
+
+def _id_text(raw: bytes, length: int) -> str:
+    return raw.hex() if len(raw) == length and any(raw) else ""

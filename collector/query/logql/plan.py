@@ -1,0 +1,78 @@
+"""From a query's text to something that can run: parsed, checked, compiled.
+
+Everything that can be refused before a record is read is refused here, with its line and column: what is no
+LogQL, and what is LogQL but not evaluated yet. Evaluated are selectors, line filters (text and regular
+expressions), label filters on texts, drop and keep; count_over_time, rate, bytes_over_time, bytes_rate with
+offset; sum, min, max, avg and count; vector(), numbers, arithmetic and comparisons between numbers and
+series, and between series with the same labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from collector.errors import InvalidQuery
+from collector.query.logql import ast
+from collector.query.logql.lexer import query_error
+from collector.query.logql.parser import parse
+from collector.query.logql.source import Source
+from collector.query.logql.steps import unsupported
+
+RANGE_AGGREGATIONS = frozenset(("count_over_time", "rate", "bytes_over_time", "bytes_rate"))
+"""The range aggregations that are evaluated."""
+VECTOR_AGGREGATIONS = frozenset(("sum", "min", "max", "avg", "count"))
+"""The vector aggregations that are evaluated."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A query, ready to run once."""
+
+    expression: ast.Expression
+    sources: dict[ast.LogQuery, Source]
+    """The log queries in it, compiled."""
+
+    @property
+    def services(self) -> set[bytes | None]:
+        """The services whose views are needed; None stands for a view of everything."""
+        return {source.selection.service for source in self.sources.values()}
+
+
+def prepare(text: str) -> Plan:
+    """Return the plan of a query. Raises InvalidQuery."""
+    expression = parse(text)
+    sources: dict[ast.LogQuery, Source] = {}
+    try:
+        if isinstance(expression, ast.LogQuery):
+            sources[expression] = Source(expression)
+        else:
+            _prepare(expression, sources)
+    except InvalidQuery as error:
+        if error.position is None:
+            raise
+        raise query_error(text, error.position, str(error)) from None
+    return Plan(expression, sources)
+
+
+def _prepare(node: ast.Metric, sources: dict[ast.LogQuery, Source]) -> None:
+    """Compile the log queries under a node, and refuse what is not evaluated."""
+    match node:
+        case ast.RangeAggregation():
+            if node.op not in RANGE_AGGREGATIONS:
+                raise unsupported(f"{node.op}()", node.at)
+            query = node.range.query
+            if query not in sources:
+                sources[query] = Source(query)
+        case ast.VectorAggregation():
+            if node.op not in VECTOR_AGGREGATIONS:
+                raise unsupported(f"{node.op}()", node.at)
+            _prepare(node.expression, sources)
+        case ast.Binary():
+            if node.op in ast.SET_OPERATORS:
+                raise unsupported(f"{node.op!r} between series", node.at)
+            if node.matching is not None:
+                raise unsupported("matching series with on() or ignoring()", node.at)
+            _prepare(node.left, sources)
+            _prepare(node.right, sources)
+        case ast.LabelReplace():
+            raise unsupported("label_replace()", node.at)

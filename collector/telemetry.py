@@ -1,0 +1,141 @@
+"""What Ringtail tells of itself: its logs (structlog) and the metrics that belong to no room.
+
+Metrics of a room are declared beside the code that updates them, with the registry passed in. Here are the
+process's own, under the Collector's names, and those that are read off the stores' statistics when scraped.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from prometheus_client import disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import CollectorRegistry, Metric
+
+    from collector.clock import Clock
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+
+
+def logger(level: str, form: str, stream: Any = None) -> Any:
+    """Return a logger that writes one line an event: `console` for people, `json` for machines.
+
+    It keeps its own settings, so that two daemons in one process do not share them.
+    """
+    stream = stream if stream is not None else sys.stderr
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _one_line,
+    ]
+    if form == "json":
+        processors.append(structlog.processors.JSONRenderer())
+    else:
+        colors = stream.isatty()
+        processors.append(structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=20, sort_keys=False))
+    return structlog.wrap_logger(
+        structlog.PrintLogger(stream),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        cache_logger_on_first_use=True,
+    ).bind()
+
+
+def _one_line(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Escape control characters: what a client sent cannot start a line or move a cursor."""
+    return {key: value.translate(_CONTROL) if isinstance(value, str) else value for key, value in event.items()}
+
+
+class _Process(Collector):
+    """The process's figures, read when they are asked for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started = clock.monotonic()
+
+    def collect(self) -> Iterable[Metric]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield CounterMetricFamily(
+            "otelcol_process_cpu_seconds",
+            "CPU seconds of the process, user and system.",
+            value=usage.ru_utime + usage.ru_stime,
+        )
+        yield GaugeMetricFamily("otelcol_process_memory_rss_bytes", "Resident memory in bytes.", value=_resident())
+        yield CounterMetricFamily(
+            "otelcol_process_uptime_seconds", "Seconds since the start.", value=self._clock.monotonic() - self._started
+        )
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no /proc: the peak is the next best
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def process_metrics(registry: CollectorRegistry, clock: Clock) -> None:
+    """Register the process's own metrics."""
+    disable_created_metrics()  # a second series for each counter that no dashboard reads
+    registry.register(_Process(clock))
+
+
+class StoreCollector(Collector):
+    """Rings, indexes and logs, read off the same statistics as `/api/stats`."""
+
+    def __init__(self, statistics: Callable[[], dict[str, Any]]) -> None:
+        self._statistics = statistics
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing: the stores may not be open yet."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the statistics now."""
+        signals = self._statistics()["signals"]
+        for name, key, text in _RING_GAUGES:
+            family = GaugeMetricFamily(name, text, labels=("signal",))
+            for signal, stats in signals.items():
+                family.add_metric((signal,), stats[key])
+            yield family
+        evicted = CounterMetricFamily("ringtail_ring_evicted_records", "Records evicted.", labels=("signal",))
+        for signal, stats in signals.items():
+            evicted.add_metric((signal,), stats["evicted"])
+        yield evicted
+        for key, text in (("keys", "Distinct keys."), ("postings", "Postings."), ("bytes", "Bytes of the index.")):
+            family = GaugeMetricFamily(f"ringtail_index_{key}", text, labels=("signal", "index"))
+            for signal, stats in signals.items():
+                for index, figures in stats["indexes"].items():
+                    family.add_metric((signal, index), figures[key])
+            yield family
+        for key, text in _LOG_GAUGES:
+            family = GaugeMetricFamily(f"ringtail_wal_{key}", text, labels=("signal",))
+            for signal, stats in signals.items():
+                family.add_metric((signal,), stats["log"][key])
+            yield family
+
+
+_RING_GAUGES = (
+    ("ringtail_ring_capacity_records", "capacity", "Records that the ring can hold."),
+    ("ringtail_ring_records", "records", "Records that the ring holds."),
+    ("ringtail_ring_payload_bytes", "payload_bytes", "Bytes of payloads held."),
+    ("ringtail_ring_column_bytes", "column_bytes", "Bytes of columns held."),
+    ("ringtail_ring_index_bytes", "index_bytes", "Bytes of index arrays held."),
+    ("ringtail_ring_bytes", "total_bytes", "Bytes held: payloads, columns and indexes."),
+)
+_LOG_GAUGES = (
+    ("bytes", "Bytes of the log's segments."),
+    ("segments", "Segments of the log."),
+    ("first_offset", "Oldest offset in the log."),
+    ("next_offset", "Offset of the next record."),
+)

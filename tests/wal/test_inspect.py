@@ -1,0 +1,139 @@
+"""Looking at logs from outside. What is printed is in tests/scripts/wal/inspect.txt; here is what a script cannot say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collector.errors import NotFound, Unavailable, UnsupportedFormat
+from collector.otlp.signals import LOGS, METRICS, TRACES
+from collector.testing.files import FaultyFiles, MemoryFiles
+from collector.wal import inspect
+from collector.wal.files import OperatingSystemFiles
+from collector.wal.frame import checksum
+from collector.wal.segment import SegmentHeader, encode_header
+from tests.wal.logs import DIRECTORY, append, open_log, payload, segment_paths
+
+CHANGING = {
+    "pwritev",
+    "fdatasync",
+    "allocate",
+    "truncate",
+    "mkdir",
+    "rename",
+    "unlink",
+    "fsync_directory",
+    "lock",
+}
+
+
+def test_all_signals_are_told_and_nothing_is_touched() -> None:
+    memory = MemoryFiles()
+    for signal in (METRICS, TRACES):
+        log = open_log(memory, signal=signal)
+        for _ in range(7):
+            append(log)
+    files = FaultyFiles(memory)
+    before = memory.open_handles
+    facts = inspect.inspect(DIRECTORY, files)
+    assert [(one.signal, one.base_offset, one.next_offset) for one in facts] == [
+        ("traces", 0, 5),
+        ("traces", 5, 7),
+        ("metrics", 0, 5),
+        ("metrics", 5, 7),
+    ]
+    assert inspect.verify(DIRECTORY, files) == inspect.Report(segments=4, bytes=14 * 88 + 4 * 128, records=14)
+    assert [found.payload for found in inspect.cat(DIRECTORY, METRICS, 4, 2, files)] == [
+        payload(4, 1),
+        payload(5, 1),
+    ]
+    assert list(inspect.cat(DIRECTORY, METRICS, 0, 0, files)) == []
+    assert set(files.calls) & CHANGING == set()
+    assert memory.open_handles == before
+
+
+def test_a_log_that_is_not_there() -> None:
+    files = MemoryFiles()
+    files.mkdir(DIRECTORY)
+    with pytest.raises(NotFound, match="/data holds no log"):
+        inspect.inspect(DIRECTORY, files)
+    with pytest.raises(Unavailable, match="/nowhere cannot be read"):
+        inspect.verify("/nowhere", files)
+    open_log(files)
+    with pytest.raises(NotFound, match="/data holds no log of logs"):
+        list(inspect.cat(DIRECTORY, LOGS, 0, 1, files))
+
+
+def test_a_newer_version_is_refused_by_name() -> None:
+    files = MemoryFiles()
+    open_log(files).close()
+    path = segment_paths(files)[0]
+    data = bytearray(encode_header(SegmentHeader(1, 0, 5, 0)))
+    data[8] = 9
+    data[124:] = checksum([bytes(data[:124])]).to_bytes(4, "little")
+    files.put(path, bytes(data))
+    for call in (inspect.inspect, inspect.verify):
+        with pytest.raises(UnsupportedFormat, match=f"{path} has format version 9"):
+            call(DIRECTORY, files)
+
+
+def test_every_kind_of_problem_is_named() -> None:
+    files = MemoryFiles()
+    log = open_log(files)
+    for _ in range(22):
+        append(log)
+    log.close()
+    first, second, third, fourth, _ = segment_paths(files)
+    indexes = segment_paths(files, "index")
+    files.put(first, b"\0" * 128 + files.contents(first)[128:])
+    files.unlink(second)
+    files.put(indexes[2], files.contents(indexes[2])[:-1])
+    files.put(f"{DIRECTORY}/traces/{77:020d}.log", files.contents(fourth))
+    assert files.contents(indexes[3]).startswith(b"RINGTIDX")
+    files.put(fourth, files.contents(fourth)[:-4])
+    report = inspect.verify(DIRECTORY, files)
+    assert [
+        (problem.path.rpartition("/")[2], problem.text, problem.offsets) for problem in report.problems
+    ] == [
+        (f"{77:020d}.log", "its header belongs to another place", None),
+        (f"{0:020d}.log", "offsets 5..10 damaged at byte 568: the file ends", (5, 10)),
+        (f"{0:020d}.log", "the segment header has no magic", None),
+        (f"{10:020d}.index", "7 bytes of entries where 1 entries are announced", None),
+        (f"{15:020d}.log", "offsets 19..20 damaged at byte 480: the file ends inside a frame", (19, 20)),
+        (f"{15:020d}.index", "the index is of a file of 568 bytes, not 564", None),
+    ]
+    assert third.endswith(f"{10:020d}.log")
+
+
+def test_a_segment_that_disappears_meanwhile_is_left_out() -> None:
+    class Vanishing(MemoryFiles):
+        vanish = False
+
+        def listdir(self, path: str) -> list[str]:
+            names = super().listdir(path)
+            if self.vanish and path.endswith("traces"):
+                return [*names, f"{1:020d}.log"]
+            return names
+
+    files = Vanishing()
+    log = open_log(files)
+    for _ in range(7):
+        append(log)
+    files.vanish = True
+    assert len(inspect.inspect(DIRECTORY, files)) == 2
+    assert inspect.verify(DIRECTORY, files).problems == []
+
+
+def test_beside_a_log_that_is_being_written_nothing_is_a_problem(tmp_path: Path) -> None:
+    """Between any two steps of the writer, retention included, a look from outside finds all well."""
+    files = OperatingSystemFiles()
+    log = open_log(files, directory=str(tmp_path), retention_bytes=1500)
+    for number in range(60):
+        append(log, 1 + number % 3, size=20 + number)
+        log.enforce_retention()
+        assert inspect.verify(tmp_path, files).problems == []
+        facts = inspect.inspect(tmp_path, files)
+        assert (facts[0].base_offset, facts[-1].next_offset) == (log.first_offset, log.next_offset)
+        assert sum(one.records for one in facts) == log.record_count
+        assert sum(one.size for one in facts) == log.byte_size

@@ -8,7 +8,7 @@ Names are the OpenTelemetry Collector's wherever it has one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -127,9 +127,7 @@ class Retention:
     max_bytes: int = setting(
         1 * GIB, "size", "Bytes of each signal's log; the oldest segments go first. 0 is no limit.", low=0
     )
-    max_age: float = setting(
-        0.0, "duration", "Age beyond which whole segments are removed. 0 is no limit.", low=0
-    )
+    max_age: float = setting(0.0, "duration", "Age beyond which whole segments are removed. 0 is no limit.", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class Wal:
 
     enabled: bool = setting(True, "switch", "Keep a write-ahead log; without it the rings are all there is.")
     directory: str = setting("./ringtail-data", "path", "Where the logs lie.")
-    sync: str = setting(
+    sync: Literal["always", "interval", "never"] = setting(
         "always",
         "choice",
         "always: acknowledged means fdatasync'ed. interval: synced every sync_interval; a power cut may cost what "
@@ -174,9 +172,7 @@ class OwnLogs:
     level: str = setting(
         "info", "choice", "The least severe event that is logged.", choices=("debug", "info", "warning", "error")
     )
-    format: str = setting(
-        "console", "choice", "One line an event: for people, or JSON.", choices=("console", "json")
-    )
+    format: str = setting("console", "choice", "One line an event: for people, or JSON.", choices=("console", "json"))
 
 
 @dataclass(frozen=True, slots=True)

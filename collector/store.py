@@ -100,9 +100,7 @@ class View:
 class Store:
     """Ring and log of one signal."""
 
-    def __init__(
-        self, signal: Signal, ring: Ring, log: Log | None, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, signal: Signal, ring: Ring, log: Log | None, loop: asyncio.AbstractEventLoop) -> None:
         """Take an empty ring and an open log (None: the ring is all there is). Call `refill`, then `attach`."""
         self.signal = signal
         self.ring = ring
@@ -236,7 +234,7 @@ def key_matches(block: Block, index: str, key: int | bytes) -> NDArray[np.bool_]
     column = block.column(index)
     if index == "trace_id":
         high, low = np.frombuffer(key if isinstance(key, bytes) else bytes(16), "u8")
-        return (column[:, 0] == high) & (column[:, 1] == low)
-    return column == (hash_key(key) if isinstance(key, bytes) else key)
-
-
+        both: NDArray[np.bool_] = np.logical_and(column[:, 0] == high, column[:, 1] == low)
+        return both
+    matching: NDArray[np.bool_] = np.equal(column, hash_key(key) if isinstance(key, bytes) else key)
+    return matching

@@ -78,9 +78,7 @@ def check(path: Path, run: Run) -> None:
     if os.environ.get("RINGTAIL_GOLDEN"):
         path.write_text(actual)
     else:
-        assert actual.splitlines() == expected.splitlines(), (
-            f"{path.name}: see the module docstring of goldenscript"
-        )
+        assert actual.splitlines() == expected.splitlines(), f"{path.name}: see the module docstring of goldenscript"
 
 
 def execute(text: str, run: Run) -> str:

@@ -134,7 +134,9 @@ async def test_a_view_does_not_change_while_the_ring_turns_over(tmp_path: Path) 
     view = opened.store.view("service", b"a")
     for number in range(5, 30):
         await opened.store.append(span_payload([(1, "a", f"op{number}", number)]))
-    found = sorted(name for piece in slices(view) for name in names([Ref(0, 0, piece.block, row) for row in piece.rows]))
+    found = sorted(
+        name for piece in slices(view) for name in names([Ref(0, 0, piece.block, row) for row in piece.rows])
+    )
     assert found == [f"op{number}" for number in range(5)]
     await opened.close()
 
@@ -179,7 +181,9 @@ class FailingFiles(OperatingSystemFiles):
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    structlog.configure(processors=[structlog.processors.KeyValueRenderer()], logger_factory=structlog.ReturnLoggerFactory())
+    structlog.configure(
+        processors=[structlog.processors.KeyValueRenderer()], logger_factory=structlog.ReturnLoggerFactory()
+    )
     yield
     structlog.reset_defaults()
 

@@ -1,0 +1,1 @@
+"""The query API: what Grafana, Prometheus, curl and operators ask."""

@@ -1,0 +1,1 @@
+"""OTLP on the wire and in memory, without I/O."""

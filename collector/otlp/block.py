@@ -19,7 +19,7 @@ when a query asks (`records.py`, `query/match.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Layout:
 
     def __init__(self, *columns: tuple[str, str]) -> None:
         """Take (name, numpy type) pairs, widest type first, so that each column is aligned."""
-        self.columns: dict[str, tuple[np.dtype, int]] = {}
+        self.columns: dict[str, tuple[np.dtype[Any], int]] = {}
         row_bytes = 0
         width = 16
         for name, kind in columns:
@@ -149,7 +149,7 @@ class Table:
         self.count = count
         self.buffer = buffer
 
-    def column(self, name: str) -> NDArray:
+    def column(self, name: str) -> NDArray[Any]:
         """Return the column as a read-only view: `count` entries, of two words each for 16-byte ids."""
         dtype, place = self.layout.columns[name]
         return np.frombuffer(self.buffer, dtype, self.count, place * self.count)
@@ -212,11 +212,11 @@ class Block:
         """What the block holds of memory, in bytes."""
         return self.payload_bytes + self.column_bytes
 
-    def column(self, name: str) -> NDArray:
+    def column(self, name: str) -> NDArray[Any]:
         """Return a record column: `count` entries, read-only."""
         return self.records.column(name)
 
-    def group_column(self, name: str) -> NDArray:
+    def group_column(self, name: str) -> NDArray[Any]:
         """Return a group column: one entry for each group, read-only."""
         return self.groups.column(name)
 

@@ -112,9 +112,7 @@ def _message(descriptor: Descriptor, known: dict[str, _Encode]) -> _Encode:
         return known[name]
     fields: dict[str, _Encode] = {}
     oneofs = [
-        frozenset(field.json_name for field in oneof.fields)
-        for oneof in descriptor.oneofs
-        if len(oneof.fields) > 1
+        frozenset(field.json_name for field in oneof.fields) for oneof in descriptor.oneofs if len(oneof.fields) > 1
     ]
 
     def encode(value: Any, depth: int) -> bytes:
@@ -295,14 +293,13 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
         if type(value) is str:
             if is_enum:
                 raise _Invalid(f"expected the enum's number, not {_shown(value)}")
-            value = (
-                int(value) if value.isdecimal() and value.isascii() and len(value) < 20 else _integer(value)
-            )
+            value = int(value) if value.isdecimal() and value.isascii() and len(value) < 20 else _integer(value)
         elif type(value) is not int:
             value = _integer(value)
         if not low <= value <= high:
             raise _Invalid(f"{_shown(value)} is not within {low} to {high}")
-        return value if not zigzag else value * 2 if value >= 0 else -value * 2 - 1
+        number: int = value
+        return number if not zigzag else number * 2 if number >= 0 else -number * 2 - 1
 
     return convert
 

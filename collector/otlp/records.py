@@ -140,9 +140,7 @@ def regroup(refs: Iterable[Ref]) -> bytes:
 
 
 def _metrics(metrics: dict[tuple[bytes, int, bytes], list[bytes]]) -> list[bytes]:
-    return [
-        _tagged(2, own + _tagged(field, data + b"".join(points))) for (own, field, data), points in metrics.items()
-    ]
+    return [_tagged(2, own + _tagged(field, data + b"".join(points))) for (own, field, data), points in metrics.items()]
 
 
 def _own_fields(message: bytes, children: tuple[int, ...]) -> bytes:

@@ -17,7 +17,17 @@ Cost: about a tenth of a microsecond for a span of 400 B; no Python object is ma
 """
 
 import cython
-from cython.cimports.collector.otlp.columns import Rows, put8, put32, put64, put_double, release, reserve, shape, table_of
+from cython.cimports.collector.otlp.columns import (
+    Rows,
+    put8,
+    put32,
+    put64,
+    put_double,
+    release,
+    reserve,
+    shape,
+    table_of,
+)
 from cython.cimports.collector.otlp.walk import (
     AS_DOUBLE,
     AS_INT,
@@ -247,7 +257,9 @@ class BlockBuilder:
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def _request(self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t])) -> cython.bint:
+    def _request(
+        self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t])
+    ) -> cython.bint:
         tag: uint32_t = 0
         number: uint64_t = 0
         child: Extent
@@ -264,7 +276,9 @@ class BlockBuilder:
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def _scan_envelope(self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int) -> cython.bint:
+    def _scan_envelope(
+        self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int
+    ) -> cython.bint:
         tag: uint32_t = 0
         number: uint64_t = 0
         child: Extent
@@ -316,7 +330,9 @@ class BlockBuilder:
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def _scan_scope(self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int) -> cython.bint:
+    def _scan_scope(
+        self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int
+    ) -> cython.bint:
         tag: uint32_t = 0
         number: uint64_t = 0
         child: Extent
@@ -342,7 +358,9 @@ class BlockBuilder:
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def _scan_metric(self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int) -> cython.bint:
+    def _scan_metric(
+        self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int
+    ) -> cython.bint:
         tag: uint32_t = 0
         number: uint64_t = 0
         field: uint32_t
@@ -371,7 +389,9 @@ class BlockBuilder:
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def _scan_points(self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int) -> cython.bint:
+    def _scan_points(
+        self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int
+    ) -> cython.bint:
         tag: uint32_t = 0
         number: uint64_t = 0
         key: uint64_t
@@ -404,7 +424,13 @@ class BlockBuilder:
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(check=False)
-    def _scan_record(self, at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t]), message: cython.int, depth: cython.int) -> cython.bint:
+    def _scan_record(
+        self,
+        at: cython.pointer(cython.const[uint8_t]),
+        end: cython.pointer(cython.const[uint8_t]),
+        message: cython.int,
+        depth: cython.int,
+    ) -> cython.bint:
         scan: cython.pointer(Scan) = cython.address(self._scan)
         reason: cython.int
         scan.has &= (1 << FIRST_RECORD_SLOT) - 1

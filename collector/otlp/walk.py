@@ -44,14 +44,10 @@ def child_of(message: cython.int, field: cython.int) -> cython.int:
     return _child[message * FIELDS + field]
 
 
-
-
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def fail(
-    scan: cython.pointer(Scan), at: cython.pointer(cython.const[uint8_t]), failure: cython.int
-) -> cython.bint:
+def fail(scan: cython.pointer(Scan), at: cython.pointer(cython.const[uint8_t]), failure: cython.int) -> cython.bint:
     scan.failure = failure
     scan.at = at
     return False
@@ -300,7 +296,6 @@ def _fill_tables() -> None:
             if message.file.package.startswith("opentelemetry.proto."):
                 name = f"{message.name}.{field.name}"
                 _slot[entry] = _CAPTURED.get(name, _CAPTURED.get(field.name, NOTHING))
-
 
 
 _fill_tables()

@@ -229,4 +229,8 @@ def hash_key(text: bytes) -> int:
     Keys are the same in every process, so that they may stand on disk. They are not proof against somebody
     who searches for collisions: whoever follows a key compares the bytes.
     """
-    return key_of(cython.cast(cython.pointer(cython.const[uint8_t]), cython.cast(cython.p_const_char, text)), len(text)) if text else 0
+    return (
+        key_of(cython.cast(cython.pointer(cython.const[uint8_t]), cython.cast(cython.p_const_char, text)), len(text))
+        if text
+        else 0
+    )

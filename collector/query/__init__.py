@@ -1,0 +1,1 @@
+"""Queries over ring and log."""

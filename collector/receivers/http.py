@@ -256,7 +256,9 @@ class HttpProtocol(asyncio.BufferedProtocol):
             raise _Refused(404, f"nothing is received at {path[:200]!r}; paths are {paths}")
         self._receiver = receiver
         if method != b"POST":
-            raise _Refused(405, f"{method.decode('latin-1')} is not allowed; POST export requests here", "Allow: POST\r\n")
+            raise _Refused(
+                405, f"{method.decode('latin-1')} is not allowed; POST export requests here", "Allow: POST\r\n"
+            )
         if media_type not in (PROTOBUF, JSON):
             raise Unsupported(f"Content-Type {self._type[:100]!r} is not supported; use {PROTOBUF} or {JSON}")
 
@@ -293,7 +295,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             if self._json:
                 payload = json.to_protobuf(receiver.signal, payload)
             future = receiver.export(payload)
-        except Exception as error:  # noqa: BLE001: whatever it is, the client gets an answer
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer that it may retry
             self._fail(error)
             return
         if future.done():

@@ -1,0 +1,1 @@
+"""The newest records in memory, with exact indexes."""

@@ -83,7 +83,8 @@ class Committer(Generic[B]):
 
     def submit(self, batch: B) -> None:
         """Hand over one batch, from any thread. Raises Unavailable once closed, and Overloaded beyond
-        `QUEUE_BATCHES_MAX`; then `done` is not called for it."""
+        `QUEUE_BATCHES_MAX`; then `done` is not called for it.
+        """
         # The lock keeps a batch from slipping in behind the end mark, where nobody would look at it.
         with self._lock:
             if self._closed:
@@ -146,9 +147,7 @@ class Committer(Generic[B]):
             try:
                 self._done(batch, result)
             except Exception as error:  # noqa: BLE001 - a defect of the caller must not stop commits
-                self._log.logger.error(
-                    "commit not delivered", signal=self._log.signal.name, error=repr(error)
-                )
+                self._log.logger.error("commit not delivered", signal=self._log.signal.name, error=repr(error))
 
     def _sync_late(self) -> None:
         """Sync what has been acknowledged already. A failure shows in the log's `failed` and in every later batch."""

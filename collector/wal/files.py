@@ -157,10 +157,13 @@ class OperatingSystemFiles:
         os.unlink(path)
 
     def fsync_directory(self, path: str) -> None:
-        """See `Files.fsync_directory`."""
+        """See `Files.fsync_directory`. Some network file systems have no such call; there the server decides."""
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
         finally:
             os.close(handle)
 
@@ -230,21 +233,24 @@ def replace_file(files: Files, path: str, data: bytes) -> None:
 
 
 def make_directories(files: Files, path: str) -> None:
-    """Create a directory and its missing parents, and sync the directories that name them. Raises OSError.
+    """Create a directory and its missing parents, and sync every directory above it. Raises OSError.
 
-    An existing directory's name is synced too: an earlier process may have died between creating and syncing it.
+    All of them, because an earlier process may have died between creating one and syncing its name. Those that we
+    may not read, or that lie on a read-only file system, cannot be waiting for that.
     """
     wanted = [os.path.abspath(path)]
     while not _made(files, wanted[-1]):
         wanted.append(os.path.dirname(wanted[-1]))
     for name in reversed(wanted[:-1]):
         files.mkdir(name)
-    for name in reversed(wanted):
+    at = wanted[0]
+    while at != os.path.dirname(at):
+        at = os.path.dirname(at)
         try:
-            files.fsync_directory(os.path.dirname(name))
-        except PermissionError:
-            # Only the topmost parent can be one that we may not read, and then its owner made our directory.
-            continue
+            files.fsync_directory(at)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
 
 
 def _made(files: Files, path: str) -> bool:

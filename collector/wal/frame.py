@@ -147,9 +147,7 @@ def encode_header(header: Header, position: int) -> bytes:
     Raises ValueError for values that no reader would accept.
     """
     if not 0 <= header.payload_length <= PAYLOAD_BYTES_MAX:
-        raise ValueError(
-            f"payload of {header.payload_length} bytes; a frame holds at most {PAYLOAD_BYTES_MAX}"
-        )
+        raise ValueError(f"payload of {header.payload_length} bytes; a frame holds at most {PAYLOAD_BYTES_MAX}")
     if header.count < 1 or header.min_time > header.max_time:
         raise ValueError(f"{header.count} records with times {header.min_time} to {header.max_time}")
     try:
@@ -200,9 +198,7 @@ def with_payload(header: Header, payload: bytes) -> Frame | Damaged:
     """Join a header and the bytes that follow it, if their checksum is the header's."""
     if len(payload) != header.payload_length or google_crc32c.value(payload) != header.payload_checksum:
         return Damaged("payload checksum mismatch")
-    return Frame(
-        header.base_offset, header.count, header.min_time, header.max_time, header.append_time, payload
-    )
+    return Frame(header.base_offset, header.count, header.min_time, header.max_time, header.append_time, payload)
 
 
 def decode(

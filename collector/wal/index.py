@@ -76,10 +76,7 @@ class OffsetIndex:
     @property
     def entries(self) -> list[tuple[int, int]]:
         """All (offset, position), in order."""
-        return [
-            (self.base_offset + relative, at)
-            for relative, at in zip(self._offsets, self._positions, strict=False)
-        ]
+        return [(self.base_offset + relative, at) for relative, at in zip(self._offsets, self._positions, strict=False)]
 
     def add(self, offset: int, position: int) -> None:
         """Tell of the next frame; it gets an entry if the last one is far enough behind."""
@@ -155,9 +152,7 @@ def decode(data: bytes, base_offset: int, start: int) -> Summary | Damaged:
     """Judge an index file of the segment with this base offset, whose frames begin at byte `start`."""
     if len(data) < HEADER_SIZE:
         return Damaged("the index is cut short")
-    magic, version, header_size, count, base, nonce, file_size, size, next_offset, *facts = (
-        _FIELDS.unpack_from(data)
-    )
+    magic, version, header_size, count, base, nonce, file_size, size, next_offset, *facts = _FIELDS.unpack_from(data)
     min_time, max_time, last_append, records = facts
     entries = data[HEADER_SIZE:]
     if magic != MAGIC or version != VERSION or header_size != HEADER_SIZE:

@@ -122,9 +122,7 @@ def cat(
         if read is None:
             continue
         try:
-            for frame in read_segment(
-                files, read[0], from_offset, OFFSET_MAX, 0, TIME_MAX, False, _pass_over
-            ):
+            for frame in read_segment(files, read[0], from_offset, OFFSET_MAX, 0, TIME_MAX, False, _pass_over):
                 if limit <= 0:
                     return
                 limit -= 1
@@ -139,9 +137,7 @@ def _logs(files: Files, directory: str | os.PathLike[str]) -> dict[Signal, list[
     try:
         names = set(files.listdir(path))
         logs = {
-            signal: find_segments(files, os.path.join(path, signal.name))
-            for signal in SIGNALS
-            if signal.name in names
+            signal: find_segments(files, os.path.join(path, signal.name)) for signal in SIGNALS if signal.name in names
         }
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error}") from error
@@ -212,9 +208,7 @@ def _verify_segment(
     report.records += seen.records
     for damage in damaged:
         lost = (damage.first_offset, damage.end_offset)
-        report.problems.append(
-            Problem(one.path, f"offsets {lost[0]}..{lost[1]} damaged {damage.reason}", lost)
-        )
+        report.problems.append(Problem(one.path, f"offsets {lost[0]}..{lost[1]} damaged {damage.reason}", lost))
     if unreadable:
         report.problems.append(Problem(one.path, f"the device refuses to read {unreadable} bytes"))
     if isinstance(one.header, Damaged) and (seen.records or end_offset is not None):
@@ -225,9 +219,7 @@ def _verify_segment(
         except OSError:
             torn = 0  # Sealed, cut or removed by the daemon meanwhile.
         if torn:
-            report.notes.append(
-                f"{one.path}: {torn} bytes behind the last frame: being written, or a torn tail"
-            )
+            report.notes.append(f"{one.path}: {torn} bytes behind the last frame: being written, or a torn tail")
         return
     summary = _index(files, one, end_offset)
     if summary is None:

@@ -14,7 +14,7 @@ report success the next time), so it is never tried again: the log is *failed*, 
 the first cause, and goes on serving reads. The exception is a full disk noticed while writing, before any sync:
 then the segment is cut back to the last whole frame, and the next append may find room.
 
-A new segment is created, synced, and its name synced, before its first frame. Sealing a segment syncs it,
+A new segment's name is synced before its first frame, its header with it. Sealing a segment syncs the segment,
 whatever the policy of the committer, so all that is not on the disk is in the active one. Sealing also writes the
 index, which is derived data: failing at that is a warning.
 
@@ -359,9 +359,7 @@ class Log:
 
     def dump(self) -> str:
         """The log as text: its range, then one line per segment, frame and damaged range."""
-        range_line = (
-            f"{self.signal.name} offsets {self.first_offset}..{self.next_offset} bytes {self.byte_size}"
-        )
+        range_line = f"{self.signal.name} offsets {self.first_offset}..{self.next_offset} bytes {self.byte_size}"
         active = self._writer.segment if self._writer else None
         return "\n".join([range_line, *audit.describe(self._files, self._segments, active)])
 
@@ -375,7 +373,8 @@ class Log:
 
     def _now(self) -> int:
         """Nanoseconds since the Unix epoch for append times and ages: the wall clock as it was at the start, carried
-        on by the monotonic clock. A wall clock that jumps while the daemon runs expires nothing."""
+        on by the monotonic clock. A wall clock that jumps while the daemon runs expires nothing.
+        """
         return self._epoch + int(self.clock.monotonic() * 1e9)
 
     def _writer_for(self, size: int, count: int) -> SegmentWriter:
@@ -396,7 +395,7 @@ class Log:
             raise Unavailable(f"no room for a segment of {self.signal.name}: {error}") from error
 
     def _create(self) -> SegmentWriter:
-        """Start the next segment: file, header and name are on the disk when this returns.
+        """Start the next segment; its name is on the disk when this returns.
 
         Raises OSError when it may be tried again, else Unavailable.
         """

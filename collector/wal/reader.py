@@ -110,7 +110,7 @@ class Window:
 
     def _take(self, position: int, length: int, ahead: int) -> bytes:
         at = position - self._start
-        if 0 <= at and at + length <= len(self._data):
+        if at >= 0 and at + length <= len(self._data):
             return self._data[at : at + length]
         data = self.read(position, ahead)
         if ahead > length:
@@ -132,9 +132,7 @@ class Window:
             size = min(end, (position // SECTOR_BYTES + 1) * SECTOR_BYTES) - position
             try:
                 parts.append(read_fully(self._files, self._handle, size, position))
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
+            except OSError:
                 parts.append(bytes(size))
                 self.unreadable += size
             position += size
@@ -193,9 +191,7 @@ class Walk:
                 if header.base_offset > self.offset:
                     yield Damage(self.offset, header.base_offset, reason)
             elif header.base_offset > self.offset:
-                yield Damage(
-                    self.offset, header.base_offset, f"at byte {self.position}: frames are missing before"
-                )
+                yield Damage(self.offset, header.base_offset, f"at byte {self.position}: frames are missing before")
             self.nonce = header.nonce
             position = self.position
             self.position += header.size
@@ -211,9 +207,7 @@ class Walk:
             else:
                 yield position, header, whole
         if self._end_offset is not None and self.offset < self._end_offset:
-            yield Damage(
-                self.offset, self._end_offset, self.reason or f"at byte {self.position}: the file ends"
-            )
+            yield Damage(self.offset, self._end_offset, self.reason or f"at byte {self.position}: the file ends")
 
     def _judge(self, data: bytes, at: int, position: int) -> Header | Damaged:
         """The header at `data[at:]` if it is the one of a frame that may stand at `position` of the segment."""

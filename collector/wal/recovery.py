@@ -144,9 +144,7 @@ def scan(
     handle = files.open(path)
     try:
         window = Window(files, handle)
-        walk = Walk(
-            window, nonce, position=segment.HEADER_SIZE, offset=base_offset, limit=size, end_offset=end_offset
-        )
+        walk = Walk(window, nonce, position=segment.HEADER_SIZE, offset=base_offset, limit=size, end_offset=end_offset)
         for item in walk:
             if isinstance(item, Damage):
                 damaged.append(item)
@@ -238,9 +236,7 @@ class _Recovering:
         if isinstance(summary, Summary):
             self.segments.append(segment.indexed_segment(found.path, summary))
             return
-        made, damaged, unreadable = scan(
-            self.files, found.path, found.base_offset, found.nonce, found.size, end_offset
-        )
+        made, damaged, unreadable = scan(self.files, found.path, found.base_offset, found.nonce, found.size, end_offset)
         self.rebuilt_indexes += 1
         reason = summary.reason if summary else "the index is missing"
         self.logger.warning("index rebuilt", path=index_path(found.path), reason=reason)
@@ -252,9 +248,7 @@ class _Recovering:
 
     def last(self, found: FoundSegment) -> None:
         """Take in the last segment: cut its torn tail, and decide whether it goes on."""
-        made, damaged, unreadable = scan(
-            self.files, found.path, found.base_offset, found.nonce, found.size, None
-        )
+        made, damaged, unreadable = scan(self.files, found.path, found.base_offset, found.nonce, found.size, None)
         for damage in damaged:
             self.damage(found.path, damage)
         self.next_offset = max(self.next_offset, made.next_offset + unreadable)

@@ -108,9 +108,7 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     """Judge the first bytes of the segment at `path`. Raises UnsupportedFormat for a newer version's file."""
     if len(data) < HEADER_SIZE:
         return Damaged("the segment header is cut short")
-    magic, version, size, code, base, nonce, created, before, before_size, before_next = _FIELDS.unpack_from(
-        data
-    )
+    magic, version, size, code, base, nonce, created, before, before_size, before_next = _FIELDS.unpack_from(data)
     if magic != MAGIC:
         return Damaged("the segment header has no magic")
     if google_crc32c.value(data[: _FIELDS.size]) != _CHECKSUM.unpack_from(data, _FIELDS.size)[0]:
@@ -187,9 +185,7 @@ class Segment:
 
 def empty_segment(path: str, base_offset: int, nonce: int | None) -> Segment:
     """A segment without frames."""
-    return Segment(
-        path, base_offset, nonce, (HEADER_SIZE, base_offset), OffsetIndex(base_offset, HEADER_SIZE)
-    )
+    return Segment(path, base_offset, nonce, (HEADER_SIZE, base_offset), OffsetIndex(base_offset, HEADER_SIZE))
 
 
 def indexed_segment(path: str, summary: Summary) -> Segment:

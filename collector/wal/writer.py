@@ -26,9 +26,7 @@ _NEVER: Final = 2**64
 class SegmentWriter:
     """Appends frames to one segment. Made by `create` or `resume`."""
 
-    def __init__(
-        self, files: Files, made: Segment, nonce: int, handle: int, allocated: int, size_max: int
-    ) -> None:
+    def __init__(self, files: Files, made: Segment, nonce: int, handle: int, allocated: int, size_max: int) -> None:
         self.segment = made
         self._files = files
         self._nonce = nonce
@@ -38,7 +36,7 @@ class SegmentWriter:
 
     @classmethod
     def create(cls, files: Files, directory: str, header: SegmentHeader, size_max: int) -> Self:
-        """Start a segment whose file, but not yet its name, is on the disk when this returns.
+        """Start a segment. Nothing is on the disk yet: the caller syncs the name, the first frame's sync the header.
 
         Space is never allocated beyond `size_max`. Raises OSError; what may be left then is an empty segment
         whose name nobody else uses, and the next attempt replaces it.
@@ -54,7 +52,6 @@ class SegmentWriter:
         try:
             writer._allocate(segment.HEADER_SIZE)
             write_fully(files, handle, [segment.encode_header(header)], 0)
-            files.fdatasync(handle)
         except OSError:
             writer.close()
             try:
@@ -87,9 +84,7 @@ class SegmentWriter:
         behind its last whole one.
         """
         position, offset = self.segment.end
-        header = Header(
-            offset, count, min_time, max_time, append_time, length, frame.checksum(pieces), self._nonce
-        )
+        header = Header(offset, count, min_time, max_time, append_time, length, frame.checksum(pieces), self._nonce)
         whole = [frame.encode_header(header, position), *pieces, frame.padding(length)]
         self._allocate(position + header.size)
         write_fully(self._files, self._handle, whole, position)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed
 from collector.otlp.block import Block
-from collector.otlp.records import metric, record, regroup, resource, scope
-from collector.otlp.records import Ref
+from collector.otlp.records import Ref, metric, record, regroup, resource, scope
 from collector.otlp.scan import REASONS, BlockBuilder, scan
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.otlp.validate import accept, canonical
@@ -90,7 +89,13 @@ def assert_columns(signal: Signal, block: Block, payload: bytes) -> None:
             assert metric(block, group).name == one.name
             assert metric(block, group).WhichOneof("data") == kind
             assert block.column("name")[row] == hash_key(one.name.encode())
-            assert block.column("type")[row] == 1 + ["gauge", "sum", "histogram", "exponential_histogram", "summary"].index(kind)
+            assert block.column("type")[row] == 1 + [
+                "gauge",
+                "sum",
+                "histogram",
+                "exponential_histogram",
+                "summary",
+            ].index(kind)
             assert block.column("time")[row] == item.time_unix_nano
             assert block.column("start_time")[row] == item.start_time_unix_nano
             assert block.column("flags")[row] == item.flags

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from collector.otlp.block import METRIC_TYPES, Block
+from collector.otlp.block import METRIC_TYPES
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.otlp.wire import hash_key
 from collector.ring.postings import Postings
@@ -205,5 +205,3 @@ def test_evicting_what_was_never_appended_is_a_mistake() -> None:
     postings = Postings(4, 8)
     with pytest.raises(AssertionError, match="not in the postings"):
         postings.evict(memoryview(np.array([7], np.uint64).tobytes()))
-
-

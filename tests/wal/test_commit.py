@@ -94,9 +94,7 @@ def test_batches_are_written_in_order_and_answered_with_their_offsets(policy: Sy
     closing(log, committer)
     assert [one for one, _ in outcomes.results] == batches
     assert results == [sum(one.count for one in batches[:n]) for n in range(50)]
-    expected = [
-        (offset, one.count, b"".join(one.payloads)) for one, offset in zip(batches, results, strict=True)
-    ]
+    expected = [(offset, one.count, b"".join(one.payloads)) for one, offset in zip(batches, results, strict=True)]
     for fates in (keep_all, lose_all):
         assert content(open_log(files.after_power_cut(fates))) == expected, "closing syncs under every policy"
 
@@ -202,9 +200,7 @@ def test_a_full_disk_refuses_some_and_not_those_behind_them() -> None:
     log = open_log(files)
     first, second = Outcomes(1), Outcomes(2)
     outcomes: list[Outcomes] = [first]
-    committer: Committer[OneBatch] = Committer(
-        log, "always", 0.0, lambda one, result: outcomes[-1](one, result)
-    )
+    committer: Committer[OneBatch] = Committer(log, "always", 0.0, lambda one, result: outcomes[-1](one, result))
     files._operations, files._at, files._error, files._left = frozenset({"pwritev"}), 1, errno.ENOSPC, 1
     committer.submit(batch(0))
     (refusal,) = first.wait()
@@ -331,9 +327,7 @@ def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_readers_run_beside_the_committer_and_retention(tmp_path: Path, newest_first: bool) -> None:
     """Real files, a thread that writes and removes, and one that reads all the time: whole frames, in order."""
-    log = open_log(
-        OperatingSystemFiles(), directory=str(tmp_path), segment_bytes=20_000, retention_bytes=100_000
-    )
+    log = open_log(OperatingSystemFiles(), directory=str(tmp_path), segment_bytes=20_000, retention_bytes=100_000)
     outcomes = Outcomes(1500)
     committer = Committer(log, "never", 0.0, outcomes)
     problems: list[str] = []

@@ -86,9 +86,7 @@ class Run:
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
-@pytest.mark.parametrize(
-    "operations", [{name} for name in sorted(WRITES | OPENS)], ids=lambda names: min(names)
-)
+@pytest.mark.parametrize("operations", [{name} for name in sorted(WRITES | OPENS)], ids=lambda names: min(names))
 def test_the_kth_call_fails(operations: set[str], error: int) -> None:
     refusals = 0
     for at in range(1, CALLS_MAX):
@@ -220,6 +218,32 @@ def test_a_full_disk_while_starting_a_segment_is_survived() -> None:
     assert log.segment_count == 2
 
 
+def test_what_a_full_disk_left_of_a_new_segment_is_replaced() -> None:
+    files, log = failing("pwritev", errno.ENOSPC)
+    for _ in range(4):
+        files.repair()
+        append(log)
+    # The segment's header finds no room, and the half that was written cannot be removed either.
+    files._operations, files._at, files._left, files._matching = frozenset({"pwritev", "unlink"}), 4, None, 0
+    with pytest.raises(Unavailable, match="no room for a segment of traces"):
+        append(log)
+    files.repair()
+    assert len(segment_paths(files)) == 2
+    assert append(log) == 5
+    assert log.check() == []
+
+
+def test_a_device_that_fails_while_a_segment_is_started_fails_the_log() -> None:
+    files, log = failing("pwritev", errno.EIO)
+    for _ in range(4):
+        files.repair()
+        append(log)
+    files._operations, files._at, files._left, files._matching = frozenset({"pwritev"}), 2, 1, 0
+    with pytest.raises(Unavailable, match="cannot create a segment"):
+        append(log)
+    assert log.failed is not None
+
+
 def test_a_full_disk_that_cannot_be_undone_fails_the_log() -> None:
     files, log = failing("pwritev", errno.ENOSPC)
     files._operations, files._left = frozenset({"pwritev", "truncate"}), None
@@ -257,7 +281,6 @@ def test_the_harness_catches_a_log_that_retries_a_failed_sync(monkeypatch: pytes
         return log
 
     caught = [
-        Run(FaultyFiles(MemoryFiles(), {"fdatasync"}, at, errno.EIO), open_broken).problems()
-        for at in range(1, 8)
+        Run(FaultyFiles(MemoryFiles(), {"fdatasync"}, at, errno.EIO), open_broken).problems() for at in range(1, 8)
     ]
     assert any(any("after a power cut" in problem for problem in problems) for problems in caught)

@@ -123,6 +123,16 @@ def test_directories_are_made_with_their_parents_and_twice(place: tuple[Files, s
     assert files.listdir(f"{at}/b/c") == ["d"]
 
 
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS])
+def test_a_parent_that_is_not_ours_to_sync_is_no_obstacle(error: int) -> None:
+    memory = MemoryFiles()
+    make_directories(memory, "/a/b")
+    make_directories(FaultyFiles(memory, {"fsync_directory"}, 2, error), "/a/b/c")
+    assert memory.listdir("/a/b") == ["c"]
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        make_directories(FaultyFiles(memory, {"fsync_directory"}, 2), "/a/b/c")
+
+
 def test_many_pieces_are_written_in_several_calls(place: tuple[Files, str]) -> None:
     files, at = place
     pieces = [b"%d," % n for n in range(PIECES_MAX + 10)]

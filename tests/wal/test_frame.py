@@ -49,9 +49,7 @@ def test_a_frame_reads_back_from_the_middle_of_other_bytes(
     after: bytes,
 ) -> None:
     low, high = sorted(times)
-    data = encode(
-        pieces, base_offset=base_offset, count=count, min_time=low, max_time=high, append_time=append_time
-    )
+    data = encode(pieces, base_offset=base_offset, count=count, min_time=low, max_time=high, append_time=append_time)
     assert len(data) == frame.frame_size(sum(map(len, pieces)))
     assert len(data) % frame.ALIGNMENT == 0
     for view in (before + data + after, memoryview(before + data + after)):

@@ -31,15 +31,11 @@ frames = st.lists(st.tuples(st.integers(1, 50), sizes), max_size=40)
 
 
 @given(frames, st.integers(0, 2500), st.integers(0, 2500))
-def test_marks_enclose_the_frames_wanted_and_little_more(
-    frames: list[tuple[int, int]], start: int, end: int
-) -> None:
+def test_marks_enclose_the_frames_wanted_and_little_more(frames: list[tuple[int, int]], start: int, end: int) -> None:
     made, places, (size, next_offset) = build(frames)
     marks = made.marks(start, end, (size, next_offset))
     known = dict(places) | {next_offset: size, BASE: START}
-    assert all(known[offset] == position for offset, position in marks), (
-        "a mark is where a frame begins or ends"
-    )
+    assert all(known[offset] == position for offset, position in marks), "a mark is where a frame begins or ends"
     assert marks == sorted(set(marks))
     wanted = [
         (offset, position)

@@ -93,9 +93,7 @@ def test_every_kind_of_problem_is_named() -> None:
     assert files.contents(indexes[3]).startswith(b"RINGTIDX")
     files.put(fourth, files.contents(fourth)[:-4])
     report = inspect.verify(DIRECTORY, files)
-    assert [
-        (problem.path.rpartition("/")[2], problem.text, problem.offsets) for problem in report.problems
-    ] == [
+    assert [(problem.path.rpartition("/")[2], problem.text, problem.offsets) for problem in report.problems] == [
         (f"{77:020d}.log", "its header belongs to another place", None),
         (f"{0:020d}.log", "offsets 5..10 damaged at byte 568: the file ends", (5, 10)),
         (f"{0:020d}.log", "the segment header has no magic", None),

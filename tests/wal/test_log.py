@@ -11,6 +11,7 @@ from collector.testing.files import FaultyFiles, MemoryFiles
 from collector.wal import frame, index
 from collector.wal.log import SEGMENT_BYTES_MAX, TIME_MAX, Log
 from collector.wal.metrics import LogMetrics
+from collector.wal.reader import READ_AHEAD
 from tests.wal.logs import (
     DIRECTORY,
     FakeClock,
@@ -130,7 +131,10 @@ def test_payloads_out_of_range_are_not_read() -> None:
     assert files.bytes_read < 300_000, "one payload and a few headers"
     files.bytes_read = 0
     assert offsets(log, 0, TIME_MAX, 3, 4, newest_first=True) == [4, 3]
-    assert files.bytes_read < 2 * 200_000 + 20 * (index.STRETCH_BYTES + 1000), "two payloads, and headers"
+    assert files.bytes_read < 2 * 200_000 + 10_000 + 2 * READ_AHEAD, "two payloads, and headers"
+    files.bytes_read = 0
+    assert len(offsets(log)) == 20
+    assert files.bytes_read < 20 * 200_000 + 10_000 + 2 * READ_AHEAD, "nothing is read twice"
     files.bytes_read = 0
     assert offsets(log, 0, TIME_MAX, 30, 40) == []
     assert files.bytes_read == 0, "the segment is passed by its time range"
@@ -154,9 +158,7 @@ def test_a_point_read_starts_near_its_offset(monkeypatch: pytest.MonkeyPatch, ne
     for _ in range(2000):
         append(log)
     files.calls.clear()
-    assert offsets(log, 1700, 1703, newest_first=newest_first) == sorted(
-        [1700, 1701, 1702], reverse=newest_first
-    )
+    assert offsets(log, 1700, 1703, newest_first=newest_first) == sorted([1700, 1701, 1702], reverse=newest_first)
     assert files.calls["pread"] <= 3
     assert log.check() == []
 
@@ -247,9 +249,7 @@ def test_readers_of_a_removed_segment_finish_or_find_it_gone() -> None:
     assert next(inside).base_offset == 0
     next(before)
     assert log.enforce_retention() == 2
-    assert [found.base_offset for found in inside] == [1, 2, 3, 4, 10, 11], (
-        "the open segment, then what is left"
-    )
+    assert [found.base_offset for found in inside] == [1, 2, 3, 4, 10, 11], "the open segment, then what is left"
 
 
 def test_a_removal_that_fails_is_tried_again_later() -> None:

@@ -71,11 +71,7 @@ class Life:
         lost = [f"{frame} is lost" for frame in self.promised if frame not in found]
         invented = [f"{frame} is invented" for frame in found if frame not in self.written]
         twice = [] if found == sorted(set(found)) else [f"out of order: {found}"]
-        reused = (
-            [f"offset {log.next_offset} again"]
-            if found and log.next_offset < found[-1][0] + found[-1][1]
-            else []
-        )
+        reused = [f"offset {log.next_offset} again"] if found and log.next_offset < found[-1][0] + found[-1][1] else []
         return lost + invented + twice + reused + log.check()
 
 
@@ -100,11 +96,7 @@ def torture(group: int, make: Callable[[], MemoryFiles] = MemoryFiles, seeds: in
                 base = append(log, 2)
                 log.close()
                 again = open_log(found)
-                wrong = (
-                    []
-                    if (base, 2, payload(base, 2)) in content(again) and not again.check()
-                    else ["not reopened"]
-                )
+                wrong = [] if (base, 2, payload(base, 2)) in content(again) and not again.check() else ["not reopened"]
             problems += [f"group {group}, call {at}, turn {turn}: {text}" for text in wrong]
         if not files.reached:
             return problems
@@ -135,6 +127,28 @@ def test_the_power_goes_again_while_the_log_is_opened() -> None:
                 break
         else:
             pytest.fail("the calls never ended")
+
+
+def test_the_power_goes_after_a_killed_process_was_followed_by_another() -> None:
+    """The first process dies at every call and leaves its writes and names unsynced in the page cache; the second
+    opens over them and promises more; then the power goes."""
+    baseline = Life(FaultyFiles(MemoryFiles()), 3).first_offsets
+    for at in range(1, CALLS_MAX):
+        memory = MemoryFiles()
+        files = FaultyFiles(memory, WRITING, at, CUT)
+        life = Life(files, 3, baseline)
+        log = open_log(memory)
+        promised = [*life.promised, *content(log)]
+        for _ in range(8):
+            base = append(log)
+            log.sync()
+            promised.append((base, 1, payload(base, 1)))
+        for turn in range(2 + SEEDS):
+            found = content(open_log(after(memory, turn, at * 1000 + turn)))
+            assert [frame for frame in promised if frame not in found] == [], (at, turn)
+        if not files.reached:
+            return
+    pytest.fail("the calls never ended")
 
 
 class NoFdatasync(MemoryFiles):

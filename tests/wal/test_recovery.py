@@ -6,6 +6,7 @@ tail; the log opens, goes on, and opens again.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -85,9 +86,7 @@ def holds_the_rule(image: Image, frames: list[tuple[int, int, bytes]], *, tail: 
     got = content(log)
     assert all(found in frames for found in got), "nothing is invented"
     assert got == sorted(got), "and nothing is twice or out of order"
-    missing = {
-        base + n for base, count, data in frames if (base, count, data) not in got for n in range(count)
-    }
+    missing = {base + n for base, count, data in frames if (base, count, data) not in got for n in range(count)}
     named = lost_offsets(log)
     assert named <= missing
     unnamed = missing - named
@@ -245,8 +244,12 @@ def test_an_index_that_is_missing_stale_or_of_another_segment_is_rebuilt_and_tol
     image, frames = image_of(18)
     index_name = name(9, "index")
     stale = index.encode(index.Summary(1, 300, 216, 12, 0, 9, 1, 3, index.OffsetIndex(9, 128)))
+    good = index.decode(image[index_name], 9, 128)
+    assert isinstance(good, index.Summary)
+    too_far = index.encode(dataclasses.replace(good, next_offset=20))
     for wrong, reason in (
         (None, "the index is missing"),
+        (too_far, "the index reaches into the next segment"),
         (image[name(0, "index")], "the index contradicts itself or the segment's name"),
         (stale, "the index belongs to another segment"),
     ):
@@ -271,9 +274,7 @@ def test_answers_are_the_same_without_any_index(monkeypatch: pytest.MonkeyPatch)
     assert content(with_index) == content(without) == frames
     for offset in range(with_index.next_offset):
         assert with_index.read(offset) == without.read(offset)
-    assert [one.index.entries for one in with_index._segments] == [
-        one.index.entries for one in without._segments
-    ]
+    assert [one.index.entries for one in with_index._segments] == [one.index.entries for one in without._segments]
 
 
 def test_damage_in_a_sealed_segment_is_met_when_it_is_read() -> None:
@@ -308,15 +309,40 @@ def test_zeroed_swapped_and_copied_frames_lose_themselves_and_no_others() -> Non
         assert content(log)[: 6 - len(lost)] == [f for n, f in enumerate(frames) if n not in lost]
 
 
+def test_a_good_frame_with_offsets_out_of_order_is_not_served() -> None:
+    """No writer makes such frames; a reader that believed them would give offsets twice."""
+    image, frames = image_of(6)
+    good = image[name(0)]
+    for base in (0, 1, 8, 50):
+        data = b"out of order at offset !"
+        header = frame.Header(base, 2, 0, 0, 0, len(data), frame.checksum([data]), nonce=0x0102030405060708)
+        wrong = good[:304] + frame.encode_header(header, 304) + data + good[392:]
+        log = holds_the_rule({**image, name(0): wrong}, frames, tail=False)
+        assert lost_offsets(log) == {3, 4, 5}
+        del image[name(0, "index")]
+        log = holds_the_rule({**image, name(0): wrong}, frames, tail=False)
+        assert lost_offsets(log) == {3, 4, 5}
+        image, _ = image_of(6)
+
+
+def test_damage_is_forgotten_with_its_segment() -> None:
+    image, _ = image_of(6)
+    data = bytearray(image[name(0)])
+    data[128 + 88 + 70] ^= 1
+    log = reopen({**image, name(0): bytes(data)}, retention_bytes=1)
+    assert len(content(log)) == 5
+    assert len(log.damaged) == 1
+    log.enforce_retention()
+    assert log.damaged == ()
+
+
 def test_frames_inside_a_payload_are_never_served() -> None:
     """A client may send the bytes of a log. With its frame damaged, what is inside must not come to light."""
     files = MemoryFiles()
     log = open_log(files)
     inner = b"".join(
         [
-            frame.encode_header(
-                frame.Header(1, 1, 0, 0, 0, 8, frame.checksum([b"smuggled"]), nonce=12345), position
-            )
+            frame.encode_header(frame.Header(1, 1, 0, 0, 0, 8, frame.checksum([b"smuggled"]), nonce=12345), position)
             + b"smuggled"
             for position in range(128 + 64, 128 + 64 + 72 * 4, 72)
         ]
@@ -365,9 +391,7 @@ def test_a_shortened_sealed_segment_is_named() -> None:
     log = holds_the_rule(image, frames, tail=False)
     assert [(d.first_offset, d.end_offset) for d in log.recovery.damaged] == [(6, 9)]
     log = reopen({key: data for key, data in image.items() if key != name(9)})
-    assert lost_offsets(log) == {6, 7, 8} | set(range(9, 19)), (
-        "and so it is when its successor is gone as well"
-    )
+    assert lost_offsets(log) == {6, 7, 8} | set(range(9, 19)), "and so it is when its successor is gone as well"
 
 
 def test_the_loss_at_the_end_of_a_sealed_segment_is_named_at_every_start() -> None:

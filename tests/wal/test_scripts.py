@@ -77,9 +77,7 @@ class LogRunner:
     def do_append(self, command: Command) -> str:
         ranges = []
         for count in map(int, command.arguments):
-            times = (
-                (command.option("min", 0), command.option("max", 0)) if command.options.get("max") else None
-            )
+            times = (command.option("min", 0), command.option("max", 0)) if command.options.get("max") else None
             base = append(self.open_log, count, command.option("size", 24), times)
             ranges.append(f"{base}..{base + count}")
         return " ".join(ranges)
@@ -155,10 +153,7 @@ class LogRunner:
         self.clock.pass_time(command.number(0))
 
     def do_ls(self, _: Command) -> Iterable[str]:
-        return [
-            f"{name} {len(self.memory.contents(f'{DATA}/{name}'))}"
-            for name in sorted(self.memory.listdir(DATA))
-        ]
+        return [f"{name} {len(self.memory.contents(f'{DATA}/{name}'))}" for name in sorted(self.memory.listdir(DATA))]
 
     def do_hex(self, command: Command) -> Iterable[str]:
         data = self.memory.contents(self.path(command))
@@ -188,9 +183,7 @@ class LogRunner:
 
 def describe(frame: Frame) -> str:
     """A frame on one line."""
-    return (
-        f"{frame.base_offset}..{frame.end_offset} times {frame.min_time}..{frame.max_time} {frame.payload!r}"
-    )
+    return f"{frame.base_offset}..{frame.end_offset} times {frame.min_time}..{frame.max_time} {frame.payload!r}"
 
 
 @pytest.mark.parametrize("path", goldenscript.scripts("wal"), ids=goldenscript.script_id)

@@ -43,9 +43,7 @@ def with_version(version: int) -> bytes:
 
 
 def test_a_newer_version_is_refused_by_name() -> None:
-    with pytest.raises(
-        UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 2; .* reads up to 1"
-    ):
+    with pytest.raises(UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 2; .* reads up to 1"):
         segment.decode_header(with_version(2), "/wal/traces/x.log")
     assert isinstance(segment.decode_header(with_version(0), "x"), Damaged)
 

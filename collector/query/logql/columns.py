@@ -275,7 +275,8 @@ class Batch:
         """Fill in attributes of that label name; return the places that only a decoded record decides."""
         payload = self.block.payload
         if self._keys is None:
-            self._keys = match.keys(payload, *self._extents(), LOG_ATTRIBUTES)
+            # An empty key is not on the wire, so it is not among the keys found.
+            self._keys = match.keys(payload, *self._extents(), LOG_ATTRIBUTES) | {b""}
         undecided = np.zeros(len(self.rows), np.bool_)
         open_rows = builder.codes == 0
         named: list[bytes] = []
@@ -283,7 +284,7 @@ class Batch:
             own = self.records.name(key)
             if own == name:
                 named.append(key)
-            elif name.strip("_").startswith(own.strip("_")):
+            elif _may_nest(own, name):
                 values = match.attribute(payload, *self._extents(), LOG_ATTRIBUTES, key)
                 undecided |= values.type == match.KVLIST
         if len(named) > 1:
@@ -310,3 +311,9 @@ class Batch:
         builder.fill_numbers(
             places, pairs, lambda pair: detected_level(pair % 256, texts.values[pair // 256])
         )
+
+
+def _may_nest(outer: str, name: str) -> bool:
+    """Tell whether flattening an attribute of label name `outer` can make the label `name`."""
+    stem = outer.strip("_")
+    return name.strip("_").startswith(stem) if stem else name.startswith("_")

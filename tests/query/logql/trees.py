@@ -75,7 +75,7 @@ STAGES = st.one_of(
 )
 
 
-def _reachable(stages: tuple[ast.Stage, ...]) -> bool:
+def reachable(stages: tuple[ast.Stage, ...]) -> bool:
     """Tell whether a text can say this: `| drop a != "x"` drops by a matcher and is not two stages."""
     return not any(
         isinstance(before, ast.Drop | ast.Keep)
@@ -86,7 +86,7 @@ def _reachable(stages: tuple[ast.Stage, ...]) -> bool:
     )
 
 
-LOG_QUERIES = st.builds(ast.LogQuery, SELECTORS, some(STAGES).filter(_reachable))
+LOG_QUERIES = st.builds(ast.LogQuery, SELECTORS, some(STAGES).filter(reachable))
 UNWRAPS = st.builds(ast.Unwrap, LABELS, st.sampled_from(["", "bytes", "duration", "duration_seconds"]))
 UNWRAPPED = st.builds(
     lambda query, unwrap, filters: ast.LogQuery(query.selector, (*query.stages, unwrap, *filters)),

@@ -1,0 +1,61 @@
+# Every target works as the first command on a fresh clone: what it needs it makes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILED := $(shell grep -o 'collector/[a-z/]*\.py' pyproject.toml)
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench golden docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+run: $(STAMP) ## build, and start the daemon on config/collector.yaml
+	@exec $(BIN)/ringtail run --config config/collector.yaml
+
+test: $(STAMP) ## run the tests
+	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
+		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff, mypy, and the rules of the house
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/house
+
+format: $(STAMP) ## format the code
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead of minutes
+	@$(BIN)/pip install --quiet -e '.[bench]' || echo "rotel cannot be installed: measuring Ringtail alone"
+	@$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
+
+golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
+	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script
+
+docs: $(STAMP) ## rewrite the generated documentation
+	@$(BIN)/python -m tests.house.configuration_page
+
+clean: ## remove what was built
+	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/e2e/node/node_modules
+	@find collector -name '*.so' -delete -o -name '*.c' -delete
+
+$(STAMP): pyproject.toml $(COMPILED) $(wildcard collector/*/*.pxd)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Ringtail wants Python 3.11 or later; $(PYTHON) is not. Try: make PYTHON=python3.12"; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || \
+		{ echo "no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; \
+		sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
+		{ echo "Python.h is missing: install Python's headers (Debian: apt-get install python3-dev)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "the venv module is missing (Debian: apt-get install python3-venv)"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "building Ringtail in $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' > $(VENV)/build.log 2>&1 || \
+		{ cat $(VENV)/build.log; exit 1; }
+	@touch $@

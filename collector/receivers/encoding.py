@@ -6,7 +6,7 @@ under that name, is told apart by its first byte.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isal import isal_zlib
 
@@ -22,7 +22,7 @@ CHUNK_BYTES = 256 * 1024
 """How much is inflated at a time, and so by how much a bomb can pass the limit before it is noticed."""
 
 _GZIP, _ZLIB, _RAW = 31, 15, -15
-_ISAL_ERROR: type[Exception] = isal_zlib.error
+_ISAL_ERROR: Any = isal_zlib.error
 
 
 def inflate(body: bytes | bytearray, encoding: str, bytes_max: int, grow: Callable[[int], None]) -> bytes | bytearray:

@@ -1,0 +1,119 @@
+"""The house's plan: a room imports only from rooms below it, and each file is about one thing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "collector"
+
+# Ground floor first. Rooms on one floor do not import each other.
+FLOORS: list[set[str]] = [
+    {"errors", "clock", "__init__"},
+    {"otlp"},
+    {"wal", "ring"},
+    {"store"},
+    {"query"},
+    {"receivers"},
+    {"api"},
+    {"testing"},
+    {"telemetry", "config"},
+    {"settings"},
+    {"daemon"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+# testing/ builds on otlp and wal only; the command line sends its builders' requests
+BANNED_NAMES = ("utils", "helpers", "manager", "common", "misc")
+LINES_MAX = 700
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imports_of(text: str) -> set[str]:
+    """The collector modules that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            name = node.module.removeprefix("cython.cimports.")
+            if name == "collector":
+                found |= {f"collector.{alias.name}" for alias in node.names}
+            elif name.startswith("collector."):
+                found.add(name)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("collector.")}
+    return found
+
+
+def upward(room: str, imported: set[str]) -> list[str]:
+    """The imports that a module in this room must not make."""
+    wrong = []
+    for name in sorted(imported):
+        target = name.split(".")[1]
+        if target == "__version__":
+            target = "__init__"
+        if target != room and FLOOR[target] >= FLOOR[room]:
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: Path) -> None:
+    assert upward(room_of(path), imports_of(path.read_text())) == []
+
+
+def test_an_upward_import_is_caught() -> None:
+    """The canary of the test above."""
+    assert upward("ring", imports_of("from collector.store import Store\nimport collector.otlp.block")) == [
+        "collector.store"
+    ]
+    assert upward("wal", imports_of("from collector.ring.ring import Ring")) == ["collector.ring.ring"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_tidy(path: Path) -> None:
+    text = path.read_text()
+    assert path.stem not in BANNED_NAMES
+    assert len(text.splitlines()) <= LINES_MAX, "a file of one subject is shorter"
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
+    assert text.count("\n") == 0 or ast.get_docstring(ast.parse(text)), "a module says what it is"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_time_and_files_are_read_at_their_seams(path: Path) -> None:
+    inside = str(path.relative_to(PACKAGE))
+    calls = {
+        f"{node.func.value.id}.{node.func.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+    }
+    clock = {"time.time", "time.time_ns", "time.monotonic", "time.perf_counter", "datetime.now"}
+    if inside not in ("clock.py", "cli.py"):
+        assert not calls & clock, "only clock.py reads the time"
+    if inside not in ("wal/files.py", "testing/files.py"):
+        assert not calls & {"os.open", "os.write", "os.pwrite", "os.fsync", "os.rename"}, "only wal/files.py touches files"
+
+
+def test_compiled_modules_are_declared() -> None:
+    """What compiles is in pyproject.toml, with stubs for the type checker beside it."""
+    declared = set(re.findall(r'sources = \["(collector/[^"]+)"\]', (ROOT / "pyproject.toml").read_text()))
+    compiled = {
+        str(path.relative_to(ROOT)) for path in modules() if path.read_text().startswith("# cython: language_level")
+    }
+    assert declared == compiled
+    for name in declared:
+        assert (ROOT / name).with_suffix(".pyi").exists()

@@ -260,6 +260,25 @@ def test_a_full_disk_noticed_by_the_sync_fails_the_log() -> None:
     assert log.failed is not None
 
 
+def test_after_a_failed_sync_a_restart_builds_on_bytes_that_may_vanish() -> None:
+    """The kernel forgets to write what a failed sync was about, and a restart reads it all the same from the page
+    cache. What is acknowledged afterwards must not need it."""
+    for at in range(1, CALLS_MAX):
+        run = Run(FaultyFiles(MemoryFiles(), {"fdatasync"}, at, errno.EIO))
+        memory = run.files.inner
+        assert isinstance(memory, MemoryFiles)
+        log = open_log(memory)
+        for _ in range(at % 4):
+            base = append(log)
+            log.sync()
+            run.acknowledged.append((base, 1, payload(base, 1)))
+        found = content(open_log(memory.after_power_cut(lose_all)))
+        assert [frame for frame in run.acknowledged if frame not in found] == [], at
+        if not run.files.reached:
+            return
+    pytest.fail("the calls never ended")
+
+
 class RetriesSync(Log):
     """The canary: a log that takes the second fsync for the truth."""
 

@@ -52,9 +52,7 @@ def label_names(
     deadline: Deadline, view: View, selectors: Sequence[ast.Selector], start_ns: int, end_ns: int
 ) -> list[str]:
     """Return the names of the selected streams' labels, sorted."""
-    return sorted(
-        {name for stream in _selected(deadline, view, selectors, start_ns, end_ns) for name in stream}
-    )
+    return sorted({name for stream in _selected(deadline, view, selectors, start_ns, end_ns) for name in stream})
 
 
 def label_values(
@@ -104,6 +102,4 @@ def _labels(stream: dict[str, str]) -> Labels:
 def _add(found: set[Item], item: Item) -> None:
     found.add(item)
     if len(found) > STREAMS_MAX:
-        raise QueryLimit(
-            f"there are more than {STREAMS_MAX} streams or values; select fewer, or a shorter time"
-        )
+        raise QueryLimit(f"there are more than {STREAMS_MAX} streams or values; select fewer, or a shorter time")

@@ -45,7 +45,9 @@ _TEXT_FIELDS = {"severity_text": 3, "event_name": 12}
 _DECODED_FIELDS = frozenset(("observed_timestamp", "dropped_attributes_count", "flags"))
 _SUFFIX = "_extracted"
 _OUT_OF_RANGE = 255  # of the severity column: the number is larger, or negative
-_LINE_TYPES = (match.ABSENT, match.STRING, match.EMPTY)
+_TYPES = np.arange(match.EMPTY + 1)
+_IS_DOCUMENT = ~np.isin(_TYPES, (match.ABSENT, match.STRING, match.EMPTY))  # as a body: not text
+_IS_COMPOUND = np.isin(_TYPES, (match.ARRAY, match.KVLIST, match.BYTES))  # as an attribute: not a scalar
 
 
 class Column(NamedTuple):
@@ -98,9 +100,8 @@ class _Builder:
 
     def fill_numbers(self, rows: NDArray[np.intp], numbers: NDArray[Any], text: Callable[[int], str]) -> None:
         """Fill in texts made of whole numbers, each made once."""
-        distinct, places = np.unique(numbers, return_inverse=True)
-        codes = np.fromiter((self.code(text(number)) for number in distinct.tolist()), np.intp, len(distinct))
-        self.codes[rows] = codes[places]
+        codes = {number: self.code(text(number)) for number in set(numbers.tolist())}
+        self.codes[rows] = [codes[number] for number in numbers.tolist()]
 
     def column(self) -> Column:
         return Column(self.codes, self.values)
@@ -113,11 +114,9 @@ class Lines:
         starts, lengths = block.column("body_start")[rows], block.column("body_length")[rows]
         values = match.any_value(block.payload, starts, lengths)
         self._payload = block.payload
-        is_text = values.type == match.STRING
-        self._starts = np.where(is_text, values.start, 0).astype(np.uint32)
-        self._lengths = np.where(is_text, values.length, 0).astype(np.uint32)
+        self._starts, self._lengths = values.start, values.length
         self._documents: dict[int, bytes] = {}
-        for place in np.flatnonzero(~np.isin(values.type, _LINE_TYPES)).tolist():
+        for place in np.flatnonzero(_IS_DOCUMENT[values.type]).tolist():
             start, length = int(starts[place]), int(lengths[place])
             body = common_pb2.AnyValue.FromString(bytes(memoryview(block.payload)[start : start + length]))
             self._documents[place] = value_text(body).encode()
@@ -177,9 +176,7 @@ class Batch:
         if mask.all():
             return self
         batch = Batch(self.block, self.rows[mask], self.records, self.changes, self._keys)
-        batch._columns = {
-            name: Column(codes[mask], values) for name, (codes, values) in self._columns.items()
-        }
+        batch._columns = {name: Column(codes[mask], values) for name, (codes, values) in self._columns.items()}
         return batch
 
     def changed(self, change: Change) -> Batch:
@@ -243,6 +240,8 @@ class Batch:
 
     def _containers(self) -> list[tuple[Container, NDArray[np.intp]]]:
         """Return each container with the places of its rows."""
+        if self.block.groups.count == 1:
+            return [(self.records.container(self.block, 0), np.arange(len(self.rows)))]
         groups = self.block.column("group")[self.rows]
         return [
             (self.records.container(self.block, group), np.flatnonzero(groups == group))
@@ -299,7 +298,7 @@ class Batch:
             builder.fill_numbers(places, values.integer[places], str)
             places = builder.open(values.type == match.DOUBLE)
             builder.fill(places, list(map(number_text, values.double[places].tolist())))
-            undecided |= np.isin(values.type, (match.ARRAY, match.KVLIST, match.BYTES))
+            undecided |= _IS_COMPOUND[values.type]
         return np.flatnonzero(undecided & open_rows)
 
     def _fill_level(self, builder: _Builder) -> None:
@@ -308,9 +307,7 @@ class Batch:
         numbers = self.block.column("severity")[self.rows]
         places = np.flatnonzero(builder.codes == 0)
         pairs = texts.codes[places] * 256 + numbers[places]
-        builder.fill_numbers(
-            places, pairs, lambda pair: detected_level(pair % 256, texts.values[pair // 256])
-        )
+        builder.fill_numbers(places, pairs, lambda pair: detected_level(pair % 256, texts.values[pair // 256]))
 
 
 def _may_nest(outer: str, name: str) -> bool:

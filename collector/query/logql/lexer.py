@@ -69,12 +69,17 @@ _READERS: dict[str, Callable[[str], str | float | int]] = {
 }
 
 
-def query_error(text: str, position: int, message: str) -> InvalidQuery:
-    """Return the error for a place in a query, with line and column from 1, worded as Loki words it."""
+def place(text: str, position: int) -> str:
+    """Return a position for people: line and column, both from 1."""
     before = text[:position]
     line = before.count("\n") + 1
     column = position - before.rfind("\n")
-    return InvalidQuery(f"parse error at line {line}, col {column}: {message}", position)
+    return f"line {line}, col {column}"
+
+
+def query_error(text: str, position: int, message: str) -> InvalidQuery:
+    """Return the error for a place in a query that is no LogQL, worded as Loki words it."""
+    return InvalidQuery(f"parse error at {place(text, position)}: {message}", position)
 
 
 def tokenize(text: str) -> list[Token]:

@@ -1,8 +1,8 @@
-"""LogQL's literals: the values that texts stand for, and the texts that stand for values.
+r"""LogQL's literals: the values that texts stand for, and the texts that stand for values.
 
 What is written here is read here as the same value. Durations are int nanoseconds, sizes int bytes. Strings
 are Go's: `"…"` with Go's escapes, on one line, or raw in backquotes. A string must be valid UTF-8 after its
-escapes are read (`\\xff` alone is not), because labels and lines are.
+escapes are read (`\xff` alone is not), because labels and lines are.
 
 The reading functions take a text that has the literal's form and raise ValueError, worded for the person who
 wrote it, when it stands for no value.
@@ -58,12 +58,8 @@ STRING_PATTERN = r'"(?:[^"\\\n]|\\[^\n])*"|`[^`]*`'
 _DURATION = re.compile(DURATION_PATTERN)
 _DURATION_PART = re.compile(r"([0-9.]+)([a-zµμ]+)")
 _SIZES = {unit.lower(): size for unit, size in SIZE_UNITS.items()}
-_ESCAPE = re.compile(
-    r"""\\(?:([abfnrtv\\"])|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|.)"""
-)
-_ESCAPED = dict(
-    zip('abfnrtv\\"', (b"\a", b"\b", b"\f", b"\n", b"\r", b"\t", b"\v", b"\\", b'"'), strict=True)
-)
+_ESCAPE = re.compile(r"""\\(?:([abfnrtv\\"])|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|.)""")
+_ESCAPED = dict(zip('abfnrtv\\"', (b"\a", b"\b", b"\f", b"\n", b"\r", b"\t", b"\v", b"\\", b'"'), strict=True))
 
 
 def duration_ns(text: str) -> int:

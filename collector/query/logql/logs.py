@@ -55,12 +55,12 @@ def read_lines(
     def select(piece: Slice) -> NDArray[np.intp]:
         return source.batch(piece, view, statistics).rows
 
+    if end_ns < start_ns:
+        return []
     refs = newest(view, limit, select, start_ns, end_ns, deadline, oldest=oldest_first)
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
-        raise QueryLimit(
-            f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit"
-        )
+        raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
     return [_line(source, ref) for ref in refs]
 
 

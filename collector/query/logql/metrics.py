@@ -142,9 +142,7 @@ class _Evaluation:
         if windows.start_ns <= windows.end_ns:
             view = self._views[source.selection.service]
             names = _names(source, grouping)
-            for batch in source.batches(
-                view, windows.start_ns, windows.end_ns, self._deadline, self._statistics
-            ):
+            for batch in source.batches(view, windows.start_ns, windows.end_ns, self._deadline, self._statistics):
                 if names is not None:
                     series = _by_columns(batch, names, totals)
                 else:
@@ -185,14 +183,13 @@ def _by_columns(batch: Batch, names: list[str], totals: _Totals) -> NDArray[np.i
     first = np.zeros(1, np.intp)
     columns = [batch.column(name) for name in names]
     for column in columns:
-        pairs = codes * len(column.values) + column.codes
-        _, first, codes = np.unique(pairs, return_index=True, return_inverse=True)
+        if len(column.values) > 1:  # some row has the label
+            pairs = codes * len(column.values) + column.codes
+            _, first, codes = np.unique(pairs, return_index=True, return_inverse=True)
     series = []
     for place in first.tolist():
         texts = [column.values[column.codes[place]] for column in columns]
-        series.append(
-            totals.row(tuple((name, text) for name, text in zip(names, texts, strict=True) if text))
-        )
+        series.append(totals.row(tuple((name, text) for name, text in zip(names, texts, strict=True) if text)))
     return np.array(series, np.intp)[codes]
 
 
@@ -264,9 +261,7 @@ class _Totals:
         self._lines = np.concatenate((self._lines, np.zeros((more, self._lines.shape[1]), np.int64)))
         self._bytes = np.concatenate((self._bytes, np.zeros((more, self._bytes.shape[1]), np.int64)))
 
-    def add(
-        self, series: NDArray[np.intp], places: NDArray[np.intp], sizes: NDArray[np.int64] | None
-    ) -> None:
+    def add(self, series: NDArray[np.intp], places: NDArray[np.intp], sizes: NDArray[np.int64] | None) -> None:
         """Count lines of these series in these cells."""
         np.add.at(self._lines, (series, places), 1)
         if sizes is not None:

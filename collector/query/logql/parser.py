@@ -22,8 +22,7 @@ EMPTY_COMPATIBLE = (
 LINE_AGGREGATIONS = frozenset(("count_over_time", "bytes_over_time", "bytes_rate"))
 """Range aggregations of lines."""
 SAMPLE_AGGREGATIONS = frozenset(
-    f"{kind}_over_time"
-    for kind in ("sum", "avg", "min", "max", "stdvar", "stddev", "quantile", "first", "last")
+    f"{kind}_over_time" for kind in ("sum", "avg", "min", "max", "stdvar", "stddev", "quantile", "first", "last")
 ) | {"rate_counter"}
 """Range aggregations of unwrapped samples."""
 RANGE_AGGREGATIONS = LINE_AGGREGATIONS | SAMPLE_AGGREGATIONS | {"rate", "absent_over_time"}

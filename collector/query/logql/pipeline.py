@@ -185,9 +185,7 @@ class PipelineParser(Cursor):
 
     def _check_order(self, before: list[ast.Stage], stage: ast.Stage, in_range: bool) -> None:
         if isinstance(stage, ast.Unwrap) and not in_range:
-            raise self.error(
-                "unwrap belongs into a range, such as sum_over_time(… | unwrap x [5m])", stage.at
-            )
+            raise self.error("unwrap belongs into a range, such as sum_over_time(… | unwrap x [5m])", stage.at)
         unwrapped = any(isinstance(earlier, ast.Unwrap) for earlier in before)
         if unwrapped and not isinstance(stage, ast.LabelStage):
             raise self.error("only label filters can follow unwrap", stage.at)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from collector.errors import InvalidQuery
 from collector.query.logql import ast
-from collector.query.logql.lexer import query_error
+from collector.query.logql.lexer import place
 from collector.query.logql.parser import parse
 from collector.query.logql.source import Source
 from collector.query.logql.steps import unsupported
@@ -50,7 +50,7 @@ def prepare(text: str) -> Plan:
     except InvalidQuery as error:
         if error.position is None:
             raise
-        raise query_error(text, error.position, str(error)) from None
+        raise InvalidQuery(f"at {place(text, error.position)}: {error}", error.position) from None
     return Plan(expression, sources)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from collector.query.engine import slices
 from collector.query.logql.columns import Batch
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
+from collector.query.logql.regex import literal
 from collector.query.logql.steps import ChangeStep, Kept, compile_stages, run, text_predicate
 
 if TYPE_CHECKING:
@@ -57,12 +58,10 @@ class Selection:
         self.service: bytes | None = None
         """The one service whose records can match, as a key of the `service` index; None: any."""
         for matcher in selector.matchers:
-            if (
-                matcher.label == SERVICE_LABEL
-                and matcher.op == "="
-                and matcher.value not in ("", UNKNOWN_SERVICE)
-            ):
-                self.service = matcher.value.encode()
+            if matcher.label == SERVICE_LABEL and matcher.op in ("=", "=~"):
+                value = matcher.value if matcher.op == "=" else literal(matcher.value)
+                if value and value != UNKNOWN_SERVICE:
+                    self.service = value.encode()
 
     def has(self, container: Container) -> bool:
         """Tell whether a container's stream is selected."""

@@ -46,9 +46,7 @@ def values(depth: int = 2) -> st.SearchStrategy[dict[str, Any]]:
     if depth == 0:
         return scalar
     inner = values(depth - 1)
-    pairs = st.lists(
-        st.fixed_dictionaries({"key": st.sampled_from(["method", "x", ""]), "value": inner}), max_size=2
-    )
+    pairs = st.lists(st.fixed_dictionaries({"key": st.sampled_from(["method", "x", ""]), "value": inner}), max_size=2)
     return st.one_of(
         TEXTS.map(lambda text: {"string_value": text}),
         scalar,
@@ -94,9 +92,7 @@ SCOPES = st.fixed_dictionaries(
 )
 RESOURCES = st.fixed_dictionaries(
     {
-        "resource": st.builds(
-            lambda service, others: {"attributes": [*service, *others]}, SERVICES, attributes()
-        ),
+        "resource": st.builds(lambda service, others: {"attributes": [*service, *others]}, SERVICES, attributes()),
         "scope_logs": st.lists(SCOPES, max_size=2),
     }
 )

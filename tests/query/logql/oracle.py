@@ -71,9 +71,7 @@ def run(query: ast.LogQuery, found: list[Entry]) -> list[Entry]:
     """Return what a log query leaves of entries, with its labels, in their order."""
     left = []
     for entry in found:
-        if not all(
-            _matches(matcher, entry.stream.get(matcher.label, "")) for matcher in query.selector.matchers
-        ):
+        if not all(_matches(matcher, entry.stream.get(matcher.label, "")) for matcher in query.selector.matchers):
             continue
         for stage in query.stages:
             if isinstance(stage, ast.LineFilter):

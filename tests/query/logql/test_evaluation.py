@@ -59,9 +59,7 @@ STAGES = st.one_of(
 EVERYTHING = ast.Matcher("service_name", "=~", ".+")
 QUERIES = st.builds(
     lambda matchers, stages: ast.LogQuery(ast.Selector((EVERYTHING, *matchers)), stages),
-    some(
-        st.builds(ast.Matcher, st.sampled_from(["service_name", "k8s_pod_name"]), st.just("="), VALUES), 0, 1
-    )
+    some(st.builds(ast.Matcher, st.sampled_from(["service_name", "k8s_pod_name"]), st.just("="), VALUES), 0, 1)
     | some(MATCHERS, 0, 1),
     some(STAGES).filter(reachable),
 )
@@ -87,9 +85,7 @@ SERIES = st.recursive(
 METRICS = st.recursive(
     SERIES | st.builds(ast.Number, st.sampled_from([0.0, 1.0, -2.5])),
     lambda inner: st.builds(
-        lambda op, left, right, returns_bool: ast.Binary(
-            op, left, right, returns_bool and op in ast.COMPARISONS
-        ),
+        lambda op, left, right, returns_bool: ast.Binary(op, left, right, returns_bool and op in ast.COMPARISONS),
         st.sampled_from(["+", "-", "*", "/", "%", *sorted(ast.COMPARISONS)]),
         inner,
         inner,
@@ -160,8 +156,7 @@ def numbers(value: metrics.Value) -> Any:
         return value
     return {
         labels: [
-            number if there else None
-            for number, there in zip(series.values.tolist(), series.present, strict=True)
+            number if there else None for number, there in zip(series.values.tolist(), series.present, strict=True)
         ]
         for labels, series in value.items()
     }
@@ -176,8 +171,7 @@ def at_times(*times: int, service: str = "a", body: str = "line") -> bytes:
                 "scope_logs": [
                     {
                         "log_records": [
-                            {"time_unix_nano": time * SECOND, "body": {"string_value": body}}
-                            for time in times
+                            {"time_unix_nano": time * SECOND, "body": {"string_value": body}} for time in times
                         ]
                     }
                 ],
@@ -192,9 +186,7 @@ def test_a_window_excludes_its_beginning_and_includes_its_end() -> None:
     assert numbers(evaluated(view, text, [time * SECOND for time in (9, 10, 19, 20, 30, 39, 40)])) == {
         (): [None, 1.0, 1.0, 1.0, 1.0, 1.0, None]
     }
-    assert numbers(evaluated(view, text.replace("10s", "10001ms"), [20 * SECOND, 30 * SECOND])) == {
-        (): [2.0, 2.0]
-    }
+    assert numbers(evaluated(view, text.replace("10s", "10001ms"), [20 * SECOND, 30 * SECOND])) == {(): [2.0, 2.0]}
 
 
 def test_arithmetic() -> None:
@@ -323,9 +315,7 @@ def test_the_catalogue_is_what_brute_force_finds(
     found = oracle.run(ast.LogQuery(selector), found)
     streams = [dict(each) for each in sorted({tuple(sorted(entry.stream.items())) for entry in found})]
     assert catalogue.streams(deadline(), view, [selector], low, high) == streams
-    assert catalogue.label_names(deadline(), view, [selector], low, high) == sorted(
-        {n for s in streams for n in s}
-    )
+    assert catalogue.label_names(deadline(), view, [selector], low, high) == sorted({n for s in streams for n in s})
     for name in ("service_name", "k8s_pod_name", "no"):
         values = sorted({stream[name] for stream in streams if name in stream})
         assert catalogue.label_values(deadline(), view, [selector], low, high, name) == values

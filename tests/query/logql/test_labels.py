@@ -183,9 +183,7 @@ def assert_columns_are_what_records_say(payload: bytes) -> None:
     names = {name for labels in expected for name in labels} | {"nowhere", "http", "service_name_extracted"}
     for name in names:
         column = batch.column(name)
-        assert [column.values[code] for code in column.codes] == [
-            labels.get(name, "") for labels in expected
-        ], name
+        assert [column.values[code] for code in column.codes] == [labels.get(name, "") for labels in expected], name
         assert column.values[0] == ""
         assert len(set(column.values)) == len(column.values)
     lines = [value_text(record(batch.block, row).body).encode() for row in range(len(batch.rows))]

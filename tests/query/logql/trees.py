@@ -13,9 +13,7 @@ TEXTS = st.text(
     max_size=8,
 )
 EXPRESSIONS = st.sampled_from(["", "a+", ".*", "(?i)error|warn", r"\d{2,3}", "x{1}y", "é."])
-LABELS = st.sampled_from(
-    ["a", "b_2", "_x", "sum", "by", "on", "rate", "offset", "service_name", "__error__", "n:s"]
-)
+LABELS = st.sampled_from(["a", "b_2", "_x", "sum", "by", "on", "rate", "offset", "service_name", "__error__", "n:s"])
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-5, 1000).map(float)
 DURATIONS = st.integers(1, 10**15) | st.sampled_from([5_000_000_000, 90 * 60 * 10**9, 86_400 * 10**9])
 SIGNED_DURATIONS = DURATIONS | DURATIONS.map(lambda ns: -ns)
@@ -56,9 +54,7 @@ LABEL_STAGES = st.builds(ast.LabelStage, FILTERS)
 STAGES = st.one_of(
     st.builds(ast.LineFilter, st.sampled_from(["|=", "!="]), some(OPERANDS, 1)),
     st.builds(ast.LineFilter, st.sampled_from(["|>", "!>"]), some(st.builds(ast.LineOperand, TEXTS), 1)),
-    st.builds(
-        ast.LineFilter, st.sampled_from(["|~", "!~"]), some(st.builds(ast.LineOperand, EXPRESSIONS), 1)
-    ),
+    st.builds(ast.LineFilter, st.sampled_from(["|~", "!~"]), some(st.builds(ast.LineOperand, EXPRESSIONS), 1)),
     LABEL_STAGES,
     st.builds(ast.Json, EXTRACTIONS),
     st.builds(ast.Logfmt, st.booleans(), st.booleans(), EXTRACTIONS),
@@ -139,9 +135,7 @@ def _binary(draw, operand: st.SearchStrategy) -> ast.Binary:
         group = "" if op in ast.SET_OPERATORS else draw(st.sampled_from(["", "left", "right"]))
         on = draw(st.booleans())
         labels = draw(some(LABELS))
-        include = (
-            tuple(label for label in draw(some(LABELS)) if not (on and label in labels)) if group else ()
-        )
+        include = tuple(label for label in draw(some(LABELS)) if not (on and label in labels)) if group else ()
         matching = ast.Matching(on, labels, group, include)
     return ast.Binary(op, left, right, op in ast.COMPARISONS and draw(st.booleans()), matching)
 

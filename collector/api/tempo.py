@@ -1,0 +1,297 @@
+"""Tempo's API: search and traces, as Grafana's Tempo data source asks for them.
+
+Shapes are Tempo 3's. JSON of traces is what Tempo writes: protobuf's JSON mapping, ids in base64; with `Accept:
+application/protobuf` a trace is the stored bytes themselves, since tempopb.Trace is OTLP's TracesData.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.trace.v1 import trace_pb2
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from collector import __version__
+from collector.api.status import http_code
+from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.otlp.records import Ref, regroup
+from collector.query.engine import END_OF_TIME, slices
+from collector.query.traceql import tags
+from collector.query.traceql.evaluate import demanded_key, single_filter, trace_id_bytes
+from collector.query.traceql.parser import parse
+from collector.query.traceql.search import SPANS_PER_TRACE_MAX, Search, Summary, describe, find
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.requests import Request
+
+    from collector.query.engine import Deadline, Engine
+    from collector.store import Store, View
+
+LIMIT_DEFAULT, LIMIT_MAX = 20, 10_000
+"""Traces in a search's answer."""
+SPANS_DEFAULT, SPANS_MAX = 3, 1000
+"""Spans of each trace in a search's answer (`spss`)."""
+TRACE_SPANS_MAX = 1_000_000
+"""Spans in one returned trace; more are left out, and the answer says so."""
+
+NO_ROOT = "<root span not yet received>"
+PROTOBUF = "application/protobuf"
+
+
+def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
+    """Return Tempo's routes over the store of traces."""
+    api = _Tempo(stores["traces"], engine)
+    paths: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
+        ("/api/echo", api.echo),
+        ("/api/status/buildinfo", api.build_info),
+        ("/api/traces/{id}", api.trace),
+        ("/api/v2/traces/{id}", api.trace_v2),
+        ("/api/search", api.search),
+        ("/api/search/tags", api.tag_names),
+        ("/api/v2/search/tags", api.tag_names_v2),
+        ("/api/search/tag/{tag:path}/values", api.tag_values),
+        ("/api/v2/search/tag/{tag:path}/values", api.tag_values_v2),
+    ]
+    return [Route(path, _answering(handler)) for path, handler in paths]
+
+
+def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Turn causes into Tempo's error answers: a status code and a line of text."""
+
+    @functools.wraps(handler)
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RingtailError as error:
+            text = str(error)
+            if isinstance(error, InvalidQuery):
+                where = f" at column {error.position + 1}" if error.position is not None else ""
+                text = f"invalid TraceQL query: {text}{where}"
+            headers = {}
+            if isinstance(error, Overloaded | Unavailable):
+                headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+            return PlainTextResponse(text, http_code(error), headers)
+
+    return answer
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise InvalidQuery(f"{name} must be a whole number from {low} to {high}, not {text[:50]!r}")
+    return int(text)
+
+
+def _range(request: Request) -> tuple[int, int]:
+    """Return start and end in ns, inclusive; given in Unix seconds, as Grafana sends them."""
+    found = []
+    for name, default in (("start", 0), ("end", 0)):
+        text = request.query_params.get(name, "")
+        try:
+            found.append(int(float(text) * 10**9) if text else default)
+        except (ValueError, OverflowError) as error:
+            raise InvalidQuery(f"{name} must be in Unix seconds, not {text[:50]!r}") from error
+    start, end = found
+    if end and end < start:
+        raise InvalidQuery("end lies before start")
+    return max(0, start), min(end, END_OF_TIME) if end > 0 else END_OF_TIME
+
+
+class _Tempo:
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+
+    async def echo(self, request: Request) -> Response:
+        return PlainTextResponse("echo")
+
+    async def build_info(self, request: Request) -> Response:
+        return _json({"version": __version__, "revision": "", "branch": "", "buildUser": "", "goVersion": ""})
+
+    # --- one trace ----------------------------------------------------------------------------------------
+
+    async def _load(self, request: Request) -> tuple[bytes, int]:
+        """Return a trace's bytes, and how many spans were left out; raise NotFound when there is none."""
+        text = request.path_params["id"]
+        trace = trace_id_bytes(text)
+        if trace is None:
+            raise InvalidQuery(f"a trace id has up to 32 hex digits, unlike {text[:50]!r}")
+        start, end = _range(request)
+        view = self._store.view("trace_id", trace)
+        payload, left_out = await self._engine.run(_trace_bytes, view, start, end)
+        if not payload:
+            raise NotFound(f"trace {trace.hex()} not found")
+        return payload, left_out
+
+    async def trace(self, request: Request) -> Response:
+        payload, _ = await self._load(request)
+        if PROTOBUF in request.headers.get("accept", ""):
+            return Response(payload, media_type=PROTOBUF)
+        spans = MessageToDict(trace_pb2.TracesData.FromString(payload))
+        return _json({"batches": spans.get("resourceSpans", [])})
+
+    async def trace_v2(self, request: Request) -> Response:
+        payload, left_out = await self._load(request)
+        message = f"{left_out} spans more than {TRACE_SPANS_MAX} were left out" if left_out else ""
+        if PROTOBUF in request.headers.get("accept", ""):
+            # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
+            body = b"\x0a" + _varint(len(payload)) + payload
+            if message:
+                body += b"\x18\x01\x22" + _varint(len(message)) + message.encode()
+            return Response(body, media_type=PROTOBUF)
+        answer: dict[str, Any] = {"trace": MessageToDict(trace_pb2.TracesData.FromString(payload)), "metrics": {}}
+        if message:
+            answer |= {"status": "PARTIAL", "message": message}
+        return _json(answer)
+
+    # --- search -------------------------------------------------------------------------------------------
+
+    async def search(self, request: Request) -> Response:
+        query = request.query_params.get("q", "") or tags.query_of_legacy(request.query_params.get("tags", ""))
+        expression = single_filter(parse(query)).expression
+        start, end = _range(request)
+        search = Search(
+            expression,
+            _number(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
+            _number(request, "spss", SPANS_DEFAULT, 1, SPANS_MAX),
+            start,
+            end,
+            tags.duration(request.query_params.get("minDuration", ""), 0),
+            tags.duration(request.query_params.get("maxDuration", ""), END_OF_TIME),
+        )
+        everything = self._store.view()
+        key = demanded_key(expression)
+        view = self._store.view(*key) if key is not None else everything
+        found, facts = await self._engine.run(find, view, everything, search)
+        summaries = await self._engine.run(describe, self._store.view(), found, search, facts)
+        return _json({"traces": [_summary(one) for one in summaries], "metrics": self._metrics(everything)})
+
+    def _metrics(self, view: View) -> dict[str, Any]:
+        """Say what an answer covers, in offsets: of the log, and of the ring."""
+        return {
+            "inspectedTraces": 0,
+            "oldestOffset": str(view.first_offset),
+            "oldestOffsetInMemory": str(view.ring_offset),
+            "nextOffset": str(view.next_offset),
+        }
+
+    # --- tags ---------------------------------------------------------------------------------------------
+
+    async def _scopes(self, request: Request) -> tags.Tags:
+        start, end = _range(request)
+        return await self._engine.run(tags.names, self._store.view(), start, end)
+
+    async def tag_names(self, request: Request) -> Response:
+        found = await self._scopes(request)
+        names = sorted({name for scope in ("resource", "span") for name in found.names[scope]})
+        return _json({"tagNames": names, "metrics": found.metrics()})
+
+    async def tag_names_v2(self, request: Request) -> Response:
+        found = await self._scopes(request)
+        wanted = request.query_params.get("scope", "")
+        if wanted in ("none", ""):
+            wanted = ""
+        elif wanted not in found.names:
+            raise InvalidQuery(f"unknown scope {wanted[:50]!r}; there are {', '.join(found.names)}")
+        scopes = [
+            {"name": scope, "tags": sorted(names)}
+            for scope, names in found.names.items()
+            if names and wanted in ("", scope)
+        ]
+        return _json({"scopes": scopes, "metrics": found.metrics()})
+
+    async def _values(self, request: Request) -> tags.TagValues:
+        start, end = _range(request)
+        query = request.query_params.get("q", "")
+        expression = single_filter(parse(query)).expression if query and query.strip() != "{}" else None
+        field = tags.field_of(request.path_params["tag"])
+        return await self._engine.run(tags.values, self._store.view(), field, expression, start, end)
+
+    async def tag_values(self, request: Request) -> Response:
+        found = await self._values(request)
+        return _json({"tagValues": [str(value) for _, value in found.values], "metrics": found.metrics()})
+
+    async def tag_values_v2(self, request: Request) -> Response:
+        found = await self._values(request)
+        values = [{"type": kind, "value": value} for kind, value in found.values]
+        return _json({"tagValues": values, "metrics": found.metrics()})
+
+
+def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, int]:
+    """Collect a trace's spans in their order of arrival. A span that overlaps the range is in it."""
+    refs: list[Ref] = []
+    left_out = 0
+    for block, rows in slices(view, 0, end_ns, deadline):
+        ends = block.column("end_time")[rows]
+        times = block.column("time")[rows]
+        for row, time, end in zip(rows.tolist(), times.tolist(), ends.tolist(), strict=True):
+            if max(time, end) < start_ns:
+                continue
+            if len(refs) >= TRACE_SPANS_MAX:
+                left_out += 1
+            else:
+                refs.append(Ref(time, block.base_offset + row, block, row))
+    refs.sort(key=lambda ref: ref.offset)
+    return regroup(refs), left_out
+
+
+def _summary(one: Summary) -> dict[str, Any]:
+    spans = {
+        "spans": [
+            {
+                "spanID": span.span_id.hex(),
+                "name": span.name,
+                "startTimeUnixNano": str(span.time),
+                "durationNanos": str(span.duration),
+                "attributes": [{"key": key, "value": _any_value(value)} for key, value in span.attributes],
+            }
+            for span in one.spans
+        ],
+        "matched": one.matched,
+    }
+    start = one.start if one.start != END_OF_TIME else 0
+    answer: dict[str, Any] = {
+        "traceID": one.trace_id.hex(),
+        "rootServiceName": one.root_service if one.root_name or one.root_service else NO_ROOT,
+        "rootTraceName": one.root_name,
+        "startTimeUnixNano": str(start),
+        "durationMs": max(0, one.end - start) // 1_000_000,
+        "spanSet": spans,
+        "spanSets": [spans],
+        "serviceStats": {
+            name: {"spanCount": count, **({"errorCount": errors} if errors else {})}
+            for name, (count, errors) in one.services.items()
+        },
+    }
+    if one.looked_at > SPANS_PER_TRACE_MAX:
+        answer["partial"] = True
+    return answer
+
+
+def _any_value(value: str | float | bool) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -1,0 +1,374 @@
+"""TraceQL's grammar: recursive descent over tokens, with types checked as the tree grows.
+
+    query      = pipeline [ "with" "(" name "=" literal { "," … } ")" ]
+    pipeline   = spansets { "|" stage }
+    spansets   = spanset { operator spanset }        structural before && before ||, all from the left
+    spanset    = "{" [ expression ] "}" | "(" pipeline ")"
+    stage      = spansets | by(…) | coalesce() | select(…) | metrics | scalar comparison scalar
+    expression = || over && over comparisons over + - over * / % over ^ over unary - !
+
+A mistake is an InvalidQuery with its position, found before anything runs: a comparison of types that can never
+be equal, a regular expression that does not compile, a filter that is not true or false.
+"""
+
+from __future__ import annotations
+
+import re2
+
+from collector.errors import InvalidQuery
+from collector.query.traceql.ast import (
+    ARITHMETIC,
+    COMPARISONS,
+    INTRINSICS,
+    KINDS,
+    LOGICAL,
+    NUMERIC,
+    SHORT_NAMES,
+    STATUSES,
+    STRUCTURAL,
+    Aggregate,
+    Attribute,
+    Binary,
+    Coalesce,
+    Expression,
+    Filter,
+    GroupBy,
+    Intrinsic,
+    Literal,
+    Metrics,
+    MetricsFilter,
+    Pipeline,
+    Query,
+    Scalar,
+    ScalarFilter,
+    ScalarOperation,
+    Select,
+    Spanset,
+    SpansetOperation,
+    Stage,
+    Type,
+    Unary,
+)
+from collector.query.traceql.lexer import Token, tokenize
+
+NESTING_MAX = 64
+"""Parentheses, braces and unary operators within each other."""
+
+REGEX_BYTES_MAX = 1 << 20
+"""Memory of one compiled regular expression, in bytes."""
+
+_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(COMPARISONS, 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "^": 6}
+_SPANSET_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(STRUCTURAL, 3)}
+_AGGREGATES = ("count", "min", "max", "avg", "sum")
+METRICS_FUNCTIONS = (
+    *("rate", "count_over_time", "min_over_time", "max_over_time", "avg_over_time", "sum_over_time"),
+    *("quantile_over_time", "histogram_over_time", "compare", "topk", "bottomk"),
+)
+
+
+def parse(query: str) -> Query:
+    """Parse a query; raise InvalidQuery with the position of the first mistake."""
+    return _Parser(tokenize(query)).query()
+
+
+def compile_regex(pattern: str, at: int | None = None) -> re2._Regexp:
+    """Compile a regular expression with a bound on its memory; raise InvalidQuery when it is not one."""
+    options = re2.Options()
+    options.max_mem = REGEX_BYTES_MAX
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise InvalidQuery(f"not a regular expression: {_reason(error)}", at) from error
+
+
+def _reason(error: Exception) -> str:
+    reason = error.args[0] if error.args else error
+    return reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+
+    # --- tokens -------------------------------------------------------------------------------------------
+
+    @property
+    def _token(self) -> Token:
+        return self._tokens[self._next]
+
+    def _take(self) -> Token:
+        token = self._tokens[self._next]
+        self._next += token.kind != "end"
+        return token
+
+    def _is(self, text: str) -> bool:
+        return self._token.kind in ("op", "word") and self._token.text == text
+
+    def _accept(self, text: str) -> bool:
+        if self._is(text):
+            self._next += 1
+            return True
+        return False
+
+    def _expect(self, text: str) -> Token:
+        if not self._is(text):
+            raise self._unexpected(f"expected {text!r}")
+        return self._take()
+
+    def _unexpected(self, wanted: str) -> InvalidQuery:
+        token = self._token
+        found = "the query ends here" if token.kind == "end" else f"found {token.text!r}"
+        return InvalidQuery(f"{wanted}, but {found}", token.at)
+
+    def _enter(self) -> None:
+        self._depth += 1
+        if self._depth > NESTING_MAX:
+            raise InvalidQuery(f"nested more than {NESTING_MAX} deep", self._token.at)
+
+    # --- spansets and stages ------------------------------------------------------------------------------
+
+    def query(self) -> Query:
+        pipeline = self._pipeline()
+        hints: list[tuple[str, Literal]] = []
+        if self._accept("with"):
+            self._expect("(")
+            while not self._accept(")"):
+                if hints:
+                    self._expect(",")
+                name = self._take()
+                if name.kind != "word":
+                    raise InvalidQuery("a hint's name is missing", name.at)
+                self._expect("=")
+                hints.append((name.text, self._literal()))
+        if self._token.kind != "end":
+            raise self._unexpected("expected the end of the query")
+        return Query(pipeline, tuple(hints))
+
+    def _pipeline(self) -> Pipeline:
+        at = self._token.at
+        stages: list[Stage] = [self._stage(first=True)]
+        while True:
+            last = stages[-1]
+            if isinstance(last, Metrics) and self._token.text in COMPARISONS and self._token.kind == "op":
+                operator = self._take()
+                stages.append(MetricsFilter(operator.text, self._literal(), operator.at))
+            elif self._accept("|"):
+                stages.append(self._stage(first=False))
+            else:
+                return Pipeline(tuple(stages), at)
+
+    def _stage(self, *, first: bool) -> Stage:
+        token = self._token
+        if token.kind == "word" and not first:
+            match token.text:
+                case "by":
+                    self._take()
+                    self._expect("(")
+                    expression = self._expression()
+                    self._expect(")")
+                    return GroupBy(expression, token.at)
+                case "coalesce":
+                    self._take()
+                    self._expect("(")
+                    self._expect(")")
+                    return Coalesce(token.at)
+                case "select":
+                    self._take()
+                    return Select(self._fields(), token.at)
+            if token.text in METRICS_FUNCTIONS:
+                return self._metrics()
+        if (token.kind == "word" and token.text in _AGGREGATES) or token.kind in ("int", "float", "duration"):
+            return self._scalar_filter()
+        if token.kind == "op" and token.text in "({":
+            return self._spansets(0)
+        raise self._unexpected("expected a spanset like { .a = 1 }" if first else "expected a stage of the pipeline")
+
+    def _fields(self) -> tuple[Expression, ...]:
+        self._expect("(")
+        fields = [self._expression()]
+        while self._accept(","):
+            fields.append(self._expression())
+        self._expect(")")
+        return tuple(fields)
+
+    def _spansets(self, least: int) -> Spanset:
+        left = self._spanset()
+        while self._token.kind == "op" and _SPANSET_PRECEDENCE.get(self._token.text, -1) > least:
+            operator = self._take()
+            right = self._spansets(_SPANSET_PRECEDENCE[operator.text])
+            left = SpansetOperation(operator.text, left, right, operator.at)
+        return left
+
+    def _spanset(self) -> Spanset:
+        token = self._token
+        self._enter()
+        try:
+            if self._accept("{"):
+                if self._accept("}"):
+                    return Filter(None, token.at)
+                expression = self._expression()
+                if expression.type not in (Type.BOOL, Type.ATTRIBUTE):
+                    raise InvalidQuery(f"a filter must be true or false, not {expression.type.value}", expression.at)
+                self._expect("}")
+                return Filter(expression, token.at)
+            self._expect("(")
+            inner = self._pipeline()
+            self._expect(")")
+            only = inner.stages[0]
+            return only if len(inner.stages) == 1 and isinstance(only, Filter | SpansetOperation | Pipeline) else inner
+        finally:
+            self._depth -= 1
+
+    def _metrics(self) -> Metrics:
+        function = self._take()
+        arguments: list[Expression | Filter] = []
+        self._expect("(")
+        while not self._accept(")"):
+            if arguments:
+                self._expect(",")
+            if self._is("{"):
+                spanset = self._spanset()
+                assert isinstance(spanset, Filter)
+                arguments.append(spanset)
+            else:
+                arguments.append(self._expression())
+        by: tuple[Expression, ...] = self._fields() if self._accept("by") else ()
+        return Metrics(function.text, tuple(arguments), by, function.at)
+
+    def _scalar_filter(self) -> ScalarFilter:
+        left = self._scalar(0)
+        operator = self._take()
+        if operator.text not in COMPARISONS[:6] or operator.kind != "op":
+            raise InvalidQuery("expected a comparison behind an aggregate", operator.at)
+        return ScalarFilter(operator.text, left, self._scalar(0), operator.at)
+
+    def _scalar(self, least: int) -> Scalar:
+        left = self._scalar_operand()
+        while self._token.kind == "op" and self._token.text in ARITHMETIC and _PRECEDENCE[self._token.text] > least:
+            operator = self._take()
+            left = ScalarOperation(operator.text, left, self._scalar(_PRECEDENCE[operator.text]), operator.at)
+        return left
+
+    def _scalar_operand(self) -> Scalar:
+        token = self._token
+        if token.kind == "word" and token.text in _AGGREGATES:
+            self._take()
+            self._expect("(")
+            expression = None if self._is(")") else self._expression()
+            self._expect(")")
+            if (expression is None) != (token.text == "count"):
+                wanted = "takes nothing" if token.text == "count" else "wants an expression"
+                raise InvalidQuery(f"{token.text}() {wanted}", token.at)
+            if expression is not None and expression.type not in (*NUMERIC, Type.ATTRIBUTE):
+                raise InvalidQuery(f"{token.text}() wants a number, not {expression.type.value}", expression.at)
+            return Aggregate(token.text, expression, token.at)
+        if self._accept("("):
+            self._enter()
+            scalar = self._scalar(0)
+            self._depth -= 1
+            self._expect(")")
+            return scalar
+        return self._literal()
+
+    # --- expressions over one span ------------------------------------------------------------------------
+
+    def _expression(self, least: int = 0) -> Expression:
+        left = self._operand()
+        while self._token.kind == "op" and _PRECEDENCE.get(self._token.text, -1) > least:
+            operator = self._take()
+            # ^ binds from the right, all else from the left
+            right = self._expression(_PRECEDENCE[operator.text] - (operator.text == "^"))
+            left = _checked(Binary(operator.text, left, right, operator.at))
+        return left
+
+    def _operand(self) -> Expression:
+        token = self._token
+        self._enter()
+        try:
+            if self._accept("("):
+                inner = self._expression()
+                self._expect(")")
+                return inner
+            if token.kind == "op" and token.text in ("-", "!"):
+                self._take()
+                return self._unary(token)
+            if token.kind == "attribute":
+                self._take()
+                assert isinstance(token.value, tuple)
+                return Attribute(*token.value, at=token.at)
+            if token.kind == "intrinsic":
+                self._take()
+                if token.text not in INTRINSICS:
+                    raise InvalidQuery(f"{token.text} is no intrinsic", token.at)
+                return Intrinsic(token.text, token.at)
+            if token.kind == "word" and token.text in SHORT_NAMES:
+                self._take()
+                return Intrinsic(SHORT_NAMES[token.text], token.at)
+            return self._literal()
+        finally:
+            self._depth -= 1
+
+    def _unary(self, token: Token) -> Expression:
+        operand = self._operand()
+        if token.text == "!":
+            if operand.type not in (Type.BOOL, Type.ATTRIBUTE):
+                raise InvalidQuery(f"! wants true or false, not {operand.type.value}", operand.at)
+            return Unary("!", operand, token.at)
+        if operand.type not in (*NUMERIC, Type.ATTRIBUTE):
+            raise InvalidQuery(f"- wants a number, not {operand.type.value}", operand.at)
+        if isinstance(operand, Literal) and isinstance(operand.value, int | float):
+            return Literal(operand.type, -operand.value, token.at)
+        return Unary("-", operand, token.at)
+
+    def _literal(self) -> Literal:
+        token = self._take()
+        at = token.at
+        if token.kind in ("string", "int", "float", "duration"):
+            assert not isinstance(token.value, tuple)
+            return Literal(Type(token.kind), token.value, at)
+        if token.kind == "op" and token.text == "-":
+            inner = self._literal()
+            if isinstance(inner.value, int | float) and inner.type in NUMERIC:
+                return Literal(inner.type, -inner.value, at)
+            raise InvalidQuery("- wants a number", at)
+        if token.kind == "word":
+            match token.text:
+                case "true" | "false":
+                    return Literal(Type.BOOL, token.text == "true", at)
+                case "nil":
+                    return Literal(Type.NIL, None, at)
+                case text if text in STATUSES:
+                    return Literal(Type.STATUS, STATUSES[text], at)
+                case text if text in KINDS:
+                    return Literal(Type.KIND, KINDS[text], at)
+                case text:
+                    hint = f"; an attribute is written .{text}" if text.isidentifier() else ""
+                    raise InvalidQuery(f"unknown name {text!r}{hint}", at)
+        self._next -= token.kind != "end"
+        raise self._unexpected("expected a value")
+
+
+def _checked(node: Binary) -> Binary:
+    """Return the node if its types can meet; raise InvalidQuery if they never do."""
+    left, right = node.left.type, node.right.type
+    known = {left, right} - {Type.ATTRIBUTE}
+    if node.op in LOGICAL:
+        if known - {Type.BOOL}:
+            raise InvalidQuery(f"{node.op} joins conditions, not {left.value} and {right.value}", node.at)
+    elif node.op in ARITHMETIC:
+        if known - NUMERIC:
+            raise InvalidQuery(f"{node.op} wants numbers, not {left.value} and {right.value}", node.at)
+    elif node.op in ("=~", "!~"):
+        if not isinstance(node.right, Literal) or right is not Type.STRING or left not in (Type.STRING, Type.ATTRIBUTE):
+            raise InvalidQuery(f"{node.op} matches a text against a regular expression in quotes", node.at)
+        compile_regex(str(node.right.value), node.right.at)
+    else:
+        if len(known - NUMERIC) + bool(known & NUMERIC) > 1 and Type.NIL not in known:
+            raise InvalidQuery(f"{left.value} and {right.value} cannot be compared", node.at)
+        ordered = node.op not in ("=", "!=")
+        if ordered and known & {Type.BOOL, Type.STATUS, Type.KIND, Type.NIL}:
+            raise InvalidQuery(f"{node.op} wants numbers or texts", node.at)
+    return node

@@ -1,0 +1,197 @@
+"""Tags: which attributes there are, and which values they have, newest blocks first.
+
+Both answers are bounded; when a bound was hit they say so. Names of attributes come from the payload by
+`match.keys`, values by the same columns that filters use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collector.errors import InvalidQuery
+from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
+from collector.query import match
+from collector.query.engine import Slice, slices
+from collector.query.traceql.ast import (
+    INTRINSICS,
+    KINDS,
+    SHORT_NAMES,
+    STATUSES,
+    Attribute,
+    Expression,
+    Intrinsic,
+    Type,
+    quote,
+)
+from collector.query.traceql.evaluate import TRACE_INTRINSICS, Evaluation, check
+from collector.query.traceql.lexer import tokenize
+
+if TYPE_CHECKING:
+    from collector.query.engine import Deadline
+    from collector.store import View
+
+NAMES_MAX = 10_000
+"""Attribute names of each scope in an answer."""
+VALUES_MAX = 1000
+"""Distinct values in an answer, the newest."""
+VALUE_BYTES_MAX = 4096
+"""Bytes of a value in an answer; longer ones are left out."""
+
+_KIND_NAMES = {number: name for name, number in KINDS.items()}
+_STATUS_NAMES = {number: name for name, number in STATUSES.items()}
+
+
+@dataclass(slots=True)
+class Tags:
+    """Attribute names by scope."""
+
+    names: dict[str, set[str]]
+    complete: bool = True
+
+    def metrics(self) -> dict[str, Any]:
+        """Say whether everything was looked at."""
+        return {} if self.complete else {"partial": True, "message": f"more than {NAMES_MAX} names in a scope"}
+
+
+@dataclass(slots=True)
+class TagValues:
+    """Typed values, newest first: (string, int, float, bool or keyword, text)."""
+
+    values: list[tuple[str, str]] = field(default_factory=list)
+    complete: bool = True
+
+    def metrics(self) -> dict[str, Any]:
+        """Say whether everything was looked at."""
+        return {} if self.complete else {"partial": True, "message": f"the newest {VALUES_MAX} values"}
+
+
+def names(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> Tags:
+    """Collect the attribute names of resources, scopes and spans in a time range, and the intrinsics."""
+    intrinsics = {name for name, full in SHORT_NAMES.items() if INTRINSICS[full] is not Type.NIL}
+    found = Tags({"resource": set(), "span": set(), "instrumentation": set(), "intrinsic": intrinsics})
+    for block, rows in slices(view, start_ns, end_ns, deadline):
+        groups = np.unique(block.column("group")[rows])
+        parts = (
+            ("resource", RESOURCE_ATTRIBUTES, block.group_column("resource_start")[groups], "resource_length"),
+            ("instrumentation", SCOPE_ATTRIBUTES, block.group_column("scope_start")[groups], "scope_length"),
+        )
+        for scope, number, starts, length in parts:
+            keys = match.keys(block.payload, starts, block.group_column(length)[groups], number)
+            _extend(found, scope, keys)
+        starts, lengths = block.column("start")[rows], block.column("length")[rows]
+        _extend(found, "span", match.keys(block.payload, starts, lengths, SPAN_ATTRIBUTES))
+    return found
+
+
+def _extend(found: Tags, scope: str, keys: set[bytes]) -> None:
+    names = found.names[scope]
+    for key in keys:
+        if len(names) >= NAMES_MAX:
+            found.complete = False
+            return
+        names.add(key.decode("utf-8", "replace"))
+
+
+def field_of(tag: str) -> Attribute | Intrinsic:
+    """Return the field that a tag names: `name`, `span:name`, `resource.service.name`, `.a`, or a bare attribute."""
+    if tag in SHORT_NAMES:
+        return _evaluated(Intrinsic(SHORT_NAMES[tag]))
+    if tag in INTRINSICS:
+        return _evaluated(Intrinsic(tag))
+    for text in (tag, f".{tag}", f".{quote(tag)}"):
+        try:
+            tokens = tokenize(text)
+        except InvalidQuery:
+            continue
+        if len(tokens) == 2 and tokens[0].kind == "attribute" and isinstance(tokens[0].value, tuple):
+            scope, name, parent = tokens[0].value
+            return _evaluated(Attribute(scope, name, parent))
+    raise InvalidQuery(f"{tag[:100]!r} names no tag")
+
+
+def _evaluated(field_: Attribute | Intrinsic) -> Attribute | Intrinsic:
+    check(field_)
+    if isinstance(field_, Intrinsic) and field_.name in TRACE_INTRINSICS:
+        raise InvalidQuery(f"values of {field_.name} are not supported yet")
+    return field_
+
+
+def values(
+    deadline: Deadline,
+    view: View,
+    wanted: Attribute | Intrinsic,
+    expression: Expression | None,
+    start_ns: int,
+    end_ns: int,
+) -> TagValues:
+    """Collect the distinct values of a field over the spans that an expression matches, newest blocks first."""
+    found = TagValues()
+    seen: set[tuple[str, str]] = set()
+    for piece in slices(view, start_ns, end_ns, deadline):
+        rows = Evaluation(piece).matching(expression)
+        if not rows.size:
+            continue
+        column = Evaluation(Slice(piece.block, rows)).operand(wanted)
+        for value in _distinct(column, wanted):
+            if value in seen:
+                continue
+            if len(found.values) >= VALUES_MAX:
+                found.complete = False
+                return found
+            seen.add(value)
+            found.values.append(value)
+    return found
+
+
+def _distinct(column: Any, wanted: Attribute | Intrinsic) -> list[tuple[str, str]]:
+    """Return a column's distinct values in one block, in a fixed order."""
+    named = {"span:kind": _KIND_NAMES, "span:status": _STATUS_NAMES}.get(getattr(wanted, "name", ""), {})
+    distinct: set[tuple[str, str]] = set()
+    integers = column.type == match.INT
+    for number in np.unique(column.integer[integers]).tolist():
+        if named:
+            distinct.add(("keyword", named.get(number, str(number))))
+        else:
+            is_duration = isinstance(wanted, Intrinsic) and wanted.type is Type.DURATION
+            distinct.add(("duration", f"{number}ns") if is_duration else ("int", str(number)))
+    for number in np.unique(column.double[column.type == match.DOUBLE]).tolist():
+        distinct.add(("float", repr(number)))
+    for truth in np.unique(column.integer[column.type == match.BOOL]).tolist():
+        distinct.add(("bool", "true" if truth else "false"))
+    texts = (column.type == match.STRING) & (column.length <= VALUE_BYTES_MAX)
+    contents = {
+        bytes(column.payload[start : start + length])
+        for start, length in zip(column.start[texts].tolist(), column.length[texts].tolist(), strict=True)
+    }
+    distinct |= {("string", content.decode("utf-8", "replace")) for content in contents if content}
+    return sorted(distinct)
+
+
+def query_of_legacy(tags: str) -> str:
+    """Turn the older form of a search, `service.name=a http.status_code=500`, into a filter."""
+    conditions = []
+    for pair in tags.split():
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise InvalidQuery(f"tags are written key=value, unlike {pair[:100]!r}")
+        text = value.strip('"')
+        name = key if key in SHORT_NAMES else f".{quote(key)}"
+        number = f" || {name} = {text}" if text.isdecimal() and key not in SHORT_NAMES else ""
+        if key == "status" and text in STATUSES:
+            conditions.append(f"{name} = {text}")
+        else:
+            conditions.append(f"({name} = {quote(text)}{number})")
+    return f"{{ {' && '.join(conditions)} }}"
+
+
+def duration(text: str, default: int) -> int:
+    """Read a duration like 100ms or 1.5s as ns."""
+    if not text:
+        return default
+    tokens = tokenize(text)
+    if len(tokens) != 2 or tokens[0].kind != "duration" or not isinstance(tokens[0].value, int):
+        raise InvalidQuery(f"{text[:50]!r} is no duration")
+    return tokens[0].value

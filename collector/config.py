@@ -2,6 +2,7 @@
 
 The dataclasses below are the single source: the loader (`settings.py`) accepts exactly their fields, `ringtail
 print-config` prints them, docs/configuration.md is made from them, and a test compares config/collector.yaml.
+Sizes are bytes and durations seconds; `quantities.py` reads and writes them.
 Names are the OpenTelemetry Collector's wherever it has one.
 """
 
@@ -12,6 +13,8 @@ from typing import Any, Literal
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+TIB = 1024 * GIB
+DAY_S = 86_400.0
 
 
 def setting(
@@ -23,7 +26,10 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declare a key. `kind` is size, duration, count, address, path, switch or choice; `low`, `high` inclusive."""
+    """Declare a key. `kind` is size, duration, count, address, path, switch or choice.
+
+    The first three have a range: `low` and `high` are inclusive.
+    """
     metadata = {"kind": kind, "doc": doc, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=metadata)
 
@@ -77,6 +83,7 @@ class Otlp:
         "size",
         "Bytes of requests that are being received or made durable; beyond, clients are told to retry.",
         low=1 * MIB,
+        high=1 * TIB,
     )
 
 
@@ -92,7 +99,9 @@ class Traces:
     """stores.traces"""
 
     capacity: int = setting(10_000, "count", "Spans that the ring holds.", low=1, high=100_000_000)
-    max_bytes: int = setting(64 * MIB, "size", "Bytes that the ring may hold, indexes included.", low=1 * MIB)
+    max_bytes: int = setting(
+        64 * MIB, "size", "Bytes that the ring may hold, columns and indexes included.", low=1 * MIB, high=1 * TIB
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,9 @@ class Logs:
     """stores.logs"""
 
     capacity: int = setting(50_000, "count", "Log records that the ring holds.", low=1, high=100_000_000)
-    max_bytes: int = setting(64 * MIB, "size", "Bytes that the ring may hold, indexes included.", low=1 * MIB)
+    max_bytes: int = setting(
+        64 * MIB, "size", "Bytes that the ring may hold, columns and indexes included.", low=1 * MIB, high=1 * TIB
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,9 @@ class Metrics:
     """stores.metrics"""
 
     capacity: int = setting(100_000, "count", "Data points that the ring holds.", low=1, high=100_000_000)
-    max_bytes: int = setting(64 * MIB, "size", "Bytes that the ring may hold, indexes included.", low=1 * MIB)
+    max_bytes: int = setting(
+        64 * MIB, "size", "Bytes that the ring may hold, columns and indexes included.", low=1 * MIB, high=1 * TIB
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +138,15 @@ class Retention:
     """wal.retention"""
 
     max_bytes: int = setting(
-        1 * GIB, "size", "Bytes of each signal's log; the oldest segments go first. 0 is no limit.", low=0
+        1 * GIB,
+        "size",
+        "Bytes of each signal's log; the oldest segments go first. 0 is no limit.",
+        low=0,
+        high=1024 * TIB,
     )
-    max_age: float = setting(0.0, "duration", "Age beyond which whole segments are removed. 0 is no limit.", low=0)
+    max_age: float = setting(
+        0.0, "duration", "Age beyond which whole segments are removed. 0 is no limit.", low=0, high=3650 * DAY_S
+    )
 
 
 @dataclass(frozen=True, slots=True)

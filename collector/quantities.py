@@ -1,0 +1,176 @@
+"""How the values of settings are written: sizes, durations, counts, addresses, paths, switches and choices.
+
+Each kind has a reader from text, and sizes and durations a writer that says the same value in its largest units:
+`read(write(value)) == value` for every value that a reader can return. A reader raises ValueError, whose message
+(which may be empty) adds to what `accepted` says.
+
+A bare number is no duration: the Collector takes it for nanoseconds and people for seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+DIGITS_MAX: Final = 19
+"""Digits of one number: what 64 bits hold."""
+
+_SIZES: Final = {"": 1, "B": 1} | {
+    f"{prefix}{suffix}": base**power
+    for suffix, base in (("iB", 1024), ("B", 1000))
+    for power, prefix in enumerate("KMGT", 1)
+}
+_SIZES_LOWER: Final = {unit.lower(): factor for unit, factor in _SIZES.items()}
+_BINARY: Final = ("TiB", "GiB", "MiB", "KiB")
+_MICROSECONDS: Final = {
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+    "µs": 1,
+}
+"""Microseconds are the resolution: a float of seconds holds a decade of them exactly."""
+
+_NUMBER: Final = rf"\d{{1,{DIGITS_MAX}}}(?:\.\d{{1,{DIGITS_MAX}}})?"
+_SIZE: Final = re.compile(rf"({_NUMBER}) ?([A-Za-z]*)")
+_DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|us|µs|d|h|m|s)")
+_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+_COUNT: Final = re.compile(rf"\d(?:_?\d){{0,{DIGITS_MAX - 1}}}")
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
+
+
+def read_size(text: str) -> int:
+    """Read `64MiB`, `1.5GB` or a number of bytes; returns bytes."""
+    match = _SIZE.fullmatch(text)
+    factor = _SIZES_LOWER.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError("units are B, KiB, MiB, GiB, TiB, KB, MB, GB, TB" if match else "")
+    return _whole(Decimal(match[1]) * factor, "a fraction of a byte")
+
+
+def read_duration(text: str) -> float:
+    """Read `1m30s`, `1.5h`, `500ms` or `0`; returns seconds."""
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        raise ValueError("write a unit: us, ms, s, m, h or d" if re.fullmatch(_NUMBER, text) else "")
+    parts = (Decimal(number) * _MICROSECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    return _whole(sum(parts, Decimal(0)), "finer than a microsecond") / 1_000_000
+
+
+def _whole(value: Decimal, otherwise: str) -> int:
+    if value != value.to_integral_value():
+        raise ValueError(otherwise)
+    return int(value)
+
+
+def read_count(text: str) -> int:
+    """Read a whole number; `_` may separate digits."""
+    if not _COUNT.fullmatch(text):
+        raise ValueError
+    return int(text)
+
+
+def read_address(text: str) -> str:
+    """Read `host:port`, `[::1]:port` or `:port` (all interfaces); returns it unchanged."""
+    if "://" in text:
+        raise ValueError("an address has no scheme")
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"\d{1,5}", port):
+        raise ValueError("the port is missing")
+    if int(port) > 65535:
+        raise ValueError
+    if host.startswith("[") and host.endswith("]"):
+        ipaddress.IPv6Address(host[1:-1])
+    elif ":" in host:
+        raise ValueError("an IPv6 address stands in brackets")
+    elif re.fullmatch(r"[0-9.]+", host):
+        ipaddress.IPv4Address(host)
+    elif host and not _HOST.fullmatch(host):
+        raise ValueError("that is no host name")
+    return text
+
+
+def read_path(text: str) -> str:
+    """Read a path; returns it unchanged."""
+    if "\0" in text:
+        raise ValueError("a path has no NUL character")
+    return text
+
+
+def read_switch(text: str) -> bool:
+    """Read `true` or `false`."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
+
+
+def write_size(value: float) -> str:
+    """Write bytes in the largest binary unit that divides them."""
+    amount = int(value)
+    for unit in _BINARY:
+        if amount and amount % _SIZES[unit] == 0:
+            return f"{amount // _SIZES[unit]}{unit}"
+    return str(amount)
+
+
+def write_duration(seconds: float) -> str:
+    """Write seconds in days, hours, minutes, seconds and fractions of them, largest first."""
+    rest = round(seconds * 1_000_000)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        amount, rest = divmod(rest, _MICROSECONDS[unit])
+        if amount:
+            parts.append(f"{amount}{unit}")
+    return "".join(parts) or "0"
+
+
+def read(metadata: Mapping[str, Any], text: str) -> Any:
+    """Read one setting's value as its declaration (`config.setting`) says; ValueError when it is not accepted."""
+    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
+    text = text if kind == "path" else text.strip()
+    if kind == "choice":
+        if text not in metadata["choices"]:
+            raise ValueError
+        return text
+    value = _READERS[kind](text)
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ValueError("too small" if low is not None and value < low else "too large")
+    return value
+
+
+def write(metadata: Mapping[str, Any], value: Any) -> str:
+    """Write one setting's value so that `read` returns it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return {"size": write_size, "duration": write_duration}.get(metadata["kind"], str)(value)
+
+
+def accepted(metadata: Mapping[str, Any]) -> str:
+    """Say in words what a setting takes."""
+    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
+    words = {
+        "size": "a size like 64MiB",
+        "duration": "a duration like 30s or 1m30s",
+        "count": "a whole number",
+        "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
+        "path": "a path",
+        "switch": "true or false",
+        "choice": f"one of {', '.join(metadata['choices'])}",
+    }[kind]
+    return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
+
+
+_READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "size": read_size,
+    "duration": read_duration,
+    "count": read_count,
+    "address": read_address,
+    "path": read_path,
+    "switch": read_switch,
+}

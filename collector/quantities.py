@@ -21,10 +21,10 @@ DIGITS_MAX: Final = 19
 _SIZES: Final = {"": 1, "B": 1} | {
     f"{prefix}{suffix}": base**power
     for suffix, base in (("iB", 1024), ("B", 1000))
-    for power, prefix in enumerate("KMGT", 1)
+    for power, prefix in enumerate("KMGTP", 1)
 }
 _SIZES_LOWER: Final = {unit.lower(): factor for unit, factor in _SIZES.items()}
-_BINARY: Final = ("TiB", "GiB", "MiB", "KiB")
+_BINARY: Final = ("PiB", "TiB", "GiB", "MiB", "KiB")
 _MICROSECONDS: Final = {
     "d": 86_400_000_000,
     "h": 3_600_000_000,
@@ -36,11 +36,11 @@ _MICROSECONDS: Final = {
 }
 """Microseconds are the resolution: a float of seconds holds a decade of them exactly."""
 
-_NUMBER: Final = rf"\d{{1,{DIGITS_MAX}}}(?:\.\d{{1,{DIGITS_MAX}}})?"
+_NUMBER: Final = rf"[0-9]{{1,{DIGITS_MAX}}}(?:\.[0-9]{{1,{DIGITS_MAX}}})?"
 _SIZE: Final = re.compile(rf"({_NUMBER}) ?([A-Za-z]*)")
 _DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|us|µs|d|h|m|s)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
-_COUNT: Final = re.compile(rf"\d(?:_?\d){{0,{DIGITS_MAX - 1}}}")
+_COUNT: Final = re.compile(rf"[0-9](?:_?[0-9]){{0,{DIGITS_MAX - 1}}}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
 
 
@@ -49,7 +49,7 @@ def read_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     factor = _SIZES_LOWER.get(match[2].lower()) if match else None
     if match is None or factor is None:
-        raise ValueError("units are B, KiB, MiB, GiB, TiB, KB, MB, GB, TB" if match else "")
+        raise ValueError("units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB" if match else "")
     return _whole(Decimal(match[1]) * factor, "a fraction of a byte")
 
 
@@ -81,7 +81,7 @@ def read_address(text: str) -> str:
     if "://" in text:
         raise ValueError("an address has no scheme")
     host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"\d{1,5}", port):
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port):
         raise ValueError("the port is missing")
     if int(port) > 65535:
         raise ValueError

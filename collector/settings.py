@@ -1,11 +1,18 @@
 """Loading settings: YAML files, `--set` options and environment variables into a `Config`, or every mistake in them.
 
 Files merge key by key in their order, then the `--set` options. `${env:NAME}` and `${env:NAME:-default}` stand for
-environment variables inside any value, `$$` for a dollar sign. Sizes are written like `64MiB` (or MB, GiB, …, or
-a number of bytes), durations like `1m30s`.
+environment variables inside any value (the default also when the variable is empty), `$$` for a dollar sign.
+`quantities.py` says how values are written.
+
+A group of keys may be empty: it then keeps its defaults, as in the Collector, where `grpc:` alone switches gRPC on.
+`grpc: null` switches it off; a later source that names the group again switches it back on.
 
 The whole of every source is read before anything is refused, so that one run tells all mistakes, each with file,
-line and key, and with what would be accepted.
+line and key, and with what would be accepted. Values are judged by the text that was written, not by what YAML
+takes it for: `directory: no` is a directory named `no`. A message shows the text as written, never the contents
+of a variable.
+
+Left out of YAML: aliases, merge keys, tags and several documents in one file.
 """
 
 from __future__ import annotations
@@ -14,35 +21,33 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from collector.config import Config
 from collector.errors import InvalidConfig
+from collector.quantities import accepted, read, write
 
-SOURCE_BYTES_MAX = 1024 * 1024
+SOURCE_BYTES_MAX: Final = 1024 * 1024
 """Bytes of one configuration file."""
-NESTING_MAX = 20
+NESTING_MAX: Final = 20
 """Levels of one configuration file: more than any key has."""
+SHOWN_MAX: Final = 60
+"""Characters of an offending value that a message repeats."""
 
-_SIZES = {"": 1, "b": 1}
-for _power, _prefix in enumerate("kmgt", 1):
-    _SIZES |= {f"{_prefix}b": 1000**_power, f"{_prefix}ib": 1024**_power}
-_DURATIONS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h|d))+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
-_VARIABLE = re.compile(r"\$\$|\$\{([^}]*)\}")
-_REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}?")
+_REFERENCE: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\}", re.DOTALL)
+_NULL: Final = "tag:yaml.org,2002:null"
+_EVERYWHERE: Final = ("", "0.0.0.0", "[::]")
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A value as written, and where."""
+    """A value, and where it was set: `file:line` or `--set`."""
 
-    text: str
-    where: str
+    value: Any
+    place: str
 
 
 class _Loader:
@@ -50,83 +55,120 @@ class _Loader:
         self.environment = environment
         self.problems: list[str] = []
         self.values: dict[str, _Found] = {}
+        self.switched_off: set[str] = set()
+        self._source = ""
 
     def source(self, name: str, text: str) -> None:
         """Take one YAML text; later ones win."""
-        if len(text) > SOURCE_BYTES_MAX:
-            self.problems.append(f"{name}: larger than {SOURCE_BYTES_MAX} bytes")
-            return
-        try:
-            depth = 0
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                if isinstance(event, yaml.AliasEvent):
-                    self.problems.append(f"{name}:{_line(event)}: aliases are not supported")
-                    return
-                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > NESTING_MAX:
-                    self.problems.append(f"{name}:{_line(event)}: nested more than {NESTING_MAX} deep")
-                    return
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark is not None else ""
-            self.problems.append(f"{name}{line}: not valid YAML: {getattr(error, 'problem', None) or error}")
-            return
+        self._source = name
+        node = self._compose(text)
         if node is not None:
-            self._section(Config, node, "", name)
-
-    def _section(self, kind: type, node: yaml.Node, path: str, name: str) -> None:
-        where = f"{name}:{node.start_mark.line + 1}"
-        known = {one.name: one for one in fields(kind)}
-        if not isinstance(node, yaml.MappingNode):
-            if node.value not in ("", "null", "~"):
-                accepted = ", ".join(known)
-                self.problems.append(f"{where}: {path or 'the file'}: must be a mapping with the keys {accepted}")
-            return
-        seen = set()
-        for key_node, value in node.value:
-            key = str(key_node.value)
-            full = f"{path}.{key}" if path else key
-            place = f"{name}:{key_node.start_mark.line + 1}"
-            if key in seen:
-                self.problems.append(f"{place}: {full}: stands here twice")
-            seen.add(key)
-            if key not in known:
-                close = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                accepted = ", ".join(known)
-                self.problems.append(
-                    f"{place}: {full}: unknown key{hint} Accepted here: {accepted}".replace("? A", "? A")
-                )
-                continue
-            metadata = known[key].metadata
-            if metadata["kind"] == "section":
-                self._take_section(metadata, value, full, name)
-            elif not isinstance(value, yaml.ScalarNode):
-                self.problems.append(f"{place}: {full}: must be a single value ({_accepted(metadata)})")
-            else:
-                self.values[full] = _Found(value.value, place)
-
-    def _take_section(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, name: str) -> None:
-        is_null = isinstance(value, yaml.ScalarNode) and value.value in ("null", "~")
-        if is_null and metadata["optional"]:
-            for inside in [key for key in self.values if key.startswith(f"{full}.")]:
-                del self.values[inside]
-            self.values[full] = _Found("null", f"{name}:{value.start_mark.line + 1}")
-        else:
-            self.values.pop(full, None)
-            self._section(metadata["type"], value, full, name)
+            self._section(Config, node, "")
 
     def option(self, text: str) -> None:
-        """Take one `a.b.c=VALUE`."""
+        """Take one `a.b.c=VALUE`; a single value needs no quoting, whatever YAML would take it for."""
+        self._source = "--set"
         path, sign, value = text.partition("=")
         if not sign:
-            self.problems.append(f"--set {text}: must be KEY=VALUE, as in --set wal.sync=never")
+            self.problems.append(f"--set {_shown(text)}: must be KEY=VALUE, as in --set wal.sync=never")
             return
-        nested = value if value.strip() else "''"
+        kinds = {key: metadata["kind"] for key, metadata, _ in entries()}
+        node: yaml.Node = yaml.ScalarNode("tag:yaml.org,2002:str", value)
+        if kinds.get(path) == "section" or value.startswith(("'", '"')):
+            known_problems = len(self.problems)
+            node = self._compose(value) or yaml.ScalarNode(_NULL, "")
+            if len(self.problems) > known_problems:
+                return
         for key in reversed(path.split(".")):
-            nested = f"{{{key}: {nested}}}"
-        self.source(f"--set {path}", nested)
+            node = yaml.MappingNode("", [(yaml.ScalarNode("", key), node)])
+        self._section(Config, node, "")
+
+    def _compose(self, text: str) -> yaml.Node | None:
+        """Read YAML, within the limits; None when it is empty, or wrong and reported."""
+        if len(text) > SOURCE_BYTES_MAX:
+            self.problems.append(f"{self._source}: is larger than {SOURCE_BYTES_MAX} bytes")
+            return None
+        try:
+            depth = documents = 0
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                refused = ""
+                documents += isinstance(event, yaml.DocumentStartEvent)
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                    refused = "anchors and aliases are not supported"
+                elif getattr(event, "tag", None) not in (None, "!"):
+                    refused = "tags are not supported"
+                elif depth > NESTING_MAX:
+                    refused = f"nested more than {NESTING_MAX} deep"
+                elif documents > 1:
+                    refused = "a second document begins; put it into a file of its own"
+                if refused:
+                    self.problems.append(f"{self._place(event)}: {refused}")
+                    return None
+            composed: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            self.problems.append(self._not_yaml(error, text))
+            return None
+        return composed
+
+    def _not_yaml(self, error: yaml.YAMLError, text: str) -> str:
+        if isinstance(error, yaml.reader.ReaderError):
+            line = text.count("\n", 0, error.position) + 1
+            return f"{self._source}:{line}: not valid YAML: the character {text[error.position]!r} is not allowed"
+        mark = getattr(error, "problem_mark", None)
+        place = f"{self._source}:{mark.line + 1}" if mark is not None else self._source
+        return f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}"
+
+    def _place(self, node: Any) -> str:
+        mark = getattr(node, "start_mark", None)
+        return f"{self._source}:{mark.line + 1}" if mark is not None else self._source
+
+    def _section(self, kind: type, node: yaml.Node, path: str) -> None:
+        """Take the keys of one group."""
+        known = {one.name: one.metadata for one in fields(kind)}
+        if not isinstance(node, yaml.MappingNode):
+            is_empty = isinstance(node, yaml.ScalarNode) and node.tag == _NULL and not node.value
+            if not is_empty:
+                self.problems.append(
+                    f"{self._place(node)}: {path or 'the file'}: must be a mapping with the keys {', '.join(known)}"
+                )
+            return
+        first_places: dict[str, str] = {}
+        for key_node, value in node.value:
+            place = self._place(key_node)
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+            full = f"{path}.{key}" if path else key
+            if key in first_places:
+                self.problems.append(f"{place}: {_shown(full)}: stands here twice, first at {first_places[key]}")
+            first_places.setdefault(key, place)
+            if key not in known:
+                self.problems.append(f"{place}: {_shown(full)}: {_unknown(key, list(known))}")
+            elif known[key]["kind"] == "section":
+                self._subsection(known[key], value, full, place)
+            elif not isinstance(value, yaml.ScalarNode):
+                self.problems.append(f"{place}: {full}: must be a single value, {accepted(known[key])}")
+            elif value.tag == _NULL or not value.value:
+                self.problems.append(f"{place}: {full}: has no value; it takes {accepted(known[key])}")
+            else:
+                self._take(known[key], value.value, full, place)
+
+    def _take(self, metadata: Mapping[str, Any], text: str, full: str, place: str) -> None:
+        try:
+            self.values[full] = _Found(read(metadata, self._expand(text)), place)
+        except ValueError as error:
+            detail = f" ({error})" if str(error) else ""
+            self.problems.append(f"{place}: {full}: {_shown(text)} is not {accepted(metadata)}{detail}")
+
+    def _subsection(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
+        is_null = isinstance(value, yaml.ScalarNode) and value.tag == _NULL and value.value
+        if not is_null:
+            self.switched_off.discard(full)
+            self._section(metadata["type"], value, full)
+        elif metadata["optional"]:
+            self.switched_off.add(full)
+            self.values = {key: found for key, found in self.values.items() if not key.startswith(f"{full}.")}
+        else:
+            self.problems.append(f"{place}: {full}: cannot be null; leave it out to keep its defaults")
 
     def build(self, kind: type, path: str = "") -> Any:
         """Make a dataclass of what was found, and of defaults."""
@@ -134,156 +176,108 @@ class _Loader:
         for one in fields(kind):
             full = f"{path}.{one.name}" if path else one.name
             if one.metadata["kind"] == "section":
-                switched_off = full in self.values
-                made[one.name] = None if switched_off else self.build(one.metadata["type"], full)
+                made[one.name] = None if full in self.switched_off else self.build(one.metadata["type"], full)
             elif full in self.values:
-                found = self.values[full]
-                value = self._value(one.metadata, found, full)
-                if value is not None:
-                    made[one.name] = value
+                made[one.name] = self.values[full].value
         return kind(**made)
-
-    def _value(self, metadata: Mapping[str, Any], found: _Found, path: str) -> Any:
-        try:
-            text = self._expand(found.text)
-            value = _PARSERS[metadata["kind"]](text, metadata)
-            low, high = metadata["low"], metadata["high"]
-            if (low is not None and value < low) or (high is not None and value > high):
-                raise ValueError("out of range")
-        except ValueError as error:
-            detail = f" ({error})" if str(error) else ""
-            self.problems.append(f"{found.where}: {path}: {found.text!r} is not {_accepted(metadata)}{detail}")
-            return None
-        return value
 
     def _expand(self, text: str) -> str:
         def replace(match: re.Match[str]) -> str:
             if match.group() == "$$":
                 return "$"
-            reference = _REFERENCE.fullmatch(match.group(1))
+            reference = _REFERENCE.fullmatch(match.group())
             if reference is None:
                 raise ValueError("only ${env:NAME} and ${env:NAME:-default} can be referred to")
             name, default = reference.groups()
-            value = self.environment.get(name, default)
-            if value is None:
-                raise ValueError(
-                    f"the environment variable {name} is not set; ${{env:{name}:-default}} gives a default"
-                )
+            value = self.environment.get(name) or default
+            if not value:
+                raise ValueError(f"the environment variable {name} is not set; ${{env:{name}:-…}} gives a default")
             return value
 
         return _VARIABLE.sub(replace, text)
 
+    def conflicts(self, config: Config) -> None:
+        """Report settings that are well by themselves and not together."""
+        listening: dict[str, str] = {}
+        protocols = config.receivers.otlp.protocols
+        for key, listener in (
+            ("receivers.otlp.protocols.grpc.endpoint", protocols.grpc),
+            ("receivers.otlp.protocols.http.endpoint", protocols.http),
+            ("api.endpoint", config.api),
+        ):
+            if listener is None:
+                continue
+            for other, taken in listening.items():
+                if _collide(listener.endpoint, taken):
+                    self.problems.append(f"{self._told(key, other)}: {listener.endpoint} is taken already, by {other}")
+            listening[key] = listener.endpoint
+        retention, segment = config.wal.retention.max_bytes, config.wal.segment_bytes
+        if 0 < retention < segment:
+            self.problems.append(
+                f"{self._told('wal.retention.max_bytes', 'wal.segment_bytes')}: must be at least wal.segment_bytes "
+                f"({write({'kind': 'size'}, segment)}): whole segments are removed"
+            )
 
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark is not None else 0
+    def _told(self, key: str, *related: str) -> str:
+        """Where a key was set, or one that it stands against, and the key."""
+        for one in (key, *related):
+            if one in self.values:
+                return f"{self.values[one].place}: {key}"
+        return key
 
 
-def _size(text: str, metadata: Mapping[str, Any]) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2].lower() not in _SIZES:
-        raise ValueError
-    return (
-        int(float(match[1]) * _SIZES[match[2].lower()]) if "." in match[1] else int(match[1]) * _SIZES[match[2].lower()]
+def _collide(one: str, other: str) -> bool:
+    """Tell whether two addresses cannot both be listened on."""
+    host, _, port = one.rpartition(":")
+    other_host, _, other_port = other.rpartition(":")
+    return int(port) == int(other_port) != 0 and (
+        host == other_host or host in _EVERYWHERE or other_host in _EVERYWHERE
     )
 
 
-def _duration(text: str, metadata: Mapping[str, Any]) -> float:
-    text = text.strip()
-    if text == "0":
-        return 0.0
-    if not _DURATION.fullmatch(text):
-        raise ValueError
-    return sum(float(number) * _DURATIONS[unit] for number, unit in _DURATION_PART.findall(text))
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown key; {hint}accepted here: {', '.join(known)}"
 
 
-def _count(text: str, metadata: Mapping[str, Any]) -> int:
-    if not re.fullmatch(r"\d[\d_]*", text.strip()):
-        raise ValueError
-    return int(text)
-
-
-def _address(text: str, metadata: Mapping[str, Any]) -> str:
-    host, colon, port = text.rpartition(":")
-    bare = host.strip("[]")
-    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
-        raise ValueError
-    if not re.fullmatch(r"[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]", host) or (":" in bare and not host.startswith("[")):
-        raise ValueError
-    return text
-
-
-def _path(text: str, metadata: Mapping[str, Any]) -> str:
-    if not text or "\0" in text:
-        raise ValueError
-    return text
-
-
-def _switch(text: str, metadata: Mapping[str, Any]) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError
-    return text.lower() == "true"
-
-
-def _choice(text: str, metadata: Mapping[str, Any]) -> str:
-    if text not in metadata["choices"]:
-        raise ValueError
-    return text
-
-
-_PARSERS = {
-    "size": _size,
-    "duration": _duration,
-    "count": _count,
-    "address": _address,
-    "path": _path,
-    "switch": _switch,
-    "choice": _choice,
-}
-
-
-def _accepted(metadata: Mapping[str, Any]) -> str:
-    """Say in words what a key takes."""
-    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
-    words = {
-        "size": "a size like 64MiB",
-        "duration": "a duration like 30s or 1m30s",
-        "count": "a whole number",
-        "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
-        "path": "a path",
-        "switch": "true or false",
-        "choice": f"one of {', '.join(metadata['choices'])}",
-    }[kind]
-    show = {"size": size_text, "duration": duration_text}.get(kind, str)
-    if low is not None and high is not None:
-        return f"{words} from {show(low)} to {show(high)}"
-    return f"{words} of at least {show(low)}" if low is not None else words
-
-
-def size_text(value: float) -> str:
-    """Write a size as it is read: in the largest binary unit that divides it."""
-    amount = int(value)
-    for unit, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if amount and amount % factor == 0:
-            return f"{amount // factor}{unit}"
-    return str(amount)
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration as it is read."""
-    if not seconds:
-        return "0"
-    milliseconds = seconds * 1000
-    return f"{seconds:.15g}s" if milliseconds >= 1000 or milliseconds % 1 else f"{milliseconds:.0f}ms"
+def _shown(text: str) -> str:
+    """Repeat what was written on one line, not at any length."""
+    return repr(text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…")
 
 
 def load(sources: Sequence[tuple[str, str]], options: Sequence[str], environment: Mapping[str, str]) -> Config:
     """Return the settings of YAML texts (name, text) and `--set` options; raise InvalidConfig with every mistake."""
+    return _load(sources, options, environment, [])
+
+
+def load_files(paths: Sequence[str], options: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """Return the settings of YAML files and `--set` options; raise InvalidConfig with every mistake."""
+    sources: list[tuple[str, str]] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                sources.append((path, file.read(SOURCE_BYTES_MAX + 1).decode("utf-8-sig")))
+        except OSError as error:
+            problems.append(f"{path}: cannot be read: {error.strerror}")
+        except UnicodeDecodeError as error:
+            problems.append(f"{path}: is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")
+    return _load(sources, options, environment, problems)
+
+
+def _load(
+    sources: Sequence[tuple[str, str]], options: Sequence[str], environment: Mapping[str, str], problems: list[str]
+) -> Config:
     loader = _Loader(environment)
+    loader.problems += problems
     for name, text in sources:
         loader.source(name, text)
     for option in options:
         loader.option(option)
     config: Config = loader.build(Config)
+    if not loader.problems:
+        loader.conflicts(config)
     if loader.problems:
         raise InvalidConfig(loader.problems)
     return config
@@ -302,20 +296,18 @@ def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[
 
 def dump(config: Config) -> str:
     """Write settings as YAML that loads to the same settings."""
-    return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=False)
+    text: str = yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return text
 
 
 def _plain(section: Any) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for one in fields(section):
         value = getattr(section, one.name)
-        kind = one.metadata["kind"]
         if is_dataclass(value):
             value = _plain(value)
-        elif kind == "size":
-            value = size_text(value)
-        elif kind == "duration":
-            value = duration_text(value)
+        elif one.metadata["kind"] in ("size", "duration"):
+            value = write(one.metadata, value)
         elif isinstance(value, str):
             value = value.replace("$", "$$")
         made[one.name] = value

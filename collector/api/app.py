@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, tempo
+from collector.api import admin, loki, prometheus, received, tempo
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
@@ -65,6 +65,8 @@ def create_app(
             *admin.routes(stores, registry, not_ready),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
+            *prometheus.routes(stores, engine),
+            *received.routes(stores, engine),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
     )

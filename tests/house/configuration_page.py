@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from collector.config import Config
-from collector.settings import duration_text, entries, size_text
+from collector.quantities import write
+from collector.settings import entries
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -13,15 +14,44 @@ _HEAD = """# Configuration
 
 <!-- Made by `make docs` from collector/config.py. -->
 
-Settings are YAML: `ringtail run --config FILE`. Several files merge key by key in their order, then `--set
-a.b.c=VALUE` options. [config/collector.yaml](../config/collector.yaml) is the default configuration with every key
-explained; `ringtail print-config` prints what is in effect; `ringtail validate --config FILE` tells every mistake with
-file, line and key.
+Settings are YAML: `ringtail run --config FILE`. Without a file, every key has the default below.
+[config/collector.yaml](../config/collector.yaml) is that default configuration with every key explained;
+[config/examples](../config/examples) has others to start from.
 
-- Sizes: `64MiB` (KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of 1000), or a number of bytes.
-- Durations: `500ms`, `30s`, `1m30s`, `24h`, `7d`.
-- `${env:NAME}` is the value of an environment variable, `${env:NAME:-default}` gives a default, `$$` is a dollar sign.
-- Unknown keys are errors, and so are keys that stand twice.
+| command | what it does |
+| --- | --- |
+| `ringtail run --config FILE --set a.b.c=VALUE` | runs on the file's settings, and on one key set by hand |
+| `ringtail validate --config FILE` | tells every mistake with file, line, key and what would be accepted |
+| `ringtail print-config --config FILE` | prints the settings in effect, defaults included, as YAML that loads again |
+
+## Where settings come from
+
+Several `--config` files merge key by key in their order, then come the `--set` options in theirs. A group of keys may
+stand empty and then keeps its defaults: as in the Collector, `grpc:` alone receives gRPC on the default port.
+`grpc: null` and `http: null` switch a protocol off; a later source that names it again switches it back on.
+
+`${env:NAME}` in a value is an environment variable; one that is not set is a mistake. `${env:NAME:-default}` gives a
+default for one that is not set or is empty. `$$` is a dollar sign.
+
+## How values are written
+
+- Sizes: `64MiB`, `1.5GB` or a number of bytes. KiB, MiB, GiB and TiB are powers of 1024; KB, MB, GB and TB of 1000.
+- Durations: `500ms`, `30s`, `1m30s`, `1.5h`, `7d`. A unit is needed, except for 0.
+- Addresses: `127.0.0.1:4317`, `localhost:4317`, `"[::1]:4317"` (quoted, for YAML's sake), `0.0.0.0:4317` or `:4317` for
+  all interfaces. Port 0 is one that the operating system chooses; the log tells it.
+- Values after `--set` need no quotes but the shell's: `--set api.endpoint=[::1]:8888`. For a group of keys the value is
+  YAML: `--set 'stores.traces={capacity: 1000, max_bytes: 8MiB}'`.
+
+## Mistakes
+
+`ringtail run` and `ringtail validate` tell all mistakes at once and exit with status 2. Unknown keys, keys that stand
+twice and values out of range are mistakes; so are two listeners on one address, and `wal.retention.max_bytes` below
+`wal.segment_bytes`. YAML's anchors, aliases and tags are not supported.
+
+    $ ringtail validate --config collector.yaml
+    collector.yaml:3: wal.sync: 'allways' is not one of always, interval, never
+
+## Keys
 
 | key | default | meaning |
 | --- | --- | --- |
@@ -35,17 +65,13 @@ def page() -> str:
         if metadata["kind"] == "section":
             rows.append(f"| **`{key}`** | | {metadata['doc']} |")
             continue
-        shown = {"size": size_text, "duration": duration_text}.get(metadata["kind"], str)
-        text = str(default).lower() if isinstance(default, bool) else shown(default)
-        extra = ""
         low, high = metadata["low"], metadata["high"]
+        extra = ""
         if metadata["choices"]:
             extra = f" One of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
-        elif low is not None and high is not None:
-            extra = f" From {shown(low)} to {shown(high)}."
-        elif low:
-            extra = f" At least {shown(low)}."
-        rows.append(f"| `{key}` | `{text}` | {metadata['doc']}{extra} |")
+        elif low is not None:
+            extra = f" From {write(metadata, low)} to {write(metadata, high)}."
+        rows.append(f"| `{key}` | `{write(metadata, default)}` | {metadata['doc']}{extra} |")
     return _HEAD + "\n".join(rows) + "\n"
 
 

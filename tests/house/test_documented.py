@@ -92,9 +92,7 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
 async def test_metrics_are_documented() -> None:
     _, registry = await app_and_registry()
     page = doc("operations.md")
-    names = {
-        family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()
-    }
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
     assert len(names) > 20
     assert {name for name in names if f"`{name}`" not in page} == set()
 

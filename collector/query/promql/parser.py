@@ -37,9 +37,17 @@ REGEX_BYTES_MAX = 1 << 20
 COMPARISONS = ("==", "!=", "<=", "<", ">=", ">")
 SET_OPERATORS = ("and", "or", "unless")
 _PRECEDENCE = {
-    **{"or": 1, "and": 2, "unless": 2},
+    "or": 1,
+    "and": 2,
+    "unless": 2,
     **dict.fromkeys(COMPARISONS, 3),
-    **{"+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "atan2": 5, "^": 7},
+    "+": 4,
+    "-": 4,
+    "*": 5,
+    "/": 5,
+    "%": 5,
+    "atan2": 5,
+    "^": 7,
 }
 _UNARY = 6
 _KEYWORDS = ("by", "without", "on", "ignoring", "group_left", "group_right", "bool", "offset", *SET_OPERATORS, "atan2")
@@ -155,7 +163,8 @@ class _Parser:
             return Matching()
         self._take()
         labels = self._label_list()
-        group, include = "", ()
+        group = ""
+        include: tuple[str, ...] = ()
         if self._is("group_left") or self._is("group_right"):
             group = self._take().text.removeprefix("group_")
             if self._is("("):
@@ -249,7 +258,9 @@ class _Parser:
                     break
             first = False
             label = self._take()
-            if label.kind == "string" and not (self._token.kind == "op" and self._token.text in ("=", "!=", "=~", "!~")):
+            if label.kind == "string" and not (
+                self._token.kind == "op" and self._token.text in ("=", "!=", "=~", "!~")
+            ):
                 if any(one.name == "__name__" for one in matchers):
                     raise InvalidQuery("parse error: metric name must not be set twice", label.at)
                 matchers.append(Matcher("__name__", "=", str(label.value)))
@@ -265,7 +276,9 @@ class _Parser:
                 raise InvalidQuery("parse error: expected a string in a label matcher", value.at)
             if operator.text in ("=~", "!~"):
                 compile_regex(str(value.value), value.at)
-            matchers.append(Matcher(str(label.value) if label.kind == "string" else label.text, operator.text, str(value.value)))
+            matchers.append(
+                Matcher(str(label.value) if label.kind == "string" else label.text, operator.text, str(value.value))
+            )
         if not any(_excludes_empty(one) for one in matchers):
             raise InvalidQuery("parse error: vector selector must contain at least one non-empty matcher", token.at)
         return VectorSelector(tuple(matchers), at=token.at)
@@ -382,7 +395,9 @@ class _Parser:
         raise InvalidQuery("parse error: @ wants a timestamp, start() or end()", token.at)
 
 
-def _shifted(operand: Expression, at: int, offset_ms: int | None = None, at_time: int | str | None = None) -> Expression:
+def _shifted(
+    operand: Expression, at: int, offset_ms: int | None = None, at_time: int | str | None = None
+) -> Expression:
     """Return the operand with an offset or a fixed time."""
     if isinstance(operand, MatrixSelector):
         inner = _shifted(operand.selector, at, offset_ms, at_time)

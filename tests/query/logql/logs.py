@@ -98,6 +98,51 @@ RESOURCES = st.fixed_dictionaries(
 )
 REQUESTS = st.lists(RESOURCES, max_size=2).map(lambda each: LOGS.request_type(resource_logs=each))
 
+"""Requests of every shape: keys that collide, values of all types, empty containers."""
+
+
+def _dense(service: str, records: list[tuple[int, str, str, int, bool]]) -> Any:
+    """Return a request of (second, body, level attribute, severity, has a trace)."""
+    return LOGS.request_type(
+        resource_logs=[
+            {
+                "resource": {"attributes": [{"key": "service.name", "value": {"string_value": service}}]},
+                "scope_logs": [
+                    {
+                        "log_records": [
+                            {
+                                "time_unix_nano": second * SECOND,
+                                "body": {"string_value": body},
+                                "attributes": [{"key": "level", "value": {"string_value": level}}],
+                                "severity_number": severity,
+                                "trace_id": b"t" * 16 if traced else b"",
+                            }
+                            for second, body, level, severity, traced in records
+                        ]
+                    }
+                ],
+            }
+        ]
+    )
+
+
+DENSE_REQUESTS = st.builds(
+    _dense,
+    st.sampled_from(["", "a", "b"]),
+    st.lists(
+        st.tuples(
+            st.integers(0, 30),
+            st.sampled_from(["", "a", "a\nb", "GET b", "Ger", "7é"]),
+            st.sampled_from(["", "a", "ab", "error"]),
+            st.sampled_from([0, 9, 17]),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+)
+"""Requests of which queries find something: few texts, few seconds, few labels."""
+
 
 class Stopped:
     """A clock that stands still."""

@@ -207,6 +207,8 @@ def test_nesting_is_bounded() -> None:
         parse('{a="b"} | ' + "(" * DEPTH_MAX + 'c="d"' + ")" * DEPTH_MAX)
     with pytest.raises(InvalidQuery, match="nests deeper"):
         parse("rate(" + "(" * DEPTH_MAX + '{a="b"}[5m]' + ")" * DEPTH_MAX + ")")
+    aside = "1" + " + (1 + (2 * 3))" * (DEPTH_MAX - 3)
+    assert parse(str(parse(aside))) == parse(aside)
     long = '{a="b"} | ' + " or ".join(['c="d"'] * 1000)
     assert str(parse(long)) == long
 

@@ -1,0 +1,195 @@
+"""`/metrics/received`: the newest value of every received series, for a Prometheus to scrape.
+
+What the Collector's prometheus exporter does: names, units, `target_info`, `job` and `instance` by the same rules as
+queries (`query/promql/translate.py`); a series is exposed until it has had no point for five minutes, or its newest
+point says that there is no value. Reads the ring only, never the log. A family whose name is already taken by
+another type is left out, and so are delta series, whose newest point is no total; comments at the end count both.
+
+Text format 0.0.4, or OpenMetrics when the client accepts it; that one carries exemplars.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from collector.otlp import records
+from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
+from collector.query.engine import slices
+from collector.query.promql.series import family_of, float_text, samples_of
+from collector.query.promql.translate import Labels, attribute_labels, group_labels, sorted_labels, target_info
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from starlette.requests import Request
+
+    from collector.query.engine import Deadline, Engine
+    from collector.store import Store, View
+
+EXPIRATION_NS = 300 * 10**9
+"""How long a series is exposed after its newest point (`metric_expiration` of the Collector's exporter)."""
+
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_DISTRIBUTIONS = (HISTOGRAM, EXPONENTIAL_HISTOGRAM, SUMMARY)
+
+
+def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
+    """Return the route over the store of metrics."""
+    store = stores["metrics"]
+
+    async def received(request: Request) -> Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        view = dataclasses.replace(store.view(), log=None)
+        body = await engine.run(expose, view, engine.clock.now_ns() - EXPIRATION_NS, openmetrics)
+        return Response(body, headers={"Content-Type": OPEN_METRICS if openmetrics else PLAIN})
+
+    return [Route("/metrics/received", received)]
+
+
+@dataclass(slots=True)
+class _Exposed:
+    """A family on its way out: sample lines by label set, so that none stands twice."""
+
+    type: str
+    help: str
+    lines: dict[tuple[str, Labels], str] = field(default_factory=dict)
+
+
+def expose(deadline: Deadline, view: View, since_ns: int, openmetrics: bool) -> bytes:
+    """Write the newest value of each series with a point since then."""
+    families: dict[str, _Exposed] = {}
+    conflicts, deltas = 0, 0
+    for block, row in _newest(deadline, view, since_ns):
+        group = int(block.column("group")[row])
+        found = family_of(block, group)
+        if block.column("flags")[row] & NO_RECORDED_VALUE or not found.name:
+            continue
+        resource = records.resource(block, group)
+        info = target_info(resource)
+        if info:
+            target = families.setdefault("target_info", _Exposed("gauge", "Target metadata"))
+            target.lines[("target_info", info)] = _line("target_info", info, 1.0, "")
+        if found.delta:
+            deltas += 1
+            continue
+        family = families.get(found.name)
+        if family is None:
+            metric = records.metric(block, group)
+            family = families[found.name] = _Exposed(found.type, metric.description)
+        if family.type != found.type:
+            conflicts += 1
+            continue
+        _add(family, block, row, group, openmetrics)
+    return _text(families, conflicts, deltas, openmetrics)
+
+
+def _newest(deadline: Deadline, view: View, since_ns: int) -> Iterator[tuple[Block, int]]:
+    """Yield each series' newest point, by (time, offset), ordered by series."""
+    newest: dict[int, tuple[int, int, Block, int]] = {}
+    for block, rows in slices(view, since_ns, deadline=deadline):
+        times = block.column("time")[rows]
+        order = np.lexsort((rows, times))[::-1]
+        keys = block.column("series")[rows[order]]
+        distinct, firsts = np.unique(keys, return_index=True)
+        for key, first in zip(distinct.tolist(), firsts.tolist(), strict=True):
+            row = int(rows[order[first]])
+            place = (int(times[order[first]]), block.base_offset + row)
+            known = newest.get(key)
+            if known is None or place > known[:2]:
+                newest[key] = (*place, block, row)
+    for _, _, block, row in sorted(newest.values(), key=lambda one: one[:2], reverse=True):
+        yield block, row
+
+
+def _add(family: _Exposed, block: Block, row: int, group: int, openmetrics: bool) -> None:
+    """Add the samples of one point; what is newer stands there already."""
+    point = records.record(block, row)
+    labels = attribute_labels(point.attributes) | group_labels(block, group)
+    kind = int(block.column("type")[row])
+    found = family_of(block, group)
+    exemplars = list(point.exemplars) if openmetrics and kind != SUMMARY else []
+    if kind in _DISTRIBUTIONS:
+        samples = list(samples_of(point, kind, found))
+    else:
+        samples = [(found.name, {}, float(block.column("value")[row]))]
+    lower = float("-inf")
+    for name, extra, value in samples:
+        full = sorted_labels(name, labels | extra)
+        exemplar = ""
+        if "le" in extra:
+            upper = float(extra["le"])
+            exemplar = _exemplar(exemplars, lower, upper)
+            lower = upper
+        elif found.type == "counter":
+            exemplar = _exemplar(exemplars, float("-inf"), float("inf"))
+        family.lines.setdefault((name, full), _line(name, full, value, exemplar))
+
+
+def _exemplar(exemplars: list[Any], lower: float, upper: float) -> str:
+    """Write the newest exemplar with lower < value <= upper, as OpenMetrics has it; OpenMetrics allows 128 characters."""
+    inside = [one for one in exemplars if lower < _number(one) <= upper]
+    if not inside:
+        return ""
+    one = max(inside, key=lambda each: each.time_unix_nano)
+    labels = []
+    if one.trace_id:
+        labels.append(f'trace_id="{one.trace_id.hex()}"')
+    if one.span_id:
+        labels.append(f'span_id="{one.span_id.hex()}"')
+    when = f" {one.time_unix_nano / 1e9:.3f}" if one.time_unix_nano else ""
+    return f" # {{{','.join(labels)}}} {float_text(_number(one))}{when}"
+
+
+def _number(exemplar: Any) -> float:
+    return float(getattr(exemplar, exemplar.WhichOneof("value") or "as_double"))
+
+
+def _line(name: str, labels: Labels, value: float, exemplar: str) -> str:
+    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels if key != "__name__")
+    braces = f"{{{inside}}}" if inside else ""
+    return f"{name}{braces} {float_text(value)}{exemplar}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _help(text: str, openmetrics: bool) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return escaped.replace('"', '\\"') if openmetrics else escaped
+
+
+def _text(families: dict[str, _Exposed], conflicts: int, deltas: int, openmetrics: bool) -> bytes:
+    parts = []
+    taken: set[str] = set()
+    for name in sorted(families):
+        family = families[name]
+        own = {sample for sample, _ in family.lines} | {name}
+        if own & taken:
+            conflicts += 1
+            continue
+        taken |= own
+        shown = name
+        if openmetrics and family.type == "counter":
+            shown = name.removesuffix("_total")
+        kind = "info" if openmetrics and name == "target_info" else family.type
+        if kind == "info":
+            shown = "target"
+        parts.append(f"# HELP {shown} {_help(family.help, openmetrics)}\n# TYPE {shown} {kind}\n")
+        parts.extend(family.lines.values())
+    if not openmetrics:
+        if conflicts:
+            parts.append(f"# {conflicts} families or points were left out: their name has another type\n")
+        if deltas:
+            parts.append(f"# {deltas} delta series were left out: their newest point is no total\n")
+    else:
+        parts.append("# EOF\n")
+    return "".join(parts).encode()

@@ -116,7 +116,7 @@ class GrpcConnection:
         self._channel.close()
 
 
-CONNECTIONS: dict[str, type[HttpConnection] | type[GrpcConnection]] = {
+CONNECTIONS: dict[str, type[HttpConnection | GrpcConnection]] = {
     "grpc": GrpcConnection,
     "http": HttpConnection,
 }

@@ -77,7 +77,7 @@ class Incorrect(Exception):
     """A request was not answered as it should be, or records are missing: the figures would mean nothing."""
 
 
-def available() -> list[type[Ringtail] | type[Rotel]]:
+def available() -> list[type[Ringtail | Rotel]]:
     """Return the servers that can be measured here; Ringtail is the first."""
     return [Ringtail, Rotel] if Rotel.version() else [Ringtail]
 
@@ -116,7 +116,7 @@ class Measurement:
                 driver.close()
         return samples
 
-    def _start(self, kind: type[Ringtail] | type[Rotel], directory: Path) -> Ringtail | Rotel:
+    def _start(self, kind: type[Ringtail | Rotel], directory: Path) -> Ringtail | Rotel:
         own = Path(tempfile.mkdtemp(prefix=kind.name, dir=directory))
         return kind(own, self.extent.settings if kind is Ringtail else ())
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SERIES_MAX = 500
 """Series of an answer: Loki's default of max_query_series."""
 
-CELLS_MAX = 8_000_000
+CELLS_MAX = 2_000_000
 """Cells, each of 8 bytes, that one range aggregation may hold: its series times the cells of time."""
 
 TIME_MAX = 2**63 - 1

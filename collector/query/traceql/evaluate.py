@@ -29,6 +29,7 @@ from collector.query.traceql.ast import (
     Intrinsic,
     Literal,
     Query,
+    SpansetOperation,
     Type,
     Unary,
 )
@@ -97,8 +98,11 @@ def single_filter(query: Query) -> Filter:
 
 
 def _feature(stage: Any) -> str:
-    op = getattr(stage, "op", "")
-    return f"the operation {op}" if op else f"the stage {str(stage).split('(', maxsplit=1)[0].strip() or 'pipeline'}"
+    if isinstance(stage, SpansetOperation):
+        return f"the operation {stage.op}"
+    if isinstance(stage, Filter):
+        return "a second filter"
+    return f"the stage {stage}"[:100]
 
 
 def check(expression: Expression | None) -> None:

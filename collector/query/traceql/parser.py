@@ -180,11 +180,19 @@ class _Parser:
                     return Select(self._fields(), token.at)
             if token.text in METRICS_FUNCTIONS:
                 return self._metrics()
-        if (token.kind == "word" and token.text in _AGGREGATES) or token.kind in ("int", "float", "duration"):
+        if self._is_scalar():
             return self._scalar_filter()
         if token.kind == "op" and token.text in "({":
             return self._spansets(0)
         raise self._unexpected("expected a spanset like { .a = 1 }" if first else "expected a stage of the pipeline")
+
+    def _is_scalar(self) -> bool:
+        """Tell whether an aggregate or a number comes next, perhaps in parentheses: a spanset has none there."""
+        ahead = self._next
+        while self._tokens[ahead].kind == "op" and self._tokens[ahead].text == "(":
+            ahead += 1
+        token = self._tokens[ahead]
+        return token.kind in ("int", "float", "duration") or (token.kind == "word" and token.text in _AGGREGATES)
 
     def _fields(self) -> tuple[Expression, ...]:
         self._expect("(")

@@ -1,0 +1,41 @@
+"""The command line, one file for each group of commands.
+
+Every command imports what it needs when it runs, so that `--version` and completion stay quick. Exit status: 0 when
+all went well, 1 when not, 2 for a mistake in the configuration or in the command line. What fails is told in one
+line on standard error, with a next step where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from collector import __version__
+from collector.cli.completion import completion
+from collector.cli.remote import healthcheck, stats
+from collector.cli.running import print_config, run, validate
+from collector.cli.send import send
+from collector.cli.wal import wal
+from collector.errors import RingtailError
+
+
+class _Commands(click.Group):
+    """Commands whose causes of failure become one line and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except RingtailError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ringtail")
+def main() -> None:
+    """Ringtail: an OpenTelemetry collector daemon that remembers."""
+
+
+for _command in (run, validate, print_config, stats, healthcheck, send, wal, completion):
+    main.add_command(_command)

@@ -1,0 +1,78 @@
+"""`ringtail stats` and `healthcheck`: questions to a running daemon."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from collector.cli.connection import request
+from collector.cli.table import print_table, size
+
+READY, NOT_READY = 0, 1
+
+_endpoint = click.option(
+    "--endpoint",
+    metavar="URL",
+    default="http://127.0.0.1:8888",
+    show_default=True,
+    envvar="RINGTAIL_ENDPOINT",
+    help="Where the daemon answers queries; also by RINGTAIL_ENDPOINT.",
+)
+
+
+@click.command()
+@_endpoint
+@click.option("--json", "as_json", is_flag=True, help="Print /api/stats as it is.")
+def stats(endpoint: str, as_json: bool) -> None:
+    """Show what a running daemon holds."""
+    status, body = request("GET", endpoint, "/api/stats")
+    try:
+        signals = json.loads(body)["signals"] if status == 200 else None
+    except (ValueError, KeyError, TypeError):
+        signals = None
+    if signals is None:
+        raise click.ClickException(f"{endpoint} is no Ringtail: it answers /api/stats with {status}")
+    if as_json:
+        click.echo(body)
+        return
+    print_table(
+        (
+            "signal",
+            ">records",
+            ">capacity",
+            ">evicted",
+            ">memory",
+            ">log",
+            ">segments",
+            ">first offset",
+            ">next offset",
+        ),
+        [_ring_row(name, one) for name, one in signals.items()],
+    )
+    click.echo()
+    print_table(
+        ("signal", "index", ">keys", ">postings", ">memory"),
+        [
+            (name, index, str(figures["keys"]), str(figures["postings"]), size(figures["bytes"]))
+            for name, one in signals.items()
+            for index, figures in one["indexes"].items()
+        ],
+    )
+
+
+def _ring_row(name: str, one: dict[str, Any]) -> tuple[str, ...]:
+    log = one["log"]
+    ring = (str(one["records"]), str(one["capacity"]), str(one["evicted"]), size(one["total_bytes"]))
+    return (name, *ring, size(log["bytes"]), str(log["segments"]), str(log["first_offset"]), str(log["next_offset"]))
+
+
+@click.command()
+@_endpoint
+def healthcheck(endpoint: str) -> None:
+    """Exit with 0 when the daemon is ready, with 1 when not; for containers."""
+    status, body = request("GET", endpoint, "/readyz")
+    click.echo(body.decode("utf-8", "replace").rstrip())
+    sys.exit(READY if status == 200 else NOT_READY)

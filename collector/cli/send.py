@@ -1,0 +1,93 @@
+"""`ringtail send`: something to look at, at once."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import click
+
+from collector.cli.connection import base_url, request
+
+if TYPE_CHECKING:
+    from collector.cli.shop import Story
+    from collector.otlp.signals import Signal
+
+ORDERS_MAX = 1000
+
+
+@click.command()
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    default="http://127.0.0.1:4318",
+    show_default=True,
+    help="Where OTLP/HTTP is received.",
+)
+@click.option(
+    "--api",
+    metavar="URL",
+    default="http://127.0.0.1:8888",
+    show_default=True,
+    help="Where queries are answered, for the links that are printed.",
+)
+@click.option(
+    "--orders", type=click.IntRange(1, ORDERS_MAX), default=12, show_default=True, help="Orders that the shop takes."
+)
+def send(endpoint: str, api: str, orders: int) -> None:
+    """Send a few realistic traces, logs and metrics, to see something at once.
+
+    They tell the last minute of a shop: orders that pass through four services, some of which fail, with the log
+    records and the metrics of all that.
+    """
+    from collector.cli.shop import tell
+    from collector.clock import SystemClock
+    from collector.otlp.signals import SIGNALS
+
+    story = tell(SystemClock().now_ns(), orders, Random())
+    for signal in SIGNALS:
+        _export(endpoint, signal, story.requests[signal].SerializeToString())
+        click.echo(f"sent {story.records[signal]} {signal.noun}")
+    failed = f", of which {len(story.failed)} failed" if story.failed else ""
+    click.echo(f"{orders} orders through {', '.join(story.services)}{failed}\n\nSee them:")
+    for what, path in _links(story):
+        click.echo(f"  {what:<22}{base_url(api)}{path}")
+    click.echo(f"  {'what is held':<22}ringtail stats")
+
+
+def _export(endpoint: str, signal: Signal, payload: bytes) -> None:
+    """Export one request, or fail with what the receiver says of it."""
+    status, body = request("POST", endpoint, signal.http_path, payload, {"Content-Type": "application/x-protobuf"})
+    if status != 200:
+        from google.protobuf.message import DecodeError
+        from google.rpc.status_pb2 import Status
+
+        try:
+            reason = Status.FromString(body).message
+        except DecodeError:
+            reason = ""
+        raise click.ClickException(f"{endpoint} refuses {signal.name} with {status}: {reason or 'no reason given'}")
+    partial = signal.response_type.FromString(body).partial_success
+    if partial.error_message:
+        click.echo(f"{signal.name}: {partial.error_message}", err=True)
+
+
+def _links(story: Story) -> list[tuple[str, str]]:
+    """What to look at: a name and a path with its query."""
+
+    def asked(path: str, query: str, parameter: str = "query") -> str:
+        return f"{path}?{parameter}={quote(query, safe='')}"
+
+    trace_id = story.failed[0] if story.failed else story.traces[0]
+    by_status = "sum by (http_response_status_code) (rate(shop_orders_total[1m]))"
+    return [
+        ("a failed order" if story.failed else "an order", f"/api/traces/{trace_id}"),
+        ("spans with errors", asked("/api/search", "{ status = error }", "q")),
+        (
+            "log lines of the order",
+            asked("/loki/api/v1/query_range", f'{{service_name=~".+"}} | trace_id="{trace_id}"'),
+        ),
+        ("orders per second", asked("/api/v1/query", by_status)),
+        ("every metric", "/metrics/received"),
+    ]

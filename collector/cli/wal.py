@@ -1,0 +1,73 @@
+"""`ringtail wal`: a write-ahead log as text. Reads only, takes no lock, and works beside a running daemon."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from collector.cli.table import print_table, size
+
+DAMAGED = 1
+"""Exit status of `verify` when anything is damaged."""
+
+_directory = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+
+
+@click.group()
+def wal() -> None:
+    """Look into a write-ahead log, also beside a running daemon. DIR is wal.directory."""
+
+
+@wal.command()
+@_directory
+def inspect(directory: str) -> None:
+    """List the segments of every signal."""
+    from collector.wal.files import OperatingSystemFiles
+    from collector.wal.inspect import inspect as facts
+
+    rows = []
+    for one in facts(directory, OperatingSystemFiles()):
+        name = Path(one.path).name + (" (active)" if one.active else "")
+        offsets = (str(one.base_offset), str(one.next_offset))
+        rows.append((one.signal, name, *offsets, str(one.records), size(one.size), one.index))
+    print_table(("signal", "segment", ">first offset", ">next offset", ">records", ">size", "index"), rows)
+
+
+@wal.command()
+@_directory
+def verify(directory: str) -> None:
+    """Read every frame and check it; exit with 1 if anything is damaged."""
+    from collector.wal.files import OperatingSystemFiles
+    from collector.wal.inspect import verify as report
+
+    found = report(directory, OperatingSystemFiles())
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    for problem in found.problems:
+        click.echo(f"{problem.path}: {problem.text}", err=True)
+    summary = f"{found.segments} segments, {found.records} records, {size(found.bytes)} read"
+    click.echo(f"{summary}: {len(found.problems)} damaged" if found.problems else f"{summary}: all is well")
+    if found.problems:
+        sys.exit(DAMAGED)
+
+
+@wal.command()
+@_directory
+@click.option(
+    "--signal", type=click.Choice(["traces", "logs", "metrics"]), default="traces", show_default=True, help="Whose log."
+)
+@click.option(
+    "--from-offset", type=click.IntRange(0), default=0, show_default=True, help="Begin with the frame that holds it."
+)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Frames to print at most.")
+def cat(directory: str, signal: str, from_offset: int, limit: int) -> None:
+    """Print frames as OTLP/JSON, one export request a line."""
+    from collector.otlp.signals import BY_NAME
+    from collector.testing.otlp import to_json
+    from collector.wal.files import OperatingSystemFiles
+    from collector.wal.inspect import cat as frames
+
+    for frame in frames(directory, BY_NAME[signal], from_offset, limit, OperatingSystemFiles()):
+        click.echo(to_json(BY_NAME[signal], bytes(frame.payload)))

@@ -6,6 +6,7 @@ process's own, under the Collector's names, and those that are read off the stor
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -16,6 +17,8 @@ from prometheus_client import disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from collector import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
     from collector.clock import Clock
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {
+    code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+"""What ends a line, moves a cursor or turns the direction of writing."""
 
 
 def logger(level: str, form: str, stream: Any = None) -> Any:
@@ -36,13 +42,14 @@ def logger(level: str, form: str, stream: Any = None) -> Any:
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _one_line,
+        structlog.processors.format_exc_info,
     ]
     if form == "json":
-        processors.append(structlog.processors.JSONRenderer())
+        # Escapes everything beyond printable ASCII by itself.
+        processors += [_event_first, structlog.processors.JSONRenderer()]
     else:
-        colors = stream.isatty()
-        processors.append(structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=20, sort_keys=False))
+        plain = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=20, sort_keys=False)
+        processors += [_one_line, plain]
     return structlog.wrap_logger(
         structlog.PrintLogger(stream),
         processors=processors,
@@ -53,7 +60,34 @@ def logger(level: str, form: str, stream: Any = None) -> Any:
 
 def _one_line(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
     """Escape control characters: what a client sent cannot start a line or move a cursor."""
-    return {key: value.translate(_CONTROL) if isinstance(value, str) else value for key, value in event.items()}
+    made = {key: value.translate(_CONTROL) if isinstance(value, str) else value for key, value in event.items()}
+    # The renderer would print a traceback on lines of its own.
+    if "exception" in made:
+        made["traceback"] = made.pop("exception")
+    return made
+
+
+def _event_first(_logger: Any, _name: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Order the keys for people who read JSON."""
+    first = ("timestamp", "level", "event")
+    return {key: event[key] for key in first} | {key: event[key] for key in event if key not in first}
+
+
+class StandardLogs(logging.Handler):
+    """Turns records of the standard library's logging, which libraries use, into events of a logger of ours.
+
+    For the process's entry point to install: the standard library's loggers belong to the process, not to a daemon.
+    """
+
+    def __init__(self, ours: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._ours = ours
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record as an event."""
+        write = self._ours.error if record.levelno >= logging.ERROR else self._ours.warning
+        more = {"exc_info": record.exc_info} if record.exc_info else {}
+        write("library", name=record.name, message=record.getMessage(), **more)
 
 
 class _Process(Collector):
@@ -74,6 +108,9 @@ class _Process(Collector):
         yield CounterMetricFamily(
             "otelcol_process_uptime_seconds", "Seconds since the start.", value=self._clock.monotonic() - self._started
         )
+        build = GaugeMetricFamily("ringtail_build_info", "1; what runs is in the label.", labels=("version",))
+        build.add_metric((__version__,), 1)
+        yield build
 
 
 def _resident() -> int:

@@ -10,15 +10,17 @@ import functools
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 import numpy as np
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, Overloaded, QueryTimeout, RingtailError, Unavailable
+from collector.errors import InvalidQuery, Overloaded, QueryTimeout, RingtailError, TooLarge, Unavailable
 from collector.query.promql import catalogue
 from collector.query.promql.ast import Matcher, MatrixSelector, Type
 from collector.query.promql.evaluate import evaluate, range_vector
@@ -30,7 +32,6 @@ from collector.query.promql.vectors import Vector
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from starlette.datastructures import ImmutableMultiDict
     from starlette.requests import Request
 
     from collector.query.engine import Engine
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 STEPS_MAX = 11_000
 """Steps of a range query, as in Prometheus."""
+FORM_BYTES_MAX, FORM_FIELDS_MAX = 1024 * 1024, 1000
+"""Bytes and fields of a POSTed form."""
 TIME_MAX_MS = 2**62
 """Times beyond are refused."""
 
@@ -88,13 +91,20 @@ def _answering(handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Reques
     return answer
 
 
-async def _parameters(request: Request) -> ImmutableMultiDict[str, Any]:
-    """Return the parameters of the URL, and of a form's body, which come first."""
-    if request.method == "POST":
-        form = await request.form()
-        merged = [*form.multi_items(), *request.query_params.multi_items()]
-        return type(request.query_params)(merged)
-    return request.query_params
+async def _parameters(request: Request) -> QueryParams:
+    """Return the parameters of a form's body, which come first, and of the URL."""
+    if request.method != "POST":
+        return request.query_params
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > FORM_BYTES_MAX:
+            raise TooLarge(f"a form is larger than {FORM_BYTES_MAX} bytes")
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX)
+    except ValueError as error:
+        raise InvalidQuery(f"not a form: {error}") from error
+    return QueryParams([*pairs, *request.query_params.multi_items()])
 
 
 def _time(text: str, name: str, default: int) -> int:

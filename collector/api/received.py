@@ -83,7 +83,9 @@ def expose(deadline: Deadline, view: View, since_ns: int, openmetrics: bool) -> 
         family = families.get(found.name)
         if family is None:
             metric = records.metric(block, group)
-            family = families[found.name] = _Exposed(found.type, metric.description)
+            family = families[found.name] = _Exposed(
+                found.type, metric.description or f"{metric.name}, received without a description"
+            )
         if family.type != found.type:
             conflicts += 1
             continue

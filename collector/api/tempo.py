@@ -72,7 +72,7 @@ def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[R
             text = str(error)
             if isinstance(error, InvalidQuery):
                 where = f" at column {error.position + 1}" if error.position is not None else ""
-                text = f"invalid TraceQL query: {text}{where}"
+                text = f"invalid TraceQL query: {text}{where}" if where else text
             headers = {}
             if isinstance(error, Overloaded | Unavailable):
                 headers["Retry-After"] = str(max(1, round(error.retry_after_s)))

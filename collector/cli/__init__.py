@@ -7,6 +7,7 @@ line on standard error, with a next step where there is one.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
@@ -29,9 +30,13 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except RingtailError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # the reader of our output has left; click ends quietly
+            raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ringtail")
 def main() -> None:
     """Ringtail: an OpenTelemetry collector daemon that remembers."""

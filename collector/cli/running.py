@@ -54,8 +54,14 @@ def _load(files: tuple[str, ...], options: tuple[str, ...]) -> Config:
 def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
     """Run the daemon in the foreground, until Ctrl-C or SIGTERM."""
     config = _load(files, options)
+    import logging
+
+    from collector import telemetry
     from collector.daemon import run as run_daemon
 
+    own = config.telemetry.logs
+    logging.basicConfig(handlers=[telemetry.StandardLogs(telemetry.logger(own.level, own.format))])
+    logging.captureWarnings(capture=True)
     sys.exit(run_daemon(config))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from random import Random
+from random import SystemRandom
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collector.otlp.signals import Signal
 
 ORDERS_MAX = 1000
+WIDTH = 24
 
 
 @click.command()
@@ -45,15 +46,15 @@ def send(endpoint: str, api: str, orders: int) -> None:
     from collector.clock import SystemClock
     from collector.otlp.signals import SIGNALS
 
-    story = tell(SystemClock().now_ns(), orders, Random())
+    story = tell(SystemClock().now_ns(), orders, SystemRandom())
     for signal in SIGNALS:
         _export(endpoint, signal, story.requests[signal].SerializeToString())
         click.echo(f"sent {story.records[signal]} {signal.noun}")
     failed = f", of which {len(story.failed)} failed" if story.failed else ""
     click.echo(f"{orders} orders through {', '.join(story.services)}{failed}\n\nSee them:")
     for what, path in _links(story):
-        click.echo(f"  {what:<22}{base_url(api)}{path}")
-    click.echo(f"  {'what is held':<22}ringtail stats")
+        click.echo(f"  {what:<{WIDTH}}{base_url(api)}{path}")
+    click.echo(f"  {'what is held':<{WIDTH}}ringtail stats")
 
 
 def _export(endpoint: str, signal: Signal, payload: bytes) -> None:
@@ -80,7 +81,7 @@ def _links(story: Story) -> list[tuple[str, str]]:
         return f"{path}?{parameter}={quote(query, safe='')}"
 
     trace_id = story.failed[0] if story.failed else story.traces[0]
-    by_status = "sum by (http_response_status_code) (rate(shop_orders_total[1m]))"
+    by_status = "sum by (http_response_status_code) (rate(shop_orders_total[5m]))"
     return [
         ("a failed order" if story.failed else "an order", f"/api/traces/{trace_id}"),
         ("spans with errors", asked("/api/search", "{ status = error }", "q")),

@@ -102,7 +102,7 @@ class _Teller:
             ):
                 container = getattr(self._requests[signal], containers).add()
                 container.resource.attributes.extend(resource)
-                places[service] = scope = getattr(container, scopes).add()  # type: ignore[index]  # three dicts of three types
+                places[service] = scope = getattr(container, scopes).add()
                 scope.scope.name, scope.scope.version = f"{_SCOPE}.{service}", _VERSION
 
     def story(self) -> Story:
@@ -194,7 +194,7 @@ class _Teller:
         record = self._logs[service].log_records.add(
             time_unix_nano=time,
             observed_time_unix_nano=time + MILLISECOND_NS,
-            severity_number=severity[0],  # type: ignore[arg-type]  # the stubs want the enum's own type
+            severity_number=severity[0],
             severity_text=severity[1],
             trace_id=span.trace_id,
             span_id=span.span_id,

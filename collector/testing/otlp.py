@@ -255,9 +255,7 @@ def _server_span(span: Span, chance: Random) -> None:
         span.status.code = Status.STATUS_CODE_ERROR
         span.status.message = "upstream did not answer"
         event = span.events.add(name="exception", time_unix_nano=span.end_time_unix_nano)
-        event.attributes.extend(
-            _attributes({"exception.type": "TimeoutError", "exception.message": "after 5 s"})
-        )
+        event.attributes.extend(_attributes({"exception.type": "TimeoutError", "exception.message": "after 5 s"}))
 
 
 def _client_span(span: Span, chance: Random) -> None:

@@ -176,9 +176,7 @@ def _send_logs(exporter: Any, resource: Resource, parent: Context) -> list[Plain
             body=f"{text} of order 17",
             attributes={**ATTRIBUTES, "order.id": 17, "nested": {"depth": {"leaf": 1}}},
         )
-    logger.emit(
-        context=Context(), body={"message": "a body that is a map", "count": 2, "parts": [1, "two", 3.5]}
-    )
+    logger.emit(context=Context(), body={"message": "a body that is a map", "count": 2, "parts": [1, "two", 3.5]})
     logger.emit(
         context=Context(),
         body="an event, outside of any trace",
@@ -209,7 +207,7 @@ def _send_metrics(exporter: Any, resource: Resource) -> list[Plain]:
     connections.add(5, {"pool": "main"})
     connections.add(-7, {"pool": "main"})
     meter.create_gauge("temperature", "Cel", "Of the room.").set(21.75, {"room": "kitchen", "heated": True})
-    latency = meter.create_histogram("http.latency", "ms", explicit_bucket_boundaries_advisory=[1.0, 10.0, 100.0])
+    latency = meter.create_histogram("http.latency", "s", explicit_bucket_boundaries_advisory=[1.0, 10.0, 100.0])
     for value in (0.5, 5, 7, 50, 500):
         latency.record(value, {"http.route": "/checkout"})
     size = meter.create_histogram("rpc.size", "By")
@@ -222,9 +220,7 @@ def _send_metrics(exporter: Any, resource: Resource) -> list[Plain]:
     meter.create_observable_gauge("queue.length", [length])
     provider.shutdown()  # collects and exports, once
     (data,) = noting.seen
-    return [
-        _metric(metric) for one in data.resource_metrics for scope in one.scope_metrics for metric in scope.metrics
-    ]
+    return [_metric(metric) for one in data.resource_metrics for scope in one.scope_metrics for metric in scope.metrics]
 
 
 # --- the description ------------------------------------------------------------------------------------------

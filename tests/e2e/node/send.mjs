@@ -150,7 +150,7 @@ open.add(5, { pool: 'main' });
 open.add(-7, { pool: 'main' });
 const temperature = meter.createGauge('temperature', { unit: 'Cel', description: 'Of the room.' });
 temperature.record(21.75, { room: 'kitchen', heated: true });
-const latency = meter.createHistogram('http.latency', { unit: 'ms', advice: { explicitBucketBoundaries: [1, 10, 100] } });
+const latency = meter.createHistogram('http.latency', { unit: 's', advice: { explicitBucketBoundaries: [1, 10, 100] } });
 for (const value of [0.5, 5, 7, 50, 500]) latency.record(value, { 'http.route': '/checkout' });
 const size = meter.createHistogram('rpc.size', { unit: 'By' });
 for (const value of [0, 1, 2, 4, 1000, 1e6]) size.record(value, { method: 'Get' });

@@ -159,9 +159,19 @@ _comparisons = (
     | st.builds(lambda field, op: f"{field} {op} nil", _fields, st.sampled_from(["=", "!="]))
     | st.builds(lambda field, op: f'{field} {op} "g.*|1"', _fields | st.just("name"), st.sampled_from(["=~", "!~"]))
     | st.sampled_from(
-        ['name = "get"', "duration > 20ns", "duration <= 0.5", "status = error", "status != ok", "kind = server"]
-        + ['statusMessage = "bad"', 'instrumentation:name = "lib"', 'trace:id = "00000000000000000000000000000003"']
-        + ['span:parentID = ""', 'span:parentID != "aa"']
+        [
+            'name = "get"',
+            "duration > 20ns",
+            "duration <= 0.5",
+            "status = error",
+            "status != ok",
+            "kind = server",
+            'statusMessage = "bad"',
+            'instrumentation:name = "lib"',
+            'trace:id = "00000000000000000000000000000003"',
+            'span:parentID = ""',
+            'span:parentID != "aa"',
+        ]
     )
 )
 _filters = st.recursive(

@@ -1,0 +1,140 @@
+"""The same samples and queries, in Ringtail and in a real Prometheus (Debian's package): the same answers.
+
+Debian's Prometheus 2.42 differs from Prometheus 3 at windows' edges and in how a counter's rate stops at zero; the
+samples lie beside the edges, and counters start far above zero, so that both must agree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector.query.promql.vectors import Vector
+from tests.e2e.requirements import require
+from tests.query.promql.points import INTERVAL_MS, START_MS, openmetrics, random_series
+from tests.query.promql.test_evaluate import run, store_of
+
+SERIES = random_series(11, 16, 120)
+STORE = store_of(SERIES)
+START, END, STEP = (START_MS - 7_000) // 1000, (START_MS + 120 * INTERVAL_MS) // 1000, 30
+
+QUERIES = [
+    "temperature",
+    'requests_total{code=~"a|b"}',
+    'temperature{code!="a", n=~"[13579]"}',
+    "rate(requests_total[1m])",
+    "increase(requests_total[5m])",
+    "irate(requests_total[2m])",
+    "delta(temperature[2m])",
+    "sum by (code) (rate(requests_total[2m]))",
+    "avg without (n) (temperature)",
+    "max(temperature) - min(temperature)",
+    "count by (code) (temperature > 0)",
+    "stddev(temperature)",
+    "quantile(0.9, temperature)",
+    "sum(rate(requests_total[1m])) / count(requests_total)",
+    "temperature * 2 + 1 > bool 10",
+    "temperature + on (n) temperature",
+    "temperature > 0 or temperature <= 0",
+    "temperature unless temperature > 10",
+    "abs(temperature) - ceil(temperature)",
+    "round(temperature, 5)",
+    "clamp(temperature, -10, 10)",
+    "avg_over_time(temperature[3m])",
+    "max_over_time(temperature[2m] offset 1m)",
+    "quantile_over_time(0.3, temperature[5m])",
+    "changes(temperature[5m])",
+    "resets(requests_total[5m])",
+    "stddev_over_time(temperature[4m])",
+    "requests_total offset 5m",
+    "time() % 7",
+    "-temperature ^ 2",
+    "scalar(sum(temperature)) + vector(1)",
+    'absent(nothing{a="b"})',
+    "timestamp(temperature)",
+]
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus over blocks made of the same samples; its address."""
+    require("prometheus", "promtool")
+    directory = tmp_path_factory.mktemp("prometheus")
+    (directory / "samples.txt").write_text(openmetrics(SERIES))
+    (directory / "prometheus.yml").write_text("{}\n")
+    data = str(directory / "data")
+    subprocess.run(
+        ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(directory / "samples.txt"), data],
+        check=True,
+        capture_output=True,
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={data}"]
+    command += [f"--web.listen-address={address}", "--storage.tsdb.retention.time=100y", "--log.level=error"]
+    with Path(directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            wait_until_ready(address, process)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert process.poll() is None, "prometheus ended"
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("prometheus is not ready after 30 s")
+
+
+def ask(address: str, query: str) -> dict[tuple[tuple[str, str], ...], dict[int, float]]:
+    parameters = urllib.parse.urlencode({"query": query, "start": START, "end": END, "step": STEP})
+    with urllib.request.urlopen(f"http://{address}/api/v1/query_range?{parameters}", timeout=30) as response:
+        answer = json.load(response)
+    return {
+        tuple(sorted(one["metric"].items())): {round(at * 1000): float(value) for at, value in one["values"]}
+        for one in answer["data"]["result"]
+    }
+
+
+def ours(query: str) -> dict[tuple[tuple[str, str], ...], dict[int, float]]:
+    steps = list(range(START * 1000, END * 1000 + 1, STEP * 1000))
+    value: Any = run(query, steps, STORE)
+    if not isinstance(value, Vector):
+        return {(): dict(zip(steps, value.tolist(), strict=True))}
+    return {
+        labels: {
+            step: float(number)
+            for step, number, there in zip(steps, value.values[row], value.present[row], strict=True)
+            if there
+        }
+        for row, labels in enumerate(value.labels)
+    }
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_the_same_answer(prometheus: str, query: str) -> None:
+    expected, found = ask(prometheus, query), ours(query)
+    assert found.keys() == expected.keys()
+    for labels, values in expected.items():
+        assert found[labels].keys() == values.keys()
+        for at, value in values.items():
+            number = found[labels][at]
+            assert number == pytest.approx(value, rel=1e-9, abs=1e-9) or (math.isnan(number) and math.isnan(value))
+    assert expected, "a query without an answer tests nothing"

@@ -102,8 +102,7 @@ class Literal:
             case Type.KIND:
                 return next(name for name, number in KINDS.items() if number == self.value)
             case Type.FLOAT:
-                text = repr(self.value)
-                return text if "e" not in text else f"{self.value:.20f}"
+                return repr(self.value)
             case Type.BOOL:
                 return "true" if self.value else "false"
             case Type.NIL:

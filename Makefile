@@ -1,10 +1,13 @@
 # Every target works as the first command on a fresh clone: what it needs it makes.
 
-PYTHON ?= python3
+# The first of these that is recent enough; `make PYTHON=...` names another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(shell grep -o 'collector/[a-z/]*\.py' pyproject.toml)
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench golden docs clean
@@ -31,7 +34,7 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff format .
 
 bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead of minutes
-	@$(BIN)/pip install --quiet -e '.[bench]' || echo "rotel cannot be installed: measuring Ringtail alone"
+	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: measuring Ringtail alone"
 	@$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
@@ -44,18 +47,19 @@ clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/e2e/node/node_modules
 	@find collector -name '*.so' -delete -o -name '*.c' -delete
 
+# One line for whatever is missing, before pip would tell it in two hundred.
 $(STAMP): pyproject.toml $(COMPILED) $(wildcard collector/*/*.pxd)
+	@[ -n "$(PYTHON)" ] || \
+		{ echo "Python 3.11 or later is missing (Debian: apt-get install python3 python3-venv python3-dev gcc)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "Ringtail wants Python 3.11 or later; $(PYTHON) is not. Try: make PYTHON=python3.12"; exit 1; }
-	@command -v $${CC:-cc} >/dev/null || \
-		{ echo "no C compiler: install gcc (Debian: apt-get install gcc libc6-dev)"; exit 1; }
-	@$(PYTHON) -c 'import os, sys, sysconfig; \
-		sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
-		{ echo "Python.h is missing: install Python's headers (Debian: apt-get install python3-dev)"; exit 1; }
+		{ echo "$(PYTHON) is not Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
-		{ echo "the venv module is missing (Debian: apt-get install python3-venv)"; exit 1; }
+		{ echo "Python's venv module is missing (Debian: apt-get install python3-venv)"; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || \
+		{ echo "a C compiler is missing (Debian: apt-get install gcc libc6-dev)"; exit 1; }
+	@header=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h; [ -e "$$header" ] || \
+		{ echo "$$header is missing (Debian: apt-get install python3-dev)"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@echo "building Ringtail in $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' > $(VENV)/build.log 2>&1 || \
-		{ cat $(VENV)/build.log; exit 1; }
+	@echo "building Ringtail in $(VENV)"
+	@$(PIP) -e '.[dev]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@

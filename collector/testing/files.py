@@ -188,6 +188,9 @@ class MemoryFiles:
             _apply(file.durable, change)
         file.pending.clear()
 
+    def release(self, handle: int, length: int) -> None:
+        """See `Files.release`: there is no cache here."""
+
     def allocate(self, handle: int, position: int, length: int) -> None:
         """See `Files.allocate`."""
         self._opened(handle).file.change(_Resize(position + length, grow_only=True))
@@ -440,6 +443,10 @@ class FaultyFiles:
         if isinstance(self.inner, MemoryFiles):
             self.inner.lose_dirty(handle)
         raise OSError(error, os.strerror(error))
+
+    def release(self, handle: int, length: int) -> None:
+        """See `Files.release`."""
+        self.inner.release(handle, length)
 
     def allocate(self, handle: int, position: int, length: int) -> None:
         """See `Files.allocate`."""

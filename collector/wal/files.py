@@ -57,6 +57,10 @@ class Files(Protocol):
         """Return when the file's bytes, and the size needed to read them, are on the disk."""
         ...
 
+    def release(self, handle: int, length: int) -> None:
+        """Advise that the file's first `length` bytes, which have been synced, need not stay in memory."""
+        ...
+
     def allocate(self, handle: int, position: int, length: int) -> None:
         """Reserve space; the file grows to `position + length` if it is shorter, and reads zeros there."""
         ...
@@ -119,6 +123,11 @@ class OperatingSystemFiles:
     def fdatasync(self, handle: int) -> None:
         """See `Files.fdatasync`."""
         os.fdatasync(handle)
+
+    def release(self, handle: int, length: int) -> None:
+        """See `Files.release`."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle, 0, length, os.POSIX_FADV_DONTNEED)
 
     def allocate(self, handle: int, position: int, length: int) -> None:
         """See `Files.allocate`."""

@@ -149,7 +149,7 @@ def _logs(files: Files, directory: str | os.PathLike[str]) -> dict[Signal, list[
 def _with_ends(found: list[FoundSegment], signal: Signal) -> Iterator[tuple[FoundSegment, int | None]]:
     """Each of the log's own segments with the offset at which the next one begins, None for the last."""
     ours = [one for one in found if not one.foreign(signal)]
-    for one, after in zip(ours, [*ours[1:], None], strict=True):
+    for one, after in zip(ours, [*ours[1:], None], strict=False):  # a log may have no segment yet
         yield one, after.base_offset if after else None
 
 

@@ -1,0 +1,147 @@
+"""The head of an HTTP/1.1 request, up to its empty line, parsed by llhttp (httptools). No I/O.
+
+llhttp refuses what two readers could understand in two ways: two lengths, a length and chunks, folded or bare-LF
+lines. The body is not its business: a head is fed up to its last byte and no further, so that the caller knows
+where the body begins and can read it straight into place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import httptools
+
+from collector.errors import Malformed
+from collector.otlp.status import head_too_large
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Bytes of the request line and all headers."""
+
+_END = b"\r\n\r\n"
+_WANTED = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})
+
+
+class Head:
+    """One request's head, while it is read and after. What it says is valid once it is complete."""
+
+    __slots__ = ("_fields", "_parser", "_size", "_tail", "_target", "begun", "complete", "keep_alive")
+
+    def __init__(self) -> None:
+        """Expect a request line."""
+        self.begun = False
+        """Whether anything but empty lines has come, which some clients send after a body."""
+        self.complete = False
+        """Whether the empty line that ends the head has come."""
+        self.keep_alive = False
+        """Whether the client lets the connection stay open. HTTP/1.0's way of asking for that is not served."""
+        self._fields: dict[bytes, bytes] = {}
+        self._target = b""
+        self._tail = b""  # the last bytes fed, among which the empty line may have begun
+        self._size = 0
+        self._parser: Any = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes, at: int) -> int:
+        """Read from `data[at:]`; return where the head ends, or `len(data)` when it goes on.
+
+        Raises Malformed, and Refused for a head over `HEAD_BYTES_MAX`.
+        """
+        end = self._find_end(data, at)
+        stop = end if end >= 0 else len(data)
+        self._size += stop - at
+        if self._size > HEAD_BYTES_MAX:
+            raise head_too_large(f"the request line and headers are larger than {HEAD_BYTES_MAX} bytes")
+        piece = data[at:stop]
+        self.begun = self.begun or bool(piece.strip(b"\r\n"))
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            # An offer to change the protocol, which a server may leave aside: the request stands as it is.
+            pass
+        except httptools.HttpParserError as error:
+            hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port" if piece[:4] == b"PRI " else ""
+            raise Malformed(f"not a valid HTTP/1.1 request: {error}{hint}") from error
+        # Empty lines before a request end no head: the search for its end begins anew behind them.
+        self._tail = b"" if end >= 0 else (self._tail + piece)[-3:]
+        return stop
+
+    def _find_end(self, data: bytes, at: int) -> int:
+        """Return where the empty line ends, or -1."""
+        tail = self._tail
+        if tail:
+            found = (tail + data[at : at + 3]).find(_END)
+            if found >= 0:
+                return at + found + len(_END) - len(tail)
+        found = data.find(_END, at)
+        return found + len(_END) if found >= 0 else -1
+
+    # --- called by the parser -----------------------------------------------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request's target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; of two with one name, the values are joined as HTTP says."""
+        name = name.lower()
+        if name in _WANTED:
+            before = self._fields.get(name)
+            self._fields[name] = value if before is None else before + b", " + value
+
+    def on_headers_complete(self) -> None:
+        """Note the end. Asked any later, the parser may have forgotten about the connection."""
+        self.complete = True
+        self.keep_alive = self._parser.should_keep_alive() and not self.is_old
+
+    # --- what it says -------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> bytes:
+        """The method, in capitals."""
+        return bytes(self._parser.get_method())
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the client speaks HTTP/1.0."""
+        return bool(self._parser.get_http_version() == "1.0")
+
+    @property
+    def path(self) -> bytes:
+        """The target without query, and without scheme and host when a proxy has left them there."""
+        path = self._target
+        if not path.startswith(b"/") and b"://" in path:
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+        return path.partition(b"?")[0]
+
+    @property
+    def length(self) -> int:
+        """The body's length in bytes as announced; 0 when it is not."""
+        return int(self._fields.get(b"content-length", b"0"))
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body comes in chunks. Raises Malformed for any other transfer coding."""
+        coding = self._fields.get(b"transfer-encoding")
+        if coding is None:
+            return False
+        if coding.strip().lower() != b"chunked" or self.is_old:
+            raise Malformed("Transfer-Encoding may only be chunked, in HTTP/1.1")
+        return True
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for `100 Continue` before it sends the body."""
+        return self._fields.get(b"expect", b"").lower() == b"100-continue"
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the body in lower case, without parameters; empty when absent."""
+        return self._text(b"content-type").partition(";")[0].strip()
+
+    @property
+    def encoding(self) -> str:
+        """The content encoding in lower case; empty when absent."""
+        return self._text(b"content-encoding")
+
+    def _text(self, name: bytes) -> str:
+        value = self._fields.get(name)
+        return value.decode("latin-1").strip().lower() if value is not None else ""

@@ -1,0 +1,123 @@
+"""Inflating, against the standard library's compressors."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.errors import Malformed, Overloaded, TooLarge, Unsupported
+from collector.receivers.encoding import MEMBERS_MAX, STEP_BYTES, check_encoding, inflate
+
+LIMIT = 4 * STEP_BYTES
+
+
+def ignore(size: int) -> None:
+    """Take no account of what is inflated."""
+
+
+def raw(body: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(body) + deflater.flush()
+
+
+COMPRESSORS = {"gzip": gzip.compress, "zlib": zlib.compress, "raw": raw}
+each_form = pytest.mark.parametrize("form", COMPRESSORS)
+
+
+def name(form: str) -> str:
+    return "gzip" if form == "gzip" else "deflate"
+
+
+@each_form
+@given(seed=st.integers(0, 999), size=st.sampled_from((0, 1, 100, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, LIMIT)))
+def test_what_was_compressed_comes_back(form: str, seed: int, size: int) -> None:
+    body = (Random(seed).randbytes(size // 2) + bytes(size))[:size]
+    grown: list[int] = []
+    assert inflate(COMPRESSORS[form](body), name(form), LIMIT, grown.append) == body
+    assert sum(grown) == size
+
+
+def test_without_an_encoding_the_body_is_handed_on() -> None:
+    body = bytearray(b"x")
+    assert inflate(body, "", LIMIT, ignore) is body
+    assert inflate(body, "identity", LIMIT, ignore) is body
+
+
+@given(pieces=st.lists(st.binary(max_size=300), min_size=1, max_size=20))
+def test_members_are_joined(pieces: list[bytes]) -> None:
+    body = b"".join(gzip.compress(piece) for piece in pieces)
+    assert inflate(body, "gzip", LIMIT, ignore) == b"".join(pieces)
+
+
+def test_too_many_members() -> None:
+    member = gzip.compress(b"")
+    assert inflate(member * MEMBERS_MAX, "gzip", LIMIT, ignore) == b""
+    with pytest.raises(Malformed, match="members"):
+        inflate(member * (MEMBERS_MAX + 1), "gzip", LIMIT, ignore)
+
+
+@each_form
+def test_a_bomb_is_noticed_one_step_beyond_the_limit(form: str) -> None:
+    bomb = COMPRESSORS[form](bytes(50 * LIMIT))
+    grown: list[int] = []
+    with pytest.raises(TooLarge, match=rf"{LIMIT} bytes after decompression .*max_request_body_size"):
+        inflate(bomb, name(form), LIMIT, grown.append)
+    assert sum(grown) <= LIMIT + STEP_BYTES
+
+
+def test_the_budget_may_stop_it() -> None:
+    def refuse(size: int) -> None:
+        raise Overloaded("full")
+
+    with pytest.raises(Overloaded):
+        inflate(gzip.compress(b"x"), "gzip", LIMIT, refuse)
+
+
+@each_form
+def test_every_truncation_is_malformed(form: str) -> None:
+    whole = COMPRESSORS[form](b"some body of some length" * 3)
+    for end in range(len(whole)):
+        with pytest.raises(Malformed):
+            inflate(whole[:end], name(form), LIMIT, ignore)
+
+
+@pytest.mark.parametrize("form", ["gzip", "zlib"])
+def test_a_flipped_bit_never_changes_the_body_unnoticed(form: str) -> None:
+    body = b"some body of some length" * 3
+    whole = COMPRESSORS[form](body)
+    for at in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            try:
+                assert inflate(flipped, name(form), LIMIT, ignore) == body
+            except (Malformed, TooLarge):
+                continue
+
+
+@each_form
+@given(junk=st.binary(min_size=1, max_size=30))
+def test_junk_behind_the_end(form: str, junk: bytes) -> None:
+    with pytest.raises(Malformed):
+        inflate(COMPRESSORS[form](b"x") + junk, name(form), LIMIT, ignore)
+
+
+@given(junk=st.binary(max_size=200), form=st.sampled_from(("gzip", "deflate")))
+def test_junk_is_malformed_or_small(junk: bytes, form: str) -> None:
+    try:
+        assert len(inflate(junk, form, LIMIT, ignore)) <= LIMIT
+    except (Malformed, TooLarge):
+        pass
+
+
+@pytest.mark.parametrize("other", ["zstd", "br", "gzip, gzip", "x-gzip", "snappy"])
+def test_other_encodings(other: str) -> None:
+    with pytest.raises(Unsupported, match="gzip"):
+        inflate(b"", other, LIMIT, ignore)
+    with pytest.raises(Unsupported):
+        check_encoding(other)

@@ -9,6 +9,7 @@ acknowledged is on the disk all the same.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ from collector.wal.metrics import LogMetrics
 
 if TYPE_CHECKING:
     from collector.config import Config
+
+GC_THRESHOLDS = (50_000, 20, 50)
+"""When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
 
 DRAIN_S = 10.0
 """Seconds that requests in flight may take to end when the daemon stops: an exporter's own patience."""
@@ -84,6 +88,8 @@ class Daemon:
             loop.add_signal_handler(number, self._signalled, number)
         try:
             await self.start()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             self.logger.info("ready", version=__version__, pid=os.getpid())
             await self._stop.wait()
         finally:

@@ -44,7 +44,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the query API answered."""
+    """What the daemon answered. Names of headers are in lower case."""
 
     code: int
     body: bytes
@@ -185,13 +185,11 @@ class Daemon:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET from the query API; `path` is encoded already."""
-        connection = http.client.HTTPConnection(self.api, timeout=STOP_PATIENCE_S)
-        try:
-            connection.request("GET", path, headers=dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(response.status, response.read(), dict(response.getheaders()))
-        finally:
-            connection.close()
+        return _request(self.api, "GET", path, None, dict(headers or {}))
+
+    def export(self, path: str, body: bytes) -> Answer:
+        """POST a protobuf request to OTLP/HTTP; `path` is `/v1/traces` and so on."""
+        return _request(self.http, "POST", path, body, {"Content-Type": "application/x-protobuf"})
 
     def stats(self) -> dict[str, Any]:
         """Return `signals` of `/api/stats`."""
@@ -200,9 +198,9 @@ class Daemon:
 
     # --- ending it ----------------------------------------------------------------------------------------
 
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send SIGTERM, or another signal."""
+        self.process.send_signal(number)
 
     def wait(self) -> int:
         """Wait for its end, and return the exit code: minus the signal's number when one ended it."""
@@ -213,9 +211,13 @@ class Daemon:
         self._waited = True
         return code
 
-    def stop(self) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop it in order, and assert that it was one."""
-        self.terminate()
+        self.terminate(number)
+        self.stopped()
+
+    def stopped(self) -> None:
+        """Wait for the end that a signal has begun, and assert that it was an orderly one."""
         try:
             code = self.wait()
         except subprocess.TimeoutExpired:
@@ -246,6 +248,16 @@ class Daemon:
             # its log is what explains the failure; pytest shows it
             self.kill()
             sys.stderr.write("\n".join(self.lines[-40:]) + "\n")
+
+
+def _request(address: str, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    connection = http.client.HTTPConnection(address, timeout=STOP_PATIENCE_S)
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return Answer(response.status, response.read(), {key.lower(): value for key, value in response.getheaders()})
+    finally:
+        connection.close()
 
 
 def _event(line: str) -> Event:

@@ -75,7 +75,7 @@ class Daemon:
         self._committers: list[Committer[Commit]] = []
         self._draining = False
         self._stop = asyncio.Event()
-        self._admission = Admission(config.receivers.otlp.max_in_flight_bytes)
+        self._admission = Admission(config.receivers.otlp.max_in_flight_bytes, self.registry)
         self._engine = Engine(config.query.threads, config.query.timeout, self.clock)
         self._grpc: GrpcReceiver | None = None
         self._http: HttpReceiver | None = None

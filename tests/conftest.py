@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# Modules of the tests that assert for others; before anything imports them.
+pytest.register_assert_rewrite("tests.daemon", "tests.e2e.answers", "tests.e2e.records")
 
 # Two shared cores: how long an example takes says nothing about the code.
 _ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.daemon", "tests.e2e.answers", "tests.e2e.records")
-
-from tests.daemon import Daemon  # noqa: E402 - after the line above
-from tests.e2e.requirements import require  # noqa: E402
+from tests.daemon import Daemon
+from tests.e2e.requirements import require
 
 NODE = Path(__file__).parent / "node"
 

@@ -133,7 +133,7 @@ def status_json(found: Answer) -> bytes:
     """Return the same Status in proto3's JSON form."""
     status: dict[str, Any] = {"code": found.grpc, "message": found.message}
     if found.retry_after_s is not None:
-        details = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{found.retry_after_s:.3f}s"}
+        details = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{_millis(found.retry_after_s) / 1000:.3f}s"}
         status["details"] = [details]
     elif found.outcome == "malformed":
         violations = [{"description": found.message}]
@@ -141,9 +141,13 @@ def status_json(found: Answer) -> bytes:
     return msgspec.json.encode(status)
 
 
+def _millis(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
 def retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     """Return the RetryInfo of a delay in seconds, which is kept in whole milliseconds."""
-    millis = round(seconds * 1000)
+    millis = _millis(seconds)
     return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=millis // 1000, nanos=millis % 1000 * 1_000_000))
 
 

@@ -32,7 +32,7 @@ from collector.receivers.http import HttpReceiver
 from collector.ring.ring import Ring
 from collector.store import Commit, Store
 from collector.wal.commit import Committer
-from collector.wal.files import OperatingSystemFiles, make_directories
+from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
@@ -130,7 +130,6 @@ class Daemon:
     def _open_stores(self) -> None:
         wal = self.config.wal
         if wal.enabled:
-            make_directories(self._files, wal.directory)
             self._lock = DirectoryLock(wal.directory, self._files)
             self._lock.acquire()
         log_metrics = LogMetrics(self.registry)

@@ -133,7 +133,10 @@ def status_json(found: Answer) -> bytes:
     """Return the same Status in proto3's JSON form."""
     status: dict[str, Any] = {"code": found.grpc, "message": found.message}
     if found.retry_after_s is not None:
-        details = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{_millis(found.retry_after_s) / 1000:.3f}s"}
+        details = {
+            "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": f"{_millis(found.retry_after_s) / 1000:.3f}s",
+        }
         status["details"] = [details]
     elif found.outcome == "malformed":
         violations = [{"description": found.message}]

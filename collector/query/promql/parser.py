@@ -6,8 +6,6 @@ an operand: `[range]`, `[range:step]`, `offset`, `@`. Messages follow Prometheus
 
 from __future__ import annotations
 
-import re2
-
 from collector.errors import InvalidQuery
 from collector.query.promql.ast import (
     Aggregation,
@@ -27,12 +25,10 @@ from collector.query.promql.ast import (
 )
 from collector.query.promql.functions import AGGREGATIONS, FUNCTIONS, PARAMETRIC_AGGREGATIONS
 from collector.query.promql.lexer import Token, tokenize
+from collector.query.regex import compile_regex
 
 NESTING_MAX = 64
 """Parentheses, calls and unary operators within each other."""
-
-REGEX_BYTES_MAX = 1 << 20
-"""Memory of one compiled regular expression, in bytes."""
 
 COMPARISONS = ("==", "!=", "<=", "<", ">=", ">")
 SET_OPERATORS = ("and", "or", "unless")
@@ -67,19 +63,6 @@ def parse_selector(text: str) -> VectorSelector:
     if not isinstance(expression, VectorSelector) or expression.shift != Shift():
         raise InvalidQuery("expected a series selector", 0)
     return expression
-
-
-def compile_regex(pattern: str, at: int | None = None) -> re2._Regexp:
-    """Compile a regular expression with a bound on its memory; raise InvalidQuery when it is not one."""
-    options = re2.Options()
-    options.max_mem = REGEX_BYTES_MAX
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        reason = error.args[0] if error.args else error
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise InvalidQuery(f"error parsing regexp: {text}", at) from error
 
 
 class _Parser:

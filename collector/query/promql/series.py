@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from collector.errors import QueryLimit
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
 from collector.query.engine import END_OF_TIME, Deadline, slices
-from collector.query.promql.parser import compile_regex
 from collector.query.promql.translate import (
     Family,
     Labels,
@@ -32,6 +31,7 @@ from collector.query.promql.translate import (
     sorted_labels,
     target_info,
 )
+from collector.query.regex import compile_regex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,10 +83,10 @@ def matcher_of(matchers: Sequence[Matcher]) -> Callable[[Labels], bool]:
             verdicts: dict[str, bool] = {}
 
             def by_regex(
-                text: str, pattern: object = pattern, wanted: bool = wanted, verdicts: dict[str, bool] = verdicts
+                text: str, pattern: Any = pattern, wanted: bool = wanted, verdicts: dict[str, bool] = verdicts
             ) -> bool:
                 if text not in verdicts:
-                    verdicts[text] = (pattern.fullmatch(text) is not None) == wanted  # type: ignore[attr-defined]  # re2 has no types
+                    verdicts[text] = (pattern.fullmatch(text) is not None) == wanted
                 return verdicts[text]
 
             tests.append((one.name, by_regex))

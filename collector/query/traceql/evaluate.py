@@ -20,6 +20,7 @@ from opentelemetry.proto.common.v1 import common_pb2
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
+from collector.query.regex import compile_regex
 from collector.query.traceql.ast import (
     ARITHMETIC,
     Attribute,
@@ -33,7 +34,6 @@ from collector.query.traceql.ast import (
     Type,
     Unary,
 )
-from collector.query.traceql.parser import compile_regex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

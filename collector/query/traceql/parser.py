@@ -13,9 +13,8 @@ be equal, a regular expression that does not compile, a filter that is not true 
 
 from __future__ import annotations
 
-import re2
-
 from collector.errors import InvalidQuery
+from collector.query.regex import compile_regex
 from collector.query.traceql.ast import (
     ARITHMETIC,
     COMPARISONS,
@@ -54,9 +53,6 @@ from collector.query.traceql.lexer import Token, tokenize
 NESTING_MAX = 64
 """Parentheses, braces and unary operators within each other."""
 
-REGEX_BYTES_MAX = 1 << 20
-"""Memory of one compiled regular expression, in bytes."""
-
 _PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(COMPARISONS, 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "^": 6}
 _SPANSET_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(STRUCTURAL, 3)}
 _AGGREGATES = ("count", "min", "max", "avg", "sum")
@@ -69,22 +65,6 @@ METRICS_FUNCTIONS = (
 def parse(query: str) -> Query:
     """Parse a query; raise InvalidQuery with the position of the first mistake."""
     return _Parser(tokenize(query)).query()
-
-
-def compile_regex(pattern: str, at: int | None = None) -> re2._Regexp:
-    """Compile a regular expression with a bound on its memory; raise InvalidQuery when it is not one."""
-    options = re2.Options()
-    options.max_mem = REGEX_BYTES_MAX
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        raise InvalidQuery(f"not a regular expression: {_reason(error)}", at) from error
-
-
-def _reason(error: Exception) -> str:
-    reason = error.args[0] if error.args else error
-    return reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
 
 
 class _Parser:

@@ -101,7 +101,7 @@ def test_the_same_tree(query: str, same: str) -> None:
         ("a offset 5m offset 5m", 12, "may not be set multiple times"),
         ("sum(a, b)", 0, "wrong number of arguments"),
         ('a{b="c}', 4, "a string is not closed"),
-        ('a{b=~"("}', 5, "error parsing regexp"),
+        ('a{b=~"("}', 5, "is invalid"),
         ("a[5m] + 1", 0, "binary expression must contain only"),
         ("a[0s]", 1, "duration must be greater than 0"),
         ("5 5", 2, "expected the end of the query"),

@@ -1,0 +1,88 @@
+"""The engine: queries run in worker threads, under a deadline, and not without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from collector.clock import SystemClock
+from collector.errors import NotFound, Overloaded, QueryTimeout
+from collector.query import engine as module
+from collector.query.engine import Deadline, Engine
+
+
+class StoppedClock(SystemClock):
+    """A clock that only moves when told."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+async def test_a_query_runs_in_another_thread_and_returns() -> None:
+    engine = Engine(1, 1.0, SystemClock())
+    found = await engine.run(lambda deadline, number: (number + 1, threading.current_thread()), 41)
+    assert found[0] == 42
+    assert found[1] is not threading.current_thread()
+    engine.close()
+
+
+async def test_causes_come_through() -> None:
+    engine = Engine(1, 1.0, SystemClock())
+
+    def fails(deadline: Deadline) -> None:
+        raise NotFound("nothing")
+
+    with pytest.raises(NotFound, match="nothing"):
+        await engine.run(fails)
+    engine.close()
+
+
+def test_a_deadline_passes() -> None:
+    clock = StoppedClock()
+    deadline = Deadline(2.0, clock)
+    clock.seconds = 2.0
+    deadline.check()
+    clock.seconds = 2.1
+    with pytest.raises(QueryTimeout, match=r"longer than 2 s \(query.timeout\)"):
+        deadline.check()
+
+
+async def test_a_query_that_nobody_waits_for_is_stopped() -> None:
+    engine = Engine(1, 60.0, SystemClock())
+    started, stopped = threading.Event(), threading.Event()
+
+    def endless(deadline: Deadline) -> None:
+        started.set()
+        try:
+            while True:
+                deadline.check()
+        except QueryTimeout:
+            stopped.set()
+            raise
+
+    task = asyncio.create_task(engine.run(endless))
+    await asyncio.to_thread(started.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(stopped.wait, 10)
+    engine.close()
+
+
+async def test_too_many_queries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUERIES_WAITING_MAX", 2)
+    engine = Engine(1, 60.0, SystemClock())
+    release = threading.Event()
+    running = [asyncio.create_task(engine.run(lambda deadline: release.wait(10))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 queries are running or waiting"):
+        await engine.run(lambda deadline: None)
+    release.set()
+    assert await asyncio.gather(*running) == [True, True]
+    assert await engine.run(lambda deadline: 7) == 7
+    engine.close()

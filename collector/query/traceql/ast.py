@@ -126,7 +126,7 @@ class Attribute:
     type = Type.ATTRIBUTE
 
     def __str__(self) -> str:
-        plain = re.fullmatch(r"[A-Za-z0-9_.\-/]+", self.name) is not None
+        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-/]*", self.name) is not None
         prefix = f"parent.{self.scope}" if self.parent else self.scope
         return f"{prefix.rstrip('.')}.{self.name if plain else quote(self.name)}"
 

@@ -123,7 +123,7 @@ def handler(shop: Shop) -> type[BaseHTTPRequestHandler]:
             labels = {"http.request.method": "POST", "http.route": "/orders"}
             with shop.tracer.start_as_current_span(
                 "POST /orders",
-                context=propagate.extract(dict(self.headers.items())),
+                context=propagate.extract({name.lower(): value for name, value in self.headers.items()}),
                 kind=trace.SpanKind.SERVER,
                 attributes=labels,
             ) as span:

@@ -19,6 +19,7 @@ from collector.clock import SystemClock
 from collector.config import Config
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
+from collector.receivers.admission import Admission
 from collector.receivers.export import ReceiverMetrics
 from collector.ring.ring import Ring
 from collector.settings import dump, entries, load
@@ -82,6 +83,7 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     telemetry.process_metrics(registry, SystemClock())
     registry.register(telemetry.StoreCollector(lambda: statistics(stores)))
     ReceiverMetrics(registry)
+    Admission(1, registry)
     LogMetrics(registry)
     engine = Engine(1, 1.0, SystemClock())
     app = create_app(stores, engine, registry, list, None)
@@ -95,6 +97,7 @@ async def test_metrics_are_documented() -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
     assert len(names) > 20
     assert {name for name in names if f"`{name}`" not in page} == set()
+    assert set(re.findall(r"`((?:otelcol|ringtail)_\w+)`", page)) - names == set(), "documented, and not there"
 
 
 async def test_routes_are_documented() -> None:

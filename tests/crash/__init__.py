@@ -1,0 +1,1 @@
+"""Killed, stopped and hindered: a real process, real signals."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,8 +20,10 @@ from tests.crash.journal import Journal
 from tests.crash.reading import as_text, ids_of, read_log, verify_log
 from tests.crash.torture import Torture
 from tests.crash.writers import payload
+from tests.daemon import COMMAND
 
 KILLS = int(os.environ.get("RINGTAIL_TEST_KILLS", "20"))
+KILLS_PER_DIRECTORY = 25
 
 
 @pytest.fixture
@@ -31,20 +34,45 @@ def seed() -> int:
     return chosen
 
 
+def variant(name: str) -> tuple[str, ...]:
+    """Return the command of a daemon of variants.py."""
+    return (sys.executable, "-m", "tests.crash.variants", name)
+
+
+def tortured(directory: Path, seed: int, kills: int, *command: str) -> tuple[int, int]:
+    """Kill a daemon so often, and find all well; return how many kills and torn tails there were.
+
+    Each directory has some of the kills: all of it is read after each one.
+    """
+    done = torn = 0
+    while done < kills:
+        inside = directory / str(done)
+        inside.mkdir()
+        torture = Torture(inside, seed + done, command=command or COMMAND)
+        assert torture.run(min(KILLS_PER_DIRECTORY, kills - done)) == []
+        verify_log(inside / "data")
+        acknowledged = torture.acknowledged()
+        print(f"{torture.kills} kills, {torture.torn} torn tails, found {as_text(read_log(inside / 'data'))}", end=", ")
+        print(f"acknowledged { {signal.name: count for signal, count in acknowledged.items()} }")
+        # a run in which nothing was at stake proves nothing
+        assert min(acknowledged.values()) > 100
+        done += torture.kills
+        torn += torture.torn
+        shutil.rmtree(inside)
+    return done, torn
+
+
 @pytest.mark.slow
 def test_what_was_acknowledged_survives_every_kill(tmp_path: Path, seed: int) -> None:
-    torture = Torture(tmp_path, seed)
-    findings = torture.run(KILLS)
-    assert findings == []
-    verify_log(tmp_path / "data")
-    acknowledged = torture.acknowledged()
-    sys.stdout.write(
-        f"{torture.kills} kills, {torture.torn} torn tails, found {as_text(read_log(tmp_path / 'data'))}, "
-        f"acknowledged {({signal.name: count for signal, count in acknowledged.items()})}\n"
-    )
-    assert torture.kills >= KILLS
-    # a run in which nothing was at stake proves nothing
-    assert min(acknowledged.values()) > 100
+    kills, _ = tortured(tmp_path, seed, KILLS)
+    assert kills >= KILLS
+
+
+@pytest.mark.slow
+def test_it_survives_kills_in_the_middle_of_writes(tmp_path: Path, seed: int) -> None:
+    kills, torn = tortured(tmp_path, seed, KILLS // 2, *variant("stepwise"))
+    assert kills >= KILLS // 2
+    assert torn > 0, "no kill came in the middle of a write"
 
 
 # --- the canaries: a harness that cannot fail is a defect ---------------------------------------------------------
@@ -61,8 +89,7 @@ def test_a_daemon_without_a_log_is_caught(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_daemon_that_acknowledges_too_early_is_caught(tmp_path: Path, seed: int) -> None:
-    command = [sys.executable, "-m", "tests.crash.broken", "early"]
-    findings = Torture(tmp_path, seed, command=command).run(5)
+    findings = Torture(tmp_path, seed, command=variant("early")).run(5)
     assert any("acknowledged and lost" in finding for finding in findings)
 
 
@@ -89,9 +116,7 @@ def test_the_judge_sees_every_kind_of_wrong(tmp_path: Path) -> None:
     ]
     assert journal.judge(good | {METRICS: Counter([first])}) == [f"metrics: 1 found and never sent: {first}"]
     beyond = open_one.ids[-1] + 1
-    assert journal.judge(good | {LOGS: Counter([*open_one.ids, beyond])}) == [
-        f"logs: 1 found and never sent: {beyond}"
-    ]
+    assert journal.judge(good | {LOGS: Counter([*open_one.ids, beyond])}) == [f"logs: 1 found and never sent: {beyond}"]
     journal.close()
     assert (tmp_path / "journal").read_text() == "sent traces 1 3\nacknowledged traces 1 3\nsent logs 2 2\n"
 

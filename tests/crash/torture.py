@@ -22,7 +22,7 @@ from tests.crash.reading import ask, read_log
 from tests.crash.writers import Fleet
 from tests.daemon import COMMAND, Daemon
 
-LIFE_S = (0.005, 0.8)
+LIFE_S = (0.005, 0.6)
 """How long a daemon lives under load."""
 DRAIN_S = (0.0, 0.1)
 """How long one that was told to stop has for it."""

@@ -1,0 +1,1 @@
+"""End to end: real clients, a daemon process, real ports."""

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.json_format import ParseDict
@@ -133,6 +133,7 @@ def assert_traces(daemon: Daemon, sent: Plain) -> None:
                 assert scope == sent["scope"]
                 found += some
             assert _by_id(found) == _by_id(spans)
+    assert daemon.get(f"/api/v2/traces/{'f' * 32}").code == 404
     _assert_search(daemon, sent)
 
 
@@ -373,8 +374,3 @@ def assert_everything(daemon: Daemon, sent: Plain) -> None:
     assert_logs(daemon, sent)
     assert_metrics(daemon, sent)
     assert_logged(daemon, sent)
-
-
-def unknown_trace(daemon: Daemon) -> int:
-    """Return the code for a trace that nobody sent: what finds everything must also find nothing."""
-    return daemon.get(f"/api/v2/traces/{quote('f' * 32)}").code

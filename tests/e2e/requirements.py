@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -13,9 +14,12 @@ REQUIRED = "RINGTAIL_TEST_REQUIRE_SERVERS"
 def require(*programs: str) -> None:
     """Skip the test when a program is missing; fail it when RINGTAIL_TEST_REQUIRE_SERVERS=1."""
     missing = [program for program in programs if shutil.which(program) is None]
-    if not missing:
-        return
-    message = f"{', '.join(missing)} not installed"
+    if missing:
+        do_without(f"{', '.join(missing)} not installed")
+
+
+def do_without(what: str) -> NoReturn:
+    """Skip the test for this reason; fail it when RINGTAIL_TEST_REQUIRE_SERVERS=1."""
     if os.environ.get(REQUIRED) == "1":
-        pytest.fail(f"{message}, and {REQUIRED}=1")
-    pytest.skip(message)
+        pytest.fail(f"{what}, and {REQUIRED}=1")
+    pytest.skip(what)

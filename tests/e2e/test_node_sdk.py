@@ -39,7 +39,9 @@ def test_what_the_sdk_sends_is_found(daemon: Daemon, node_directory: Path, proto
 
 
 def test_the_lock_file_pins_packages_and_names_no_registry() -> None:
-    lock = json.loads((NODE / "package-lock.json").read_text())
+    text = (NODE / "package-lock.json").read_text()
+    assert "registry" not in text
+    lock = json.loads(text)
     packages = [package for path, package in lock["packages"].items() if path]
     assert len(packages) > 20
     for package in packages:

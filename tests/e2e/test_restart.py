@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
+from collector.otlp.signals import SIGNALS, TRACES, Signal
 from tests.crash.journal import Request
 from tests.crash.reading import ask
-from tests.crash.writers import EPOCH, SERVICE, payload
+from tests.crash.writers import SERVICE, payload
 from tests.daemon import Daemon
 from tests.e2e.answers import assert_everything, search
 from tests.e2e.python_sdk import exporters, send
@@ -43,7 +44,7 @@ def answers(daemon: Daemon, service: str, time_ns: int) -> dict[str, bytes]:
     """Return the bodies of a few queries of each API, at fixed times."""
     seconds, window = str(time_ns // 10**9), {"start": time_ns - 600 * 10**9, "end": time_ns + 10**9}
     prometheus = {"start": str(time_ns // 10**9 - 60), "end": seconds, "step": "15"}
-    paths = {
+    paths: dict[str, dict[str, Any]] = {
         "/api/search": {"q": f'{{ resource.service.name = "{service}" }}', "limit": 100, "spss": 100},
         "/api/v2/search/tags": {},
         "/api/v2/search/tag/span.int/values": {},
@@ -72,8 +73,6 @@ def held(daemon: Daemon) -> dict[str, Any]:
 
 def comparable(found: dict[str, bytes]) -> dict[str, Any]:
     """Return answers without the figures that say how they were found."""
-    import json
-
     parsed = {path: json.loads(body) for path, body in found.items()}
     for body in parsed.values():
         body.pop("metrics", None)
@@ -149,10 +148,3 @@ def test_without_a_log_the_rings_are_all_there_is(tmp_path: Path, signal: Signal
     with Daemon(tmp_path, *settings) as daemon:
         assert daemon.stats()[signal.name]["records"] == 0
         assert ask(daemon, requests[-1]) == []
-
-
-def test_signals_do_not_mix() -> None:
-    """The requests above have numbers of their own, in seconds of their own."""
-    numbers = [request.number for signal in (TRACES, LOGS, METRICS) for request in requests_of(signal)]
-    assert len(set(numbers)) == 3 * REQUESTS
-    assert EPOCH + max(numbers) < 2**31

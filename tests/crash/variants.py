@@ -1,0 +1,92 @@
+"""Daemons that are not quite Ringtail, for the crash tests.
+
+    python -m tests.crash.variants VARIANT run --set …
+
+`stepwise` is right, but takes its time: files are written in pieces, and there is a pause before each change to a file
+or directory. So kills meet half-written frames, segments without a name, indexes not yet renamed, which on a fast disk
+is rare. `early` is broken: it acknowledges a batch before it is written, and writes it when the next one comes. The
+crash tests must catch it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import collector.daemon
+from collector.cli import main
+from collector.wal.commit import Committer
+from collector.wal.files import OperatingSystemFiles
+
+PAUSE_S = 0.002
+PIECES = 4
+"""Into how many steps a write falls."""
+
+
+class StepwiseFiles(OperatingSystemFiles):
+    """The operating system's files, with time for a kill between any two steps."""
+
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
+        """Write a part, as the system call may."""
+        time.sleep(PAUSE_S)
+        whole = b"".join(pieces)
+        return super().pwritev(handle, [whole[: max(8, len(whole) // PIECES)]], position)
+
+    def fdatasync(self, handle: int) -> None:
+        time.sleep(PAUSE_S)
+        super().fdatasync(handle)
+
+    def allocate(self, handle: int, position: int, length: int) -> None:
+        time.sleep(PAUSE_S)
+        super().allocate(handle, position, length)
+
+    def truncate(self, handle: int, size: int) -> None:
+        time.sleep(PAUSE_S)
+        super().truncate(handle, size)
+
+    def rename(self, source: str, target: str) -> None:
+        time.sleep(PAUSE_S)
+        super().rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        time.sleep(PAUSE_S)
+        super().unlink(path)
+
+    def fsync_directory(self, path: str) -> None:
+        time.sleep(PAUSE_S)
+        super().fsync_directory(path)
+
+
+class EarlyCommitter(Committer[Any]):
+    """Acknowledges, and then keeps the batch for a while."""
+
+    _kept: tuple[Any, ...] = ()
+
+    def _commit(self, group: list[Any]) -> None:
+        log = self._log
+        offset = log.next_offset + sum(batch.count for batch in self._kept)
+        for batch in group:
+            self._done(batch, offset)
+            offset += batch.count
+        for batch in self._kept:
+            log.append(batch.payloads, batch.count, batch.min_time, batch.max_time)
+        log.sync()
+        self._kept = tuple(group)
+
+
+def run() -> None:
+    """Make of the daemon what the first argument says, and go on as `ringtail`."""
+    variant = sys.argv.pop(1)
+    if variant == "stepwise":
+        collector.daemon.OperatingSystemFiles = StepwiseFiles  # type: ignore[attr-defined]  # on purpose
+    elif variant == "early":
+        collector.daemon.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
+    else:
+        raise SystemExit(f"no variant {variant}")
+    main()
+
+
+if __name__ == "__main__":
+    run()

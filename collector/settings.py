@@ -27,7 +27,9 @@ import yaml
 
 from collector.config import Config
 from collector.errors import InvalidConfig
+from collector.otlp.signals import SIGNALS
 from collector.quantities import accepted, read, write
+from collector.ring.ring import bytes_min
 
 SOURCE_BYTES_MAX: Final = 1024 * 1024
 """Bytes of one configuration file."""
@@ -217,6 +219,16 @@ class _Loader:
                 f"{self._told('wal.retention.max_bytes', 'wal.segment_bytes')}: must be at least wal.segment_bytes "
                 f"({write({'kind': 'size'}, segment)}): whole segments are removed"
             )
+
+        for signal in SIGNALS:
+            ring = getattr(config.stores, signal.name)
+            least = bytes_min(signal, ring.capacity)
+            if ring.max_bytes < least:
+                bytes_key, capacity_key = f"stores.{signal.name}.max_bytes", f"stores.{signal.name}.capacity"
+                self.problems.append(
+                    f"{self._told(bytes_key, capacity_key)}: a ring of {ring.capacity} records wants at least "
+                    f"{least} bytes, half of them for its indexes"
+                )
 
     def _told(self, key: str, *related: str) -> str:
         """Where a key was set, or one that it stands against, and the key."""

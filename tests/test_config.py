@@ -237,10 +237,19 @@ def values(metadata: Any) -> st.SearchStrategy[Any]:
     return st.booleans() if kind == "switch" else st.sampled_from(metadata["choices"])
 
 
+def test_a_ring_wants_room_for_its_indexes() -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=64MiB"], {})
+    (problem,) = caught.value.problems
+    assert problem.startswith("--set: stores.logs.max_bytes: a ring of 10000000 records wants at least 402655488 bytes")
+    load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=402655488"], {})
+
+
 @given(st.fixed_dictionaries({}, optional={key: values(metadata) for key, metadata in KEYS.items()}))
 def test_printed_settings_load_again(chosen: dict[str, Any]) -> None:
     # Two keys that constrain each other have tests of their own.
-    for key in ("wal.segment_bytes", "wal.retention.max_bytes"):
+    rings = [f"stores.{signal}.{key}" for signal in ("traces", "logs", "metrics") for key in ("capacity", "max_bytes")]
+    for key in ("wal.segment_bytes", "wal.retention.max_bytes", *rings):
         chosen.pop(key, None)
     options = [f"{key}={write(KEYS[key], value).replace('$', '$$')}" for key, value in chosen.items()]
     quoted = [one for one in options if one.partition("=")[2][:1] not in ("'", '"')]

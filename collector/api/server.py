@@ -22,7 +22,7 @@ KEEP_ALIVE_S = 75
 """Seconds that an idle connection is kept."""
 HEADER_BYTES_MAX = 64 * 1024
 """Bytes of request line and headers: a query of this size fits into a URL."""
-STOP_S = 5
+STOP_S = 2
 """Seconds that running queries may take to end when the daemon stops."""
 
 

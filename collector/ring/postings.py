@@ -58,6 +58,12 @@ def key_of_column(column: cython.const[uint8_t][::1], width: int, row: int) -> i
     return _key(cython.address(column[0]), width, row)
 
 
+def empty_bytes(slots: int) -> int:
+    """Return the bytes of postings over so many slots while they hold nothing."""
+    room: int = 1 << max(0, slots - 1).bit_length()
+    return room * 4 + _LEAST * cython.sizeof(_Entry)
+
+
 @cython.cclass
 class Postings:
     """The postings of one key column over a ring of at most `slots` live records.

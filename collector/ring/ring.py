@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.otlp.wire import hash_key
-from collector.ring.postings import Postings, key_of_column
+from collector.ring.postings import Postings, empty_bytes, key_of_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from collector.otlp.signals import Signal
 
 _INDEX_WIDTH = {"trace_id": 16, "severity": 1, "type": 1, "service": 8, "name": 8}
+
+
+def bytes_min(signal: Signal, capacity: int) -> int:
+    """Return the least `max_bytes` of a ring of so many records: twice the bytes of its indexes without keys."""
+    return 2 * len(signal.indexes) * empty_bytes(capacity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,8 @@ class Ring:
         self._payload_bytes = 0
         self._indexes = {name: Postings(capacity, _INDEX_WIDTH[name]) for name in signal.indexes}
         self._snapshot: Snapshot | None = None
-        if self.index_bytes * 2 > max_bytes:
-            raise ValueError(f"a ring of {capacity} records wants at least {self.index_bytes * 2} bytes")
+        if max_bytes < bytes_min(signal, capacity):
+            raise ValueError(f"a ring of {capacity} records wants at least {bytes_min(signal, capacity)} bytes")
 
     def __len__(self) -> int:
         return self.next_offset - self.first_offset

@@ -1,7 +1,7 @@
 """OTLP over gRPC: the listener, and the methods of its services.
 
-gRPC is served on our own HTTP/2 (`http2/`): a request of 512 spans costs a tenth of what it costs with grpcio's
-server, one of a single span a fifth (docs/benchmarks.md). What one call does is in `call.py`.
+gRPC is served on our own HTTP/2 (`http2/`), because half of all CPU went into grpcio's server (docs/benchmarks.md).
+What one call does is in `call.py`.
 
 Methods: Export of each signal's service, and grpc.health.v1's Check and Watch. Unknown ones, the profiles service
 among them, are UNIMPLEMENTED.

@@ -179,6 +179,7 @@ class Daemon:
             segment_bytes=wal.segment_bytes,
             retention_bytes=wal.retention.max_bytes or None,
             retention_age_s=wal.retention.max_age or None,
+            direct=wal.sync == "always",
         )
 
     async def _listen(self) -> None:

@@ -49,6 +49,12 @@ DRAIN_S = 7.5
 CLOSE_S = 1.0
 """Seconds that connections without a request in flight may take after that, as with half a header sent."""
 
+FIRST_BYTES_TIMEOUT_S = 20.0
+"""How long a new gRPC connection may take to begin."""
+
+GRPC_IDLE_TIMEOUT_S = 60.0
+"""How long a gRPC message may bring next to nothing, and answers may be left unread."""
+
 MIB = 1024 * 1024
 
 
@@ -115,8 +121,15 @@ class Daemon:
         protocols = self.config.receivers.otlp.protocols
         if protocols.grpc is not None:
             receivers = [Receiver(one, "grpc", self.stores[one.name], metrics) for one in SIGNALS]
-            limit = protocols.grpc.max_recv_msg_size_mib * MIB
-            self._grpc = GrpcReceiver(receivers, self._admission, limit, self.logger)
+            self._grpc = GrpcReceiver(
+                receivers,
+                self._admission,
+                self.clock,
+                self.logger,
+                message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
+                first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
+                idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+            )
         if protocols.http is not None:
             self._http = HttpReceiver(
                 [Receiver(one, "http", self.stores[one.name], metrics) for one in SIGNALS],
@@ -166,12 +179,13 @@ class Daemon:
             segment_bytes=wal.segment_bytes,
             retention_bytes=wal.retention.max_bytes or None,
             retention_age_s=wal.retention.max_age or None,
+            direct=wal.sync == "always",
         )
 
     async def _listen(self) -> None:
         protocols = self.config.receivers.otlp.protocols
         if self._grpc is not None and protocols.grpc is not None:
-            self.ports["otlp/grpc"] = await self._grpc.start(protocols.grpc.endpoint)
+            self.ports["otlp/grpc"] = await self._grpc.start(*split_address(protocols.grpc.endpoint))
         if self._http is not None and protocols.http is not None:
             self.ports["otlp/http"] = await self._http.start(*split_address(protocols.http.endpoint))
         if self._api is not None:

@@ -9,9 +9,8 @@ A connection is in one of these states:
     DISCARD  the request is answered, its body is still coming   scratch, thrown away
     LINGER   the last answer is written                          scratch, thrown away until the client has closed
 
-* Only what arrives together with a head is copied; the rest of a body is read into one `bytearray`, which goes
-  down to the store as it is. Its buffer begins with what has been announced, but at most `BODY_STEP_BYTES`, and
-  then doubles: memory follows the bytes that came, not those that were promised.
+* Only what arrives together with a head is copied; the rest of a body is read into its own bytes (`body.py`), which
+  go down to the store as they are.
 * One request of a connection is at work at a time, so pipelined requests are answered in order, and what waits
   is at most one scratch buffer.
 * A request may be refused by its head. Its body is then discarded, if it is small, and the connection goes on;
@@ -33,9 +32,11 @@ from typing import TYPE_CHECKING, Final, cast
 from collector.errors import RingtailError, TooLarge, Unavailable, Unsupported
 from collector.otlp import json
 from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_method
+from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
 from collector.receivers.encoding import check_encoding, inflate
 from collector.receivers.head import Head
+from collector.receivers.listener import BODY_RATE_MIN
 from collector.receivers.response import (
     CLOSE,
     CONTINUE,
@@ -55,8 +56,7 @@ if TYPE_CHECKING:
 
 BODY_STEP_BYTES: Final = 256 * 1024
 """The first buffer of a body is no larger; a usual request fits."""
-BODY_RATE_MIN: Final = 1024
-"""Bytes a second that a body must bring, over each idle timeout, so as not to be given up."""
+LIMIT_KEY: Final = "receivers.otlp.protocols.http.max_request_body_size"
 DISCARD_BYTES_MAX: Final = 1024 * 1024
 """A refused request's body up to this size is read and thrown away; beyond, the connection ends."""
 LINGER_S: Final = 2.0
@@ -91,7 +91,6 @@ class Connection(asyncio.BufferedProtocol):
         "_encoding",
         "_ended",
         "_expects",
-        "_filled",
         "_head",
         "_is_bodiless",
         "_is_json",
@@ -117,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = False  # the client has said that it sends no more
         self._pending = b""  # what came behind the request at work
         self._head: Head | None = None
-        self._body: bytearray | None = None
+        self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._mark = 0  # how much of a body had come when its deadline was last set
         self.deadline = _NEVER
@@ -127,8 +126,7 @@ class Connection(asyncio.BufferedProtocol):
     def _reset(self) -> None:
         """Expect a new request."""
         self.state = State.HEAD
-        self._filled = 0  # of the body, bytes that have come
-        self._length = 0  # of the body, bytes announced; in DISCARD, bytes still to be thrown away
+        self._length = 0  # bytes still to be thrown away, in DISCARD
         self._receiver: Receiver | None = None
         self._is_json = True
         self._is_bodiless = False  # the answer has headers only
@@ -162,12 +160,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: into the body's own buffer, or the listener's scratch buffer."""
-        body = self._body
-        if body is None:
-            return self._listener.scratch
-        if self._filled == len(body):
-            body += bytes(min(self._length - self._filled, self._filled))
-        return memoryview(body)[self._filled :]
+        return self._listener.scratch if self._body is None else memoryview(self._body)
 
     def buffer_updated(self, count: int) -> None:
         """Take `count` bytes that arrived."""
@@ -175,10 +168,10 @@ class Connection(asyncio.BufferedProtocol):
         if body is None:
             self._feed(bytes(self._listener.scratch[:count]))
             return
-        self._filled += count
-        if self._filled == self._length:
+        body.advance(count)
+        if body.complete:
             self._body = None
-            self._work(body)
+            self._work(body.take())
 
     def eof_received(self) -> bool:
         """The client sends nothing more: finish what is at work or waits, and close."""
@@ -272,10 +265,7 @@ class Connection(asyncio.BufferedProtocol):
     def _admit(self, length: int) -> None:
         limit = self._listener.body_bytes_max
         if length > limit:
-            raise TooLarge(
-                f"the request announces {length} bytes; the limit is {limit} "
-                "(receivers.otlp.protocols.http.max_request_body_size)"
-            )
+            raise TooLarge(f"the request announces {length} bytes; the limit is {limit} ({LIMIT_KEY})")
         self._listener.admission.admit(length)
         self._taken = length
         if self._expects and self._transport is not None:
@@ -285,11 +275,11 @@ class Connection(asyncio.BufferedProtocol):
         stop = min(len(data), at + length)
         came = stop - at
         if came == length:
-            self._work(bytearray(data[at:stop]))
+            self._work(data[at:stop])
             return stop
-        body = bytearray(min(length, max(came, BODY_STEP_BYTES)))
-        body[:came] = memoryview(data)[at:stop]
-        self._body, self._filled, self._length, self._mark = body, came, length, came
+        body = self._body = Body(length, max(came, BODY_STEP_BYTES))
+        body.write(memoryview(data)[at:stop])
+        self._mark = came
         self.state = State.BODY
         self._wait_for(self._listener.idle_timeout_s)
         return stop
@@ -309,9 +299,7 @@ class Connection(asyncio.BufferedProtocol):
         at = chunks.feed(data, at)
         limit = self._listener.body_bytes_max
         if len(body) > limit:
-            raise TooLarge(
-                f"the request is larger than {limit} bytes (receivers.otlp.protocols.http.max_request_body_size)"
-            )
+            raise TooLarge(f"the request is larger than {limit} bytes ({LIMIT_KEY})")
         self._grow(len(body) - before)
         if chunks.complete:
             self._chunks = None
@@ -328,14 +316,14 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- at work ------------------------------------------------------------------------------------------
 
-    def _work(self, body: bytearray) -> None:
+    def _work(self, body: bytes | bytearray) -> None:
         """The body is there: bring it into protobuf's form and give it to the store."""
         self.state = State.WORK
         self.deadline = _NEVER
         receiver = self._receiver
         assert receiver is not None
         try:
-            payload = inflate(body, self._encoding, self._listener.body_bytes_max, self._grow)
+            payload = inflate(body, self._encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
             if self._is_json:
                 payload = json.to_protobuf(receiver.signal, payload)
             future = receiver.export(payload)
@@ -474,7 +462,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is State.HEAD:
             self._refuse(too_slow("the head of the request did not arrive in time"))
         else:
-            came = self._filled if self._chunks is None else len(self._chunks.body)
+            came = len(self._chunks.body) if self._chunks is not None else self._body.filled if self._body else 0
             seconds = self._listener.idle_timeout_s
             if came - self._mark >= BODY_RATE_MIN * seconds:
                 self._mark = came

@@ -47,6 +47,8 @@ ALIGNMENT: Final = 8
 PAYLOAD_BYTES_MAX: Final = 1 << 30
 """The largest payload of one frame. Extents inside a payload are u32, and segments must stay below 4 GiB."""
 
+TERMINATOR_BYTES: Final = 8
+"""Zeros that follow the last frame at least: where a magic should be, they say that nothing does."""
 NONCE_AT: Final = 8
 MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
 

@@ -18,7 +18,10 @@ A new segment's name is synced before its first frame, its header with it. Seali
 whatever the policy of the committer, so all that is not on the disk is in the active one. Sealing also writes the
 index, which is derived data: failing at that is a warning.
 
-Left out: compression and recycling of segment files. The format has room for both (flags, nonce).
+A removed segment's file is kept to be written over, at most one: its blocks are there already, and a sync then
+writes nothing but data. A reader that holds it finds frames of another nonce there, and its records gone.
+
+Left out: compression. The format has room for it (flags).
 """
 
 from __future__ import annotations
@@ -69,6 +72,7 @@ class Log:
         metrics: LogMetrics,
         logger: Any,
         entropy: Callable[[int], bytes],
+        direct: bool,
         recovered: Recovered,
     ) -> None:
         """Not for callers: see `open`."""
@@ -93,6 +97,8 @@ class Log:
         self._closed = False
         # The active segment; None when one was sealed and the next could not be created yet.
         self._writer: SegmentWriter | None = None
+        self._direct = direct
+        self._spare = recovered.spare
         # The wall clock at the start, carried on by the monotonic one: see `_now`.
         self._epoch = clock.now_ns() - int(clock.monotonic() * 1e9)
 
@@ -109,12 +115,14 @@ class Log:
         segment_bytes: int = SEGMENT_BYTES,
         retention_bytes: int | None = None,
         retention_age_s: float | None = None,
+        direct: bool = True,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> Self:
         """Recover the log in `<directory>/<signal>/`, creating it if need be, and make it ready to append.
 
         `segment_bytes`: a segment is sealed before it would grow beyond. `retention_bytes` and
-        `retention_age_s` (None: no limit): see `enforce_retention`. `entropy` gives the nonces.
+        `retention_age_s` (None: no limit): see `enforce_retention`. `direct`: write past the page cache, as is best when each write
+        is synced. `entropy` gives the nonces.
 
         Raises UnsupportedFormat for a directory written by a newer version, before anything is changed, and
         Unavailable when the file system refuses. Damage is repaired or stepped over, and told in `recovery`.
@@ -135,6 +143,7 @@ class Log:
                 metrics=metrics,
                 logger=logger,
                 entropy=entropy,
+                direct=direct,
                 recovered=recovered,
             )
             log._start(recovered)
@@ -151,7 +160,7 @@ class Log:
         self._metrics.failed.set(0)
         if recovered.continues:
             active = self._segments[-1]
-            self._writer = SegmentWriter.resume(self._files, active, self._segment_bytes)
+            self._writer = SegmentWriter.resume(self._files, active, self._segment_bytes, direct=self._direct)
             self._sealed_bytes -= active.size
         else:
             self._create()
@@ -274,14 +283,16 @@ class Log:
             self._segments, self.byte_size, now
         ):
             oldest = self._segments[0]
+            keep_file = self._spare is None and oldest.size >= self._segment_bytes // 2
             try:
-                remove_segment(self._files, oldest)
+                spare = remove_segment(self._files, oldest, keep_file=keep_file)
             except OSError as error:
                 self._retention_rests_until = self.clock.monotonic() + RETENTION_RETRY_S
                 self.logger.warning("segment not removed", path=oldest.path, error=str(error))
                 break
             self._segments = self._segments[1:]
             self._sealed_bytes -= oldest.size
+            self._spare = spare or self._spare
             self._ledger.forget(self.first_offset)
             removed += 1
             self.logger.info("segment removed", signal=self.signal.name, path=oldest.path, bytes=oldest.size)
@@ -407,7 +418,10 @@ class Log:
             self._now(),
             Predecessor(before.base_offset, before.size, before.next_offset) if before else None,
         )
-        writer = SegmentWriter.create(self._files, self._directory, header, self._segment_bytes)
+        spare, self._spare = self._spare, None
+        writer = SegmentWriter.create(
+            self._files, self._directory, header, self._segment_bytes, direct=self._direct, spare=spare
+        )
         try:
             self._files.fsync_directory(self._directory)
         except OSError as error:
@@ -445,6 +459,8 @@ class Log:
 
     def _note_damage(self, damage: Damage) -> None:
         """Called by readers in their threads."""
+        if damage.end_offset <= self.first_offset:
+            return  # Its segment was removed, and the file perhaps written over, under the reader.
         new = self._ledger.add(damage)
         if new:
             self._metrics.damaged_records.inc(new)

@@ -12,10 +12,15 @@
  40     8  predecessor       base offset of the segment before, all ones for none
  48     8                    its size in bytes, as far as frames were written
  56     8                    its next offset
- 64    60  reserved          zeros
+ 64     8  reserved          zeros
+ 72     8  recycled          size of the file that this one was written over; 0: the file was new
+ 80    44  reserved          zeros
 124     4  checksum          CRC32C of bytes 0 to 123
-128        frames, see frame.py; after the last one zeros (space allocated ahead) or the end of the file
+128        frames, see frame.py; after the last one zeros or the end of the file
 ```
+
+The zeros behind the last frame are at least 8 bytes. In a recycled file, up to its former size, leftovers of another
+segment may follow them; in a new one zeros follow, of space allocated ahead.
 
 Every later version keeps magic, version and checksum where they are, so that a reader can tell a newer file
 (refused, untouched) from a damaged one (read as far as it goes). The predecessor makes a missing or shortened
@@ -44,11 +49,12 @@ HEADER_SIZE: Final = 128
 LOG_SUFFIX: Final = "log"
 INDEX_SUFFIX: Final = "index"
 TORN_SUFFIX: Final = "torn"
+SPARE_SUFFIX: Final = "spare"
 
-_FIELDS: Final = struct.Struct("<8sHHIQQQQQQ60x")
+_FIELDS: Final = struct.Struct("<8sHHIQQQQQQ8xQ44x")
 _CHECKSUM: Final = struct.Struct("<I")
 _NO_PREDECESSOR: Final = 2**64 - 1
-_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{TORN_SUFFIX})")
+_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{TORN_SUFFIX}|{SPARE_SUFFIX})")
 
 assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
 
@@ -84,6 +90,8 @@ class SegmentHeader:
     created: int
     """Nanoseconds since the Unix epoch."""
     predecessor: Predecessor | None = None
+    recycled: int = 0
+    """Bytes of the file, from its begin, that may be another segment's; see the layout."""
 
 
 def encode_header(header: SegmentHeader) -> bytes:
@@ -100,6 +108,7 @@ def encode_header(header: SegmentHeader) -> bytes:
         before.base_offset,
         before.size,
         before.next_offset,
+        header.recycled,
     )
     return fields + _CHECKSUM.pack(google_crc32c.value(fields))
 
@@ -108,7 +117,8 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     """Judge the first bytes of the segment at `path`. Raises UnsupportedFormat for a newer version's file."""
     if len(data) < HEADER_SIZE:
         return Damaged("the segment header is cut short")
-    magic, version, size, code, base, nonce, created, before, before_size, before_next = _FIELDS.unpack_from(data)
+    magic, version, size, code, base, nonce, created, before, *figures = _FIELDS.unpack_from(data)
+    before_size, before_next, recycled = figures
     if magic != MAGIC:
         return Damaged("the segment header has no magic")
     if google_crc32c.value(data[: _FIELDS.size]) != _CHECKSUM.unpack_from(data, _FIELDS.size)[0]:
@@ -121,7 +131,7 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     if version < 1 or size != HEADER_SIZE or not nonce:
         return Damaged("segment header fields that no version writes")
     predecessor = None if before == _NO_PREDECESSOR else Predecessor(before, before_size, before_next)
-    return SegmentHeader(code, base, nonce, created, predecessor)
+    return SegmentHeader(code, base, nonce, created, predecessor, recycled)
 
 
 @dataclass(slots=True, eq=False)

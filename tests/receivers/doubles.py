@@ -13,6 +13,7 @@ from collector.otlp.signals import SIGNALS, Signal
 from collector.otlp.validate import Accepted
 from collector.receivers.admission import Admission
 from collector.receivers.export import Receiver, ReceiverMetrics
+from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
 
 
@@ -116,12 +117,15 @@ class FakeTransport(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def abort(self) -> None:
         self.closed = self.aborted = True
 
 
 class Receiving:
-    """Stores, budget and metrics of one process, with an HTTP listener that need not listen."""
+    """Stores, budget and metrics of one process, with listeners that need not listen."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, bytes_max: int = 1 << 30, **limits: Any) -> None:
         self.loop = loop
@@ -134,6 +138,16 @@ class Receiving:
         settings = {"body_bytes_max": 1 << 20, "read_header_timeout_s": 10.0, "idle_timeout_s": 30.0}
         self.http = HttpReceiver(
             self.receivers("http"), self.admission, self.clock, self.logger, **{**settings, **limits}
+        )
+
+        self.grpc = GrpcReceiver(
+            self.receivers("grpc"),
+            self.admission,
+            self.clock,
+            self.logger,
+            message_bytes_max=1 << 20,
+            first_bytes_timeout_s=5.0,
+            idle_timeout_s=10.0,
         )
 
     def receivers(self, transport: str) -> list[Receiver]:

@@ -1,10 +1,10 @@
 """The store: one signal's ring and log, as receivers append to it and queries read it.
 
-The way of one request: `append` scans it into the block under construction and returns a future. When no
+The way of one request: `submit` scans it into the block under construction. When no
 commit is under way, the block is sealed at the end of this turn of the event loop and handed to the log's
 committer thread; requests that arrive meanwhile make up the next block. So whatever arrives during a commit
 becomes one payload, one frame, one write and one sync. When the commit is durable (as `wal.sync` defines it),
-the ring admits the block and the futures are resolved: the ring holds only what the log has.
+the ring admits the block and who waits is told: the ring holds only what the log has.
 
 Everything here runs on the event loop's thread, except for the committer behind the seam and the reading of a
 `View`, which is immutable and may happen in any thread.
@@ -13,6 +13,7 @@ Everything here runs on the event loop's thread, except for the committer behind
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,12 +33,16 @@ if TYPE_CHECKING:
     from collector.wal.log import Log
 
 
+Done = Callable[[Accepted | Exception], None]
+"""Told once of a request what was accepted and is durable now, or why nothing is."""
+
+
 @dataclass(slots=True, eq=False)
 class Commit:
     """One block on its way into the log, and who waits for it. What the committer writes is one frame."""
 
     block: Block
-    waiters: list[tuple[asyncio.Future[Accepted], Accepted]]
+    waiters: list[tuple[Done, Accepted]]
 
     @property
     def payloads(self) -> tuple[bytes | bytearray, ...]:
@@ -107,7 +112,7 @@ class Store:
         self.log = log
         self._loop = loop
         self._builder = BlockBuilder(signal)
-        self._waiters: list[tuple[asyncio.Future[Accepted], Accepted]] = []
+        self._waiters: list[tuple[Done, Accepted]] = []
         self._committer: Committer | None = None
         self._scheduled = False
         self._under_way = False
@@ -139,26 +144,39 @@ class Store:
         return len(self.ring)
 
     def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
-        """Take an export request; the future tells what was accepted once that is durable.
+        """Take an export request; the future tells what was accepted once that is durable. As `submit` else."""
+        future: asyncio.Future[Accepted] = self._loop.create_future()
 
-        The payload is kept and must not change. Raises Malformed at once when it is no request, and
-        Unavailable when the log has failed or the store is closed; the future fails with Unavailable when
-        this commit cannot be made durable.
+        def done(outcome: Accepted | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.submit(payload, done)
+        return future
+
+    def submit(self, payload: bytes | bytearray, done: Done) -> None:
+        """Take an export request; `done` is called with what was accepted once that is durable.
+
+        The payload is kept and must not change. Raises Malformed at once when it is no request, and Unavailable when
+        the log has failed or the store is closed; `done` gets Unavailable when this commit cannot be made durable. It
+        may be called before this returns, must be quick, and must not raise.
         """
         if self._closed:
             raise Unavailable("the daemon is shutting down")
         if self.log is not None and self.log.failed is not None:
             raise Unavailable(f"the log of {self.signal.name} has failed: {self.log.failed}", 5.0)
         accepted = accept(self._builder, payload)
-        future: asyncio.Future[Accepted] = self._loop.create_future()
         if accepted.records == 0:
-            future.set_result(accepted)
-            return future
-        self._waiters.append((future, accepted))
+            done(accepted)
+            return
+        self._waiters.append((done, accepted))
         if not self._under_way and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._commit)
-        return future
 
     def _commit(self) -> None:
         self._scheduled = False
@@ -181,27 +199,25 @@ class Store:
 
     def _committed(self, commit: Commit, error: BaseException | None) -> None:
         self._under_way = False
+        failure = None
         if error is None:
             self.ring.append(commit.block)
-            for future, accepted in commit.waiters:
-                if not future.done():
-                    future.set_result(accepted)
         else:
-            for future, _ in commit.waiters:
-                if not future.done():
-                    future.set_exception(Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0))
+            failure = Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0)
+        # What came meanwhile is on its way before the answers are.
         if self._builder.records:
             self._commit()
+        for done, accepted in commit.waiters:
+            try:
+                done(failure or accepted)
+            except Exception as defect:  # noqa: BLE001 - one waiter's defect must not cost the others their answer
+                self._loop.call_exception_handler({"message": "an answer was not delivered", "exception": defect})
 
     async def drain(self) -> None:
         """Refuse further appends, and wait until everything taken has been answered."""
         self._closed = True
-        while self._under_way or self._builder.records:
-            waiters = [future for future, _ in self._waiters]
-            if waiters:
-                await asyncio.wait(waiters)
-            else:
-                await asyncio.sleep(0.001)
+        while self._under_way or self._builder.records:  # noqa: ASYNC110 - once in a life, at its end
+            await asyncio.sleep(0.001)
 
     def view(self, index: str | None = None, key: int | bytes = 0) -> View:
         """Return what a query sees now; with an index, narrowed to records whose key column has this key.

@@ -9,7 +9,6 @@ among them, are UNIMPLEMENTED.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from collector.clock import Clock
-    from collector.otlp.validate import Accepted
     from collector.receivers.admission import Admission
-    from collector.receivers.export import Receiver
+    from collector.receivers.export import Outcome, Receiver
 
 READ_BYTES: Final = 64 * 1024
 """What is read at once, unless it can go straight into a message."""
@@ -48,18 +46,13 @@ class Export:
         """Give the request to the store; it is answered when the store has."""
         receiver = self._receiver
 
-        def stored(future: asyncio.Future[Accepted]) -> None:
-            error = asyncio.CancelledError() if future.cancelled() else future.exception()
-            if error is None:
-                call.succeed(receiver.response(future.result()))
+        def stored(outcome: Outcome) -> None:
+            if isinstance(outcome, Exception):
+                call.fail(answer(outcome), outcome)
             else:
-                call.fail(answer(error), error)
+                call.succeed(receiver.response(outcome))
 
-        future = receiver.export(message)
-        if future.done():
-            stored(future)
-        else:
-            future.add_done_callback(stored)
+        receiver.export(message, stored)
 
 
 class Health:

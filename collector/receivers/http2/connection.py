@@ -331,6 +331,9 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             stream = self.streams.get(number)
             if stream is not None:
                 self._reset(stream, error.code)
+            elif number > self._last:
+                # A stream that was never opened cannot be reset.
+                raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
                 self._write(rst_stream(number, error.code))
                 self._resets_known.append(number)

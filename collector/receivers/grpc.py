@@ -18,6 +18,7 @@ from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
 from collector.receivers.call import Call, Method
 from collector.receivers.http2.connection import Connection, Http2Listener
+from collector.receivers.http2.fields import Requests
 from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class GrpcReceiver(Http2Listener):
         self.first_bytes_timeout_s = first_bytes_timeout_s
         self.idle_timeout_s = idle_timeout_s
         self.streams_max = STREAMS_MAX
+        self.requests = Requests()
         self.health = Health([one.signal.service for one in receivers])
         methods: dict[bytes, Method] = {
             b"/grpc.health.v1.Health/Check": Check(self.health),

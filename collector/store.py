@@ -23,13 +23,14 @@ from collector.errors import Unavailable
 from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
+from collector.ring.ring import Ring
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
-    from collector.ring.ring import Ring, Snapshot
+    from collector.ring.ring import Snapshot
     from collector.wal.log import Log
 
 
@@ -106,7 +107,7 @@ class Store:
     """Ring and log of one signal."""
 
     def __init__(self, signal: Signal, ring: Ring, log: Log | None, loop: asyncio.AbstractEventLoop) -> None:
-        """Take an empty ring and an open log (None: the ring is all there is). Call `refill`, then `attach`."""
+        """Take an empty ring and an open log (None: the ring is all there is). Call `attach` before the first append."""
         self.signal = signal
         self.ring = ring
         self.log = log
@@ -122,26 +123,38 @@ class Store:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
         self._committer = committer
 
-    def refill(self) -> int:
-        """Fill the ring with the newest records of the log; return how many it holds. Once, before appends."""
-        log = self.log
+    def replay(self, stopping: Callable[[], bool]) -> Ring:
+        """Return a ring with the newest records of the log, for `adopt`. In any thread, before appends.
+
+        Memory is bounded by the ring's own limits. It ends early, with what there is, when `stopping` says so.
+        """
+        log, ring = self.log, self.ring
         if log is None:
-            return 0
-        begin = max(log.first_offset, log.next_offset - self.ring.capacity)
-        frames = []
+            return ring
+        begin = max(log.first_offset, log.next_offset - ring.capacity)
         size = 0
         for frame in log.frames(begin, log.next_offset, newest_first=True):
             size += len(frame.payload)
-            if size > self.ring.max_bytes:
+            if size > ring.max_bytes:
                 break
-            frames.append(frame)
-        for frame in reversed(frames):
-            if frame.base_offset != self.ring.next_offset:
-                self.ring.restart(frame.base_offset)
-            self.ring.append(scan(self.signal, frame.payload, frame.base_offset))
-        if self.ring.next_offset != log.next_offset:
-            self.ring.restart(log.next_offset)
-        return len(self.ring)
+            begin = frame.base_offset
+            if stopping():
+                return ring
+        filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin)
+        for frame in log.frames(begin, log.next_offset):
+            if frame.base_offset != filled.next_offset:
+                filled.restart(frame.base_offset)
+            filled.append(scan(self.signal, frame.payload, frame.base_offset))
+            if stopping():
+                break
+        if filled.next_offset != log.next_offset:
+            filled.restart(log.next_offset)
+        return filled
+
+    def adopt(self, ring: Ring) -> None:
+        """Take a ring that `replay` has filled; until then every query reads the log."""
+        ring.resize(self.ring.max_bytes)
+        self.ring = ring
 
     def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
         """Take an export request; the future tells what was accepted once that is durable. As `submit` else."""

@@ -42,7 +42,8 @@ class Opened:
         )
         ring = Ring(TRACES, capacity, max_bytes, self.log.next_offset)
         self.store = Store(TRACES, ring, self.log, asyncio.get_running_loop())
-        self.refilled = self.store.refill()
+        self.store.adopt(self.store.replay(lambda: False))
+        self.refilled = len(self.store.ring)
         self.committer = Committer(self.log, "always", 1.0, self.store.committed)
         self.store.attach(self.committer)
 

@@ -9,8 +9,9 @@ A sector that the device refuses to read (EIO) counts as zeros; then it is damag
 frames around it are still read.
 
 Cost: one `pread` per 64 KiB of small frames, two per large one; payloads outside the wanted range are not read.
-Readers open the segment's file themselves and close it: retention may remove a segment at any time, and then a
-reader finds it gone, or finishes on the file that it holds.
+Readers open the segment's file themselves and close it: retention may remove a segment at any time, and compaction
+put another file in its place. Then a reader finds it gone, or finishes on the file that it holds: `open_segment` sees
+to it that file and `Segment` belong together.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from itertools import pairwise
 from typing import Final
 
 from collector.wal import frame
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_fully
 from collector.wal.frame import Damaged, Frame, Header
 from collector.wal.segment import Segment
@@ -93,6 +95,7 @@ class Window:
         self._data = b""
         self._start = 0
         self._ahead = READ_AHEAD
+        self.unpack: Final = Unpacker()
         self.unreadable = 0
         """Bytes that the device would not give, and that were read as zeros."""
 
@@ -201,7 +204,7 @@ class Walk:
                 yield position, header, None
                 continue
             payload = window.payload(position + frame.HEADER_SIZE, header.payload_length)
-            whole = frame.with_payload(header, payload)
+            whole = frame.with_payload(header, payload, window.unpack)
             if isinstance(whole, Damaged):
                 yield Damage(header.base_offset, header.end_offset, f"at byte {position}: {whole.reason}")
             else:
@@ -245,6 +248,19 @@ class Walk:
         return None
 
 
+def open_segment(files: Files, segment: Segment) -> tuple[int, Segment]:
+    """Open a segment's file for reading: (handle, the segment that it belongs to).
+
+    That is another than `segment` when compaction has taken its place since. The lock keeps the file from being
+    replaced between asking and opening. Raises OSError.
+    """
+    while True:
+        with segment.lock:
+            if segment.successor is None:
+                return files.open(segment.path), segment
+        segment = segment.successor
+
+
 def read_segment(
     files: Files,
     segment: Segment,
@@ -260,10 +276,8 @@ def read_segment(
     A frame that overlaps is given whole. Damage met on the way goes to `damaged`. A segment that retention has
     removed gives nothing. Raises OSError only for failures other than EIO.
     """
-    end = segment.end
-    if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, end[1]):
+    if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, segment.next_offset):
         return
-    marks = segment.index.marks(start_offset, end_offset, end)
 
     def wanted(header: Header) -> bool:
         return (
@@ -274,11 +288,12 @@ def read_segment(
         )
 
     try:
-        handle = files.open(segment.path)
+        handle, segment = open_segment(files, segment)
     except FileNotFoundError:
         return
     try:
         window = Window(files, handle)
+        marks = segment.index.marks(start_offset, end_offset, segment.end)
         stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
         for (offset, position), (stop_offset, limit) in stretches:
             walk = Walk(

@@ -5,7 +5,7 @@
    otherwise scanned, and their index made anew. Offsets missing between neighbours are damage.
 3. The last segment may have been written to when the process or the machine stopped. It is scanned frame by
    frame. What follows its last good frame is a torn tail: cut off, the cut synced, and the bytes kept beside it if
-   they are few. A segment that had to be cut, or has damage inside, is sealed; otherwise it is continued.
+   they are few. A segment that had to be cut, has damage inside or was compacted is sealed; otherwise it is continued.
 4. Leftovers of interrupted work (temporary files, an index without a segment) are removed, and the directory synced.
 
 Damage never keeps a log from opening, and no offset is given out twice: the next offset lies behind every frame,
@@ -76,6 +76,11 @@ class FoundSegment:
         """The nonce that the header names, if it can be believed."""
         return self.header.nonce if isinstance(self.header, SegmentHeader) else None
 
+    @property
+    def compacted(self) -> bool:
+        """Whether the header says that the segment was compacted."""
+        return isinstance(self.header, SegmentHeader) and self.header.compacted
+
     def foreign(self, signal: Signal) -> bool:
         """Whether the header is good but belongs elsewhere: a file copied, renamed or moved here by hand."""
         header = self.header
@@ -94,17 +99,23 @@ def find_segments(files: Files, directory: str) -> list[FoundSegment]:
         parsed = segment.parse_name(name)
         if parsed is None or parsed[1] != segment.LOG_SUFFIX:
             continue
-        path = os.path.join(directory, name)
-        try:
-            handle = files.open(path)
-        except FileNotFoundError:
-            continue
-        try:
-            data = Window(files, handle).read(0, segment.HEADER_SIZE)
-            found.append(FoundSegment(path, parsed[0], files.size(handle), segment.decode_header(data, path)))
-        finally:
-            files.close(handle)
+        one = find_segment(files, os.path.join(directory, name), parsed[0])
+        if one is not None:
+            found.append(one)
     return found
+
+
+def find_segment(files: Files, path: str, base_offset: int) -> FoundSegment | None:
+    """One segment file with its header judged; None when it is gone. Raises UnsupportedFormat, and OSError."""
+    try:
+        handle = files.open(path)
+    except FileNotFoundError:
+        return None
+    try:
+        data = Window(files, handle).read(0, segment.HEADER_SIZE)
+        return FoundSegment(path, base_offset, files.size(handle), segment.decode_header(data, path))
+    finally:
+        files.close(handle)
 
 
 def read_index(files: Files, found: FoundSegment, end_offset: int) -> Summary | Damaged | None:
@@ -234,7 +245,7 @@ class _Recovering:
         """Take in a segment that has a successor, which begins at `end_offset`."""
         summary = read_index(self.files, found, end_offset)
         if isinstance(summary, Summary):
-            self.segments.append(segment.indexed_segment(found.path, summary))
+            self.segments.append(segment.indexed_segment(found.path, summary, compacted=found.compacted))
             return
         made, damaged, unreadable = scan(self.files, found.path, found.base_offset, found.nonce, found.size, end_offset)
         self.rebuilt_indexes += 1
@@ -244,6 +255,7 @@ class _Recovering:
             self.damage(found.path, damage)
         if made.nonce is not None and not unreadable:
             write_index(self.files, made, found.size, self.logger)
+        made.compacted = found.compacted
         self.segments.append(made)
 
     def last(self, found: FoundSegment) -> None:
@@ -264,7 +276,8 @@ class _Recovering:
             self.files.unlink(found.path)
             return
         self.segments.append(made)
-        if torn or damaged or broken:
+        made.compacted = found.compacted
+        if torn or damaged or broken or found.compacted:
             self.seal(made)
         else:
             self.continues = True

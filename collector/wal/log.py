@@ -4,10 +4,12 @@
 sealed. The last segment is the active one. Appending is one `pwritev` of header, payload pieces and padding;
 nothing of it counts as durable before `sync`.
 
-Owner: the committer's thread calls `append`, `sync`, `enforce_retention` and `close`. Everything else may be
-called from any thread at any time. That works without locks because what readers see is replaced, never edited:
-the tuple of segments, and each segment's (size, next offset), set after a frame is complete. Readers open segment
-files themselves, so removing one cannot pull a file from under them.
+Owner: the committer's thread calls `append`, `sync`, `enforce_retention` and `close`; the compactor's (compactor.py)
+calls `replace`. Everything else may be called from any thread at any time. Readers need no lock because what they see
+is replaced, never edited: the tuple of segments, and each segment's (size, next offset), set after a frame is complete.
+They open segment files themselves, so removing one cannot pull a file from under them. Two locks keep the two writers
+apart: the log's is held for assignments only, never while the system works; a segment's while its file is replaced or
+removed, which is never the active one. So an acknowledgement waits for neither.
 
 Failure: a failed write or sync leaves a file in a state that nobody can know (the kernel may drop the pages and
 report success the next time), so it is never tried again: the log is *failed*, refuses every later append with
@@ -18,13 +20,14 @@ A new segment's name is synced before its first frame, its header with it. Seali
 whatever the policy of the committer, so all that is not on the disk is in the active one. Sealing also writes the
 index, which is derived data: failing at that is a warning.
 
-Left out: compression and recycling of segment files. The format has room for both (flags, nonce).
+Left out: recycling of segment files. The format has room for it (nonce).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Never, Self
 
@@ -38,7 +41,7 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.reader import Damage, DamageLedger, read_segment
 from collector.wal.recovery import Recovered, recover, write_index
 from collector.wal.retention import Retention, remove_segment
-from collector.wal.segment import Predecessor, SegmentHeader
+from collector.wal.segment import Predecessor, Segment, SegmentHeader
 from collector.wal.writer import SegmentWriter
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -88,6 +91,8 @@ class Log:
         self._next_offset = recovered.next_offset
         self._synced_offset = recovered.next_offset
         self._sealed_bytes = sum(one.size for one in recovered.segments)
+        # For every change of `_segments` and `_sealed_bytes`, which two threads make. Held for assignments only.
+        self._changing = threading.Lock()
         self._ledger = DamageLedger()
         self._failed: BaseException | None = None
         self._closed = False
@@ -186,6 +191,11 @@ class Log:
         return self._synced_offset
 
     @property
+    def sealed_segments(self) -> tuple[Segment, ...]:
+        """The segments that are not written to any more and have a successor, oldest first."""
+        return self._segments[:-1]
+
+    @property
     def segment_count(self) -> int:
         """Segment files, the active one included."""
         return len(self._segments)
@@ -274,18 +284,40 @@ class Log:
             self._segments, self.byte_size, now
         ):
             oldest = self._segments[0]
-            try:
-                remove_segment(self._files, oldest)
-            except OSError as error:
-                self._retention_rests_until = self.clock.monotonic() + RETENTION_RETRY_S
-                self.logger.warning("segment not removed", path=oldest.path, error=str(error))
-                break
-            self._segments = self._segments[1:]
-            self._sealed_bytes -= oldest.size
+            with oldest.lock:
+                if oldest.successor is not None:
+                    continue
+                try:
+                    remove_segment(self._files, oldest)
+                except OSError as error:
+                    self._retention_rests_until = self.clock.monotonic() + RETENTION_RETRY_S
+                    self.logger.warning("segment not removed", path=oldest.path, error=str(error))
+                    break
+                with self._changing:
+                    self._segments = self._segments[1:]
+                    self._sealed_bytes -= oldest.size
             self._ledger.forget(self.first_offset)
             removed += 1
             self.logger.info("segment removed", signal=self.signal.name, path=oldest.path, bytes=oldest.size)
         return removed
+
+    def replace(self, old: Segment, made: Segment, temporary: str) -> bool:
+        """Put `made`, the compacted form of `old` in the file `temporary`, in its place, in one step for readers and
+        for a start after a crash. For the compactor's thread. All of `made` must be on the disk.
+
+        False, and nothing is changed, when retention has removed the segment meanwhile. Raises OSError; then nothing
+        is changed either. The name lasts once the directory has been synced; until then a power cut may bring back
+        the old file.
+        """
+        with old.lock:
+            if not any(one is old for one in self._segments):
+                return False
+            self._files.rename(temporary, old.path)
+            with self._changing:
+                self._segments = tuple(made if one is old else one for one in self._segments)
+                self._sealed_bytes += made.size - old.size
+            old.successor = made
+        return True
 
     def close(self) -> None:
         """Sync, cut the allocated zeros and close; nothing more can be appended. Reading goes on working.
@@ -414,7 +446,8 @@ class Log:
             writer.close()
             self._fail(error, "sync the directory")
         self._writer = writer
-        self._segments = (*self._segments, writer.segment)
+        with self._changing:
+            self._segments = (*self._segments, writer.segment)
         return writer
 
     def _seal(self, writer: SegmentWriter) -> None:
@@ -422,7 +455,8 @@ class Log:
         self._settle(writer)
         writer.close()
         self._writer = None
-        self._sealed_bytes += writer.segment.size
+        with self._changing:
+            self._sealed_bytes += writer.segment.size
         write_index(self._files, writer.segment, writer.segment.size, self.logger)
 
     def _settle(self, writer: SegmentWriter) -> None:

@@ -6,17 +6,20 @@ A frame on the way in is one commit, which may be one span. Here neighbours are 
 
 1. Read the old file frame by frame; write the new one beside it as `<name>.log.tmp`, syncing every MiB, so that the
    one sync that acknowledges records never queues behind many megabytes of ours.
-2. Read all of the new file back and compare: what leaves the disk in the next step is the only other copy.
-3. Rename the new file over the old one (`Log.replace`). This is the step: before it a crash leaves the old segment and
+2. Read all of the new file back and compare: what leaves the disk in the step after next is the only other copy. The
+   key index (keys.py) is made on the way.
+3. Write the key index beside the segment. Nobody looks for one as long as the segment is not compacted.
+4. Rename the new file over the old one (`Log.replace`). This is the step: before it a crash leaves the old segment and
    a `.tmp` that the next start removes, after it the new one. Never both, never neither; and all bytes of the new
    one were synced before.
-4. Write the new offset index, and sync the directory. An index of the old segment that a crash leaves beside the new
+5. Write the new offset index, and sync the directory. An index of the old segment that a crash leaves beside the new
    one has another nonce and is made anew.
 
 A damaged segment is left alone, for it holds bytes that nobody can read today and somebody may want to.
 
-Memory: the largest frame, and its compressed form. Every step is well under a millisecond of CPU unless a frame is
-large, and then yields to its caller, who decides how long to rest (compactor.py). Files are closed, and a leftover removed, whenever it ends.
+Memory: the largest frame and its compressed form, and the entries of the key index. Every step is well under a
+millisecond of CPU unless a frame is large, and then yields to its caller, who decides how long to rest (compactor.py).
+Files are closed, and leftovers removed, whenever it ends.
 
 Left out: merging segments into larger ones. The name of a segment is its first offset, retention forgets whole ones,
 and both would need a journal of their own to stay crash-safe; at 64 MiB before compression there is little to gain.
@@ -31,13 +34,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from collector.otlp.signals import Signal
 from collector.wal import frame, segment
 from collector.wal.compression import Packer
-from collector.wal.files import Files, read_fully, write_fully
+from collector.wal.files import Files, read_fully, replace_file, write_fully
 from collector.wal.frame import Damaged, Frame, Header
+from collector.wal.keys import KeyBuilder
 from collector.wal.log import Log
-from collector.wal.reader import Damage, Walk, Window, open_segment
-from collector.wal.recovery import write_index
+from collector.wal.pruning import key_index_of
+from collector.wal.reader import Unfit, intact_frames, open_segment
+from collector.wal.recovery import keys_path, write_index
 from collector.wal.segment import Segment
 
 FRAME_BYTES: Final = 256 * 1024
@@ -49,10 +55,6 @@ SYNC_BYTES: Final = 1024 * 1024
 STEP_FRAMES: Final = 32
 """Frames of the old file that are read in one step, unless one of the new file is full before."""
 TEMPORARY_SUFFIX: Final = ".tmp"
-
-
-class Unfit(Exception):
-    """A segment that must stay as it is: something in it cannot be read."""
 
 
 @dataclass(slots=True)
@@ -81,22 +83,24 @@ def merge(group: Sequence[Frame]) -> Frame:
 def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None, None, Result]:
     """Compact a sealed segment of the log, yielding after every step.
 
-    `nonce` is a random number that no segment has, not 0. Returns what was done. Raises Unfit for a segment that has to stay
-    as it is, and OSError; then the segment is as it was.
+    `nonce` is a random number that no segment has, not 0. Returns what was done. Raises Unfit for a segment that has
+    to stay as it is, and OSError; then the segment is as it was.
     """
     result = Result(old.size)
     temporary = f"{old.path}{TEMPORARY_SUFFIX}"
     try:
         with _opened(files, old) as source, _created(files, temporary) as target:
             made = yield from _rewrite(files, old, source, target, nonce)
-            yield from _read_back(files, made, target)
+            keys = yield from _read_back(log.signal, files, made, target)
+            replace_file(files, keys_path(old.path), keys)
             # The old file is still open here, so that its blocks are freed after the rename, not under its lock.
             result.replaced = log.replace(old, made.segment, temporary)
     finally:
         if not result.replaced:
-            _remove(files, temporary)
+            for path in (temporary, keys_path(old.path), f"{keys_path(old.path)}{TEMPORARY_SUFFIX}"):
+                _remove(files, path)
     if result.replaced:
-        result.bytes_out = made.segment.size
+        result.bytes_out = made.segment.size + len(keys)
         write_index(files, made.segment, made.segment.size, log.logger)
         try:
             files.fsync_directory(os.path.dirname(old.path))
@@ -163,7 +167,7 @@ def _rewrite(files: Files, old: Segment, source: int, handle: int, nonce: int) -
     target = _Target(files, handle, old, nonce)
     group: list[Frame] = []
     size = records = 0
-    for one in _frames(files, old, source):
+    for _, one in intact_frames(files, source, old):
         size += len(one.payload)
         records += one.count
         if group and (size > FRAME_BYTES or records > FRAME_RECORDS):
@@ -180,37 +184,20 @@ def _rewrite(files: Files, old: Segment, source: int, handle: int, nonce: int) -
     return target
 
 
-def _frames(files: Files, old: Segment, source: int) -> Iterator[Frame]:
-    """Every frame of a segment in which nothing is missing."""
-    window = Window(files, source)
-    walk = Walk(
-        window,
-        old.nonce,
-        position=segment.HEADER_SIZE,
-        offset=old.base_offset,
-        limit=old.size,
-        end_offset=old.next_offset,
-    )
-    for item in walk:
-        if window.unreadable:
-            raise OSError(errno.EIO, f"{old.path}: the device refuses to read {window.unreadable} bytes")
-        if isinstance(item, Damage):
-            raise Unfit(f"offsets {item.first_offset}..{item.end_offset} damaged {item.reason}")
-        if item[2] is not None:
-            yield item[2]
-
-
-def _read_back(files: Files, target: _Target, handle: int) -> Generator[None, None, None]:
-    """Compare the new file with what was meant. Raises OSError when it is something else."""
+def _read_back(signal: Signal, files: Files, target: _Target, handle: int) -> Generator[None, None, bytes]:
+    """Compare the new file with what was meant, and make its key index. Raises OSError when it is something else."""
+    keys = KeyBuilder(signal)
     expected = iter(target.written)
     try:
-        for found in _frames(files, target.segment, handle):
+        for position, found in intact_frames(files, handle, target.segment):
             header, checksum = next(expected)
             if not _same(found, header) or frame.checksum([found.payload]) != checksum:
                 raise Unfit(f"offset {header.base_offset} is something else")
+            keys.add(position, found)
             yield
     except Unfit as error:
         raise OSError(errno.EIO, f"what was written reads back otherwise: {error}") from error
+    return keys.encode(target.segment)
 
 
 def _same(found: Frame, header: Header) -> bool:
@@ -222,6 +209,22 @@ def _same(found: Frame, header: Header) -> bool:
         header.max_time,
         header.append_time,
     )
+
+
+def rebuild_keys(log: Log, of: Segment, files: Files) -> Generator[None, None, bool]:
+    """Make the key index of a compacted segment anew, yielding after every step; false when retention was faster.
+
+    Raises Unfit when a frame cannot be read, which could be read again later and would be missing, and OSError.
+    """
+    with _opened(files, of) as handle:
+        keys = yield from key_index_of(files, log.signal, handle, of)
+    with of.lock:
+        held = log.holds(of)
+        if held:
+            replace_file(files, keys_path(of.path), keys)
+    log.key_indexes.forget(of)
+    of.keyed = None
+    return held
 
 
 @contextmanager

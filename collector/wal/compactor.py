@@ -1,4 +1,5 @@
-"""The compactor: one thread that compacts the sealed segments of all logs, in what time others leave.
+"""The compactor: one thread that compacts the sealed segments of all logs, in what time others leave, and makes key
+indexes anew that are missing or wrong.
 
 It never delays an acknowledgement: it takes no lock that a committer waits for while a system call runs, works in
 steps of less than a millisecond, of which zstd and the disk take the most without the GIL, and rests after each so
@@ -21,16 +22,19 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from typing import Final
+from typing import Final, TypeVar
 
 from collector.otlp.signals import Signal
-from collector.wal.compact import Unfit, compact
+from collector.wal.compact import compact, rebuild_keys
 from collector.wal.files import Files
 from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
+from collector.wal.reader import Unfit
 from collector.wal.segment import Segment
+
+T = TypeVar("T")
 
 SHARE: Final = 0.05
 """Of one core, at most."""
@@ -85,18 +89,18 @@ class Compactor:
                 self._pause(IDLE_S)
 
     def work(self) -> bool:
-        """Compact one segment, of the logs in turn; false when there is none to compact now."""
+        """Compact one segment, or make one key index anew, of the logs in turn; false when there is nothing to do."""
         for _ in self._logs:
             log = self._logs[self._turn % len(self._logs)]
             self._turn += 1
             found = self._next(log)
             if found is not None:
-                self._compact(log, found)
+                self._handle(log, found)
                 return True
         return False
 
     def _next(self, log: Log) -> Segment | None:
-        """The newest segment that is to be compacted."""
+        """The newest segment that is to be compacted, or that is and lacks its key index."""
         if log.failed is not None:
             return None
         now = log.clock.monotonic()
@@ -104,51 +108,64 @@ class Compactor:
             key: until for key, until in self._resting.items() if key[0] is not log.signal or key[1] >= log.first_offset
         }
         for one in reversed(log.sealed_segments):
-            if not one.compacted and self._resting.get((log.signal, one.base_offset), 0.0) <= now:
+            done = one.compacted and (one.keyed or log.key_indexes.usable(one))
+            if not done and self._resting.get((log.signal, one.base_offset), 0.0) <= now:
                 return one
         return None
 
-    def _compact(self, log: Log, old: Segment) -> None:
-        metrics = self._metrics.of(log.signal)
-        nonce = int.from_bytes(self._entropy(8), "little") or 1
-        started = log.clock.monotonic()
+    def _handle(self, log: Log, one: Segment) -> None:
         try:
-            with closing(compact(log, old, self._files, nonce)) as steps:
-                while True:
-                    began = log.clock.monotonic()
-                    try:
-                        next(steps)
-                    except StopIteration as end:
-                        result = end.value
-                        break
-                    if self._pause(min(REST_S_MAX, (log.clock.monotonic() - began) * (1 / SHARE - 1))):
-                        return
+            if one.compacted:
+                self._rebuild_keys(log, one)
+            else:
+                self._compact(log, one)
         except FileNotFoundError:
             # Retention was faster, or somebody has removed the file by hand.
-            self._resting[log.signal, old.base_offset] = log.clock.monotonic() + RETRY_S
-            return
+            self._resting[log.signal, one.base_offset] = log.clock.monotonic() + RETRY_S
         except OSError as error:
-            self._failed(log, old, str(error), RETRY_S)
+            self._failed(log, one, str(error), RETRY_S)
             self._pause(PAUSE_S)
-            return
         except Unfit as error:
-            self._failed(log, old, str(error), math.inf)
-            return
+            self._failed(log, one, str(error), math.inf)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not end the compaction of all else
-            self._failed(log, old, repr(error), math.inf)
+            self._failed(log, one, repr(error), math.inf)
+
+    def _compact(self, log: Log, old: Segment) -> None:
+        started = log.clock.monotonic()
+        nonce = int.from_bytes(self._entropy(8), "little") or 1
+        result = self._drive(log, compact(log, old, self._files, nonce))
+        if result is None or not result.replaced:
             return
-        if result.replaced:
-            metrics.compaction_runs.inc()
-            metrics.compaction_bytes_in.inc(result.bytes_in)
-            metrics.compaction_bytes_out.inc(result.bytes_out)
-            log.logger.info(
-                "segment compacted",
-                signal=log.signal.name,
-                path=old.path,
-                bytes_before=result.bytes_in,
-                bytes=result.bytes_out,
-                seconds=round(log.clock.monotonic() - started, 3),
-            )
+        metrics = self._metrics.of(log.signal)
+        metrics.compaction_runs.inc()
+        metrics.compaction_bytes_in.inc(result.bytes_in)
+        metrics.compaction_bytes_out.inc(result.bytes_out)
+        log.logger.info(
+            "segment compacted",
+            signal=log.signal.name,
+            path=old.path,
+            bytes_before=result.bytes_in,
+            bytes=result.bytes_out,
+            seconds=round(log.clock.monotonic() - started, 3),
+        )
+
+    def _rebuild_keys(self, log: Log, of: Segment) -> None:
+        if self._drive(log, rebuild_keys(log, of, self._files)):
+            self._metrics.of(log.signal).index_rebuilds.inc()
+            log.logger.info("key index rebuilt", signal=log.signal.name, path=of.path)
+
+    def _drive(self, log: Log, steps: Generator[None, None, T]) -> T | None:
+        """Take every step, with a rest behind each; what they return, or None when told to stop."""
+        with closing(steps):
+            while True:
+                began = log.clock.monotonic()
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                if self._pause(min(REST_S_MAX, (log.clock.monotonic() - began) * (1 / SHARE - 1))):
+                    return None
 
     def _failed(self, log: Log, old: Segment, reason: str, rest_s: float) -> None:
         self._metrics.of(log.signal).compaction_failures.inc()

@@ -34,10 +34,11 @@ from typing import Any, Final, Never, Self
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.signals import Signal
-from collector.wal import audit, frame, segment
+from collector.wal import audit, frame, keys, segment
 from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
+from collector.wal.pruning import KeyIndexes
 from collector.wal.reader import Damage, DamageLedger, read_segment
 from collector.wal.recovery import Recovered, recover, write_index
 from collector.wal.retention import Retention, remove_segment
@@ -80,6 +81,8 @@ class Log:
         self.logger = logger
         self.recovery = recovered.report
         """What opening the log found."""
+        self.key_indexes = KeyIndexes(files, logger)
+        """Those of the compacted segments."""
         self._directory = directory
         self._files = files
         self._segment_bytes = segment_bytes
@@ -195,6 +198,10 @@ class Log:
         """The segments that are not written to any more and have a successor, oldest first."""
         return self._segments[:-1]
 
+    def holds(self, one: Segment) -> bool:
+        """Whether the segment is one of the log's, and neither removed nor replaced; certain under its lock."""
+        return any(held is one for held in self._segments)
+
     @property
     def segment_count(self) -> int:
         """Segment files, the active one included."""
@@ -296,6 +303,7 @@ class Log:
                 with self._changing:
                     self._segments = self._segments[1:]
                     self._sealed_bytes -= oldest.size
+            self.key_indexes.forget(oldest)
             self._ledger.forget(self.first_offset)
             removed += 1
             self.logger.info("segment removed", signal=self.signal.name, path=oldest.path, bytes=oldest.size)
@@ -310,7 +318,7 @@ class Log:
         the old file.
         """
         with old.lock:
-            if not any(one is old for one in self._segments):
+            if not self.holds(old):
                 return False
             self._files.rename(temporary, old.path)
             with self._changing:
@@ -345,9 +353,14 @@ class Log:
         start_ns: int = 0,
         end_ns: int = TIME_MAX,
         newest_first: bool = False,
+        index: str | None = None,
+        any_of: Sequence[int | bytes] = (),
     ) -> Iterator[Frame]:
         """Frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns], both inclusive
         for times, in order of offset or with the newest first.
+
+        With `index`, a key column of the signal, frames may be left out that have no record with one of the keys
+        `any_of` there: bytes for a string or a trace id, else a number. None is left out that has one.
 
         A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
@@ -355,9 +368,17 @@ class Log:
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
         """
         segments = self._segments
+        tokens = [keys.token(key, index) for key in any_of] if index is not None else []
+        only = None
         try:
-            for one in reversed(segments) if newest_first else segments:
-                if one.min_time <= end_ns and one.max_time >= start_ns:
+            for known in reversed(segments) if newest_first else segments:
+                one = known.latest
+                if one.min_time > end_ns or one.max_time < start_ns:
+                    continue
+                if index is not None:
+                    offsets, times = (start_offset, end_offset), (start_ns, end_ns)
+                    only = self.key_indexes.stretches(one, index, tokens, offsets, times)
+                if only is None or only:
                     yield from read_segment(
                         self._files,
                         one,
@@ -367,6 +388,7 @@ class Log:
                         end_ns,
                         newest_first,
                         self._note_damage,
+                        only,
                     )
         except OSError as error:
             raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error
@@ -387,7 +409,7 @@ class Log:
         For tests: it reads the whole log, and no one must append meanwhile.
         """
         end = (self.byte_size, self.next_offset)
-        return audit.disagreements(self._files, self._segments, end, self.damaged)
+        return audit.disagreements(self._files, self.signal, self._segments, end, self.damaged)
 
     def dump(self) -> str:
         """The log as text: its range, then one line per segment, frame and damaged range."""

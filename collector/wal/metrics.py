@@ -79,7 +79,7 @@ class LogMetrics:
         )
         self._index_rebuilds = Counter(
             "ringtail_wal_index_rebuilds_total",
-            "Offset indexes that were missing or damaged and were made anew from their segment.",
+            "Indexes of offsets or keys that were missing or damaged and were made anew from their segment.",
             labels,
             registry=registry,
         )

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -28,7 +28,10 @@ from collector.wal import frame
 from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_fully
 from collector.wal.frame import Damaged, Frame, Header
-from collector.wal.segment import Segment
+from collector.wal.segment import HEADER_SIZE, Segment
+
+Stretch = tuple[tuple[int, int], tuple[int, int]]
+"""Where to walk: the (offset, position) of a frame, and those of the frame behind the last one."""
 
 READ_AHEAD: Final = 64 * 1024
 SEARCH_BYTES: Final = 1024 * 1024
@@ -261,6 +264,28 @@ def open_segment(files: Files, segment: Segment) -> tuple[int, Segment]:
         segment = segment.successor
 
 
+class Unfit(Exception):
+    """A segment of which something cannot be read, so that it cannot be read whole."""
+
+
+def intact_frames(files: Files, handle: int, of: Segment) -> Iterator[tuple[int, Frame]]:
+    """(position, frame) of every frame of a sealed segment, whose file is open.
+
+    Raises Unfit when one is missing or damaged, and OSError when the device refuses to read.
+    """
+    if of.nonce is None:
+        raise Unfit("no frame can be read")
+    window = Window(files, handle)
+    walk = Walk(window, of.nonce, position=HEADER_SIZE, offset=of.base_offset, limit=of.size, end_offset=of.next_offset)
+    for item in walk:
+        if window.unreadable:
+            raise OSError(errno.EIO, f"{of.path}: the device refuses to read {window.unreadable} bytes")
+        if isinstance(item, Damage):
+            raise Unfit(f"offsets {item.first_offset}..{item.end_offset} damaged {item.reason}")
+        if item[2] is not None:
+            yield item[0], item[2]
+
+
 def read_segment(
     files: Files,
     segment: Segment,
@@ -270,10 +295,11 @@ def read_segment(
     end_ns: int,
     newest_first: bool,
     damaged: Callable[[Damage], None],
+    only: Sequence[Stretch] | None = None,
 ) -> Iterator[Frame]:
     """The segment's frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns].
 
-    A frame that overlaps is given whole. Damage met on the way goes to `damaged`. A segment that retention has
+    A frame that overlaps is given whole. `only` says where such frames lie, if that is known. Damage met on the way goes to `damaged`. A segment that retention has
     removed gives nothing. Raises OSError only for failures other than EIO.
     """
     if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, segment.next_offset):
@@ -293,8 +319,11 @@ def read_segment(
         return
     try:
         window = Window(files, handle)
-        marks = segment.index.marks(start_offset, end_offset, segment.end)
-        stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
+        if only is not None:
+            stretches = only[::-1] if newest_first else only
+        else:
+            marks = segment.index.marks(start_offset, end_offset, segment.end)
+            stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
         for (offset, position), (stop_offset, limit) in stretches:
             walk = Walk(
                 window,

@@ -6,7 +6,9 @@
 3. The last segment may have been written to when the process or the machine stopped. It is scanned frame by
    frame. What follows its last good frame is a torn tail: cut off, the cut synced, and the bytes kept beside it if
    they are few. A segment that had to be cut, has damage inside or was compacted is sealed; otherwise it is continued.
-4. Leftovers of interrupted work (temporary files, an index without a segment) are removed, and the directory synced.
+4. Leftovers of interrupted work (temporary files, an index without a segment, a key index beside a segment that is
+   not compacted) are removed, and the directory synced. Key indexes are not read here: a query reads them when it
+   needs them, and the compactor replaces those that are missing or wrong.
 
 Damage never keeps a log from opening, and no offset is given out twice: the next offset lies behind every frame,
 every file name and every unreadable byte. Unreadable is not damaged: a segment whose sectors the device refuses
@@ -192,6 +194,11 @@ def index_path(log_path: str) -> str:
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.INDEX_SUFFIX}"
 
 
+def keys_path(log_path: str) -> str:
+    """The key index that belongs to a compacted segment's file."""
+    return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.KEYS_SUFFIX}"
+
+
 def torn_path(log_path: str) -> str:
     """Where the torn tail of a segment is kept."""
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.TORN_SUFFIX}"
@@ -229,13 +236,16 @@ class _Recovering:
                 self.logger.warning("segment of another place set aside", path=f"{one.path}.foreign")
                 self.files.rename(one.path, f"{one.path}.foreign")
         bases = {one.base_offset for one in ours}
+        compacted = {one.base_offset for one in ours if one.compacted}
         oldest = min(bases, default=0)
         for name in self.files.listdir(self.directory):
             parsed = segment.parse_name(name.removesuffix(".tmp"))
             if parsed is None:
                 continue
-            orphan = (parsed[1] == segment.INDEX_SUFFIX and parsed[0] not in bases) or (
-                parsed[1] == segment.TORN_SUFFIX and parsed[0] < oldest
+            orphan = (
+                (parsed[1] == segment.INDEX_SUFFIX and parsed[0] not in bases)
+                or (parsed[1] == segment.KEYS_SUFFIX and parsed[0] not in compacted)
+                or (parsed[1] == segment.TORN_SUFFIX and parsed[0] < oldest)
             )
             if orphan or name.endswith(".tmp"):
                 self.files.unlink(os.path.join(self.directory, name))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.wal.files import Files
-from collector.wal.recovery import index_path, torn_path
+from collector.wal.recovery import index_path, keys_path, torn_path
 from collector.wal.segment import Segment
 
 
@@ -34,11 +34,11 @@ class Retention:
 
 
 def remove_segment(files: Files, one: Segment) -> None:
-    """Remove a segment with its index and torn tail, and sync the directory. Raises OSError.
+    """Remove a segment with its indexes and torn tail, and sync the directory. Raises OSError.
 
     The sync is part of it: a power cut between two removals must not keep the older segment and lose the newer.
     """
-    for path in (one.path, index_path(one.path), torn_path(one.path)):
+    for path in (one.path, index_path(one.path), keys_path(one.path), torn_path(one.path)):
         try:
             files.unlink(path)
         except FileNotFoundError:

@@ -50,12 +50,13 @@ VERSION_COMPACTED: Final = 2
 HEADER_SIZE: Final = 128
 LOG_SUFFIX: Final = "log"
 INDEX_SUFFIX: Final = "index"
+KEYS_SUFFIX: Final = "keys"
 TORN_SUFFIX: Final = "torn"
 
 _FIELDS: Final = struct.Struct("<8sHHIQQQQQQQ52x")
 _CHECKSUM: Final = struct.Struct("<I")
 _NO_PREDECESSOR: Final = 2**64 - 1
-_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{TORN_SUFFIX})")
+_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{KEYS_SUFFIX}|{TORN_SUFFIX})")
 
 assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
 
@@ -148,7 +149,7 @@ class Segment:
 
     Owned by the log's writer until it is sealed. Readers in other threads may read it: the index only grows, and
     `end` is one object that is replaced after a frame is complete, so a reader never looks past whole frames. Once
-    sealed it only gets a successor.
+    sealed it only gets a successor, and whoever opens its key index says what it was good for.
     """
 
     path: str
@@ -167,6 +168,8 @@ class Segment:
     """Records in all readable frames."""
     compacted: bool = False
     """Whether the file's header says so."""
+    keyed: bool | None = None
+    """Whether the key index beside a compacted segment can be used; None: nobody has looked yet."""
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     """Held to open the file by its name, to put another file there, and to remove it: see `open_segment`."""
     successor: Segment | None = None

@@ -252,9 +252,9 @@ def test_it_stops_when_told_and_leaves_nothing() -> None:
 
         one = compactor(files, log, pause=pause)
         one.work()
-        assert set(files.listdir(f"{DIRECTORY}/traces")) == names
         if left[0] >= 0:
             break
+        assert set(files.listdir(f"{DIRECTORY}/traces")) == names
     assert steps > 1
     assert log.sealed_segments[-1].compacted
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from collector.otlp.scan import scan
+from collector.otlp.signals import TRACES
+from collector.otlp.wire import hash_key
 from collector.testing.files import (
     CUT,
     WRITING,
@@ -24,6 +28,7 @@ from collector.wal.log import Log
 from collector.wal.segment import Segment
 from tests.wal.logs import append, open_log, payload
 from tests.wal.test_compact import compactor, flat
+from tests.wal.test_keys import SERVICES, otlp_log
 
 CALLS_MAX = 800
 SEEDS = 3
@@ -190,3 +195,44 @@ def test_the_harness_catches_records_that_are_there_twice(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(compact, "merge", twice)
     assert any("is invented" in problem or "other than" in problem for problem in torture(seeds=0))
+
+
+def test_key_indexes_found_after_a_power_cut_name_every_frame() -> None:
+    """Old, new, torn or of the segment's former self: no record is left out because of one."""
+    for at in range(1, CALLS_MAX):
+        memory = MemoryFiles()
+        log = otlp_log(memory)
+        expected = service_rows(log, pruned=False)
+        files = FaultyFiles(memory, WRITING, at, CUT)
+        log._files = files
+        try:
+            while compactor(files, log).work():
+                pass
+        except PowerCut:
+            pass
+        for turn in range(2 + SEEDS):
+            found = after(memory, turn, at * 1000 + turn)
+            again = open_log(found, segment_bytes=40_000)
+            assert service_rows(again, pruned=True) == expected, (at, turn)
+            one = compactor(found, again)
+            while one.work():
+                pass
+            assert all(segment.keyed for segment in again.sealed_segments)
+            assert service_rows(again, pruned=True) == expected, (at, turn)
+            assert again.check() == []
+        if not files.reached:
+            return
+    pytest.fail("the calls never ended")
+
+
+def service_rows(log: Log, *, pruned: bool) -> dict[str, list[int]]:
+    """The offsets of every service's spans."""
+    rows: dict[str, list[int]] = {}
+    for service in SERVICES:
+        key = service.encode()
+        chosen = {"index": "service", "any_of": [key]} if pruned else {}
+        for frame in log.frames(**chosen):
+            block = scan(TRACES, frame.payload, frame.base_offset)
+            matching = np.flatnonzero(block.column("service") == hash_key(key))
+            rows.setdefault(service, []).extend((matching + frame.base_offset).tolist())
+    return rows

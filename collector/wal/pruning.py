@@ -1,0 +1,214 @@
+"""Which frames a query has to read: key indexes (keys.py) as files, opened when they are needed and held within bounds.
+
+A lookup in one segment costs about 10 us when the head of its key index is in memory, and reads one page of 4 KiB; so
+a trace is found in a log of a hundred segments in a millisecond, and the frames that hold it are all that is read. Heads
+are kept, the least recently used ones going first, `HEADS_BYTES_MAX` for each log; no file is held open.
+
+A key index is derived data: one that is missing, damaged or of another segment is told once and then not asked again,
+and the segment is read whole. The compactor makes it anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.otlp.signals import Signal
+from collector.wal import keys
+from collector.wal.files import Files, read_file, read_fully
+from collector.wal.frame import Damaged
+from collector.wal.keys import KeyBuilder, KeyIndex
+from collector.wal.reader import Stretch, intact_frames, open_segment
+from collector.wal.recovery import keys_path
+from collector.wal.segment import Segment
+
+HEADS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Heads of key indexes that a log holds in memory: those of some 100 GB of payload."""
+HEAD_OVERHEAD: Final = 2048
+"""Bytes of the objects around a head."""
+KEYS_BYTES_MAX: Final = 1 << 30
+FIRST_READ: Final = 16 * 1024
+"""What is read of a key index at first: most heads are smaller."""
+
+
+class KeyIndexes:
+    """The key indexes of one log's segments. For any thread."""
+
+    def __init__(self, files: Files, logger: Any) -> None:
+        self._files = files
+        self._logger = logger
+        # Of each segment's nonce. The lock is held for the dictionary, not while files are read.
+        self._lock = threading.Lock()
+        self._heads: OrderedDict[int, KeyIndex] = OrderedDict()
+        self._held = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the heads take."""
+        return self._held
+
+    def stretches(
+        self,
+        of: Segment,
+        index: str,
+        tokens: Sequence[int],
+        offsets: tuple[int, int],
+        times: tuple[int, int],
+    ) -> list[Stretch] | None:
+        """Where the segment's frames lie that may hold one of the tokens in `index`, in order.
+
+        Left out are frames without an offset in offsets[0] to before offsets[1], and without a time in times[0] to
+        times[1]. None when that is not known and the segment has to be read.
+        """
+        if not of.compacted or of.keyed is False:
+            return None
+        try:
+            handle = self._files.open(keys_path(of.path))
+        except FileNotFoundError:
+            if not self._removed(of):
+                self._refuse(of, "it is missing")
+            return None
+        except OSError as error:
+            self._refuse(of, f"it cannot be opened: {error}")
+            return None
+        try:
+            head = self._head(of, handle)
+            section = head.sections.get(index) if head is not None else None
+            if head is None or section is None:
+                return None
+            numbers: NDArray[np.uint64] = np.empty(0, np.uint64)
+            for wanted in tokens:
+                found = section.find(wanted, lambda at, length: read_fully(self._files, handle, length, at))
+                if isinstance(found, Damaged):
+                    self._refuse(of, found.reason)
+                    return None
+                numbers = np.union1d(numbers, found) if numbers.size else found
+        except OSError as error:
+            self._refuse(of, f"it cannot be read: {error}")
+            return None
+        finally:
+            self._files.close(handle)
+        if not numbers.size:
+            return []
+        if numbers[-1] >= len(head.offsets):
+            self._refuse(of, "the key index contradicts itself")
+            return None
+        return _stretches(of, head, numbers, offsets, times)
+
+    def usable(self, of: Segment) -> bool:
+        """Whether a compacted segment has a key index that can be used, as far as its head tells."""
+        if of.keyed is None:
+            try:
+                handle = self._files.open(keys_path(of.path))
+                try:
+                    self._head(of, handle)
+                finally:
+                    self._files.close(handle)
+            except OSError as error:
+                self._refuse(of, f"it cannot be read: {error}")
+        return bool(of.keyed)
+
+    def forget(self, of: Segment) -> None:
+        """The key index of this segment has been made anew, or the segment is gone."""
+        with self._lock:
+            head = self._heads.pop(of.nonce or 0, None)
+            self._held -= head.nbytes + HEAD_OVERHEAD if head else 0
+
+    def _head(self, of: Segment, handle: int) -> KeyIndex | None:
+        """The head of the segment's key index, from memory or from the open file; None when it cannot be used."""
+        nonce = of.nonce or 0
+        with self._lock:
+            known = self._heads.get(nonce)
+            if known is not None:
+                self._heads.move_to_end(nonce)
+                return known
+        data = read_fully(self._files, handle, FIRST_READ, 0)
+        size = keys.head_size(data)
+        if isinstance(size, int) and size > len(data):
+            data += read_fully(self._files, handle, size - len(data), len(data))
+        head = keys.decode(data[:size], of) if isinstance(size, int) else size
+        if isinstance(head, Damaged):
+            self._refuse(of, head.reason)
+            return None
+        of.keyed = True
+        with self._lock:
+            if nonce not in self._heads:
+                self._heads[nonce] = head
+                self._held += head.nbytes + HEAD_OVERHEAD
+            while self._held > HEADS_BYTES_MAX and len(self._heads) > 1:
+                _, oldest = self._heads.popitem(last=False)
+                self._held -= oldest.nbytes + HEAD_OVERHEAD
+        return head
+
+    def _removed(self, of: Segment) -> bool:
+        """Whether retention has removed the segment, and its key index with it."""
+        try:
+            self._files.close(self._files.open(of.path))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _refuse(self, of: Segment, reason: str) -> None:
+        """Do without this key index from now on, and say so."""
+        self.forget(of)
+        if of.keyed is not False:
+            of.keyed = False
+            self._logger.warning("key index not used", path=keys_path(of.path), reason=reason)
+
+
+def _stretches(
+    of: Segment, head: KeyIndex, numbers: NDArray[np.uint64], offsets: tuple[int, int], times: tuple[int, int]
+) -> list[Stretch]:
+    """Where some frames lie, without those that have no offset and no time in the range."""
+    wanted = numbers.astype(np.intp)
+    wanted = wanted[(head.min_times[wanted] <= times[1]) & (head.max_times[wanted] >= times[0])]
+    starts = [*head.offsets.tolist(), of.next_offset - of.base_offset]
+    positions = [*head.positions.tolist(), of.size]
+    return [
+        ((of.base_offset + starts[at], positions[at]), (of.base_offset + starts[at + 1], positions[at + 1]))
+        for at in wanted.tolist()
+        if of.base_offset + starts[at] < offsets[1] and of.base_offset + starts[at + 1] > offsets[0]
+    ]
+
+
+def key_index_of(files: Files, signal: Signal, handle: int, of: Segment) -> Generator[None, None, bytes]:
+    """Make the bytes of a key index from its segment, whose file is open, yielding after every frame.
+
+    Raises Unfit for a segment that cannot be read whole: what it would leave out may be readable later. Raises
+    OSError.
+    """
+    builder = KeyBuilder(signal)
+    for position, one in intact_frames(files, handle, of):
+        builder.add(position, one)
+        yield
+    return builder.encode(of)
+
+
+def key_index_reason(files: Files, signal: Signal, of: Segment) -> str:
+    """Why the key index beside a compacted segment is not what its frames make, empty when it is: reads all of both.
+
+    Raises OSError, and Unfit when the segment cannot be read whole.
+    """
+    try:
+        found = read_file(files, keys_path(of.path), KEYS_BYTES_MAX)
+    except FileNotFoundError:
+        return "the key index is missing"
+    judged = keys.decode(found, of)
+    if isinstance(judged, Damaged):
+        return judged.reason
+    handle, of = open_segment(files, of)
+    try:
+        steps = key_index_of(files, signal, handle, of)
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return "" if found == end.value else "the key index tells other than the segment"
+    finally:
+        files.close(handle)

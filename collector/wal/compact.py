@@ -1,11 +1,8 @@
 """Compacting one sealed segment: its frames merged into larger ones, compressed, in a file that takes its place.
 
-A frame on the way in is one commit, which may be one span. Here neighbours are put together up to 256 KiB of payload
-(protobuf concatenates), large enough for zstd to find what repeats, small enough that reading one record costs little
-(256 KiB are decompressed in about 40 us). A larger frame stays alone: it is never split.
-
-1. Read the old file frame by frame; write the new one beside it as `<name>.log.tmp`, syncing every MiB, so that the
-   one sync that acknowledges records never queues behind many megabytes of ours.
+1. Read the old file frame by frame, merge neighbours (merging.py) and compress them (compression.py). Write the new
+   file beside it as `<name>.log.tmp`, syncing every MiB, so that the one sync that acknowledges records never queues
+   behind many megabytes of ours.
 2. Read all of the new file back and compare: what leaves the disk in the step after next is the only other copy. The
    key index (keys.py) is made on the way.
 3. Write the key index beside the segment. Nobody looks for one as long as the segment is not compacted.
@@ -29,7 +26,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -41,19 +38,14 @@ from collector.wal.files import Files, read_fully, replace_file, write_fully
 from collector.wal.frame import Damaged, Frame, Header
 from collector.wal.keys import KeyBuilder
 from collector.wal.log import Log
+from collector.wal.merging import merged
 from collector.wal.pruning import key_index_of
 from collector.wal.reader import Unfit, intact_frames, open_segment
 from collector.wal.recovery import keys_path, write_index
 from collector.wal.segment import Segment
 
-FRAME_BYTES: Final = 256 * 1024
-"""Payload bytes, before compression, up to which frames are merged."""
-FRAME_RECORDS: Final = 4096
-"""Records up to which frames are merged."""
 SYNC_BYTES: Final = 1024 * 1024
 """Bytes of the new file after which they are synced."""
-STEP_FRAMES: Final = 32
-"""Frames of the old file that are read in one step, unless one of the new file is full before."""
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 
@@ -64,20 +56,6 @@ class Result:
     bytes_in: int
     bytes_out: int = 0
     replaced: bool = False
-
-
-def merge(group: Sequence[Frame]) -> Frame:
-    """One frame with the records of several that follow each other."""
-    if len(group) == 1:
-        return group[0]
-    return Frame(
-        group[0].base_offset,
-        sum(one.count for one in group),
-        min(one.min_time for one in group),
-        max(one.max_time for one in group),
-        max(one.append_time for one in group),
-        b"".join(one.payload for one in group),
-    )
 
 
 def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None, None, Result]:
@@ -165,20 +143,10 @@ def _rewrite(files: Files, old: Segment, source: int, handle: int, nonce: int) -
     header = replace(header, nonce=nonce, original_size=old.size)
     write_fully(files, handle, [segment.encode_header(header)], 0)
     target = _Target(files, handle, old, nonce)
-    group: list[Frame] = []
-    size = records = 0
-    for _, one in intact_frames(files, source, old):
-        size += len(one.payload)
-        records += one.count
-        if group and (size > FRAME_BYTES or records > FRAME_RECORDS):
-            target.write(merge(group))
-            group, size, records = [], len(one.payload), one.count
-            yield
-        group.append(one)
-        if len(group) % STEP_FRAMES == 0:
-            yield
-    if group:
-        target.write(merge(group))
+    for item in merged(intact_frames(files, source, old)):
+        if item is not None:
+            target.write(item[1])
+        yield
     target.sync()
     yield
     return target

@@ -37,13 +37,15 @@ class Packer:
 
 
 class Unpacker:
-    """Decompresses one payload after the other. Used by one thread; the GIL is released meanwhile."""
+    """Decompresses payloads. For any thread; the GIL is released meanwhile.
 
-    __slots__ = ("_zstd",)
+    zstd's contexts, 10 us and 100 KB each, are kept for the next payload: as many as threads ever used it at once.
+    """
+
+    __slots__ = ("_idle",)
 
     def __init__(self) -> None:
-        # Made at the first use: most frames that are read have never been compressed.
-        self._zstd: zstandard.ZstdDecompressor | None = None
+        self._idle: list[zstandard.ZstdDecompressor] = []
 
     def __call__(self, packed: bytes, length_max: int) -> bytes | str:
         """The payload of at most `length_max` bytes that was compressed to this, or why there is none."""
@@ -53,12 +55,16 @@ class Unpacker:
         content = memoryview(packed)[_RAW_LENGTH.size :]
         if not 0 < length <= length_max:
             return f"the compressed payload would become {length} bytes"
-        if self._zstd is None:
-            self._zstd = zstandard.ZstdDecompressor()
+        try:
+            zstd = self._idle.pop()
+        except IndexError:
+            zstd = zstandard.ZstdDecompressor()
         try:
             if zstandard.frame_content_size(content) != -1:
                 return "the compressed payload has a second length"
-            raw = self._zstd.decompress(content, max_output_size=length)
+            raw = zstd.decompress(content, max_output_size=length)
         except zstandard.ZstdError as error:
             return f"the compressed payload cannot be read: {error}"
+        finally:
+            self._idle.append(zstd)
         return raw if len(raw) == length else f"the compressed payload became {len(raw)} bytes, not {length}"

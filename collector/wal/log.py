@@ -28,13 +28,16 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Final, Never, Self
 
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.signals import Signal
 from collector.wal import audit, frame, keys, segment
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
@@ -51,6 +54,8 @@ SEGMENT_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
+
+_base_offset = attrgetter("base_offset")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full: after a write was cut back, the next one may find room."""
@@ -81,8 +86,8 @@ class Log:
         self.logger = logger
         self.recovery = recovered.report
         """What opening the log found."""
-        self.key_indexes = KeyIndexes(files, logger)
-        """Those of the compacted segments."""
+        self.key_indexes = KeyIndexes(files, signal, logger)
+        """What is known of the keys in its segments."""
         self._directory = directory
         self._files = files
         self._segment_bytes = segment_bytes
@@ -97,6 +102,7 @@ class Log:
         # For every change of `_segments` and `_sealed_bytes`, which two threads make. Held for assignments only.
         self._changing = threading.Lock()
         self._ledger = DamageLedger()
+        self._unpack = Unpacker()
         self._failed: BaseException | None = None
         self._closed = False
         # The active segment; None when one was sealed and the next could not be created yet.
@@ -325,6 +331,7 @@ class Log:
                 self._segments = tuple(made if one is old else one for one in self._segments)
                 self._sealed_bytes += made.size - old.size
             old.successor = made
+        self.key_indexes.forget(old)
         return True
 
     def close(self) -> None:
@@ -368,6 +375,9 @@ class Log:
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
         """
         segments = self._segments
+        if start_offset > self.first_offset or end_offset < self._next_offset:
+            first = bisect_right(segments, start_offset, key=_base_offset) - 1
+            segments = segments[max(first, 0) : bisect_left(segments, end_offset, key=_base_offset)]
         tokens = [keys.token(key, index) for key in any_of] if index is not None else []
         only = None
         try:
@@ -389,6 +399,7 @@ class Log:
                         newest_first,
                         self._note_damage,
                         only,
+                        self._unpack,
                     )
         except OSError as error:
             raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error

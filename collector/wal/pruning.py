@@ -4,6 +4,9 @@ A lookup in one segment costs about 10 us when the head of its key index is in m
 a trace is found in a log of a hundred segments in a millisecond, and the frames that hold it are all that is read. Heads
 are kept, the least recently used ones going first, `HEADS_BYTES_MAX` for each log; no file is held open.
 
+Segments that are not compacted have no key index; what queries learn of the newest of them is kept in memory
+(recent.py), `RECENT_BYTES_MAX` for each log.
+
 A key index is derived data: one that is missing, damaged or of another segment is told once and then not asked again,
 and the segment is read whole. The compactor makes it anew.
 """
@@ -24,6 +27,7 @@ from collector.wal.files import Files, read_file, read_fully
 from collector.wal.frame import Damaged
 from collector.wal.keys import KeyBuilder, KeyIndex
 from collector.wal.reader import Stretch, intact_frames, open_segment
+from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
 
@@ -31,6 +35,8 @@ HEADS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Heads of key indexes that a log holds in memory: those of some 100 GB of payload."""
 HEAD_OVERHEAD: Final = 2048
 """Bytes of the objects around a head."""
+RECENT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Keys of segments that are not compacted: those of some 4 GB of payload. The newest segments have it."""
 KEYS_BYTES_MAX: Final = 1 << 30
 FIRST_READ: Final = 16 * 1024
 """What is read of a key index at first: most heads are smaller."""
@@ -39,18 +45,23 @@ FIRST_READ: Final = 16 * 1024
 class KeyIndexes:
     """The key indexes of one log's segments. For any thread."""
 
-    def __init__(self, files: Files, logger: Any) -> None:
+    def __init__(self, files: Files, signal: Signal, logger: Any) -> None:
         self._files = files
+        self._signal = signal
         self._logger = logger
-        # Of each segment's nonce. The lock is held for the dictionary, not while files are read.
+        # Held for the dictionaries, not while files are read.
         self._lock = threading.Lock()
+        # By the segment's nonce, the most recently used last.
         self._heads: OrderedDict[int, KeyIndex] = OrderedDict()
         self._held = 0
+        # By the segment's base offset.
+        self._recent: dict[int, RecentKeys] = {}
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the heads take."""
-        return self._held
+        """Bytes of memory that key indexes take."""
+        with self._lock:
+            return self._held + sum(one.nbytes for one in self._recent.values())
 
     def stretches(
         self,
@@ -65,7 +76,9 @@ class KeyIndexes:
         Left out are frames without an offset in offsets[0] to before offsets[1], and without a time in times[0] to
         times[1]. None when that is not known and the segment has to be read.
         """
-        if not of.compacted or of.keyed is False:
+        if not of.compacted:
+            return self._recent_stretches(of, index, tokens, offsets, times)
+        if of.keyed is False:
             return None
         try:
             handle = self._files.open(keys_path(of.path))
@@ -114,10 +127,39 @@ class KeyIndexes:
         return bool(of.keyed)
 
     def forget(self, of: Segment) -> None:
-        """The key index of this segment has been made anew, or the segment is gone."""
+        """Drop what is known of a segment that is gone, was compacted, or got a new key index."""
         with self._lock:
+            self._recent.pop(of.base_offset, None)
             head = self._heads.pop(of.nonce or 0, None)
             self._held -= head.nbytes + HEAD_OVERHEAD if head else 0
+
+    def _recent_stretches(
+        self,
+        of: Segment,
+        index: str,
+        tokens: Sequence[int],
+        offsets: tuple[int, int],
+        times: tuple[int, int],
+    ) -> list[Stretch] | None:
+        """See `stretches`, of a segment that is not compacted."""
+        with self._lock:
+            held = self._recent.get(of.base_offset)
+            if held is None:
+                if self._full() and of.base_offset < min(self._recent):
+                    return None
+                held = self._recent[of.base_offset] = RecentKeys(self._signal, of)
+        try:
+            found = held.stretches(self._files, of, index, tokens, offsets, times)
+        except OSError:
+            self.forget(of)
+            return None
+        with self._lock:
+            while self._full():
+                del self._recent[min(self._recent)]
+        return found
+
+    def _full(self) -> bool:
+        return sum(one.nbytes for one in self._recent.values()) > RECENT_BYTES_MAX
 
     def _head(self, of: Segment, handle: int) -> KeyIndex | None:
         """The head of the segment's key index, from memory or from the open file; None when it cannot be used."""

@@ -92,13 +92,14 @@ class DamageLedger:
 class Window:
     """Positional reads of one open file with a little read-ahead. Used by one thread."""
 
-    def __init__(self, files: Files, handle: int) -> None:
+    def __init__(self, files: Files, handle: int, unpack: Unpacker | None = None) -> None:
+        """Read the open file; `unpack` saves making another."""
         self._files = files
         self._handle = handle
         self._data = b""
         self._start = 0
         self._ahead = READ_AHEAD
-        self.unpack: Final = Unpacker()
+        self.unpack: Final = unpack or Unpacker()
         self.unreadable = 0
         """Bytes that the device would not give, and that were read as zeros."""
 
@@ -296,10 +297,12 @@ def read_segment(
     newest_first: bool,
     damaged: Callable[[Damage], None],
     only: Sequence[Stretch] | None = None,
+    unpack: Unpacker | None = None,
 ) -> Iterator[Frame]:
     """The segment's frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns].
 
-    A frame that overlaps is given whole. `only` says where such frames lie, if that is known. Damage met on the way goes to `damaged`. A segment that retention has
+    A frame that overlaps is given whole. `only` says where such frames lie, if that is known, and `unpack` saves
+    making another. Damage met on the way goes to `damaged`. A segment that retention has
     removed gives nothing. Raises OSError only for failures other than EIO.
     """
     if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, segment.next_offset):
@@ -318,7 +321,7 @@ def read_segment(
     except FileNotFoundError:
         return
     try:
-        window = Window(files, handle)
+        window = Window(files, handle, unpack)
         if only is not None:
             stretches = only[::-1] if newest_first else only
         else:

@@ -16,7 +16,7 @@ from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
 from collector.testing.otlp import BUILDERS
-from collector.wal import compact
+from collector.wal import merging
 from tests.wal.logs import open_log
 from tests.wal.test_compact import compactor
 from tests.wal.test_keys import column_keys
@@ -62,7 +62,7 @@ def each_once(
     signal: Signal, commits: list[tuple[int, int, bool]], capacity: int, frame_records: int, data: st.DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compact, "FRAME_RECORDS", frame_records)
+        patch.setattr(merging, "FRAME_RECORDS", frame_records)
         stored = Stored(signal, capacity, data.draw(st.sampled_from([3000, 8000, 20_000])))
         for seed, count, compacts in commits:
             stored.append(seed, count)

@@ -14,8 +14,7 @@ from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.testing.files import READING, SHORT, WRITING, FaultyFiles, MemoryFiles, keep_all, lose_all
 from collector.testing.otlp import BUILDERS
-from collector.wal import compact as module
-from collector.wal import segment
+from collector.wal import merging, segment
 from collector.wal.compactor import PAUSE_S, RETRY_S, SHARE, Compactor
 from collector.wal.files import Files, OperatingSystemFiles
 from collector.wal.frame import Frame
@@ -94,8 +93,8 @@ def test_the_same_records_in_a_fraction_of_the_bytes(signal: Signal) -> None:
 
 
 def test_frames_are_merged_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRAME_BYTES", 1000)
-    monkeypatch.setattr(module, "FRAME_RECORDS", 8)
+    monkeypatch.setattr(merging, "FRAME_BYTES", 1000)
+    monkeypatch.setattr(merging, "FRAME_RECORDS", 8)
     files = MemoryFiles()
     log = open_log(files, segment_bytes=100_000)
     for count, size in [
@@ -438,14 +437,14 @@ def test_a_defect_ends_one_compaction_and_not_all(monkeypatch: pytest.MonkeyPatc
     files = MemoryFiles()
     log = a_log(files, 20)
     sealed = log.sealed_segments
-    merge = module.merge
+    merge = merging.merge
 
     def defective(group: Any) -> Frame:
         if group[0].base_offset >= sealed[1].base_offset:
             raise ZeroDivisionError
         return merge(group)
 
-    monkeypatch.setattr(module, "merge", defective)
+    monkeypatch.setattr(merging, "merge", defective)
     assert compact_all(files, log) == len(sealed)
     assert [one.compacted for one in log.sealed_segments] == [one is sealed[0] for one in sealed]
 

@@ -23,7 +23,7 @@ from collector.testing.files import (
     lose_all,
     random_fates,
 )
-from collector.wal import compact
+from collector.wal import compact, frame, merging
 from collector.wal.log import Log
 from collector.wal.segment import Segment
 from tests.wal.logs import append, open_log, payload
@@ -188,12 +188,12 @@ def test_the_harness_catches_a_compaction_in_two_steps(monkeypatch: pytest.Monke
 
 def test_the_harness_catches_records_that_are_there_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Canary: a merged frame that has one of its parts twice."""
-    merge = compact.merge
+    merge = merging.merge
 
-    def twice(group: list[compact.Frame]) -> compact.Frame:
+    def twice(group: list[frame.Frame]) -> frame.Frame:
         return merge([*group[:-1], group[0], group[-1]] if len(group) > 1 else group)
 
-    monkeypatch.setattr(compact, "merge", twice)
+    monkeypatch.setattr(merging, "merge", twice)
     assert any("is invented" in problem or "other than" in problem for problem in torture(seeds=0))
 
 
@@ -231,8 +231,8 @@ def service_rows(log: Log, *, pruned: bool) -> dict[str, list[int]]:
     for service in SERVICES:
         key = service.encode()
         chosen = {"index": "service", "any_of": [key]} if pruned else {}
-        for frame in log.frames(**chosen):
-            block = scan(TRACES, frame.payload, frame.base_offset)
+        for one in log.frames(**chosen):
+            block = scan(TRACES, one.payload, one.base_offset)
             matching = np.flatnonzero(block.column("service") == hash_key(key))
-            rows.setdefault(service, []).extend((matching + frame.base_offset).tolist())
+            rows.setdefault(service, []).extend((matching + one.base_offset).tolist())
     return rows

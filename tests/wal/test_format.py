@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.otlp.signals import LOGS, TRACES
 from collector.testing.files import MemoryFiles
-from collector.wal import compact, frame, index, keys, segment
+from collector.wal import frame, index, keys, merging, segment
 from collector.wal.files import Files, OperatingSystemFiles, make_directories
 from tests.wal.logs import CountingNonces, FakeClock, append, content, open_log, payload
 from tests.wal.test_compact import compact_all
@@ -68,7 +68,7 @@ def write_compacted(files: Files, directory: str) -> None:
         clock.pass_time(1.0)
         if len(log.sealed_segments) == 1 and not log.sealed_segments[0].compacted:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(compact, "FRAME_RECORDS", 12)
+                patch.setattr(merging, "FRAME_RECORDS", 12)
                 compact_all(files, log, entropy=nonces)
     log.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from typing import Any
 
@@ -16,7 +17,7 @@ from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.otlp.wire import hash_key
 from collector.testing.files import FaultyFiles, MemoryFiles
 from collector.testing.otlp import BUILDERS
-from collector.wal import compact, keys, pruning
+from collector.wal import keys, merging, pruning
 from collector.wal.frame import Damaged
 from collector.wal.log import Log
 from tests.wal.logs import DIRECTORY, RecordingLogger, append, open_log, segment_paths
@@ -38,7 +39,7 @@ def otlp_log(files: Any, signal: Signal = TRACES, requests: int = 12, records: i
 @pytest.fixture
 def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compaction leaves several frames in a segment."""
-    monkeypatch.setattr(compact, "FRAME_RECORDS", 24)
+    monkeypatch.setattr(merging, "FRAME_RECORDS", 24)
 
 
 def column_keys(block: Block, index: str) -> list[int | bytes]:
@@ -132,7 +133,7 @@ def test_a_column_without_a_section_is_read_whole(monkeypatch: pytest.MonkeyPatc
     everything = places(log)
     assert places(log, index="trace_id", any_of=[bytes(16)]) == everything
     assert places(log, index="span_id", any_of=[5]) == everything
-    assert places(log, index="service", any_of=[b"nobody"]) == places(log, start_offset=log._segments[-1].base_offset)
+    assert places(log, index="service", any_of=[b"nobody"]) == []
     assert log.check() == []
 
 
@@ -290,12 +291,87 @@ def test_memory_of_heads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     held = log.key_indexes.nbytes
     assert held > 5 * pruning.HEAD_OVERHEAD
     monkeypatch.setattr(pruning, "HEADS_BYTES_MAX", held // 2)
-    for one in log.sealed_segments:
+    for one in log._segments:
         log.key_indexes.forget(one)
     assert log.key_indexes.nbytes == 0
     expected = places(log, index="service", any_of=[b"payment"])
     assert 0 < log.key_indexes.nbytes <= held // 2
     assert places(log, index="service", any_of=[b"payment"]) == expected
+
+
+# Segments that are not compacted
+
+
+def test_recent_segments_are_pruned_by_what_queries_have_learned() -> None:
+    memory = MemoryFiles()
+    log = otlp_log(memory, requests=21, segment_bytes=1 << 20)
+    files = FaultyFiles(memory)
+    log.key_indexes._files = files
+    carts = [offset for offset in places(log) if offset // 24 % 3 == 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "FRAME_RECORDS", 24)
+        assert places(log, index="service", any_of=[b"cart"]) == carts
+        files.bytes_read = 0
+        assert places(log, index="service", any_of=[b"cart"], newest_first=True) == carts[::-1]
+        assert files.bytes_read == 0, "nothing was appended since"
+        appended = log.next_offset
+        for seed in (21, 22):
+            log.append([BUILDERS[TRACES](24, seed=seed, service=SERVICES[seed % 3])], 24, seed, seed)
+        assert places(log, index="service", any_of=[b"cart"]) == [*carts, appended + 24]
+        assert 0 < files.bytes_read < 100_000 < log.byte_size
+    assert places(log, index="service", any_of=[b"cart"], start_ns=2) == [*carts[1:], appended + 24]
+    assert places(log, index="service", any_of=[b"cart"], end_offset=carts[1]) == carts[:1]
+
+
+def test_small_frames_are_taken_together() -> None:
+    log = otlp_log(MemoryFiles(), requests=6, segment_bytes=1 << 20)
+    assert places(log, index="service", any_of=[b"cart"]) == places(log)
+    assert places(log, index="service", any_of=[b"nobody"]) == []
+
+
+def test_a_damaged_recent_segment_is_read_by_those_who_report_damage() -> None:
+    files = MemoryFiles()
+    log = otlp_log(files, requests=6, segment_bytes=1 << 20)
+    path = segment_paths(files)[0]
+    data = bytearray(files.contents(path))
+    data[20_000] ^= 1
+    files.put(path, bytes(data))
+    found = places(log, index="service", any_of=[b"cart"])
+    assert found == places(log)
+    assert len(found) == 5
+    assert len(log.damaged) == 1
+
+
+def test_a_device_that_refuses_costs_no_answer() -> None:
+    memory = MemoryFiles()
+    log = otlp_log(memory, requests=6, segment_bytes=1 << 20)
+    for at in range(1, 20):
+        for one in log._segments:
+            log.key_indexes.forget(one)
+        files = FaultyFiles(memory, {"open", "pread", "size", "close"}, at, errno.EIO)
+        log.key_indexes._files = files
+        assert 24 in places(log, index="service", any_of=[b"cart"])
+        if not files.reached:
+            break
+    assert at > 2
+    assert log.damaged == ()
+
+
+def test_memory_of_recent_keys_goes_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = otlp_log(MemoryFiles(), requests=60)
+    places(log, index="trace_id", any_of=[b"x" * 16])
+    held = log.key_indexes.nbytes
+    everything = len(log.key_indexes._recent)
+    monkeypatch.setattr(pruning, "RECENT_BYTES_MAX", held // 3)
+    for newest_first in (True, False, True):
+        assert places(log, index="trace_id", any_of=[b"x" * 16], newest_first=newest_first) is not None
+        assert log.key_indexes.nbytes <= held // 3
+        newest = sorted(one.base_offset for one in log._segments)[-len(log.key_indexes._recent) :]
+        assert sorted(log.key_indexes._recent) == newest
+    assert 1 < len(log.key_indexes._recent) < everything
+    assert log.enforce_retention() == 0
+    compact_all(log._files, log)
+    assert len(log.key_indexes._recent) <= 1, "a compacted segment has its file"
 
 
 def test_a_start_removes_key_indexes_of_nothing() -> None:
@@ -312,7 +388,7 @@ def answers_the_same(signal: Signal, requests: list[tuple[int, int]], frame_reco
     """Compacted, not compacted and active segments: every record with a key is given, whatever is left out."""
     files = MemoryFiles()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compact, "FRAME_RECORDS", frame_records)
+        patch.setattr(merging, "FRAME_RECORDS", frame_records)
         log = open_log(files, signal=signal, segment_bytes=data.draw(st.sampled_from([3000, 10_000, 50_000])))
         one = compactor(files, log)
         for step, (seed, count) in enumerate(requests):

@@ -1,9 +1,9 @@
 """The daemon: the only place that builds the parts, starts them in order, and stops them in reverse.
 
 Start: lock the data directory, open the logs (which repairs torn tails), refill the rings, then listen. Nothing
-listens before everything acknowledged can be read. Stop, on SIGTERM or Ctrl-C: refuse new requests as
-unavailable, answer those in flight, sync and close the logs. A second signal exits at once; what was
-acknowledged is on the disk all the same.
+listens before everything acknowledged can be read; nothing is compacted before it listens. Stop, on SIGTERM or
+Ctrl-C: refuse new requests as unavailable, answer those in flight, sync and close the logs. A second signal exits
+at once; what was acknowledged is on the disk all the same.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from collector.receivers.http import HttpReceiver
 from collector.ring.ring import Ring
 from collector.store import Commit, Store
 from collector.wal.commit import Committer
+from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.log import Log
@@ -76,6 +77,7 @@ class Daemon:
         self._files = OperatingSystemFiles()
         self._lock: DirectoryLock | None = None
         self._committers: list[Committer[Commit]] = []
+        self._compactor: Compactor | None = None
         self._draining = False
         self._stop = asyncio.Event()
         self._admission = Admission(config.receivers.otlp.max_in_flight_bytes, self.registry)
@@ -129,6 +131,8 @@ class Daemon:
             )
         self._api = ApiServer(create_app(self.stores, self._engine, self.registry, self.not_ready, self.logger))
         await self._listen()
+        if self._compactor is not None:
+            self._compactor.start()
 
     def _open_stores(self) -> None:
         wal = self.config.wal
@@ -153,6 +157,9 @@ class Daemon:
                 self._committers.append(committer)
                 store.attach(committer)
             self.stores[one.name] = store
+        logs = [store.log for store in self.stores.values() if store.log is not None]
+        if logs and wal.compaction.enabled:
+            self._compactor = Compactor(logs, files=self._files, metrics=log_metrics)
 
     def _open_log(self, one: Signal, metrics: LogMetrics) -> Log:
         wal = self.config.wal
@@ -210,6 +217,8 @@ class Daemon:
         for store in self.stores.values():
             await store.drain()
         self._engine.close()
+        if self._compactor is not None:
+            self._compactor.close()
         for committer in self._committers:
             committer.close()
         for store in self.stores.values():

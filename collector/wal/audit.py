@@ -41,7 +41,10 @@ def disagreements(
         if seen.index.entries != one.index.entries:
             problems.append(f"{name}: the index is {one.index.entries}, not {seen.index.entries}")
         if one.compacted and one.keyed and not damaged:
-            reason = key_index_reason(files, signal, one)
+            try:
+                reason = key_index_reason(files, signal, one)
+            except OSError as error:
+                reason = str(error)
             problems += [f"{name}: {reason}"] if reason else []
         expected = next_offset
         total += size

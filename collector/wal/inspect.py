@@ -19,9 +19,20 @@ from collector.otlp.signals import BY_NAME, SIGNALS, Signal
 from collector.wal.files import Files
 from collector.wal.frame import Damaged, Frame
 from collector.wal.index import Summary
-from collector.wal.reader import Damage, read_segment
-from collector.wal.recovery import FoundSegment, find_segment, find_segments, index_path, read_index, scan, torn_bytes
-from collector.wal.segment import Segment, indexed_segment
+from collector.wal.pruning import key_index_reason, key_index_state
+from collector.wal.reader import Damage, Unfit, read_segment
+from collector.wal.recovery import (
+    OTHER_SEGMENT,
+    FoundSegment,
+    find_segment,
+    find_segments,
+    index_path,
+    keys_path,
+    read_index,
+    scan,
+    torn_bytes,
+)
+from collector.wal.segment import Segment, SegmentHeader, indexed_segment
 
 OFFSET_MAX: Final = 2**64 - 1
 TIME_MAX: Final = 2**64 - 1
@@ -50,6 +61,10 @@ class SegmentFacts:
     last_append: int | None
     index: str
     """`good`, `none` (as of an active segment), or why it is not believed."""
+    original_size: int | None = None
+    """Of a compacted segment, what `size` was before; else None."""
+    keys: str = "none"
+    """The same as `index` of the key index beside a compacted segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Report:
     bytes: int = 0
     records: int = 0
     notes: list[str] = field(default_factory=list)
-    """What is no loss: an index that the next start makes anew, a torn tail that it cuts."""
+    """What is no loss: an index that the next start or the compactor makes anew, a torn tail that a start cuts."""
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, part: Report) -> None:
@@ -93,7 +108,7 @@ def inspect(directory: str | os.PathLike[str], files: Files) -> list[SegmentFact
             for now in _until_it_stays(files, one):
                 summary = _index(files, now, end_offset)
                 read = _read(files, now, end_offset, summary)
-                seen = None if read is None else _facts(signal, now, read[0], end_offset is None, summary)
+                seen = None if read is None else _facts(files, signal, now, read[0], end_offset is None, summary)
             if seen is not None:
                 facts.append(seen)
     return facts
@@ -115,6 +130,8 @@ def verify(directory: str | os.PathLike[str], files: Files) -> Report:
                 read = _read(files, now, end_offset, None)
                 if read is not None:
                     _verify_segment(files, now, end_offset, *read, part)
+                    if now.compacted and not part.problems:
+                        _verify_keys(files, signal, read[0], part)
             report.add(part)
     return report
 
@@ -193,7 +210,9 @@ def _read(
     if isinstance(summary, Summary):
         return indexed_segment(one.path, summary, compacted=one.compacted), [], 0
     try:
-        return scan(files, one.path, one.base_offset, one.nonce, one.size, end_offset)
+        seen, damaged, unreadable = scan(files, one.path, one.base_offset, one.nonce, one.size, end_offset)
+        seen.compacted = one.compacted
+        return seen, damaged, unreadable
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -201,7 +220,7 @@ def _read(
 
 
 def _facts(
-    signal: Signal, one: FoundSegment, seen: Segment, active: bool, summary: Summary | Damaged | None
+    files: Files, signal: Signal, one: FoundSegment, seen: Segment, active: bool, summary: Summary | Damaged | None
 ) -> SegmentFacts:
     index = summary.reason if isinstance(summary, Damaged) else "good" if summary else "none"
     return SegmentFacts(
@@ -218,6 +237,8 @@ def _facts(
         max_time=seen.max_time if seen.records else None,
         last_append=seen.last_append if seen.records else None,
         index=index,
+        original_size=one.header.original_size if isinstance(one.header, SegmentHeader) else None,
+        keys=key_index_state(files, seen) if one.compacted else "none",
     )
 
 
@@ -252,10 +273,25 @@ def _verify_segment(
     summary = _index(files, one, end_offset)
     if summary is None:
         report.notes.append(f"{index_path(one.path)} is missing")
+    elif one.compacted and isinstance(summary, Damaged) and summary.reason == OTHER_SEGMENT:
+        report.notes.append(f"{index_path(one.path)} is from before the segment was compacted")
     elif isinstance(summary, Damaged):
         report.problems.append(Problem(index_path(one.path), summary.reason))
     elif not damaged and _told(indexed_segment(one.path, summary, compacted=one.compacted)) != _told(seen):
         report.problems.append(Problem(index_path(one.path), "the index tells other than the segment"))
+
+
+def _verify_keys(files: Files, signal: Signal, seen: Segment, report: Report) -> None:
+    """Add the key index of an undamaged compacted segment to the report."""
+    path = keys_path(seen.path)
+    try:
+        reason = key_index_reason(files, signal, seen)
+    except FileNotFoundError:
+        report.notes.append(f"{path} is missing")
+    except (OSError, Unfit) as error:
+        report.problems.append(Problem(path, f"the key index cannot be compared: {error}"))
+    else:
+        report.problems += [Problem(path, reason)] if reason else []
 
 
 def _told(segment: Segment) -> tuple[object, ...]:

@@ -169,11 +169,7 @@ class KeyIndexes:
             if known is not None:
                 self._heads.move_to_end(nonce)
                 return known
-        data = read_fully(self._files, handle, FIRST_READ, 0)
-        size = keys.head_size(data)
-        if isinstance(size, int) and size > len(data):
-            data += read_fully(self._files, handle, size - len(data), len(data))
-        head = keys.decode(data[:size], of) if isinstance(size, int) else size
+        head = _read_head(self._files, handle, of)
         if isinstance(head, Damaged):
             self._refuse(of, head.reason)
             return None
@@ -203,6 +199,34 @@ class KeyIndexes:
         if of.keyed is not False:
             of.keyed = False
             self._logger.warning("key index not used", path=keys_path(of.path), reason=reason)
+
+
+def _read_head(files: Files, handle: int, of: Segment) -> KeyIndex | Damaged:
+    """Read and judge the head of the segment's key index, whose file is open. Raises OSError."""
+    data = read_fully(files, handle, FIRST_READ, 0)
+    size = keys.head_size(data)
+    if isinstance(size, Damaged):
+        return size
+    if size > len(data):
+        data += read_fully(files, handle, size - len(data), len(data))
+    return keys.decode(data[:size], of)
+
+
+def key_index_state(files: Files, of: Segment) -> str:
+    """`good`, `none`, or why the key index beside a compacted segment is not believed, as far as its head tells."""
+    try:
+        handle = files.open(keys_path(of.path))
+    except FileNotFoundError:
+        return "none"
+    except OSError as error:
+        return f"the key index cannot be read: {error}"
+    try:
+        head = _read_head(files, handle, of)
+    except OSError as error:
+        return f"the key index cannot be read: {error}"
+    finally:
+        files.close(handle)
+    return head.reason if isinstance(head, Damaged) else "good"
 
 
 def _stretches(
@@ -236,12 +260,9 @@ def key_index_of(files: Files, signal: Signal, handle: int, of: Segment) -> Gene
 def key_index_reason(files: Files, signal: Signal, of: Segment) -> str:
     """Why the key index beside a compacted segment is not what its frames make, empty when it is: reads all of both.
 
-    Raises OSError, and Unfit when the segment cannot be read whole.
+    Raises OSError, also for a key index that is missing, and Unfit when the segment cannot be read whole.
     """
-    try:
-        found = read_file(files, keys_path(of.path), KEYS_BYTES_MAX)
-    except FileNotFoundError:
-        return "the key index is missing"
+    found = read_file(files, keys_path(of.path), KEYS_BYTES_MAX)
     judged = keys.decode(found, of)
     if isinstance(judged, Damaged):
         return judged.reason

@@ -35,6 +35,7 @@ from collector.wal.reader import SEARCH_BYTES, Damage, DamageLedger, Walk, Windo
 from collector.wal.segment import Segment, SegmentHeader
 
 INDEX_BYTES_MAX: Final = index.HEADER_SIZE + index.ENTRY_SIZE * ((1 << 32) // index.STRETCH_BYTES)
+OTHER_SEGMENT: Final = "the index belongs to another segment"
 TORN_BYTES_MAX: Final = 1024 * 1024
 """A torn tail is kept in a file beside the segment when it has at most this many bytes."""
 
@@ -135,7 +136,7 @@ def read_index(files: Files, found: FoundSegment, end_offset: int) -> Summary | 
     if isinstance(summary, Damaged):
         return summary
     if summary.nonce != (found.nonce or summary.nonce):
-        return Damaged("the index belongs to another segment")
+        return Damaged(OTHER_SEGMENT)
     if summary.file_size != found.size:
         return Damaged(f"the index is of a file of {summary.file_size} bytes, not {found.size}")
     if summary.next_offset > end_offset:

@@ -23,6 +23,7 @@ from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
+from collector.heap import HeapKeeper
 from collector.otlp.signals import SIGNALS, Signal
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
@@ -54,6 +55,9 @@ FIRST_BYTES_TIMEOUT_S = 20.0
 
 GRPC_IDLE_TIMEOUT_S = 60.0
 """How long a gRPC message may bring next to nothing, and answers may be left unread."""
+
+HEAP_S = 1.0
+"""How often the heap is looked after."""
 
 MIB = 1024 * 1024
 
@@ -89,6 +93,8 @@ class Daemon:
         self._grpc: GrpcReceiver | None = None
         self._http: HttpReceiver | None = None
         self._api: ApiServer | None = None
+        self._heap = HeapKeeper(self._used_bytes)
+        self._heap_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """Start, wait for a signal, stop."""
@@ -142,6 +148,15 @@ class Daemon:
             )
         self._api = ApiServer(create_app(self.stores, self._engine, self.registry, self.not_ready, self.logger))
         await self._listen()
+        self._look_after_heap()
+
+    def _used_bytes(self) -> int:
+        rings = sum(store.ring.total_bytes for store in self.stores.values())
+        return rings + self._admission.in_flight_bytes
+
+    def _look_after_heap(self) -> None:
+        self._heap.look()
+        self._heap_timer = asyncio.get_running_loop().call_later(HEAP_S, self._look_after_heap)
 
     def _open_stores(self) -> None:
         wal = self.config.wal
@@ -212,6 +227,8 @@ class Daemon:
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
         self._draining = True
+        if self._heap_timer is not None:
+            self._heap_timer.cancel()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)
         except TimeoutError:

@@ -24,7 +24,18 @@ _WANTED = frozenset({b"content-length", b"content-type", b"content-encoding", b"
 class Head:
     """One request's head, while it is read and after. What it says is valid once it is complete."""
 
-    __slots__ = ("_fields", "_parser", "_size", "_tail", "_target", "begun", "complete", "keep_alive")
+    __slots__ = (
+        "_fields",
+        "_parser",
+        "_size",
+        "_tail",
+        "_target",
+        "begun",
+        "complete",
+        "is_old",
+        "keep_alive",
+        "method",
+    )
 
     def __init__(self) -> None:
         """Expect a request line."""
@@ -34,6 +45,10 @@ class Head:
         """Whether the empty line that ends the head has come."""
         self.keep_alive = False
         """Whether the client lets the connection stay open. HTTP/1.0's way of asking for that is not served."""
+        self.method = b""
+        """The method, in capitals."""
+        self.is_old = False
+        """Whether the client speaks HTTP/1.0."""
         self._fields: dict[bytes, bytes] = {}
         self._target = b""
         self._tail = b""  # the last bytes fed, among which the empty line may have begun
@@ -58,6 +73,7 @@ class Head:
             # An offer to change the protocol, which a server may leave aside: the request stands as it is.
             pass
         except httptools.HttpParserError as error:
+            self._parser = None
             hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port" if piece[:4] == b"PRI " else ""
             raise Malformed(f"not a valid HTTP/1.1 request: {error}{hint}") from error
         # Empty lines before a request end no head: the search for its end begins anew behind them.
@@ -89,20 +105,15 @@ class Head:
 
     def on_headers_complete(self) -> None:
         """Note the end. Asked any later, the parser may have forgotten about the connection."""
+        parser = self._parser
         self.complete = True
-        self.keep_alive = self._parser.should_keep_alive() and not self.is_old
+        self.is_old = parser.get_http_version() == "1.0"
+        self.keep_alive = parser.should_keep_alive() and not self.is_old
+        self.method = bytes(parser.get_method())
+        # The parser refers to this head: ten thousand requests would wait, in cycles, for the garbage collector.
+        self._parser = None
 
     # --- what it says -------------------------------------------------------------------------------------
-
-    @property
-    def method(self) -> bytes:
-        """The method, in capitals."""
-        return bytes(self._parser.get_method())
-
-    @property
-    def is_old(self) -> bool:
-        """Whether the client speaks HTTP/1.0."""
-        return bool(self._parser.get_http_version() == "1.0")
 
     @property
     def path(self) -> bytes:

@@ -197,9 +197,10 @@ def measure(scratch: Path, total: int, small: int) -> list[Look]:
 
 
 def _say(look: Look) -> None:
-    text = f"{look.signal.name} {look.what}, {look.records} a request: the rings say {look.expected_bytes / _MIB:.0f} MiB more, "
+    rings, process, resident = (n / _MIB for n in (look.expected_bytes, look.grown_bytes, look.resident_bytes))
     print(
-        f"{text}the process holds {look.grown_bytes / _MIB:.0f} MiB more ({look.error:+.1%})",
+        f"{look.signal.name} {look.what}, {look.records} a request: the rings say {rings:.0f} MiB more, the process "
+        f"holds {process:.0f} MiB more ({look.error:+.1%}); VmRSS {resident:.0f} MiB",
         file=sys.stderr,
         flush=True,
     )
@@ -208,7 +209,7 @@ def _say(look: Look) -> None:
 def table(looks: Sequence[Look], scratch: Path) -> str:
     """Return what was found, for docs/operations.md."""
     rows = [
-        "| ring of | a request has | records | payload | columns | indexes | together | said | held | difference |",
+        "| ring of | a request has | records | payload | columns | indexes | together | all rings say | the process holds | difference |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for look in looks:

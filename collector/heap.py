@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -26,24 +25,23 @@ and one part in so many of what is used."""
 
 
 def resident_bytes() -> int:
-    """Return the process's resident memory in bytes; where there is no /proc, the most it ever was."""
-    found = _pages()
-    return found[0] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the process's resident memory in bytes, files mapped into it included; 0 where there is no /proc."""
+    return _pages()[0]
 
 
 def anonymous_bytes() -> int:
     """Return the process's resident memory without pages of files and of shared memory; 0 where there is no /proc."""
-    found = _pages()
-    return found[0] - found[1] if found else 0
+    resident, shared = _pages()
+    return resident - shared
 
 
-def _pages() -> tuple[int, int] | None:
+def _pages() -> tuple[int, int]:
     """Return resident memory, and the files' and shared part of it, in bytes."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             fields = file.read().split()
     except OSError:
-        return None
+        return 0, 0
     page = os.sysconf("SC_PAGE_SIZE")
     return int(fields[1]) * page, int(fields[2]) * page
 

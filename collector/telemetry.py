@@ -104,7 +104,8 @@ class _Process(Collector):
             "CPU seconds of the process, user and system.",
             value=usage.ru_utime + usage.ru_stime,
         )
-        yield GaugeMetricFamily("otelcol_process_memory_rss_bytes", "Resident memory in bytes.", value=resident_bytes())
+        resident = resident_bytes() or usage.ru_maxrss * 1024  # where it is not told, the peak is the next best
+        yield GaugeMetricFamily("otelcol_process_memory_rss_bytes", "Resident memory in bytes.", value=resident)
         yield CounterMetricFamily(
             "otelcol_process_uptime_seconds", "Seconds since the start.", value=self._clock.monotonic() - self._started
         )

@@ -35,7 +35,7 @@ from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
 from collector.receivers.encoding import check_encoding, inflate
-from collector.receivers.head import Head
+from collector.receivers.head import Head, Request
 from collector.receivers.listener import BODY_RATE_MIN
 from collector.receivers.response import (
     CLOSE,
@@ -50,8 +50,7 @@ from collector.receivers.response import (
 )
 
 if TYPE_CHECKING:
-    from collector.otlp.validate import Accepted
-    from collector.receivers.export import Receiver
+    from collector.receivers.export import Outcome, Receiver
     from collector.receivers.http import HttpReceiver
 
 BODY_STEP_BYTES: Final = 256 * 1024
@@ -217,19 +216,30 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed_head(self, data: bytes, at: int) -> int:
         head = self._head
+        request = None
+        begin = at
         if head is None:
-            head = self._head = Head()
-            self._wait_for(self._listener.read_header_timeout_s)
-        at = head.feed(data, at)
-        if not head.complete:
-            return at
+            request, at = self._listener.heads.find(data, at)
+        if request is None:
+            if head is None:
+                head = self._head = Head()
+                self._wait_for(self._listener.read_header_timeout_s)
+                at = head.feed(data, at)
+                if head.complete:
+                    request = head.request()
+                    self._listener.heads.keep(data[begin:at], request)
+            else:
+                at = head.feed(data, at)
+                if head.complete:
+                    request = head.request()
+            if request is None:
+                return at
         self._head = None
-        # These two raise when the head leaves open where its request ends: then the connection ends with it.
-        chunked, length = head.chunked, head.length
-        self._keep_alive = head.keep_alive
-        self._expects = head.expects_continue and at == len(data)
+        chunked, length = request.chunked, request.length
+        self._keep_alive = request.keep_alive
+        self._expects = request.expects_continue and at == len(data)
         try:
-            receiver = self._choose(head)
+            receiver = self._choose(request)
             if receiver is not None:
                 self._admit(length)
         except RingtailError as error:
@@ -242,12 +252,12 @@ class Connection(asyncio.BufferedProtocol):
             return at
         return self._begin_chunks(data, at) if chunked else self._begin_body(data, at, length)
 
-    def _choose(self, head: Head) -> Receiver | None:
+    def _choose(self, request: Request) -> Receiver | None:
         """Find the request's receiver and form, None for the greeting; raise what is wrong with its head."""
-        media_type = head.media_type
+        media_type = request.media_type
         self._is_json = media_type != PROTOBUF
-        self._encoding = head.encoding
-        method, path = head.method, head.path
+        self._encoding = request.encoding
+        method, path = request.method, request.path
         self._is_bodiless = method == b"HEAD"
         receiver = self._receiver = self._listener.routes.get(path)
         if receiver is None:
@@ -326,31 +336,25 @@ class Connection(asyncio.BufferedProtocol):
             payload = inflate(body, self._encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
             if self._is_json:
                 payload = json.to_protobuf(receiver.signal, payload)
-            future = receiver.export(payload)
+            receiver.export(payload, self._stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._refuse(error, 0)
-            return
-        if future.done():
-            self._stored(future)
-        else:
-            future.add_done_callback(self._stored)
 
-    def _stored(self, future: asyncio.Future[Accepted]) -> None:
+    def _stored(self, outcome: Outcome) -> None:
         """The store has answered; answer the client, if it is still there."""
         self._release()
         if self._transport is None:
             return
         receiver = self._receiver
         assert receiver is not None
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if self._listener.stopping:
             self._keep_alive = False
-        if error is not None:
-            self._fail(answer(error), error)
+        if isinstance(outcome, Exception):
+            self._fail(answer(outcome), outcome)
         elif self._is_json:
-            self._succeed(receiver.response_json(future.result()))
+            self._succeed(receiver.response_json(outcome))
         else:
-            self._succeed(receiver.response(future.result()))
+            self._succeed(receiver.response(outcome))
         self._next(0)
         self._resume()
 

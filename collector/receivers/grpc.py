@@ -9,7 +9,6 @@ among them, are UNIMPLEMENTED.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -19,15 +18,15 @@ from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
 from collector.receivers.call import Call, Method
 from collector.receivers.http2.connection import Connection, Http2Listener
+from collector.receivers.http2.fields import Requests
 from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from collector.clock import Clock
-    from collector.otlp.validate import Accepted
     from collector.receivers.admission import Admission
-    from collector.receivers.export import Receiver
+    from collector.receivers.export import Outcome, Receiver
 
 READ_BYTES: Final = 64 * 1024
 """What is read at once, unless it can go straight into a message."""
@@ -48,18 +47,13 @@ class Export:
         """Give the request to the store; it is answered when the store has."""
         receiver = self._receiver
 
-        def stored(future: asyncio.Future[Accepted]) -> None:
-            error = asyncio.CancelledError() if future.cancelled() else future.exception()
-            if error is None:
-                call.succeed(receiver.response(future.result()))
+        def stored(outcome: Outcome) -> None:
+            if isinstance(outcome, Exception):
+                call.fail(answer(outcome), outcome)
             else:
-                call.fail(answer(error), error)
+                call.succeed(receiver.response(outcome))
 
-        future = receiver.export(message)
-        if future.done():
-            stored(future)
-        else:
-            future.add_done_callback(stored)
+        receiver.export(message, stored)
 
 
 class Health:
@@ -171,6 +165,7 @@ class GrpcReceiver(Http2Listener):
         self.first_bytes_timeout_s = first_bytes_timeout_s
         self.idle_timeout_s = idle_timeout_s
         self.streams_max = STREAMS_MAX
+        self.requests = Requests()
         self.health = Health([one.signal.service for one in receivers])
         methods: dict[bytes, Method] = {
             b"/grpc.health.v1.Health/Check": Check(self.health),

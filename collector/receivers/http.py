@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.receivers.connection import Connection
+from collector.receivers.head import Heads
 from collector.receivers.listener import CONNECTIONS_MAX, Listener
 from collector.receivers.response import JSON, PROTOBUF, response_head
 
@@ -55,6 +56,7 @@ class HttpReceiver(Listener):
             connections_max=connections_max,
         )
         self.routes: Mapping[bytes, Receiver] = {one.signal.http_path.encode(): one for one in receivers}
+        self.heads = Heads()
         self.body_bytes_max = body_bytes_max
         self.read_header_timeout_s = read_header_timeout_s
         self.idle_timeout_s = idle_timeout_s

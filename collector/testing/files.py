@@ -94,6 +94,18 @@ class _File:
         _apply(self.content, change)
         self.pending.append(change)
 
+    def settle_newest_write(self) -> None:
+        """Make the newest change durable, which is a write, and of older writes what it does not cover pending."""
+        newest = self.pending.pop()
+        assert isinstance(newest, _Write)
+        older, self.pending = self.pending, []
+        for change in older:
+            if isinstance(change, _Resize):
+                _apply(self.durable, change)
+            else:
+                self.pending += _outside(change, newest)
+        _apply(self.durable, newest)
+
 
 @dataclass(slots=True, eq=False)
 class _Directory:
@@ -176,8 +188,8 @@ class MemoryFiles:
             raise OSError(errno.EINVAL, "reading through a handle for direct writes")
         return bytes(opened.file.content[position : position + length])
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
-        """See `Files.pwritev`."""
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """See `Files.pwritev`. What a synced write covers is durable, and no more, but sizes set before it."""
         opened = self._opened(handle)
         if not opened.writable or len(pieces) > PIECES_MAX:
             raise OSError(errno.EBADF if not opened.writable else errno.EINVAL, "not so")
@@ -186,6 +198,8 @@ class MemoryFiles:
             raise OSError(errno.EINVAL, "a direct write of something else than blocks")
         if data:
             opened.file.change(_Write(position, data))
+            if sync:
+                opened.file.settle_newest_write()
         return len(data)
 
     def fdatasync(self, handle: int) -> None:
@@ -293,6 +307,15 @@ def _apply(content: bytearray, change: _Write | _Resize) -> None:
     if len(content) < change.position:
         content.extend(bytes(change.position - len(content)))
     content[change.position : change.position + len(change.data)] = change.data
+
+
+def _outside(older: _Write, newer: _Write) -> list[_Write]:
+    """What is left of a write where a newer one does not cover it."""
+    left = older.data[: max(0, newer.position - older.position)]
+    after = newer.position + len(newer.data)
+    right = older.data[max(0, after - older.position) :]
+    parts = [_Write(older.position, left), _Write(max(after, older.position), right)]
+    return [part for part in parts if part.data]
 
 
 def _rename(names: dict[str, _File | _Directory], change: dict[str, _File | _Directory | None]) -> None:
@@ -438,11 +461,15 @@ class FaultyFiles:
         self.bytes_read += len(data)
         return data
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
-        """See `Files.pwritev`."""
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """See `Files.pwritev`. A synced write is a write, and then an `fdatasync`, which may fail, too."""
         error = self._fault("pwritev")
         if error is None:
-            return self.inner.pwritev(handle, pieces, position)
+            written = self.inner.pwritev(handle, pieces, position)
+            if sync:
+                self._fail_sync(handle)
+                self.inner.pwritev(handle, pieces, position, sync=True)
+            return written
         data = b"".join(pieces)
         half = (len(data) + 1) // 2
         if len(data) > BLOCK_BYTES:
@@ -456,12 +483,15 @@ class FaultyFiles:
 
     def fdatasync(self, handle: int) -> None:
         """See `Files.fdatasync`."""
+        self._fail_sync(handle)
+        self.inner.fdatasync(handle)
+
+    def _fail_sync(self, handle: int) -> None:
         error = self._fault("fdatasync")
-        if error is None:
-            return self.inner.fdatasync(handle)
-        if isinstance(self.inner, MemoryFiles):
-            self.inner.lose_dirty(handle)
-        raise OSError(error, os.strerror(error))
+        if error is not None:
+            if isinstance(self.inner, MemoryFiles):
+                self.inner.lose_dirty(handle)
+            raise OSError(error, os.strerror(error))
 
     def release(self, handle: int, position: int, length: int) -> None:
         """See `Files.release`."""

@@ -56,8 +56,11 @@ class Files(Protocol):
         """Up to `length` bytes from `position`; empty at the end of the file."""
         ...
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
-        """Write at most `PIECES_MAX` pieces one after the other at `position`; returns the bytes written."""
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """Write at most `PIECES_MAX` pieces one after the other at `position`; returns the bytes written.
+
+        With `sync` they are on the disk when this returns, with what is needed to read them; other writes need not.
+        """
         ...
 
     def fdatasync(self, handle: int) -> None:
@@ -129,9 +132,15 @@ class OperatingSystemFiles:
         """See `Files.pread`."""
         return os.pread(handle, length, position)
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
         """See `Files.pwritev`."""
-        return os.pwritev(handle, pieces, position)
+        if not sync:
+            return os.pwritev(handle, pieces, position)
+        if hasattr(os, "RWF_DSYNC"):
+            return os.pwritev(handle, pieces, position, os.RWF_DSYNC)
+        written = os.pwritev(handle, pieces, position)
+        os.fdatasync(handle)
+        return written
 
     def fdatasync(self, handle: int) -> None:
         """See `Files.fdatasync`."""
@@ -190,15 +199,17 @@ class OperatingSystemFiles:
             os.close(handle)
 
 
-def write_fully(files: Files, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> None:
-    """Write all pieces one after the other at `position`, however many calls that takes.
+def write_fully(
+    files: Files, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False
+) -> None:
+    """Write all pieces one after the other at `position`, however many calls that takes; each synced with `sync`.
 
     Raises OSError; then any part of the pieces may have been written.
     """
     pending: list[bytes | memoryview] = list(pieces)
     first = 0
     while first < len(pending):
-        written = files.pwritev(handle, pending[first : first + PIECES_MAX], position)
+        written = files.pwritev(handle, pending[first : first + PIECES_MAX], position, sync=sync)
         position += written
         before = first
         while first < len(pending) and written >= len(pending[first]):

@@ -232,12 +232,19 @@ class Log:
     # Writing: the committer's thread only
 
     def append(
-        self, payloads: Sequence[bytes | bytearray | memoryview], count: int, min_time: int, max_time: int
+        self,
+        payloads: Sequence[bytes | bytearray | memoryview],
+        count: int,
+        min_time: int,
+        max_time: int,
+        *,
+        sync: bool = False,
     ) -> int:
         """Write one frame whose payload is `payloads` one after the other; returns its first record's offset.
 
         `count` records, with main times from `min_time` to `max_time` (ns). The frame can be read at once and is
-        durable after `sync`. Raises Unavailable when nothing was appended (`failed` tells whether for good),
+        durable after `sync`; the argument `sync` tells that this is called next, which may save half of the work.
+        Raises Unavailable when nothing was appended (`failed` tells whether for good),
         TooLarge for a payload beyond `frame.PAYLOAD_BYTES_MAX`, ValueError for a count or times that make no
         sense.
         """
@@ -248,11 +255,15 @@ class Log:
             raise TooLarge(f"{length} bytes of records at once; the log takes {frame.PAYLOAD_BYTES_MAX}")
         size = frame.frame_size(length)
         writer = self._writer_for(size, count)
+        started = self.clock.monotonic()
         try:
-            offset = writer.append(pieces, length, count, min_time, max_time, self._now())
+            offset = writer.append(pieces, length, count, min_time, max_time, self._now(), sync=sync)
         except OSError as error:
             self._undo(writer, error)
         self._next_offset = offset + count
+        if not writer.dirty:
+            self._synced_offset = self._next_offset
+            self._metrics.fsync_duration.observe(self.clock.monotonic() - started)
         self._metrics.appended_bytes.inc(size)
         self._metrics.appended_records.inc(count)
         return offset

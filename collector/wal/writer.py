@@ -54,6 +54,8 @@ class SegmentWriter:
         self._allocated = allocated
         self._size_max = size_max
         self._released = 0
+        self.dirty = True
+        """Whether something was written that is not synced, as the header of a new segment."""
         # Anonymous memory is aligned to pages. It begins with what the segment's last block holds.
         self._stage = mmap.mmap(-1, STAGE_BYTES + BLOCK_BYTES)
 
@@ -113,9 +115,19 @@ class SegmentWriter:
         return writer
 
     def append(
-        self, pieces: Sequence[bytes], length: int, count: int, min_time: int, max_time: int, append_time: int
+        self,
+        pieces: Sequence[bytes],
+        length: int,
+        count: int,
+        min_time: int,
+        max_time: int,
+        append_time: int,
+        *,
+        sync: bool = False,
     ) -> int:
         """Write a frame of `length` payload bytes behind the last one; returns its base offset.
+
+        With `sync`, which says that `sync` will be called next, it is synced at once if that saves a call.
 
         Raises ValueError before anything is written, and OSError when the file now holds any part of the frame
         behind its last whole one.
@@ -124,11 +136,14 @@ class SegmentWriter:
         header = Header(offset, count, min_time, max_time, append_time, length, frame.checksum(pieces), self._nonce)
         whole = [frame.encode_header(header, position), *pieces, frame.padding(length)]
         self._allocate(position + header.size + frame.TERMINATOR_BYTES)
-        self._write(position, whole)
+        # A sync of its own covers older writes, too; a synced write only itself.
+        at_once = sync and not self.dirty and position % BLOCK_BYTES + header.size < STAGE_BYTES
+        self._write(position, whole, sync=at_once)
+        self.dirty = not at_once
         self.segment.add(position, header)
         return offset
 
-    def _write(self, position: int, pieces: Sequence[bytes]) -> None:
+    def _write(self, position: int, pieces: Sequence[bytes], *, sync: bool = False) -> None:
         """Write the pieces one after the other at `position`, where the last write ended, and zeros behind them."""
         stage = self._stage
         at = position % BLOCK_BYTES
@@ -147,14 +162,14 @@ class SegmentWriter:
                         at = 0
             end = (at + frame.TERMINATOR_BYTES + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES
             room[at:end] = bytes(end - at)
-            self._write_blocks(room, end, start)
+            self._write_blocks(room, end, start, sync=sync)
             begin = at // BLOCK_BYTES * BLOCK_BYTES
             if begin:
                 room[: at - begin] = bytes(room[begin:at])
 
-    def _write_blocks(self, room: memoryview, length: int, position: int) -> None:
+    def _write_blocks(self, room: memoryview, length: int, position: int, *, sync: bool = False) -> None:
         with room[:length] as blocks:
-            write_fully(self._files, self._handle, [blocks], position)
+            write_fully(self._files, self._handle, [blocks], position, sync=sync)
 
     def _load_last_block(self) -> None:
         """Read what the block has in which the next frame begins."""
@@ -178,7 +193,9 @@ class SegmentWriter:
 
     def sync(self) -> None:
         """Return when all frames are on the disk. Raises OSError, and then must not be called again."""
-        self._files.fdatasync(self._handle)
+        if self.dirty:
+            self._files.fdatasync(self._handle)
+            self.dirty = False
         fresh = self.segment.size - self._released
         if fresh >= RELEASE_BYTES:
             try:

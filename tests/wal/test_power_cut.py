@@ -50,7 +50,7 @@ class Life:
                 base, count = log.next_offset, 1 + step % 3
                 frame = (base, count, payload(base, count, (24 + 200 * (step % 4 == 1)) * scale))
                 self.written.append(frame)
-                append(log, count, size=len(frame[2]))
+                append(log, count, size=len(frame[2]), sync=group == 1)
                 waiting.append(frame)
                 if group and len(waiting) == group:
                     log.sync()

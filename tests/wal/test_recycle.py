@@ -151,8 +151,8 @@ def test_the_harness_catches_leftovers_that_are_not_told_apart(monkeypatch: pyte
     """Canary: without zeros behind the last frame, what follows in a recycled file looks like a torn tail."""
     genuine = SegmentWriter._write
 
-    def without_terminator(self: SegmentWriter, position: int, pieces: list[bytes]) -> None:
-        genuine(self, position, pieces)
+    def without_terminator(self: SegmentWriter, position: int, pieces: list[bytes], *, sync: bool = False) -> None:
+        genuine(self, position, pieces, sync=sync)
         end = position + sum(map(len, pieces))
         last = end - end % BLOCK_BYTES
         block = bytes(self._stage[: end - last])

@@ -20,7 +20,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
-from collector.receivers.http2.fields import check_request, check_trailers
+from collector.receivers.http2.fields import Requests, check_trailers
 from collector.receivers.http2.frames import (
     ACK,
     CONTINUATION,
@@ -94,6 +94,7 @@ class Http2Listener(Listener):
     idle_timeout_s: float
     """How long a request may rest half-way, a frame half-sent, and answers unread."""
     streams_max: int
+    requests: Requests
 
     def open_stream(self, connection: Connection, number: int, send_window: int) -> Stream:
         """Return a new stream's state."""
@@ -331,6 +332,9 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             stream = self.streams.get(number)
             if stream is not None:
                 self._reset(stream, error.code)
+            elif number > self._last:
+                # A stream that was never opened cannot be reset.
+                raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
                 self._write(rst_stream(number, error.code))
                 self._resets_known.append(number)
@@ -394,7 +398,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             raise StreamBroken(Code.REFUSED_STREAM)
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
-        announced = check_request(fields)
+        announced = self._listener.requests.check(fields)
         stream = self._listener.open_stream(self, number, self._stream_window_out)
         stream.receive_window = STREAM_WINDOW
         stream.announced = announced

@@ -243,6 +243,7 @@ BROKEN: dict[str, tuple[bytes, Code]] = {
         frame(HEADERS, 0, 3) + frame(CONTINUATION, 0, 3) * 1000,
         Code.ENHANCE_YOUR_CALM,
     ),
+    "a bad PRIORITY on an idle stream": (frame(PRIORITY, 0, 9, bytes(6)), Code.FRAME_SIZE_ERROR),
     "PRIORITY on stream 0": (frame(PRIORITY, 0, 0, bytes(5)), Code.PROTOCOL_ERROR),
     "RST_STREAM on stream 0": (frame(RST_STREAM, 0, 0, word(8)), Code.PROTOCOL_ERROR),
     "RST_STREAM on an idle stream": (frame(RST_STREAM, 0, 9, word(8)), Code.PROTOCOL_ERROR),

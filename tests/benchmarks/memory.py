@@ -111,7 +111,7 @@ class Filling:
     """One daemon, its rings filled one after the other."""
 
     def __init__(self, directory: Path, capacity: int) -> None:
-        settings = ["wal.sync=never"]
+        settings = ["wal.sync=never", "memory.limit=16GiB"]
         for signal in SIGNALS:
             settings += [f"stores.{signal.name}.capacity={capacity}", f"stores.{signal.name}.max_bytes=4GiB"]
         self._server = Ringtail(directory, tuple(settings))

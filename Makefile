@@ -10,10 +10,10 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench golden docs clean
+.PHONY: help run test lint format bench bench-memory golden docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 	@exec $(BIN)/ringtail run --config config/collector.yaml
@@ -36,6 +36,9 @@ format: $(STAMP) ## format the code
 bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead of minutes
 	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: measuring Ringtail alone"
 	@$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
+
+bench-memory: $(STAMP) ## compare what the rings say that they hold with what the process holds: MEMORY_ARGS=--help
+	@$(BIN)/python -m tests.benchmarks.memory $(MEMORY_ARGS)
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

@@ -23,6 +23,7 @@ from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
+from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.otlp.signals import SIGNALS, Signal
 from collector.query.engine import Engine
@@ -95,6 +96,7 @@ class Daemon:
         self._grpc: GrpcReceiver | None = None
         self._http: HttpReceiver | None = None
         self._api: ApiServer | None = None
+        self._heap = HeapKeeper(self._used_bytes)
         self._log_metrics = LogMetrics(self.registry)
         self._replaying = ""
         self._watching: asyncio.TimerHandle | None = None
@@ -215,8 +217,12 @@ class Daemon:
         self._committers.append(committer)
         store.attach(committer)
 
+    def _used_bytes(self) -> int:
+        return sum(store.ring.total_bytes for store in self.stores.values()) + self._admission.in_flight_bytes
+
     def _watch_memory(self) -> None:
         self._guard.check()
+        self._heap.look()
         self._watching = asyncio.get_running_loop().call_later(MEMORY_CHECK_S, self._watch_memory)
 
     def _listening(self, what: str, endpoint: str, port: int) -> None:

@@ -15,7 +15,6 @@ Not here: a limit on one query's memory; that is bounded by the limits on what a
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collector.errors import InvalidConfig
+from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
@@ -81,24 +81,11 @@ def _machine_bytes(root: Path) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def resident_bytes() -> int:
-    """Return the memory that the process holds, files mapped into it included."""
-    fields = _read(Path("/proc/self/statm")).split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
-
-
 def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
         return ""
-
-
-def trim() -> None:
-    """Give freed memory back to the system, where the C library can."""
-    function = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if function is not None:
-        function(0)
 
 
 class MemoryGuard:
@@ -113,7 +100,7 @@ class MemoryGuard:
         registry: CollectorRegistry,
         *,
         resident: Callable[[], int] = resident_bytes,
-        trim: Callable[[], None] = trim,
+        trim: Callable[[], None] = give_back,
     ) -> None:
         """Take the limit in bytes, and who shares it: the rings as they are configured, and the admission."""
         self.limit = limit

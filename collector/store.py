@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -74,16 +74,54 @@ class Committer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class View:
-    """What one query sees of a signal: a moment of the ring, and the log behind it. Immutable."""
+    """What one query sees of a signal: a moment of the ring, and the log behind it.
 
-    signal: Signal
-    ring: Snapshot
-    log: Log | None
-    index: str | None
-    key: int | bytes
-    candidates: NDArray[np.int64] | None
+    It holds every block that the ring had, also those that the ring has evicted or merged since, so it is to be
+    released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
+    """
+
+    __slots__ = ("_candidates", "_ring", "index", "key", "log", "signal")
+
+    def __init__(
+        self,
+        signal: Signal,
+        ring: Snapshot,
+        log: Log | None,
+        index: str | None,
+        key: int | bytes,
+        candidates: NDArray[np.int64] | None,
+    ) -> None:
+        self.signal = signal
+        self.log = log
+        """None: the ring is all there is, or all that is wanted."""
+        self.index = index
+        """The index that the view is narrowed by, and the key; None: it is not."""
+        self.key = key
+        self._ring: Snapshot | None = ring
+        self._candidates = candidates
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the ring's blocks. The view cannot be read any more; releasing it again changes nothing."""
+        self._ring = self._candidates = None
+
+    @property
+    def ring(self) -> Snapshot:
+        """The ring at that moment. AssertionError when the view was released."""
+        assert self._ring is not None, "a view is read after its release"
+        return self._ring
+
+    @property
+    def candidates(self) -> NDArray[np.int64] | None:
+        """Offsets of the ring's live records with the key, ascending; None without an index."""
+        assert self._ring is not None, "a view is read after its release"
+        return self._candidates
 
     @property
     def first_offset(self) -> int:
@@ -232,16 +270,17 @@ class Store:
         while self._under_way or self._builder.records:  # noqa: ASYNC110 - once in a life, at its end
             await asyncio.sleep(0.001)
 
-    def view(self, index: str | None = None, key: int | bytes = 0) -> View:
+    def view(self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False) -> View:
         """Return what a query sees now; with an index, narrowed to records whose key column has this key.
 
         `key` is bytes for a string or an id (a service, a name, 16 bytes of trace id), a number for a
-        severity or a type. Call it on the event loop; read it anywhere.
+        severity or a type; `ring_only` leaves the log out. Call it on the event loop; read it anywhere, and release
+        it.
         """
         candidates = None
         if index is not None:
             candidates = self.ring.find(index, self.ring.key(index, key))[::-1]
-        return View(self.signal, self.ring.snapshot(), self.log, index, key, candidates)
+        return View(self.signal, self.ring.snapshot(), None if ring_only else self.log, index, key, candidates)
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

@@ -7,7 +7,6 @@ process's own, under the Collector's names, and those that are read off the stor
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import sys
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from collector import __version__
+from collector.heap import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,21 +104,14 @@ class _Process(Collector):
             "CPU seconds of the process, user and system.",
             value=usage.ru_utime + usage.ru_stime,
         )
-        yield GaugeMetricFamily("otelcol_process_memory_rss_bytes", "Resident memory in bytes.", value=_resident())
+        resident = resident_bytes() or usage.ru_maxrss * 1024  # where it is not told, the peak is the next best
+        yield GaugeMetricFamily("otelcol_process_memory_rss_bytes", "Resident memory in bytes.", value=resident)
         yield CounterMetricFamily(
             "otelcol_process_uptime_seconds", "Seconds since the start.", value=self._clock.monotonic() - self._started
         )
         build = GaugeMetricFamily("ringtail_build_info", "1; what runs is in the label.", labels=("version",))
         build.add_metric((__version__,), 1)
         yield build
-
-
-def _resident() -> int:
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # no /proc: the peak is the next best
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def process_metrics(registry: CollectorRegistry, clock: Clock) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from collector.errors import InvalidConfig, Overloaded
-from collector.memory import MIB, MemoryGuard, available_bytes, limit_bytes, resident_bytes
+from collector.heap import resident_bytes
+from collector.memory import MIB, MemoryGuard, available_bytes, limit_bytes
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES
 from collector.receivers.admission import Admission

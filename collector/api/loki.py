@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -262,7 +263,9 @@ class _Api:
         steps = np.zeros(0, np.int64) if lines else parameters.steps(start_ns, end_ns)
         limit = parameters.limit() if lines else 0
         asked = _Asked(False, start_ns, end_ns, limit, parameters.oldest_first(), steps, _categorized(request))
-        return await self._engine.run(self._answer, plan, self._views(plan), asked)
+        with ExitStack() as released:
+            views = self._views(plan, released)
+            return await self._engine.run(self._answer, plan, views, asked)
 
     async def query(self, request: Request) -> bytes:
         """Answer a metric query at one time."""
@@ -274,7 +277,9 @@ class _Api:
                 "log queries are not supported as an instant query type, please change your query to a range query type"
             )
         asked = _Asked(True, time, time, 0, False, np.array([time], np.int64), False)
-        return await self._engine.run(self._answer, plan, self._views(plan), asked)
+        with ExitStack() as released:
+            views = self._views(plan, released)
+            return await self._engine.run(self._answer, plan, views, asked)
 
     async def labels(self, request: Request) -> bytes:
         """Answer with the names of index labels."""
@@ -317,10 +322,10 @@ class _Api:
     async def _plan(self, parameters: Parameters) -> Plan:
         return await self._engine.run(_prepare, parameters.text("query"))
 
-    def _views(self, plan: Plan) -> dict[bytes | None, View]:
-        """Return the views that a plan needs, of one moment."""
+    def _views(self, plan: Plan, released: ExitStack) -> dict[bytes | None, View]:
+        """Return the views that a plan needs, of one moment, to be released with the stack."""
         return {
-            service: self._store.view("service", service) if service else self._store.view()
+            service: released.enter_context(self._store.view("service", service) if service else self._store.view())
             for service in plan.services
         }
 
@@ -339,7 +344,8 @@ class _Api:
             parsed = [parse_selector(text) for text in selectors if text]
             return function(deadline, view, parsed, start_ns, end_ns, *rest)
 
-        return await self._engine.run(ask, self._store.view())
+        with self._store.view() as view:
+            return await self._engine.run(ask, view)
 
     def _answer(self, deadline: Deadline, plan: Plan, views: Mapping[bytes | None, View], asked: _Asked) -> bytes:
         """Run a query and serialize its answer. In a worker thread."""

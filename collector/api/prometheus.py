@@ -160,9 +160,9 @@ class _Prometheus:
         parameters = await _parameters(request)
         expression = parse(parameters.get("query", ""))
         time = _time(parameters.get("time", ""), "time", self._now_ms())
-        view = self._store.view()
         if isinstance(expression, MatrixSelector):
-            found = await self._engine.run(range_vector, view, expression, time)
+            with self._store.view() as view:
+                found = await self._engine.run(range_vector, view, expression, time)
             matrix = [
                 {"metric": dict(series.labels), "values": _pairs(series.times[inside], series.values[inside])}
                 for series, inside in found
@@ -170,7 +170,8 @@ class _Prometheus:
             return {"resultType": "matrix", "result": matrix}
         if expression.type is Type.MATRIX:
             raise InvalidQuery("subqueries are not supported yet", expression.at)
-        result = await self._engine.run(evaluate, view, expression, np.array([time], np.int64))
+        with self._store.view() as view:
+            result = await self._engine.run(evaluate, view, expression, np.array([time], np.int64))
         value = result.value
         if isinstance(value, str):
             return {"resultType": "string", "result": [time / 1000, value]}
@@ -203,7 +204,8 @@ class _Prometheus:
                 f"invalid expression type {expression.type.value!r} for range query, must be scalar or instant vector"
             )
         steps = np.arange(start, end + 1, step, dtype=np.int64)
-        result = await self._engine.run(evaluate, self._store.view(), expression, steps)
+        with self._store.view() as view:
+            result = await self._engine.run(evaluate, view, expression, steps)
         value = result.value
         if isinstance(value, Vector):
             order = sorted(range(len(value.labels)), key=value.labels.__getitem__)
@@ -229,7 +231,8 @@ class _Prometheus:
         selectors = [parse_selector(text).matchers for text in parameters.getlist("match[]")]
         start = _time(parameters.get("start", ""), "start", 0)
         end = _time(parameters.get("end", ""), "end", TIME_MAX_MS)
-        found = await self._engine.run(catalogue.collect, self._store.view(), selectors, start, end)
+        with self._store.view() as view:
+            found = await self._engine.run(catalogue.collect, view, selectors, start, end)
         return found, _limit(parameters.get("limit", ""))
 
     async def series(self, request: Request) -> Any:
@@ -252,7 +255,8 @@ class _Prometheus:
 
     async def metadata(self, request: Request) -> Any:
         selectors = [(Matcher("__name__", "!=", ""),)]
-        found = await self._engine.run(catalogue.collect, self._store.view(), selectors, 0, TIME_MAX_MS)
+        with self._store.view() as view:
+            found = await self._engine.run(catalogue.collect, view, selectors, 0, TIME_MAX_MS)
         wanted = request.query_params.get("metric", "")
         limit = _limit(request.query_params.get("limit", ""))
         names = [name for name in sorted(found.metadata) if wanted in ("", name)]

@@ -10,7 +10,6 @@ Text format 0.0.4, or OpenMetrics when the client accepts it; that one carries e
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +46,8 @@ def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
 
     async def received(request: Request) -> Response:
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
-        view = dataclasses.replace(store.view(), log=None)
-        body = await engine.run(expose, view, engine.clock.now_ns() - EXPIRATION_NS, openmetrics)
+        with store.view(ring_only=True) as view:
+            body = await engine.run(expose, view, engine.clock.now_ns() - EXPIRATION_NS, openmetrics)
         return Response(body, headers={"Content-Type": OPEN_METRICS if openmetrics else PLAIN})
 
     return [Route("/metrics/received", received)]

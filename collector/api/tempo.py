@@ -129,8 +129,8 @@ class _Tempo:
         if trace is None:
             raise InvalidQuery(f"a trace id has up to 32 hex digits, unlike {text[:50]!r}")
         start, end = _range(request)
-        view = self._store.view("trace_id", trace)
-        payload, left_out = await self._engine.run(_trace_bytes, view, start, end)
+        with self._store.view("trace_id", trace) as view:
+            payload, left_out = await self._engine.run(_trace_bytes, view, start, end)
         if not payload:
             raise NotFound(f"trace {trace.hex()} not found")
         return payload, left_out
@@ -171,12 +171,13 @@ class _Tempo:
             tags.duration(request.query_params.get("minDuration", ""), 0),
             tags.duration(request.query_params.get("maxDuration", ""), END_OF_TIME),
         )
-        everything = self._store.view()
         key = demanded_key(expression)
-        view = self._store.view(*key) if key is not None else everything
-        found, facts = await self._engine.run(find, view, everything, search)
-        summaries = await self._engine.run(describe, self._store.view(), found, search, facts)
-        return _json({"traces": [_summary(one) for one in summaries], "metrics": self._metrics(everything)})
+        with self._store.view() as everything, self._store.view(*(key or ())) as view:
+            metrics = self._metrics(everything)
+            found, facts = await self._engine.run(find, view, everything, search)
+        with self._store.view() as view:
+            summaries = await self._engine.run(describe, view, found, search, facts)
+        return _json({"traces": [_summary(one) for one in summaries], "metrics": metrics})
 
     def _metrics(self, view: View) -> dict[str, Any]:
         """Say what an answer covers, in offsets: of the log, and of the ring."""
@@ -191,7 +192,8 @@ class _Tempo:
 
     async def _scopes(self, request: Request) -> tags.Tags:
         start, end = _range(request)
-        return await self._engine.run(tags.names, self._store.view(), start, end)
+        with self._store.view() as view:
+            return await self._engine.run(tags.names, view, start, end)
 
     async def tag_names(self, request: Request) -> Response:
         found = await self._scopes(request)
@@ -217,7 +219,8 @@ class _Tempo:
         query = request.query_params.get("q", "")
         expression = single_filter(parse(query)).expression if query and query.strip() != "{}" else None
         field = tags.field_of(request.path_params["tag"])
-        return await self._engine.run(tags.values, self._store.view(), field, expression, start, end)
+        with self._store.view() as view:
+            return await self._engine.run(tags.values, view, field, expression, start, end)
 
     async def tag_values(self, request: Request) -> Response:
         found = await self._values(request)

@@ -30,6 +30,11 @@ def resident_bytes(pid: int) -> int:
     return sum(_status_bytes(one, "VmRSS") for one in _family(pid))
 
 
+def anonymous_bytes(pid: int) -> int:
+    """Return the resident memory of a process and its descendants without pages of files: VmRSS less page cache."""
+    return sum(_status_bytes(one, "RssAnon") for one in _family(pid))
+
+
 def peak_resident_bytes(pid: int) -> int:
     """Return the largest resident memory that a process ever had, its descendants' added, in bytes."""
     return sum(_status_bytes(one, "VmHWM") for one in _family(pid))

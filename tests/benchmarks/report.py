@@ -168,13 +168,13 @@ class Report:
         return written
 
 
-def update(pages: Iterable[Path], table: str) -> list[Path]:
+def update(pages: Iterable[Path], table: str, markers: tuple[str, str] = (BEGIN, END)) -> list[Path]:
     """Put the table between the markers of those pages that have them; return which."""
     updated = []
     for page in pages:
         text = page.read_text() if page.exists() else ""
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
+        before, begin, rest = text.partition(markers[0])
+        _, end, after = rest.partition(markers[1])
         if begin and end:
             page.write_text(f"{before}{begin}\n{table}{end}{after}")
             updated.append(page)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,10 +110,16 @@ class Ringtail:
             return None
         return {event["what"]: event["address"] for event in events if event["event"] == "listening"}
 
+    def get(self, path: str) -> bytes:
+        """GET from the query API; spaces and quotes in `path` are encoded."""
+        url = f"http://{self._api}{urllib.parse.quote(path, safe='/?&=%')}"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            body: bytes = answer.read()
+        return body
+
     def statistics(self) -> dict[str, Any]:
         """Return `signals` of `/api/stats`."""
-        with urllib.request.urlopen(f"http://{self._api}/api/stats", timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)["signals"]
+        found: dict[str, Any] = json.loads(self.get("/api/stats"))["signals"]
         return found
 
     def stop(self) -> None:

@@ -1,0 +1,84 @@
+"""The C heap: what the process holds of memory, and how it gives back what it has no use for.
+
+A ring frees its oldest blocks while new ones of other sizes come. glibc keeps what is freed in the middle of its heap,
+and under requests of mixed sizes that is a fifth of a small ring, or 45 MiB of a large one (measured). Memory mapped
+for each buffer would be exact at once, but costs as much as scanning the request does: fresh pages. So the holes stay,
+as long as they are few, and `malloc_trim` gives their pages back when they have become many: some milliseconds, about
+one for each 10 MiB.
+
+Without glibc, or without /proc, nothing happens here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLACK_BYTES: Final = 8 * 1024 * 1024
+SLACK_SHARE: Final = 32
+"""Memory goes back when this much more is held without use than after the last time: the larger of a number of bytes,
+and one part in so many of what is used."""
+
+
+def resident_bytes() -> int:
+    """Return the process's resident memory in bytes, files mapped into it included; 0 where there is no /proc."""
+    return _pages()[0]
+
+
+def anonymous_bytes() -> int:
+    """Return the process's resident memory without pages of files and of shared memory; 0 where there is no /proc."""
+    resident, shared = _pages()
+    return resident - shared
+
+
+def _pages() -> tuple[int, int]:
+    """Return resident memory, and the files' and shared part of it, in bytes."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            fields = file.read().split()
+    except OSError:
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(fields[1]) * page, int(fields[2]) * page
+
+
+def give_back() -> None:
+    """Return every page of the heap that holds nothing to the operating system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
+class HeapKeeper:
+    """Gives memory back when what is held beyond what is used has grown. Ask it from time to time."""
+
+    def __init__(
+        self,
+        used: Callable[[], int],
+        held: Callable[[], int] = anonymous_bytes,
+        give_back: Callable[[], None] = give_back,
+    ) -> None:
+        """Take what tells the bytes in use, and those held; the difference may be of any size, but should not grow."""
+        self._used = used
+        self._held = held
+        self._give_back = give_back
+        self._excess: int | None = None
+        self.times = 0
+        """How often memory was given back."""
+
+    def look(self) -> bool:
+        """Give memory back if it is time; return whether it was. About 30 µs when it is not."""
+        used = self._used()
+        excess = self._held() - used
+        before = excess if self._excess is None else self._excess
+        if excess <= before + max(SLACK_BYTES, used // SLACK_SHARE):
+            self._excess = min(before, excess)
+            return False
+        self._give_back()
+        self.times += 1
+        self._excess = self._held() - used
+        return True

@@ -26,7 +26,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declare a key. `kind` is size, duration, count, address, path, switch or choice.
+    """Declare a key. `kind` is size, duration, count, address, memory, path, switch or choice.
 
     The first three have a range: `low` and `high` are inclusive.
     """
@@ -182,6 +182,18 @@ class Wal:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """memory"""
+
+    limit: str = setting(
+        "auto",
+        "memory",
+        "Memory of the whole process: rings shrink and requests are put off so as to stay inside. A share is of what "
+        "the container or the machine has; auto is half of that, at most 1GiB.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """api"""
 
@@ -220,6 +232,7 @@ class Config:
     receivers: Receivers = section(Receivers, "How data comes in.")
     stores: Stores = section(Stores, "What is kept in memory, for each signal.")
     wal: Wal = section(Wal, "What is kept on disk.")
+    memory: Memory = section(Memory, "What the process may hold.")
     api: Api = section(Api, "How data is read.")
     query: Query = section(Query, "Limits of queries.")
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")

@@ -1,9 +1,9 @@
 """The daemon: the only place that builds the parts, starts them in order, and stops them in reverse.
 
-Start: lock the data directory, open the logs (which repairs torn tails), refill the rings, then listen. Nothing
-listens before everything acknowledged can be read; nothing is compacted before it listens. Stop, on SIGTERM or
-Ctrl-C: refuse new requests as unavailable, answer those in flight, sync and close the logs. A second signal exits
-at once; what was acknowledged is on the disk all the same.
+Start: lock the data directory, open the logs (which repairs torn tails), answer queries from them, refill the rings in
+a thread, then receive. Nothing is received before everything acknowledged can be read, and nothing compacted before
+that. Stop, on SIGTERM or Ctrl-C: refuse new requests as unavailable, answer those in flight, sync and close the logs. A
+second signal exits at once; what was acknowledged is on the disk all the same.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
+from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.otlp.signals import SIGNALS, Signal
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
@@ -44,11 +45,20 @@ if TYPE_CHECKING:
 GC_THRESHOLDS = (50_000, 20, 50)
 """When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
 
+MEMORY_CHECK_S = 1.0
+"""How often the process looks at the memory that it holds."""
+
 DRAIN_S = 7.5
 """Seconds that requests in flight may take to end when the daemon stops; with what follows, ten in all."""
 
 CLOSE_S = 1.0
 """Seconds that connections without a request in flight may take after that, as with half a header sent."""
+
+FIRST_BYTES_TIMEOUT_S = 20.0
+"""How long a new gRPC connection may take to begin."""
+
+GRPC_IDLE_TIMEOUT_S = 60.0
+"""How long a gRPC message may bring next to nothing, and answers may be left unread."""
 
 MIB = 1024 * 1024
 
@@ -85,6 +95,16 @@ class Daemon:
         self._grpc: GrpcReceiver | None = None
         self._http: HttpReceiver | None = None
         self._api: ApiServer | None = None
+        self._log_metrics = LogMetrics(self.registry)
+        self._replaying = ""
+        self._watching: asyncio.TimerHandle | None = None
+        self._guard = MemoryGuard(
+            limit_bytes(config.memory.limit, available_bytes()),
+            lambda: [store.ring for store in self.stores.values()],
+            self._admission,
+            logger,
+            self.registry,
+        )
 
     async def run(self) -> int:
         """Start, wait for a signal, stop."""
@@ -112,13 +132,38 @@ class Daemon:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(lambda: statistics(self.stores)))
-        self._open_stores()
+        self._open_directory()
+        for one in SIGNALS:
+            await self._open_store(one)
+        self._guard.divide()
+        self._api = ApiServer(
+            create_app(self.stores, self._engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+        )
+        self._listening(
+            "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
+        )
+        self._watch_memory()
+        for store in self.stores.values():
+            await self._replay(store)
+        if not self._stop.is_set():
+            await self._receive()
+            self._compact()
+
+    async def _receive(self) -> None:
+        """Open the door."""
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
         if protocols.grpc is not None:
             receivers = [Receiver(one, "grpc", self.stores[one.name], metrics) for one in SIGNALS]
-            limit = protocols.grpc.max_recv_msg_size_mib * MIB
-            self._grpc = GrpcReceiver(receivers, self._admission, limit, self.logger)
+            self._grpc = GrpcReceiver(
+                receivers,
+                self._admission,
+                self.clock,
+                self.logger,
+                message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
+                first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
+                idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+            )
         if protocols.http is not None:
             self._http = HttpReceiver(
                 [Receiver(one, "http", self.stores[one.name], metrics) for one in SIGNALS],
@@ -129,74 +174,84 @@ class Daemon:
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
             )
-        self._api = ApiServer(create_app(self.stores, self._engine, self.registry, self.not_ready, self.logger))
-        await self._listen()
-        if self._compactor is not None:
+        if self._grpc is not None and protocols.grpc is not None:
+            endpoint = protocols.grpc.endpoint
+            self._listening("otlp/grpc", endpoint, await self._grpc.start(*split_address(endpoint)))
+        if self._http is not None and protocols.http is not None:
+            endpoint = protocols.http.endpoint
+            self._listening("otlp/http", endpoint, await self._http.start(*split_address(endpoint)))
+
+    def _compact(self) -> None:
+        """Start compacting the logs."""
+        logs = [store.log for store in self.stores.values() if store.log is not None]
+        if logs and self.config.wal.compaction.enabled:
+            self._compactor = Compactor(logs, files=self._files, metrics=self._log_metrics)
             self._compactor.start()
 
-    def _open_stores(self) -> None:
-        wal = self.config.wal
-        if wal.enabled:
-            self._lock = DirectoryLock(wal.directory, self._files)
+    def _open_directory(self) -> None:
+        if self.config.wal.enabled:
+            self._lock = DirectoryLock(self.config.wal.directory, self._files)
             self._lock.acquire()
-        log_metrics = LogMetrics(self.registry)
-        for one in SIGNALS:
-            log = self._open_log(one, log_metrics) if wal.enabled else None
-            sizes = getattr(self.config.stores, one.name)
-            try:
-                ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
-            except ValueError as error:
-                raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
-            store = Store(one, ring, log, asyncio.get_running_loop())
-            started = self.clock.monotonic()
-            records = store.refill()
-            if log is not None:
-                took = round(self.clock.monotonic() - started, 3)
-                self.logger.info("ring refilled", signal=one.name, records=records, seconds=took)
-                committer: Committer[Commit] = Committer(log, wal.sync, wal.sync_interval, store.committed)
-                self._committers.append(committer)
-                store.attach(committer)
-            self.stores[one.name] = store
-        logs = [store.log for store in self.stores.values() if store.log is not None]
-        if logs and wal.compaction.enabled:
-            self._compactor = Compactor(logs, files=self._files, metrics=log_metrics)
 
-    def _open_log(self, one: Signal, metrics: LogMetrics) -> Log:
+    async def _open_store(self, one: Signal) -> None:
+        wal = self.config.wal
+        log = await asyncio.to_thread(self._open_log, one) if wal.enabled else None
+        sizes = getattr(self.config.stores, one.name)
+        try:
+            ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
+        except ValueError as error:
+            raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
+        self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
+
+    async def _replay(self, store: Store) -> None:
+        """Fill a ring from its log, and let the log be written to."""
+        if store.log is None or self._stop.is_set():
+            return
+        self._replaying = store.signal.name
+        started = self.clock.monotonic()
+        ring = await asyncio.to_thread(store.replay, self._stop.is_set)
+        self._replaying = ""
+        store.adopt(ring)
+        took = round(self.clock.monotonic() - started, 3)
+        self.logger.info("ring refilled", signal=store.signal.name, records=len(store.ring), seconds=took)
+        wal = self.config.wal
+        committer: Committer[Commit] = Committer(store.log, wal.sync, wal.sync_interval, store.committed)
+        self._committers.append(committer)
+        store.attach(committer)
+
+    def _watch_memory(self) -> None:
+        self._guard.check()
+        self._watching = asyncio.get_running_loop().call_later(MEMORY_CHECK_S, self._watch_memory)
+
+    def _listening(self, what: str, endpoint: str, port: int) -> None:
+        self.ports[what] = port
+        host = split_address(endpoint)[0]
+        self.logger.info("listening", what=what, address=f"{host}:{port}")
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            self.logger.warning("open to the network, without authentication", what=what, address=host)
+
+    def _open_log(self, one: Signal) -> Log:
         wal = self.config.wal
         return Log.open(
             wal.directory,
             one,
             files=self._files,
             clock=self.clock,
-            metrics=metrics,
+            metrics=self._log_metrics,
             logger=self.logger,
             segment_bytes=wal.segment_bytes,
             retention_bytes=wal.retention.max_bytes or None,
             retention_age_s=wal.retention.max_age or None,
+            direct=wal.sync == "always",
         )
-
-    async def _listen(self) -> None:
-        protocols = self.config.receivers.otlp.protocols
-        if self._grpc is not None and protocols.grpc is not None:
-            self.ports["otlp/grpc"] = await self._grpc.start(protocols.grpc.endpoint)
-        if self._http is not None and protocols.http is not None:
-            self.ports["otlp/http"] = await self._http.start(*split_address(protocols.http.endpoint))
-        if self._api is not None:
-            self.ports["api"] = await self._api.start(*split_address(self.config.api.endpoint))
-        for what, endpoint in (
-            ("otlp/grpc", protocols.grpc.endpoint if protocols.grpc else ""),
-            ("otlp/http", protocols.http.endpoint if protocols.http else ""),
-            ("api", self.config.api.endpoint),
-        ):
-            if what in self.ports:
-                host = split_address(endpoint)[0]
-                self.logger.info("listening", what=what, address=f"{host}:{self.ports[what]}")
-                if host not in ("127.0.0.1", "::1", "localhost"):
-                    self.logger.warning("open to the network, without authentication", what=what, address=host)
 
     def not_ready(self) -> list[str]:
         """Return why no traffic should come; empty when it may."""
         reasons = ["the daemon is shutting down"] if self._draining else []
+        if self._replaying:
+            reasons.append(
+                f"the ring of {self._replaying} is being filled from the log, which answers queries meanwhile"
+            )
         for name, store in self.stores.items():
             if store.log is not None and store.log.failed is not None:
                 reasons.append(f"the log of {name} has failed: {store.log.failed}")
@@ -205,6 +260,8 @@ class Daemon:
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
         self._draining = True
+        if self._watching is not None:
+            self._watching.cancel()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)
         except TimeoutError:

@@ -110,6 +110,18 @@ def read_switch(text: str) -> bool:
     return text.lower() == "true"
 
 
+def read_memory(text: str) -> str:
+    """Read a size, a share like `50%` of the memory that there is, or `auto`; returns it unchanged."""
+    if text == "auto":
+        return text
+    if text.endswith("%"):
+        if not re.fullmatch(_NUMBER, text[:-1]) or not 0 < float(text[:-1]) <= 100:
+            raise ValueError("a share is more than 0% and at most 100%")
+        return text
+    read_size(text)
+    return text
+
+
 def write_size(value: float) -> str:
     """Write bytes in the largest binary unit that divides them."""
     amount = int(value)
@@ -161,6 +173,7 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
         "path": "a path",
         "switch": "true or false",
+        "memory": "a size like 512MiB, a share like 50%, or auto",
         "choice": f"one of {', '.join(metadata['choices'])}",
     }[kind]
     return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
@@ -171,6 +184,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "duration": read_duration,
     "count": read_count,
     "address": read_address,
+    "memory": read_memory,
     "path": read_path,
     "switch": read_switch,
 }

@@ -1,10 +1,10 @@
 """The store: one signal's ring and log, as receivers append to it and queries read it.
 
-The way of one request: `append` scans it into the block under construction and returns a future. When no
+The way of one request: `submit` scans it into the block under construction. When no
 commit is under way, the block is sealed at the end of this turn of the event loop and handed to the log's
 committer thread; requests that arrive meanwhile make up the next block. So whatever arrives during a commit
 becomes one payload, one frame, one write and one sync. When the commit is durable (as `wal.sync` defines it),
-the ring admits the block and the futures are resolved: the ring holds only what the log has.
+the ring admits the block and who waits is told: the ring holds only what the log has.
 
 Everything here runs on the event loop's thread, except for the committer behind the seam and the reading of a
 `View`, which is immutable and may happen in any thread.
@@ -13,6 +13,7 @@ Everything here runs on the event loop's thread, except for the committer behind
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,14 +23,19 @@ from collector.errors import Unavailable
 from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
+from collector.ring.ring import Ring
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
-    from collector.ring.ring import Ring, Snapshot
+    from collector.ring.ring import Snapshot
     from collector.wal.log import Log
+
+
+Done = Callable[[Accepted | Exception], None]
+"""Told once of a request what was accepted and is durable now, or why nothing is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +43,7 @@ class Commit:
     """One block on its way into the log, and who waits for it. What the committer writes is one frame."""
 
     block: Block
-    waiters: list[tuple[asyncio.Future[Accepted], Accepted]]
+    waiters: list[tuple[Done, Accepted]]
 
     @property
     def payloads(self) -> tuple[bytes | bytearray, ...]:
@@ -101,13 +107,13 @@ class Store:
     """Ring and log of one signal."""
 
     def __init__(self, signal: Signal, ring: Ring, log: Log | None, loop: asyncio.AbstractEventLoop) -> None:
-        """Take an empty ring and an open log (None: the ring is all there is). Call `refill`, then `attach`."""
+        """Take an empty ring and an open log (None: the ring is all there is). Call `attach` before the first append."""
         self.signal = signal
         self.ring = ring
         self.log = log
         self._loop = loop
         self._builder = BlockBuilder(signal)
-        self._waiters: list[tuple[asyncio.Future[Accepted], Accepted]] = []
+        self._waiters: list[tuple[Done, Accepted]] = []
         self._committer: Committer | None = None
         self._scheduled = False
         self._under_way = False
@@ -117,48 +123,73 @@ class Store:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
         self._committer = committer
 
-    def refill(self) -> int:
-        """Fill the ring with the newest records of the log; return how many it holds. Once, before appends."""
-        log = self.log
+    def replay(self, stopping: Callable[[], bool]) -> Ring:
+        """Return a ring with the newest records of the log, for `adopt`. In any thread, before appends.
+
+        Memory is bounded by the ring's own limits. It ends early, with what there is, when `stopping` says so.
+        """
+        log, ring = self.log, self.ring
         if log is None:
-            return 0
-        begin = max(log.first_offset, log.next_offset - self.ring.capacity)
-        frames = []
+            return ring
+        begin = max(log.first_offset, log.next_offset - ring.capacity)
         size = 0
         for frame in log.frames(begin, log.next_offset, newest_first=True):
             size += len(frame.payload)
-            if size > self.ring.max_bytes:
+            if size > ring.max_bytes:
                 break
-            frames.append(frame)
-        for frame in reversed(frames):
-            if frame.base_offset != self.ring.next_offset:
-                self.ring.restart(frame.base_offset)
-            self.ring.append(scan(self.signal, frame.payload, frame.base_offset))
-        if self.ring.next_offset != log.next_offset:
-            self.ring.restart(log.next_offset)
-        return len(self.ring)
+            begin = frame.base_offset
+            if stopping():
+                return ring
+        filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin)
+        for frame in log.frames(begin, log.next_offset):
+            if frame.base_offset != filled.next_offset:
+                filled.restart(frame.base_offset)
+            filled.append(scan(self.signal, frame.payload, frame.base_offset))
+            if stopping():
+                break
+        if filled.next_offset != log.next_offset:
+            filled.restart(log.next_offset)
+        return filled
+
+    def adopt(self, ring: Ring) -> None:
+        """Take a ring that `replay` has filled; until then every query reads the log."""
+        ring.resize(self.ring.max_bytes)
+        self.ring = ring
 
     def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
-        """Take an export request; the future tells what was accepted once that is durable.
+        """Take an export request; the future tells what was accepted once that is durable. As `submit` else."""
+        future: asyncio.Future[Accepted] = self._loop.create_future()
 
-        The payload is kept and must not change. Raises Malformed at once when it is no request, and
-        Unavailable when the log has failed or the store is closed; the future fails with Unavailable when
-        this commit cannot be made durable.
+        def done(outcome: Accepted | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.submit(payload, done)
+        return future
+
+    def submit(self, payload: bytes | bytearray, done: Done) -> None:
+        """Take an export request; `done` is called with what was accepted once that is durable.
+
+        The payload is kept and must not change. Raises Malformed at once when it is no request, and Unavailable when
+        the log has failed or the store is closed; `done` gets Unavailable when this commit cannot be made durable. It
+        may be called before this returns, must be quick, and must not raise.
         """
         if self._closed:
             raise Unavailable("the daemon is shutting down")
         if self.log is not None and self.log.failed is not None:
             raise Unavailable(f"the log of {self.signal.name} has failed: {self.log.failed}", 5.0)
         accepted = accept(self._builder, payload)
-        future: asyncio.Future[Accepted] = self._loop.create_future()
         if accepted.records == 0:
-            future.set_result(accepted)
-            return future
-        self._waiters.append((future, accepted))
+            done(accepted)
+            return
+        self._waiters.append((done, accepted))
         if not self._under_way and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._commit)
-        return future
 
     def _commit(self) -> None:
         self._scheduled = False
@@ -181,27 +212,25 @@ class Store:
 
     def _committed(self, commit: Commit, error: BaseException | None) -> None:
         self._under_way = False
+        failure = None
         if error is None:
             self.ring.append(commit.block)
-            for future, accepted in commit.waiters:
-                if not future.done():
-                    future.set_result(accepted)
         else:
-            for future, _ in commit.waiters:
-                if not future.done():
-                    future.set_exception(Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0))
+            failure = Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0)
+        # What came meanwhile is on its way before the answers are.
         if self._builder.records:
             self._commit()
+        for done, accepted in commit.waiters:
+            try:
+                done(failure or accepted)
+            except Exception as defect:  # noqa: BLE001 - one waiter's defect must not cost the others their answer
+                self._loop.call_exception_handler({"message": "an answer was not delivered", "exception": defect})
 
     async def drain(self) -> None:
         """Refuse further appends, and wait until everything taken has been answered."""
         self._closed = True
-        while self._under_way or self._builder.records:
-            waiters = [future for future, _ in self._waiters]
-            if waiters:
-                await asyncio.wait(waiters)
-            else:
-                await asyncio.sleep(0.001)
+        while self._under_way or self._builder.records:  # noqa: ASYNC110 - once in a life, at its end
+            await asyncio.sleep(0.001)
 
     def view(self, index: str | None = None, key: int | bytes = 0) -> View:
         """Return what a query sees now; with an index, narrowed to records whose key column has this key.

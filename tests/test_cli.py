@@ -348,3 +348,15 @@ def test_a_reader_that_leaves_early_causes_no_traceback(log: Path) -> None:
     done = subprocess.run(arguments, stdout=write, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
     os.close(write)
     assert "Traceback" not in done.stderr
+
+
+def test_send_by_grpc(sent: tuple[Daemon, Result]) -> None:
+    daemon, _ = sent
+    before = daemon.stats()["traces"]["log"]["next_offset"]
+    result = ringtail("send", "--protocol", "grpc", "--endpoint", f"http://{daemon.grpc}", "--orders", "1")
+    assert result.exit_code == 0, result.output
+    count = int(re.findall(r"^sent (\d+) spans$", result.output, re.MULTILINE)[0])
+    assert daemon.stats()["traces"]["log"]["next_offset"] == before + count
+    refused = ringtail("send", "--protocol", "grpc", "--endpoint", f"http://{daemon.http}")
+    assert refused.exit_code == 1
+    assert "refuses traces with UNAVAILABLE" in refused.output

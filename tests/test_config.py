@@ -232,6 +232,8 @@ def values(metadata: Any) -> st.SearchStrategy[Any]:
         return st.integers(round(low * 10**6), round(high * 10**6)).map(lambda one: one / 10**6)
     if kind == "address":
         return st.sampled_from(["localhost:0", "[::1]:0", ":0", "0.0.0.0:0"])
+    if kind == "memory":
+        return st.sampled_from(["auto", "50%", "0.5%", "512MiB", "123456789"])
     if kind == "path":
         return st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20)
     return st.booleans() if kind == "switch" else st.sampled_from(metadata["choices"])
@@ -278,7 +280,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
     [
         (
             "wall: 1",
-            "one.yaml:1: 'wall': unknown key; did you mean wal? accepted here: receivers, stores, wal, api, query,",
+            "one.yaml:1: 'wall': unknown key; did you mean wal? accepted here: receivers, stores, wal, memory, api, query,",
         ),
         (
             "\nwal:\n  segment_byte: 1",
@@ -286,7 +288,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ),
         (
             "exporters: {}",
-            "one.yaml:1: 'exporters': unknown key; accepted here: receivers, stores, wal, api, query, telem",
+            "one.yaml:1: 'exporters': unknown key; accepted here: receivers, stores, wal, memory, api, query, telem",
         ),
         ("wal:\n  sync: x\n", "one.yaml:2: wal.sync: 'x' is not one of always, interval, never"),
         ("wal:\n  enabled: 1", "one.yaml:2: wal.enabled: '1' is not true or false"),
@@ -321,7 +323,10 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
             "wal: 5",
             "one.yaml:1: wal: must be a mapping with the keys enabled, directory, sync, sync_interval, segment_bytes,",
         ),
-        ("- 1", "one.yaml:1: the file: must be a mapping with the keys receivers, stores, wal, api, query, telemetry"),
+        (
+            "- 1",
+            "one.yaml:1: the file: must be a mapping with the keys receivers, stores, wal, memory, api, query, telemetry",
+        ),
         ("query: {threads: 1}\nquery: {threads: 2}", "one.yaml:2: 'query': stands here twice, first at one.yaml:1"),
         ("a: [", "one.yaml:1: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: 1\nb: \x01", "one.yaml:2: not valid YAML: the character '\\x01' is not allowed"),
@@ -329,7 +334,10 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ("wal: &a {}\nquery: *a", "one.yaml:1: anchors and aliases are not supported"),
         ("wal: !!map {}", "one.yaml:1: tags are not supported"),
         ("[" * (NESTING_MAX + 1), f"one.yaml:1: nested more than {NESTING_MAX} deep"),
-        ("? [a]\n: 1", "one.yaml:1: '?': unknown key; accepted here: receivers, stores, wal, api, query, telemetry"),
+        (
+            "? [a]\n: 1",
+            "one.yaml:1: '?': unknown key; accepted here: receivers, stores, wal, memory, api, query, telemetry",
+        ),
         ("#" * (SOURCE_BYTES_MAX + 1), f"one.yaml: is larger than {SOURCE_BYTES_MAX} bytes"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class Opened:
         )
         ring = Ring(TRACES, capacity, max_bytes, self.log.next_offset)
         self.store = Store(TRACES, ring, self.log, asyncio.get_running_loop())
-        self.refilled = self.store.refill()
+        self.store.adopt(self.store.replay(lambda: False))
+        self.refilled = len(self.store.ring)
         self.committer = Committer(self.log, "always", 1.0, self.store.committed)
         self.store.attach(self.committer)
 
@@ -173,10 +174,17 @@ class FailingFiles(OperatingSystemFiles):
 
     failing = False
 
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        self._burn(sync)
+        return super().pwritev(handle, pieces, position, sync=sync)
+
     def fdatasync(self, handle: int) -> None:
-        if self.failing:
-            raise OSError(5, "the disk is on fire")
+        self._burn(True)
         super().fdatasync(handle)
+
+    def _burn(self, sync: bool) -> None:
+        if self.failing and sync:
+            raise OSError(5, "the disk is on fire")
 
 
 @pytest.fixture(autouse=True)

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
 
 def statistics(stores: Mapping[str, Store]) -> dict[str, Any]:
-    """Return what `/api/stats` shows; bytes are sums of real buffer sizes."""
+    """Return the part of `/api/stats` that is about the signals; bytes are sums of real buffer sizes."""
     return {"signals": {name: store.stats() for name, store in stores.items()}}
 
 
 def routes(
-    stores: Mapping[str, Store], registry: CollectorRegistry, not_ready: Callable[[], list[str]]
+    stores: Mapping[str, Store],
+    registry: CollectorRegistry,
+    not_ready: Callable[[], list[str]],
+    memory: Callable[[], dict[str, int]],
 ) -> list[BaseRoute]:
-    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each."""
+    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` gives its
+    part of `/api/stats`."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -38,7 +42,7 @@ def routes(
         return PlainTextResponse("ready\n")
 
     async def stats(request: Request) -> Response:
-        return Response(msgspec.json.encode(statistics(stores)), media_type="application/json")
+        return Response(msgspec.json.encode(statistics(stores) | {"memory": memory()}), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))

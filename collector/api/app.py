@@ -37,6 +37,7 @@ def create_app(
     engine: Engine,
     registry: CollectorRegistry,
     not_ready: Callable[[], list[str]],
+    memory: Callable[[], dict[str, int]],
     logger: Any,
 ) -> Starlette:
     """Build the application over the three stores."""
@@ -62,7 +63,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready),
+            *admin.routes(stores, registry, not_ready, memory),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),

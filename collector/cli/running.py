@@ -54,8 +54,8 @@ def _load(files: tuple[str, ...], options: tuple[str, ...]) -> Config:
 def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
     """Run the daemon in the foreground, until Ctrl-C or SIGTERM."""
     config = _load(files, options)
-    # gRPC's core writes to standard error in a form of its own; what matters of it comes as an exception.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # numpy is not asked for linear algebra here, and its threads for that would spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging
 
     from collector import telemetry

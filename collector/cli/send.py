@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from collector.cli.connection import base_url, request
+from collector.cli.connection import TIMEOUT_S, base_url, request
 
 if TYPE_CHECKING:
     from collector.cli.shop import Story
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 ORDERS_MAX = 1000
 WIDTH = 24
+ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.1:4317"}
+"""Where each protocol is received by default."""
 
 
 @click.command()
 @click.option(
-    "--endpoint",
-    metavar="URL",
-    default="http://127.0.0.1:4318",
+    "--protocol",
+    type=click.Choice(list(ENDPOINTS)),
+    default="http/protobuf",
     show_default=True,
-    help="Where OTLP/HTTP is received.",
+    help="How to send, by OpenTelemetry's names.",
 )
+@click.option("--endpoint", metavar="URL", help="Where OTLP is received: http://127.0.0.1:4318, or 4317 by gRPC.")
 @click.option(
     "--api",
     metavar="URL",
@@ -36,7 +39,7 @@ WIDTH = 24
 @click.option(
     "--orders", type=click.IntRange(1, ORDERS_MAX), default=12, show_default=True, help="Orders that the shop takes."
 )
-def send(endpoint: str, api: str, orders: int) -> None:
+def send(protocol: str, endpoint: str | None, api: str, orders: int) -> None:
     """Send a few realistic traces, logs and metrics, to see something at once.
 
     They tell the last minute of a shop: orders that pass through four services, some of which fail, with the log
@@ -47,8 +50,13 @@ def send(endpoint: str, api: str, orders: int) -> None:
     from collector.otlp.signals import SIGNALS
 
     story = tell(SystemClock().now_ns(), orders, SystemRandom())
+    target = endpoint or ENDPOINTS[protocol]
+    export = _export_by_grpc if protocol == "grpc" else _export_by_http
     for signal in SIGNALS:
-        _export(endpoint, signal, story.requests[signal].SerializeToString())
+        response = export(target, signal, story.requests[signal].SerializeToString())
+        partial = signal.response_type.FromString(response).partial_success
+        if partial.error_message:
+            click.echo(f"{signal.name}: {partial.error_message}", err=True)
         click.echo(f"sent {story.records[signal]} {signal.noun}")
     failed = f", of which {len(story.failed)} failed" if story.failed else ""
     click.echo(f"{orders} orders through {', '.join(story.services)}{failed}\n\nSee them:")
@@ -57,8 +65,8 @@ def send(endpoint: str, api: str, orders: int) -> None:
     click.echo(f"  {'what is held':<{WIDTH}}ringtail stats")
 
 
-def _export(endpoint: str, signal: Signal, payload: bytes) -> None:
-    """Export one request, or fail with what the receiver says of it."""
+def _export_by_http(endpoint: str, signal: Signal, payload: bytes) -> bytes:
+    """Export one request and return the response, or fail with what the receiver says of it."""
     status, body = request("POST", endpoint, signal.http_path, payload, {"Content-Type": "application/x-protobuf"})
     if status != 200:
         from google.protobuf.message import DecodeError
@@ -69,9 +77,20 @@ def _export(endpoint: str, signal: Signal, payload: bytes) -> None:
         except DecodeError:
             reason = ""
         raise click.ClickException(f"{endpoint} refuses {signal.name} with {status}: {reason or 'no reason given'}")
-    partial = signal.response_type.FromString(body).partial_success
-    if partial.error_message:
-        click.echo(f"{signal.name}: {partial.error_message}", err=True)
+    return body
+
+
+def _export_by_grpc(endpoint: str, signal: Signal, payload: bytes) -> bytes:
+    """Export one request and return the response, or fail with what the receiver says of it."""
+    import grpc
+
+    with grpc.insecure_channel(base_url(endpoint).removeprefix("http://")) as channel:
+        try:
+            return bytes(channel.unary_unary(f"/{signal.service}/Export")(payload, timeout=TIMEOUT_S))
+        except grpc.RpcError as error:
+            raise click.ClickException(
+                f"{endpoint} refuses {signal.name} with {error.code().name}: {error.details()}"
+            ) from error
 
 
 def _links(story: Story) -> list[tuple[str, str]]:

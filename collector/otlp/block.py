@@ -28,11 +28,18 @@ from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FROM_NOTHING, FROM_PAYLOAD, FROM_GROUPS = range(3)
+"""What the numbers of a column count from; see `Layout`."""
+
 
 class Layout:
-    """The columns of a table: names, numpy types, and where each begins for a given number of rows."""
+    """The columns of a table: names, numpy types, and where each begins for a given number of rows.
 
-    __slots__ = ("columns", "row_bytes")
+    `bases` has a byte for each column that says what its numbers count from: `FROM_NOTHING`, `FROM_PAYLOAD` for a
+    place in the payload (0 is none), `FROM_GROUPS` for a row of the group table.
+    """
+
+    __slots__ = ("bases", "columns", "row_bytes")
 
     def __init__(self, *columns: tuple[str, str]) -> None:
         """Take (name, numpy type) pairs, widest type first, so that each column is aligned."""
@@ -47,6 +54,13 @@ class Layout:
             self.columns[name] = (dtype, row_bytes)
             row_bytes += width
         self.row_bytes = row_bytes
+        self.bases = bytes(map(_base, self.columns))
+
+
+def _base(name: str) -> int:
+    if name == "start" or name.endswith("_start"):
+        return FROM_PAYLOAD
+    return FROM_GROUPS if name == "group" else FROM_NOTHING
 
 
 _U128 = "2u8"
@@ -164,9 +178,21 @@ class Table:
 class Block:
     """An immutable run of consecutive records of one signal: payload, columns, offsets and time range."""
 
-    __slots__ = ("base_offset", "groups", "max_time", "min_time", "payload", "records", "signal")
+    __slots__ = (
+        "base_offset",
+        "count",
+        "end_offset",
+        "groups",
+        "max_time",
+        "min_time",
+        "nbytes",
+        "payload",
+        "payload_bytes",
+        "records",
+        "signal",
+    )
 
-    OVERHEAD = 400
+    OVERHEAD = 560
     """Bytes of the Python objects around the three buffers (measured; tests/otlp/test_block.py)."""
 
     def __init__(
@@ -186,31 +212,14 @@ class Block:
         self.groups = groups
         self.min_time = min_time
         self.max_time = max_time
-
-    @property
-    def count(self) -> int:
+        self.count = count = records.count
         """The number of records."""
-        return self.records.count
-
-    @property
-    def end_offset(self) -> int:
+        self.end_offset = base_offset + count
         """The offset after the last record's."""
-        return self.base_offset + self.records.count
-
-    @property
-    def payload_bytes(self) -> int:
-        """The payload's size in bytes."""
-        return memoryview(self.payload).nbytes
-
-    @property
-    def column_bytes(self) -> int:
-        """The size of both tables and of the objects around them, in bytes."""
-        return len(self.records.buffer) + len(self.groups.buffer) + self.OVERHEAD
-
-    @property
-    def nbytes(self) -> int:
-        """What the block holds of memory, in bytes."""
-        return self.payload_bytes + self.column_bytes
+        self.payload_bytes = payload.__alloc__() if isinstance(payload, bytearray) else len(payload)
+        """What the payload holds of memory, in bytes."""
+        self.nbytes = self.payload_bytes + len(records.buffer) + len(groups.buffer) + self.OVERHEAD
+        """What the block holds of memory, in bytes: payload, both tables, and the objects around them."""
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a record column: `count` entries, read-only."""

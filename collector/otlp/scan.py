@@ -102,6 +102,7 @@ REASONS = (
 """Why a record can be rejected; `Added.reasons` counts in this order."""
 
 _FIRST_ROWS = cython.declare(cython.Py_ssize_t, 16)
+_SLACK_SHARE = cython.declare(cython.Py_ssize_t, 32)  # one part in so many of a payload's buffer may lie unused
 _KEPT_ROOM = cython.declare(cython.Py_ssize_t, 65536)  # rows of scratch that a builder keeps between blocks
 
 
@@ -140,6 +141,7 @@ class BlockBuilder:
     size = cython.declare(cython.Py_ssize_t, visibility="readonly")
     _code: cython.int
     _strict: cython.bint
+    _time: cython.int  # the place of the column `time`
     _scan: Scan
     _records: Rows
     _groups: Rows
@@ -169,6 +171,7 @@ class BlockBuilder:
         self.payloads = []
         self._code = signal.code
         self._strict = True
+        self._time = list(RECORDS[signal].columns).index("time")
         shape(cython.address(self._records), RECORDS[signal])
         shape(cython.address(self._groups), GROUPS[signal])
 
@@ -210,14 +213,19 @@ class BlockBuilder:
     def build(self, base_offset: int) -> Block:
         """Return everything added since the last call as one block, and start again with an empty one."""
         payload = self.payloads[0] if len(self.payloads) == 1 else b"".join(self.payloads)
+        if isinstance(payload, bytearray) and payload.__alloc__() - len(payload) > len(payload) // _SLACK_SHARE:
+            payload = bytes(payload)
         records = table_of(cython.address(self._records), RECORDS[self.signal])
         groups = table_of(cython.address(self._groups), GROUPS[self.signal])
-        first: int = 0
-        last: int = 0
-        if records.count:
-            times = records.column("time")
-            first = int(times.min())
-            last = int(times.max())
+        times: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), self._records.column[self._time])
+        first: uint64_t = 0
+        last: uint64_t = 0
+        i: cython.Py_ssize_t
+        for i in range(self._records.count):
+            if i == 0 or times[i] < first:
+                first = times[i]
+            if i == 0 or times[i] > last:
+                last = times[i]
         self.payloads = []
         self.size = 0
         self._records.count = 0

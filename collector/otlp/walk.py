@@ -15,7 +15,17 @@ protobuf library merges such fields, and an extent cannot.
 
 import cython
 from cython.cimports.collector.otlp.walk import *  # noqa: F403
-from cython.cimports.collector.otlp.wire import DEPTH, MIX_1, is_utf8, key_of, mix, read_tag, read_varint, skip
+from cython.cimports.collector.otlp.wire import (
+    DEPTH,
+    MIX_1,
+    is_ascii,
+    is_utf8,
+    key_of,
+    mix,
+    read_tag,
+    read_varint,
+    skip,
+)
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
 
@@ -27,7 +37,7 @@ _child = cython.declare(uint8_t[2048])
 _slot = cython.declare(uint8_t[2048])
 _once = cython.declare(uint32_t[2048])  # the bit of a field, or of its oneof, that may occur only once
 _root = cython.declare(uint8_t[8])
-_key_value = cython.declare(cython.int, -1)
+_passes = cython.declare(uint8_t[2048])  # whether it is repeated KeyValues of which nothing is captured
 
 
 @cython.cfunc
@@ -58,7 +68,7 @@ def fail(scan: cython.pointer(Scan), at: cython.pointer(cython.const[uint8_t]), 
 @cython.inline
 @cython.exceptval(check=False)
 def _is_plain_pair(at: cython.pointer(cython.const[uint8_t]), length: uint32_t) -> cython.bint:
-    """Tell whether these are a KeyValue as nearly all are: a short key, and a short string or a small number.
+    """Tell whether these are a KeyValue as nearly all are: a short key, and a short string or a small number, ASCII.
 
     True says that it is valid; false says nothing. It saves two walks for every attribute.
     """
@@ -70,14 +80,33 @@ def _is_plain_pair(at: cython.pointer(cython.const[uint8_t]), length: uint32_t) 
     if length < key + 4 or at[2 + key] != 18:
         return False
     value = at[3 + key]
-    if value >= 0x80 or length != key + 4 + value or not is_utf8(at + 2, key):
+    if value >= 0x80 or length != key + 4 + value or not is_ascii(at + 2, key):
         return False
     at += 4 + key
     if value >= 2 and at[0] == 10:
-        return at[1] == value - 2 and is_utf8(at + 2, at[1])
+        return at[1] == value - 2 and is_ascii(at + 2, at[1])
     if value == 2 and (at[0] == 16 or at[0] == 24):
         return at[1] < 0x80
     return value == 9 and at[0] == 33
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def _pass_plain_pairs(
+    at: cython.pointer(cython.const[uint8_t]), end: cython.pointer(cython.const[uint8_t])
+) -> cython.pointer(cython.const[uint8_t]):
+    """Return where a run of plain KeyValues ends that all have the tag at `at`, of one byte: attributes follow each
+    other."""
+    tag: uint8_t = at[0]
+    length: uint32_t
+    while end - at >= 2 and at[0] == tag:
+        length = at[1]
+        if length >= 0x80 or end - at < 2 + length or not _is_plain_pair(at + 2, length):
+            break
+        at += 2 + length
+    return at
 
 
 @cython.cfunc
@@ -119,6 +148,11 @@ def walk(
             return fail(scan, start, BAD_TAG)
         entry = message * FIELDS + field if field < FIELDS else 0
         kind = _kind[entry]
+        if tag < 0x80 and wire == 2 and _passes[entry] and depth < DEPTH - 1:
+            at = _pass_plain_pairs(start, end)
+            if at != start:
+                continue
+            at += 1
         length = 0
         if wire == 2:
             if at < end and at[0] < 0x80:
@@ -134,12 +168,13 @@ def walk(
             at += length
             value = body - scan.base
             if kind == STRING:
-                if not is_utf8(body, length):
+                if not is_ascii(body, length) and not is_utf8(body, length):
                     return fail(scan, start, BAD_UTF8)
             elif kind == MESSAGE:
                 if depth >= DEPTH:
                     return fail(scan, start, TOO_DEEP)
-                plain = _child[entry] == _key_value and depth < DEPTH - 1 and _is_plain_pair(body, length)
+                # The hash of a point's attributes is made of each: they are not passed over.
+                plain = _slot[entry] == ATTRIBUTES and depth < DEPTH - 1 and _is_plain_pair(body, length)
                 if not plain and not walk(scan, body, at, _child[entry], depth + 1):
                     return False
             elif kind == PACKED64:
@@ -244,6 +279,8 @@ _CAPTURED |= {
     "HistogramDataPoint.explicit_bounds": BOUNDS,
 }
 
+_KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
+
 _DEFERRED = {"resource_spans", "resource_logs", "resource_metrics", "scope_spans", "scope_logs", "scope_metrics"}
 _DEFERRED |= {"spans", "log_records", "metrics", "data_points"}
 _DEFERRED |= {"gauge", "sum", "histogram", "exponential_histogram", "summary"}
@@ -277,10 +314,7 @@ def _fill_tables() -> None:
 
     for signal in SIGNALS:
         _root[signal.code] = number_of(signal.request_type.DESCRIPTOR)
-    global _key_value
     for message in order:  # grows while it is walked
-        if message.full_name == "opentelemetry.proto.common.v1.KeyValue":
-            _key_value = numbers[message.full_name]
         row: cython.int = numbers[message.full_name] * FIELDS
         bits: dict = {}
         for field in message.fields:
@@ -296,6 +330,8 @@ def _fill_tables() -> None:
             if message.file.package.startswith("opentelemetry.proto."):
                 name = f"{message.name}.{field.name}"
                 _slot[entry] = _CAPTURED.get(name, _CAPTURED.get(field.name, NOTHING))
+            if field.message_type is not None and field.message_type.full_name == _KEY_VALUE:
+                _passes[entry] = field.is_repeated and _slot[entry] == NOTHING
 
 
 _fill_tables()

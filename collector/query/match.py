@@ -13,7 +13,7 @@ from collections import namedtuple
 
 import cython
 import numpy as np
-from cython.cimports.collector.otlp.wire import Extent, find_attribute, next_field
+from cython.cimports.collector.otlp.wire import MIX_1, Extent, find_attribute, key_of, mix, next_field
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memchr, memcmp, memcpy
 
@@ -340,3 +340,67 @@ def keys(payload, starts, lengths, field: int) -> set:
                         found.add(cython.cast(cython.p_char, part.at)[: part.length])
                     break
     return found
+
+
+def distinct(payload, *extents) -> tuple:
+    """Tell which rows have the same bytes: (a code for each row, the first row of each code).
+
+    `extents` are pairs (starts, lengths); rows are alike when they are in all of them. Codes count from 0 in the order
+    of their first rows.
+    """
+    pairs = [_extents(payload, starts, lengths) for starts, lengths in extents]
+    parts: cython.Py_ssize_t = len(pairs)
+    n: cython.Py_ssize_t = len(pairs[0][0])
+    codes = np.zeros(n, np.intp)
+    firsts = np.zeros(n, np.intp)
+    if n == 0 or len(payload) == 0:
+        return codes, firsts[: min(n, 1)]
+    room: uint64_t = 4
+    while room < 2 * cython.cast(uint64_t, n):
+        room *= 2
+    places = np.full(room, -1, np.intp)
+    hashes = np.zeros(n, np.uint64)
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][:, ::1] = np.stack([starts for starts, _ in pairs])
+    length: cython.const[uint32_t][:, ::1] = np.stack([lengths for _, lengths in pairs])
+    code: cython.Py_ssize_t[::1] = codes
+    first: cython.Py_ssize_t[::1] = firsts
+    place: cython.Py_ssize_t[::1] = places
+    known: uint64_t[::1] = hashes
+    key: uint64_t
+    at: uint64_t
+    found: cython.Py_ssize_t
+    count: cython.Py_ssize_t = 0
+    i: cython.Py_ssize_t
+    k: cython.Py_ssize_t
+    same: cython.bint
+    with cython.nogil:
+        for i in range(n):
+            key = 0
+            for k in range(parts):
+                key = mix(key ^ key_of(base + start[k, i], length[k, i]), MIX_1)
+            at = key & (room - 1)
+            while True:
+                found = place[at]
+                if found < 0:
+                    place[at] = count
+                    first[count] = i
+                    known[count] = key
+                    code[i] = count
+                    count += 1
+                    break
+                same = known[found] == key
+                for k in range(parts):
+                    if not same:
+                        break
+                    if (
+                        length[k, i] != length[k, first[found]]
+                        or memcmp(base + start[k, i], base + start[k, first[found]], length[k, i]) != 0
+                    ):
+                        same = False
+                if same:
+                    code[i] = found
+                    break
+                at = (at + 1) & (room - 1)
+    return codes, firsts[:count].copy()

@@ -1,5 +1,6 @@
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 class Values(NamedTuple):
@@ -32,3 +33,6 @@ def string_field(
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def strings(payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any]) -> list[str]: ...
 def keys(payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any], field: int) -> set[bytes]: ...
+def distinct(
+    payload: bytes | bytearray, *extents: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]: ...

@@ -9,9 +9,8 @@ A connection is in one of these states:
     DISCARD  the request is answered, its body is still coming   scratch, thrown away
     LINGER   the last answer is written                          scratch, thrown away until the client has closed
 
-* Only what arrives together with a head is copied; the rest of a body is read into one `bytearray`, which goes
-  down to the store as it is. Its buffer begins with what has been announced, but at most `BODY_STEP_BYTES`, and
-  then doubles: memory follows the bytes that came, not those that were promised.
+* Only what arrives together with a head is copied; the rest of a body is read into its own bytes (`body.py`), which
+  go down to the store as they are.
 * One request of a connection is at work at a time, so pipelined requests are answered in order, and what waits
   is at most one scratch buffer.
 * A request may be refused by its head. Its body is then discarded, if it is small, and the connection goes on;
@@ -33,9 +32,11 @@ from typing import TYPE_CHECKING, Final, cast
 from collector.errors import RingtailError, TooLarge, Unavailable, Unsupported
 from collector.otlp import json
 from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_method
+from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
 from collector.receivers.encoding import check_encoding, inflate
-from collector.receivers.head import Head
+from collector.receivers.head import Head, Request
+from collector.receivers.listener import BODY_RATE_MIN
 from collector.receivers.response import (
     CLOSE,
     CONTINUE,
@@ -49,14 +50,12 @@ from collector.receivers.response import (
 )
 
 if TYPE_CHECKING:
-    from collector.otlp.validate import Accepted
-    from collector.receivers.export import Receiver
+    from collector.receivers.export import Outcome, Receiver
     from collector.receivers.http import HttpReceiver
 
 BODY_STEP_BYTES: Final = 256 * 1024
 """The first buffer of a body is no larger; a usual request fits."""
-BODY_RATE_MIN: Final = 1024
-"""Bytes a second that a body must bring, over each idle timeout, so as not to be given up."""
+LIMIT_KEY: Final = "receivers.otlp.protocols.http.max_request_body_size"
 DISCARD_BYTES_MAX: Final = 1024 * 1024
 """A refused request's body up to this size is read and thrown away; beyond, the connection ends."""
 LINGER_S: Final = 2.0
@@ -91,7 +90,6 @@ class Connection(asyncio.BufferedProtocol):
         "_encoding",
         "_ended",
         "_expects",
-        "_filled",
         "_head",
         "_is_bodiless",
         "_is_json",
@@ -117,7 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = False  # the client has said that it sends no more
         self._pending = b""  # what came behind the request at work
         self._head: Head | None = None
-        self._body: bytearray | None = None
+        self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._mark = 0  # how much of a body had come when its deadline was last set
         self.deadline = _NEVER
@@ -127,8 +125,7 @@ class Connection(asyncio.BufferedProtocol):
     def _reset(self) -> None:
         """Expect a new request."""
         self.state = State.HEAD
-        self._filled = 0  # of the body, bytes that have come
-        self._length = 0  # of the body, bytes announced; in DISCARD, bytes still to be thrown away
+        self._length = 0  # bytes still to be thrown away, in DISCARD
         self._receiver: Receiver | None = None
         self._is_json = True
         self._is_bodiless = False  # the answer has headers only
@@ -162,12 +159,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: into the body's own buffer, or the listener's scratch buffer."""
-        body = self._body
-        if body is None:
-            return self._listener.scratch
-        if self._filled == len(body):
-            body += bytes(min(self._length - self._filled, self._filled))
-        return memoryview(body)[self._filled :]
+        return self._listener.scratch if self._body is None else memoryview(self._body)
 
     def buffer_updated(self, count: int) -> None:
         """Take `count` bytes that arrived."""
@@ -175,10 +167,10 @@ class Connection(asyncio.BufferedProtocol):
         if body is None:
             self._feed(bytes(self._listener.scratch[:count]))
             return
-        self._filled += count
-        if self._filled == self._length:
+        body.advance(count)
+        if body.complete:
             self._body = None
-            self._work(body)
+            self._work(body.take())
 
     def eof_received(self) -> bool:
         """The client sends nothing more: finish what is at work or waits, and close."""
@@ -224,19 +216,30 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed_head(self, data: bytes, at: int) -> int:
         head = self._head
+        request = None
+        begin = at
         if head is None:
-            head = self._head = Head()
-            self._wait_for(self._listener.read_header_timeout_s)
-        at = head.feed(data, at)
-        if not head.complete:
-            return at
+            request, at = self._listener.heads.find(data, at)
+        if request is None:
+            if head is None:
+                head = self._head = Head()
+                self._wait_for(self._listener.read_header_timeout_s)
+                at = head.feed(data, at)
+                if head.complete:
+                    request = head.request()
+                    self._listener.heads.keep(data[begin:at], request)
+            else:
+                at = head.feed(data, at)
+                if head.complete:
+                    request = head.request()
+            if request is None:
+                return at
         self._head = None
-        # These two raise when the head leaves open where its request ends: then the connection ends with it.
-        chunked, length = head.chunked, head.length
-        self._keep_alive = head.keep_alive
-        self._expects = head.expects_continue and at == len(data)
+        chunked, length = request.chunked, request.length
+        self._keep_alive = request.keep_alive
+        self._expects = request.expects_continue and at == len(data)
         try:
-            receiver = self._choose(head)
+            receiver = self._choose(request)
             if receiver is not None:
                 self._admit(length)
         except RingtailError as error:
@@ -249,12 +252,12 @@ class Connection(asyncio.BufferedProtocol):
             return at
         return self._begin_chunks(data, at) if chunked else self._begin_body(data, at, length)
 
-    def _choose(self, head: Head) -> Receiver | None:
+    def _choose(self, request: Request) -> Receiver | None:
         """Find the request's receiver and form, None for the greeting; raise what is wrong with its head."""
-        media_type = head.media_type
+        media_type = request.media_type
         self._is_json = media_type != PROTOBUF
-        self._encoding = head.encoding
-        method, path = head.method, head.path
+        self._encoding = request.encoding
+        method, path = request.method, request.path
         self._is_bodiless = method == b"HEAD"
         receiver = self._receiver = self._listener.routes.get(path)
         if receiver is None:
@@ -272,10 +275,7 @@ class Connection(asyncio.BufferedProtocol):
     def _admit(self, length: int) -> None:
         limit = self._listener.body_bytes_max
         if length > limit:
-            raise TooLarge(
-                f"the request announces {length} bytes; the limit is {limit} "
-                "(receivers.otlp.protocols.http.max_request_body_size)"
-            )
+            raise TooLarge(f"the request announces {length} bytes; the limit is {limit} ({LIMIT_KEY})")
         self._listener.admission.admit(length)
         self._taken = length
         if self._expects and self._transport is not None:
@@ -285,11 +285,11 @@ class Connection(asyncio.BufferedProtocol):
         stop = min(len(data), at + length)
         came = stop - at
         if came == length:
-            self._work(bytearray(data[at:stop]))
+            self._work(data[at:stop])
             return stop
-        body = bytearray(min(length, max(came, BODY_STEP_BYTES)))
-        body[:came] = memoryview(data)[at:stop]
-        self._body, self._filled, self._length, self._mark = body, came, length, came
+        body = self._body = Body(length, max(came, BODY_STEP_BYTES))
+        body.write(memoryview(data)[at:stop])
+        self._mark = came
         self.state = State.BODY
         self._wait_for(self._listener.idle_timeout_s)
         return stop
@@ -309,9 +309,7 @@ class Connection(asyncio.BufferedProtocol):
         at = chunks.feed(data, at)
         limit = self._listener.body_bytes_max
         if len(body) > limit:
-            raise TooLarge(
-                f"the request is larger than {limit} bytes (receivers.otlp.protocols.http.max_request_body_size)"
-            )
+            raise TooLarge(f"the request is larger than {limit} bytes ({LIMIT_KEY})")
         self._grow(len(body) - before)
         if chunks.complete:
             self._chunks = None
@@ -328,41 +326,35 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- at work ------------------------------------------------------------------------------------------
 
-    def _work(self, body: bytearray) -> None:
+    def _work(self, body: bytes | bytearray) -> None:
         """The body is there: bring it into protobuf's form and give it to the store."""
         self.state = State.WORK
         self.deadline = _NEVER
         receiver = self._receiver
         assert receiver is not None
         try:
-            payload = inflate(body, self._encoding, self._listener.body_bytes_max, self._grow)
+            payload = inflate(body, self._encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
             if self._is_json:
                 payload = json.to_protobuf(receiver.signal, payload)
-            future = receiver.export(payload)
+            receiver.export(payload, self._stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._refuse(error, 0)
-            return
-        if future.done():
-            self._stored(future)
-        else:
-            future.add_done_callback(self._stored)
 
-    def _stored(self, future: asyncio.Future[Accepted]) -> None:
+    def _stored(self, outcome: Outcome) -> None:
         """The store has answered; answer the client, if it is still there."""
         self._release()
         if self._transport is None:
             return
         receiver = self._receiver
         assert receiver is not None
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if self._listener.stopping:
             self._keep_alive = False
-        if error is not None:
-            self._fail(answer(error), error)
+        if isinstance(outcome, Exception):
+            self._fail(answer(outcome), outcome)
         elif self._is_json:
-            self._succeed(receiver.response_json(future.result()))
+            self._succeed(receiver.response_json(outcome))
         else:
-            self._succeed(receiver.response(future.result()))
+            self._succeed(receiver.response(outcome))
         self._next(0)
         self._resume()
 
@@ -474,7 +466,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is State.HEAD:
             self._refuse(too_slow("the head of the request did not arrive in time"))
         else:
-            came = self._filled if self._chunks is None else len(self._chunks.body)
+            came = len(self._chunks.body) if self._chunks is not None else self._body.filled if self._body else 0
             seconds = self._listener.idle_timeout_s
             if came - self._mark >= BODY_RATE_MIN * seconds:
                 self._mark = came

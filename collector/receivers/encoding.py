@@ -28,9 +28,12 @@ MEMBERS_MAX: Final = 4096
 _FAILURE: Any = igzip_lib.IsalError  # the stubs declare it as an instance
 
 
-def inflate(body: bytes | bytearray, encoding: str, bytes_max: int, grow: Callable[[int], None]) -> bytes | bytearray:
+def inflate(
+    body: bytes | bytearray, encoding: str, bytes_max: int, limit_key: str, grow: Callable[[int], None]
+) -> bytes | bytearray:
     """Return the body without its content encoding; the same object when it has none.
 
+    `limit_key` is the configuration's name of `bytes_max`, for the message.
     `grow(size)` is told of each piece of `size` bytes that has been inflated and may raise, as when a budget is
     used up. Raises TooLarge beyond `bytes_max`, Malformed for bytes that do not inflate, and what
     `check_encoding` raises.
@@ -43,10 +46,7 @@ def inflate(body: bytes | bytearray, encoding: str, bytes_max: int, grow: Callab
     for piece in _pieces(body, encoding):
         size += len(piece)
         if size > bytes_max:
-            raise TooLarge(
-                f"the request is larger than {bytes_max} bytes after decompression "
-                "(receivers.otlp.protocols.http.max_request_body_size)"
-            )
+            raise TooLarge(f"the request is larger than {bytes_max} bytes after decompression ({limit_key})")
         grow(len(piece))
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,117 +1,133 @@
 """One export request, whatever brought it: all of OTLP's meaning, and no transport.
 
-A transport hands over protobuf bytes and gets the store's future; what comes of it is counted here, once, also
+A transport hands over protobuf bytes and is called back with what became of them; that is counted here, once, also
 when the client has gone before the answer. Responses are bytes: nearly all of them are made once.
 
 Metrics count records where the number is known. Of a request that is refused whole it is not: it was not read
-to the end. Those are counted as requests.
+to the end. Those are counted as requests. Counts are plain numbers of the event loop's thread, which the registry
+asks for: a counter with a lock costs more than all else about a small request here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
-from prometheus_client import Counter
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
 from collector.otlp.signals import SIGNALS, Signal
 from collector.otlp.status import OUTCOMES, Answer, answer, shortened
+from collector.otlp.validate import Accepted
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from collections.abc import Callable, Iterable
 
-    from collector.otlp.validate import Accepted
+    from prometheus_client import CollectorRegistry
 
 TRANSPORTS: Final = ("grpc", "http")
 
+Outcome = Accepted | Exception
+"""What became of a request that the store has taken."""
 
-class Appender(Protocol):
+
+class Submitter(Protocol):
     """What a receiver needs of a store."""
 
-    def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
-        """Take a request, which nobody changes any more; the future tells what was accepted, once it is durable.
+    def submit(self, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
+        """Take a request, which nobody changes any more; call `done` once what was accepted is durable, or why it is
+        not: Overloaded or Unavailable. That may be before this returns.
 
-        The future may be done already. Raises, or fails with, Malformed, Overloaded or Unavailable.
+        Raises Malformed, Overloaded or Unavailable, and then `done` is not called.
         """
         ...
+
+
+class Counts:
+    """What one receiver has counted."""
+
+    __slots__ = ("accepted", "outcomes", "refused")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.refused = 0
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
 
 
 class ReceiverMetrics:
     """The Collector's receiver metrics, and ours for whole requests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+        self._counts = {(signal, transport): Counts() for signal in SIGNALS for transport in TRANSPORTS}
+        registry.register(self)
 
+    def of(self, signal: Signal, transport: str) -> Counts:
+        """Return the counts of a receiver."""
+        return self._counts[signal, transport]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return everything, as a scrape asks for it."""
         labels = ("receiver", "transport")
-        self.accepted: dict[tuple[str, str], Counter] = {}
-        self.refused: dict[tuple[str, str], Counter] = {}
         for signal in SIGNALS:
             noun = signal.records
-            accepted = counter(f"otelcol_receiver_accepted_{noun}", f"Number of {signal.noun} acknowledged.", labels)
-            refused = counter(
-                f"otelcol_receiver_refused_{noun}", f"Number of {signal.noun} rejected by partial success.", labels
+            accepted = CounterMetricFamily(
+                f"otelcol_receiver_accepted_{noun}", f"Number of {signal.noun} acknowledged.", labels=labels
+            )
+            refused = CounterMetricFamily(
+                f"otelcol_receiver_refused_{noun}",
+                f"Number of {signal.noun} rejected by partial success.",
+                labels=labels,
             )
             for transport in TRANSPORTS:
-                self.accepted[signal.name, transport] = accepted.labels("otlp", transport)
-                self.refused[signal.name, transport] = refused.labels("otlp", transport)
-        requests = counter(
+                counts = self._counts[signal, transport]
+                accepted.add_metric(("otlp", transport), counts.accepted)
+                refused.add_metric(("otlp", transport), counts.refused)
+            yield accepted
+            yield refused
+        requests = CounterMetricFamily(
             "ringtail_receiver_requests",
             f"Number of export requests, by outcome: {', '.join(OUTCOMES)}.",
-            ("signal", "transport", "outcome"),
+            labels=("signal", "transport", "outcome"),
         )
-        self.requests: dict[tuple[str, str, str], Counter] = {
-            (signal.name, transport, outcome): requests.labels(signal.name, transport, outcome)
-            for signal in SIGNALS
-            for transport in TRANSPORTS
-            for outcome in OUTCOMES
-        }
+        for (signal, transport), counts in self._counts.items():
+            for outcome, count in counts.outcomes.items():
+                requests.add_metric((signal.name, transport, outcome), count)
+        yield requests
 
 
 class Receiver:
     """The export endpoint of one signal on one transport."""
 
-    def __init__(self, signal: Signal, transport: str, store: Appender, metrics: ReceiverMetrics) -> None:
+    def __init__(self, signal: Signal, transport: str, store: Submitter, metrics: ReceiverMetrics) -> None:
         """Take the store that requests go to, and the metrics of the whole daemon."""
         self.signal = signal
         self._store = store
-        self._accepted = metrics.accepted[signal.name, transport]
-        self._refused = metrics.refused[signal.name, transport]
-        self._outcomes = {outcome: metrics.requests[signal.name, transport, outcome] for outcome in OUTCOMES}
+        self._counts = metrics.of(signal, transport)
         field = signal.response_type.DESCRIPTOR.fields_by_name["partial_success"].message_type.fields_by_name
         self._rejected_key = field[signal.rejected_field].json_name
 
-    def export(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
-        """Give a request to the store, and count what comes of the future.
+    def export(self, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
+        """Give a request to the store; `done` is called with what became of it, when that is counted.
 
-        Raises what `Appender.append` raises; `refused` counts that. Do not cancel the future: the store holds the
-        payload until it is done, whether or not the client still waits.
+        Raises what `Submitter.submit` raises; `refused` counts that.
         """
-        future = self._store.append(payload)
-        if future.done():
-            self._count(future)
-        else:
-            future.add_done_callback(self._count)
-        return future
+
+        def counted(outcome: Outcome) -> None:
+            counts = self._counts
+            if isinstance(outcome, Accepted):
+                counts.accepted += outcome.records
+                counts.refused += outcome.rejected
+                counts.outcomes["partial" if outcome.rejected else "success"] += 1
+            else:
+                self.refused(outcome)
+            done(outcome)
+
+        self._store.submit(payload, counted)
 
     def refused(self, error: BaseException) -> Answer:
-        """Count a request that the store has not taken, and return how it is answered."""
+        """Count a request that is not stored, and return how it is answered."""
         found = answer(error)
-        self._outcomes[found.outcome].inc()
+        self._counts.outcomes[found.outcome] += 1
         return found
-
-    def _count(self, future: asyncio.Future[Accepted]) -> None:
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        if error is not None:
-            self.refused(error)
-            return
-        records, rejected, _ = future.result()
-        if records:
-            self._accepted.inc(records)
-        if rejected:
-            self._refused.inc(rejected)
-        self._outcomes["partial" if rejected else "success"].inc()
 
     def response(self, accepted: Accepted) -> bytes:
         """Return the protobuf response. `partial_success` stays unset unless there is something to say."""

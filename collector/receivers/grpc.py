@@ -1,138 +1,197 @@
-"""OTLP over gRPC: grpc.aio on the daemon's loop, with raw bytes for handlers, so that nothing is parsed twice.
+"""OTLP over gRPC: the listener, and the methods of its services.
 
-grpcio itself enforces the message size limit, before and after decompression, knows identity, deflate and gzip,
-and answers unknown services (the profiles' too) as UNIMPLEMENTED. Errors carry a `google.rpc.Status` in
-`grpc-status-details-bin`; retryable ones also the bare RetryInfo in `google.rpc.retryinfo-bin`, which is where
-the Python SDK looks. No exception leaves a handler as UNKNOWN, which clients do not retry.
+gRPC is served on our own HTTP/2 (`http2/`), because half of all CPU went into grpcio's server (docs/benchmarks.md).
+What one call does is in `call.py`.
 
-A message is in memory before a handler sees it, so the budget is taken late here; `STREAMS_MAX` and the message
-size bound what one connection can bring before that.
-
-One process may serve gRPC on one event loop only (grpcio's poller belongs to the first).
-
-Cost: about 250 µs for a request of 200 KB, nearly all of it grpcio's.
+Methods: Export of each signal's service, and grpc.health.v1's Check and Watch. Unknown ones, the profiles service
+among them, are UNIMPLEMENTED.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
-from collector.errors import Unavailable
-from collector.otlp.status import answer, trailing_metadata
-from collector.receivers.address import probe
+from collector.errors import Malformed, Unavailable
+from collector.otlp.status import answer, unknown_path
+from collector.receivers.call import Call, Method
+from collector.receivers.http2.connection import Connection, Http2Listener
+from collector.receivers.http2.fields import Requests
+from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from collector.otlp.status import Answer
+    from collector.clock import Clock
     from collector.receivers.admission import Admission
-    from collector.receivers.export import Receiver
+    from collector.receivers.export import Outcome, Receiver
 
+READ_BYTES: Final = 64 * 1024
+"""What is read at once, unless it can go straight into a message."""
 STREAMS_MAX: Final = 256
 """Calls in flight on one connection; a client's further calls wait on its side."""
-PING_INTERVAL_MIN_MS: Final = 10_000
-"""How often a client may ping without being cut off; SDKs and load balancers ping every 10 to 30 s."""
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+WATCHES_MAX: Final = 1024
+"""Health watches at a time."""
 
 
-def channel_options(message_bytes_max: int) -> list[tuple[str, int]]:
-    """Return the server's channel arguments.
+class Export:
+    """A signal's Export method."""
 
-    A request of 200 KB is common: the window and the frames take it whole. Measured, these three are as good as
-    or better than the defaults with 1, 4 and 16 calls in flight, by up to a tenth; a window without larger frames
-    is worse. Ports are not shared: a second daemon on the same address must fail, not take half of the
-    connections.
-    """
-    return [
-        ("grpc.max_receive_message_length", message_bytes_max),
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", STREAMS_MAX),
-        ("grpc.http2.lookahead_bytes", 4 * 1024 * 1024),
-        ("grpc.http2.max_frame_size", 1024 * 1024),
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver: Receiver | None = receiver
+        self._receiver = receiver
+
+    def serve(self, call: Call, message: bytes) -> None:
+        """Give the request to the store; it is answered when the store has."""
+        receiver = self._receiver
+
+        def stored(outcome: Outcome) -> None:
+            if isinstance(outcome, Exception):
+                call.fail(answer(outcome), outcome)
+            else:
+                call.succeed(receiver.response(outcome))
+
+        receiver.export(message, stored)
 
 
-class GrpcReceiver:
+class Health:
+    """grpc.health.v1: everything is serving until the listener stops."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        """Know these services, and the whole, whose name is empty."""
+        self._services = {"", *services}
+        self._watches: set[Call] = set()
+        self.stopping = False
+        """Whether nothing is served any more."""
+
+    def status(self, message: bytes) -> int:
+        """Return the status of the service that a HealthCheckRequest asks for."""
+        try:
+            service = health_pb2.HealthCheckRequest.FromString(message).service
+        except DecodeError as error:
+            raise Malformed("this is no HealthCheckRequest") from error
+        if service not in self._services:
+            return int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        return int(health_pb2.HealthCheckResponse.NOT_SERVING if self.stopping else serving)
+
+    def watch(self, call: Call, status: int) -> None:
+        """Keep a call that has heard the status."""
+        if len(self._watches) >= WATCHES_MAX:
+            raise Unavailable(f"there are {WATCHES_MAX} watches, which is the limit")
+        call.begin(response_of(status))
+        self._watches.add(call)
+
+    def stop(self, call: Call) -> None:
+        """Tell a watching call that nothing is served any more."""
+        if call in self._watches:
+            self._watches.discard(call)
+            found = answer(Unavailable("the daemon is shutting down"))
+            call.end(response_of(health_pb2.HealthCheckResponse.NOT_SERVING), found)
+
+    def forget(self, call: Call) -> None:
+        """A call is gone."""
+        self._watches.discard(call)
+
+
+class Check:
+    """grpc.health.v1.Health/Check."""
+
+    receiver: Receiver | None = None
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def serve(self, call: Call, message: bytes) -> None:
+        """Answer with the status of a service; NOT_FOUND for one that is not known."""
+        status = self._health.status(message)
+        if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise unknown_path("there is no such service")
+        call.succeed(response_of(status))
+
+
+class Watch:
+    """grpc.health.v1.Health/Watch."""
+
+    receiver: Receiver | None = None
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def serve(self, call: Call, message: bytes) -> None:
+        """Answer with the status of a service now, and when it changes, which is when the daemon stops."""
+        self._health.watch(call, self._health.status(message))
+
+
+def response_of(status: int) -> bytes:
+    """Return a HealthCheckResponse."""
+    response: Any = health_pb2.HealthCheckResponse()
+    response.status = status
+    return bytes(response.SerializeToString())
+
+
+class GrpcReceiver(Http2Listener):
     """The gRPC listener for all signals, with the standard health service beside them."""
 
     def __init__(
-        self, receivers: Sequence[Receiver], admission: Admission, message_bytes_max: int, logger: Any
+        self,
+        receivers: Sequence[Receiver],
+        admission: Admission,
+        clock: Clock,
+        logger: Any,
+        *,
+        message_bytes_max: int,
+        first_bytes_timeout_s: float,
+        idle_timeout_s: float,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
-        """Build the server on the running loop; it listens after `start`."""
-        self._logger = logger
-        self._admission = admission
-        self._server = grpc.aio.server(options=channel_options(message_bytes_max))
-        self._health: Any = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._services = [receiver.signal.service for receiver in receivers]
-        self._server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(
-                    receiver.signal.service,
-                    {"Export": grpc.unary_unary_rpc_method_handler(self._export(receiver))},
-                )
-                for receiver in receivers
-            ]
-        )
+        """Take one receiver for each service; it listens after `start`.
 
-    def _export(self, receiver: Receiver) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        admission = self._admission
-
-        async def export(payload: bytes, context: Any) -> bytes:
-            size = len(payload)
-            admitted = False
-            try:
-                admission.admit(size)
-                admitted = True
-                future = receiver.export(payload)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-                if admitted:
-                    admission.release(size)
-                return await self._abort(context, receiver.refused(error), error)
-            if future.done():
-                admission.release(size)
-            else:
-                # The store holds the payload until it answers, whether or not the client still waits: hence the
-                # shield, and the budget is given back by the future itself.
-                future.add_done_callback(lambda _: admission.release(size))
-                future = asyncio.shield(future)
-            try:
-                return receiver.response(await future)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-                return await self._abort(context, answer(error), error)
-
-        return export
-
-    async def _abort(self, context: Any, found: Answer, error: Exception) -> bytes:
-        if found.outcome == "failed":
-            self._logger.error("request failed", transport="grpc", error=repr(error))
-        await context.abort(_CODES[found.grpc], found.message, trailing_metadata(found))
-        raise AssertionError("abort does not return")
-
-    async def start(self, address: str) -> int:
-        """Listen on `host:port`, `[::1]:port` or `unix:path`, and return the port (0 for a path).
-
-        Raises Unavailable, naming the address, when it cannot be bound.
+        `message_bytes_max` holds before and after decompression. `first_bytes_timeout_s` is for a connection's
+        preface, `idle_timeout_s` for a message to bring its due.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise Unavailable(f"cannot listen on {address} for OTLP/gRPC: {probe(address)}") from error
-        await self._server.start()
-        for service in ("", *self._services):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return 0 if address.startswith("unix:") else int(port)
+        super().__init__(
+            "grpc",
+            "OTLP/gRPC",
+            admission,
+            clock,
+            logger,
+            scratch_bytes=READ_BYTES,
+            connections_max=connections_max,
+        )
+        self.message_bytes_max = message_bytes_max
+        self.first_bytes_timeout_s = first_bytes_timeout_s
+        self.idle_timeout_s = idle_timeout_s
+        self.streams_max = STREAMS_MAX
+        self.requests = Requests()
+        self.health = Health([one.signal.service for one in receivers])
+        methods: dict[bytes, Method] = {
+            b"/grpc.health.v1.Health/Check": Check(self.health),
+            b"/grpc.health.v1.Health/Watch": Watch(self.health),
+        }
+        methods.update({f"/{one.signal.service}/Export".encode(): Export(one) for one in receivers})
+        self.methods: Mapping[bytes, Method] = methods
 
-    async def stop(self, grace_s: float) -> None:
-        """Accept nothing more, let calls in flight end for at most `grace_s` seconds, and close."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+    def connect(self) -> Connection:
+        """Return the protocol of a new connection."""
+        return Connection(self)
+
+    async def stop(self, grace_s: float = GRACE_S) -> None:
+        """Stop as listeners do, and tell those who watch the health."""
+        self.health.stopping = True
+        await super().stop(grace_s)
+
+    def open_stream(self, connection: Connection, number: int, send_window: int) -> Call:
+        """Return the state of a new call."""
+        return Call(self, connection, number, send_window)
+
+    def greet(self, data: bytes) -> bytes:
+        """Tell a client that speaks HTTP/1 where that is spoken."""
+        if b" HTTP/1." not in data:
+            return b""
+        return (
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+            b"Ringtail receives OTLP/gRPC here; OTLP/HTTP has its own port.\n"
+        )

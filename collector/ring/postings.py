@@ -13,8 +13,9 @@ distance from a record to the one before it with the same key. The slot of an of
 The table is open addressing with linear probing over powers of two, at most three quarters full, and shrinks
 again; removal shifts back, so there are no tombstones. Memory: 4 B a slot, 24 B a table place.
 
-Key columns come as bytes with a width: 8 (a key of `wire.hash_key`, or a number), 16 (an id; its key is a mix
-of both halves), 1 (a small number; its key is the number + 1). Key 0 means absent, and is not indexed.
+Key columns have a width: 8 (a key of `wire.hash_key`, or a number), 16 (an id; its key is a mix of both halves), 1 (a
+small number; its key is the number + 1). Key 0 means absent, and is not indexed. They come as a buffer, the byte where
+the first key lies, and a number of keys: a memoryview for each would cost more than a key.
 
 Not here: deletion out of order. Cost: about 10 ns for each append and each eviction while the table is cached.
 """
@@ -22,6 +23,7 @@ Not here: deletion out of order. Cost: about 10 ns for each append and each evic
 import cython
 import numpy as np
 from cython.cimports.collector.otlp.wire import MIX_1, SEED, mix
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy
@@ -104,20 +106,20 @@ class Postings:
         """The bytes of both arrays."""
         return (self._slot_mask + 1) * 4 + (self._mask + 1) * cython.sizeof(_Entry)
 
-    def append(self, base_offset: int, column: cython.const[uint8_t][::1]) -> None:
-        """Add the consecutive records of a key column; `base_offset` is the first one's offset.
+    def append(self, base_offset: int64_t, buffer: bytes, begin: cython.Py_ssize_t, n: cython.Py_ssize_t) -> None:
+        """Add `n` consecutive records, whose keys lie in the buffer from byte `begin`.
 
-        The caller has evicted first: never more than `slots` records are live.
+        `base_offset` is the first one's offset. The caller has evicted first: never more than `slots` are live.
         """
-        n: cython.Py_ssize_t = column.shape[0] // self._width
+        keys: cython.pointer(cython.const[uint8_t])
         i: cython.Py_ssize_t
         key: uint64_t
         offset: int64_t = base_offset
         at: uint64_t
-        if n == 0:
-            return
+        self._check(buffer, begin, n)
+        keys = cython.cast(cython.pointer(cython.const[uint8_t]), PyBytes_AS_STRING(buffer)) + begin
         for i in range(n):
-            key = _key(cython.address(column[0]), self._width, i)
+            key = _key(keys, self._width, i)
             if key == 0:
                 continue
             if (self.keys + 1) * 4 > cython.cast(cython.Py_ssize_t, self._mask + 1) * 3:
@@ -133,16 +135,16 @@ class Postings:
             self._table[at].count += 1
             self.postings += 1
 
-    def evict(self, column: cython.const[uint8_t][::1]) -> None:
-        """Remove the oldest live records: the first ones whose keys the column holds, in offset order."""
-        n: cython.Py_ssize_t = column.shape[0] // self._width
+    def evict(self, buffer: bytes, begin: cython.Py_ssize_t, n: cython.Py_ssize_t) -> None:
+        """Remove the `n` oldest live records, whose keys lie in the buffer from byte `begin`, in offset order."""
+        keys: cython.pointer(cython.const[uint8_t])
         i: cython.Py_ssize_t
         key: uint64_t
         at: uint64_t
-        if n == 0:
-            return
+        self._check(buffer, begin, n)
+        keys = cython.cast(cython.pointer(cython.const[uint8_t]), PyBytes_AS_STRING(buffer)) + begin
         for i in range(n):
-            key = _key(cython.address(column[0]), self._width, i)
+            key = _key(keys, self._width, i)
             if key == 0:
                 continue
             at = self._place(key)
@@ -197,6 +199,14 @@ class Postings:
             for i in range(self._mask + 1)
             if self._table[i].count
         ]
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _check(self, buffer: bytes, begin: cython.Py_ssize_t, n: cython.Py_ssize_t) -> cython.int:
+        """Raise ValueError when the keys do not all lie in the buffer."""
+        if buffer is None or begin < 0 or n < 0 or n > (PyBytes_GET_SIZE(buffer) - begin) // self._width:
+            raise ValueError(f"{n} keys of {self._width} bytes do not lie in the buffer from byte {begin}")
+        return 0
 
     @cython.cfunc
     @cython.nogil

@@ -7,7 +7,8 @@ renaming or removal of a name once `fsync_directory` of its directory has. Every
 happened, has not happened, or (a write) has happened in some of its 512-byte sectors, with garbage in others.
 
 Assumptions, as SQLite's crash tests name them: what was synced stays as it was, also in a sector that an unsynced
-write touches (power-safe overwrite); a rename is one step. More would be unfair to any program.
+write touches, or writes again as it was (power-safe overwrite: page caches write whole pages, too); a rename is one
+step. More would be unfair to any program.
 
 `FaultyFiles` wraps any `Files` and makes chosen calls fail: the k-th of some operations raises an errno, writes
 short, or cuts the power. Running a program with k = 1, 2, … until `reached` stays False visits every place where
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from collector.wal.files import PIECES_MAX, Files
+from collector.wal.files import BLOCK_BYTES, PIECES_MAX, Files
 
 SECTOR_BYTES: Final = 512
 
@@ -93,6 +94,18 @@ class _File:
         _apply(self.content, change)
         self.pending.append(change)
 
+    def settle_newest_write(self) -> None:
+        """Make the newest change durable, which is a write, and of older writes what it does not cover pending."""
+        newest = self.pending.pop()
+        assert isinstance(newest, _Write)
+        older, self.pending = self.pending, []
+        for change in older:
+            if isinstance(change, _Resize):
+                _apply(self.durable, change)
+            else:
+                self.pending += _outside(change, newest)
+        _apply(self.durable, newest)
+
 
 @dataclass(slots=True, eq=False)
 class _Directory:
@@ -109,6 +122,7 @@ class _Directory:
 class _Open:
     file: _File
     writable: bool
+    direct: bool
 
 
 class MemoryFiles:
@@ -149,7 +163,7 @@ class MemoryFiles:
 
     # Files
 
-    def open(self, path: str, *, write: bool = False, create: bool = False) -> int:
+    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
         """See `Files.open`."""
         parent, name = self._parent(path)
         if create:
@@ -157,7 +171,7 @@ class MemoryFiles:
                 raise FileExistsError(errno.EEXIST, "exists", path)
             parent.change({name: _File()})
         self._next_handle += 1
-        self._open[self._next_handle] = _Open(self._file(path), write or create)
+        self._open[self._next_handle] = _Open(self._file(path), write or create, direct)
         return self._next_handle
 
     def close(self, handle: int) -> None:
@@ -169,16 +183,23 @@ class MemoryFiles:
 
     def pread(self, handle: int, length: int, position: int) -> bytes:
         """See `Files.pread`."""
-        return bytes(self._opened(handle).file.content[position : position + length])
+        opened = self._opened(handle)
+        if opened.direct:
+            raise OSError(errno.EINVAL, "reading through a handle for direct writes")
+        return bytes(opened.file.content[position : position + length])
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
-        """See `Files.pwritev`."""
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """See `Files.pwritev`. What a synced write covers is durable, and no more, but sizes set before it."""
         opened = self._opened(handle)
         if not opened.writable or len(pieces) > PIECES_MAX:
             raise OSError(errno.EBADF if not opened.writable else errno.EINVAL, "not so")
         data = b"".join(pieces)
+        if opened.direct and (position % BLOCK_BYTES or len(data) % BLOCK_BYTES):
+            raise OSError(errno.EINVAL, "a direct write of something else than blocks")
         if data:
             opened.file.change(_Write(position, data))
+            if sync:
+                opened.file.settle_newest_write()
         return len(data)
 
     def fdatasync(self, handle: int) -> None:
@@ -188,7 +209,7 @@ class MemoryFiles:
             _apply(file.durable, change)
         file.pending.clear()
 
-    def release(self, handle: int, length: int) -> None:
+    def release(self, handle: int, position: int, length: int) -> None:
         """See `Files.release`: there is no cache here."""
 
     def allocate(self, handle: int, position: int, length: int) -> None:
@@ -288,6 +309,15 @@ def _apply(content: bytearray, change: _Write | _Resize) -> None:
     content[change.position : change.position + len(change.data)] = change.data
 
 
+def _outside(older: _Write, newer: _Write) -> list[_Write]:
+    """What is left of a write where a newer one does not cover it."""
+    left = older.data[: max(0, newer.position - older.position)]
+    after = newer.position + len(newer.data)
+    right = older.data[max(0, after - older.position) :]
+    parts = [_Write(older.position, left), _Write(max(after, older.position), right)]
+    return [part for part in parts if part.data]
+
+
 def _rename(names: dict[str, _File | _Directory], change: dict[str, _File | _Directory | None]) -> None:
     for name, node in change.items():
         if node is None:
@@ -325,10 +355,17 @@ def _surviving_file(file: _File, fates: Fates) -> _File:
             start = max(number * SECTOR_BYTES, change.position) - change.position
             part = change.data[start : (number + 1) * SECTOR_BYTES - change.position]
             if fate is Fate.GARBAGE:
-                part = bytes(byte ^ 0xA5 for byte in part)
+                at = change.position + start
+                part = _torn(part, bytes(content[at : at + len(part)]))
             if fate is not Fate.LOST:
                 _apply(content, _Write(change.position + start, part))
     return _File(content, bytearray(content))
+
+
+def _torn(part: bytes, before: bytes) -> bytes:
+    """What is left of a sector that was being written: garbage, but where the write would have changed nothing."""
+    before += bytes(len(part) - len(before))
+    return bytes(new if new == old else new ^ 0xA5 for new, old in zip(part, before, strict=True))
 
 
 class PowerCut(BaseException):
@@ -403,10 +440,10 @@ class FaultyFiles:
         if error is not None and error != SHORT:
             raise OSError(error, os.strerror(error), path)
 
-    def open(self, path: str, *, write: bool = False, create: bool = False) -> int:
+    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
         """See `Files.open`."""
         self._check("open", path)
-        return self.inner.open(path, write=write, create=create)
+        return self.inner.open(path, write=write, create=create, direct=direct)
 
     def close(self, handle: int) -> None:
         """See `Files.close`."""
@@ -424,29 +461,41 @@ class FaultyFiles:
         self.bytes_read += len(data)
         return data
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
-        """See `Files.pwritev`."""
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """See `Files.pwritev`. A synced write is a write, and then an `fdatasync`, which may fail, too."""
         error = self._fault("pwritev")
         if error is None:
-            return self.inner.pwritev(handle, pieces, position)
+            written = self.inner.pwritev(handle, pieces, position)
+            if sync:
+                self._fail_sync(handle)
+                self.inner.pwritev(handle, pieces, position, sync=True)
+            return written
         data = b"".join(pieces)
-        written = self.inner.pwritev(handle, [data[: (len(data) + 1) // 2]], position)
+        half = (len(data) + 1) // 2
+        if len(data) > BLOCK_BYTES:
+            half -= half % BLOCK_BYTES  # as a direct write would
+        elif position % BLOCK_BYTES == 0 and len(data) == BLOCK_BYTES:
+            half = 0 if error != SHORT else BLOCK_BYTES
+        written = self.inner.pwritev(handle, [data[:half]], position)
         if error != SHORT:
             raise OSError(error, os.strerror(error))
         return written
 
     def fdatasync(self, handle: int) -> None:
         """See `Files.fdatasync`."""
-        error = self._fault("fdatasync")
-        if error is None:
-            return self.inner.fdatasync(handle)
-        if isinstance(self.inner, MemoryFiles):
-            self.inner.lose_dirty(handle)
-        raise OSError(error, os.strerror(error))
+        self._fail_sync(handle)
+        self.inner.fdatasync(handle)
 
-    def release(self, handle: int, length: int) -> None:
+    def _fail_sync(self, handle: int) -> None:
+        error = self._fault("fdatasync")
+        if error is not None:
+            if isinstance(self.inner, MemoryFiles):
+                self.inner.lose_dirty(handle)
+            raise OSError(error, os.strerror(error))
+
+    def release(self, handle: int, position: int, length: int) -> None:
         """See `Files.release`."""
-        self.inner.release(handle, length)
+        self.inner.release(handle, position, length)
 
     def allocate(self, handle: int, position: int, length: int) -> None:
         """See `Files.allocate`."""

@@ -129,9 +129,10 @@ class Committer(Generic[B]):
 
     def _commit(self, group: list[B]) -> None:
         results: list[int | Exception] = []
+        at_once = self._policy == "always" and len(group) == 1
         for batch in group:
             try:
-                offset = self._log.append(batch.payloads, batch.count, batch.min_time, batch.max_time)
+                offset = self._log.append(batch.payloads, batch.count, batch.min_time, batch.max_time, sync=at_once)
             except Exception as error:  # noqa: BLE001 - one batch that makes no sense must not cost the others
                 results.append(error)
             else:

@@ -134,11 +134,12 @@ class _Target:
     def sync(self) -> None:
         """Have all that was written on the disk, and not in the memory that a container pays for. Raises OSError."""
         self._files.fdatasync(self._handle)
-        self._synced = self.segment.size
+        fresh = self.segment.size - self._synced
         try:
-            self._files.release(self._handle, self._synced)
+            self._files.release(self._handle, self._synced, fresh)
         except OSError:
             pass  # It was advice.
+        self._synced += fresh
 
     def read_back(self) -> Iterator[None]:
         """Compare the file with what was written, in steps. Raises OSError when it is something else."""
@@ -161,7 +162,7 @@ def _rewrite(
     header = segment.decode_header(read_fully(files, source, segment.HEADER_SIZE, 0), old.path)
     if isinstance(header, Damaged):
         raise Unfit(header.reason)
-    target = _Target(files, handle, signal, old, replace(header, nonce=nonce, original_size=old.size))
+    target = _Target(files, handle, signal, old, replace(header, nonce=nonce, recycled=0, original_size=old.size))
     for item in merged(intact_frames(files, source, old)):
         if item is not None:
             target.write(item[1])

@@ -14,8 +14,8 @@ Rules that every implementation follows:
 * What `fdatasync` and `fsync_directory` have not confirmed may be gone after a power cut, in any combination.
   The name of a new, renamed or removed file belongs to its directory, not to the file.
 
-Left out on purpose: memory mapping (a truncated file would kill the process with SIGBUS), O_DIRECT and io_uring
-(the page cache serves the readers, and one fdatasync per group already costs less than the write path above it).
+Left out on purpose: memory mapping (a truncated file would kill the process with SIGBUS) and io_uring (which
+containers forbid).
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from typing import Protocol
 PIECES_MAX = 1024
 """The most pieces that one `pwritev` takes (IOV_MAX on Linux)."""
 
+BLOCK_BYTES = 4096
+"""What direct writes are made of: a multiple of every device's sectors and every file system's blocks."""
+
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
 """Telemetry may be confidential: others get no access, whatever the umask."""
@@ -37,8 +40,12 @@ DIRECTORY_MODE = 0o750
 class Files(Protocol):
     """The file system as a log sees it. Paths are absolute or relative to the working directory."""
 
-    def open(self, path: str, *, write: bool = False, create: bool = False) -> int:
-        """Open `path` for reading, or for both with `write`; `create` demands that it does not exist yet."""
+    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
+        """Open `path` for reading, or for both with `write`; `create` demands that it does not exist yet.
+
+        `direct` asks that writes pass the page cache by, where the file system can do that. Then positions, sizes
+        and addresses in memory must be multiples of `BLOCK_BYTES`, and the handle is not for reading.
+        """
         ...
 
     def close(self, handle: int) -> None:
@@ -49,16 +56,19 @@ class Files(Protocol):
         """Up to `length` bytes from `position`; empty at the end of the file."""
         ...
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
-        """Write at most `PIECES_MAX` pieces one after the other at `position`; returns the bytes written."""
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """Write at most `PIECES_MAX` pieces one after the other at `position`; returns the bytes written.
+
+        With `sync` they are on the disk when this returns, with what is needed to read them; other writes need not.
+        """
         ...
 
     def fdatasync(self, handle: int) -> None:
         """Return when the file's bytes, and the size needed to read them, are on the disk."""
         ...
 
-    def release(self, handle: int, length: int) -> None:
-        """Advise that the file's first `length` bytes, which have been synced, need not stay in memory."""
+    def release(self, handle: int, position: int, length: int) -> None:
+        """Advise that these bytes of the file, which have been synced, need not stay in memory."""
         ...
 
     def allocate(self, handle: int, position: int, length: int) -> None:
@@ -101,12 +111,18 @@ class Files(Protocol):
 class OperatingSystemFiles:
     """`Files` on the operating system. Holds no state; one instance serves every thread."""
 
-    def open(self, path: str, *, write: bool = False, create: bool = False) -> int:
+    def open(self, path: str, *, write: bool = False, create: bool = False, direct: bool = False) -> int:
         """See `Files.open`. Not inherited by child processes."""
         flags = os.O_RDWR if write or create else os.O_RDONLY
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
+        handle = os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
+        if direct and hasattr(os, "O_DIRECT"):
+            try:
+                fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_DIRECT)
+            except OSError:
+                pass  # Not a thing of this file system; through the page cache it is slower and as good.
+        return handle
 
     def close(self, handle: int) -> None:
         """See `Files.close`."""
@@ -116,18 +132,24 @@ class OperatingSystemFiles:
         """See `Files.pread`."""
         return os.pread(handle, length, position)
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
         """See `Files.pwritev`."""
-        return os.pwritev(handle, pieces, position)
+        if not sync:
+            return os.pwritev(handle, pieces, position)
+        if hasattr(os, "RWF_DSYNC"):
+            return os.pwritev(handle, pieces, position, os.RWF_DSYNC)
+        written = os.pwritev(handle, pieces, position)
+        os.fdatasync(handle)
+        return written
 
     def fdatasync(self, handle: int) -> None:
         """See `Files.fdatasync`."""
         os.fdatasync(handle)
 
-    def release(self, handle: int, length: int) -> None:
+    def release(self, handle: int, position: int, length: int) -> None:
         """See `Files.release`."""
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(handle, 0, length, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(handle, position, length, os.POSIX_FADV_DONTNEED)
 
     def allocate(self, handle: int, position: int, length: int) -> None:
         """See `Files.allocate`."""
@@ -177,15 +199,17 @@ class OperatingSystemFiles:
             os.close(handle)
 
 
-def write_fully(files: Files, handle: int, pieces: Sequence[bytes], position: int) -> None:
-    """Write all pieces one after the other at `position`, however many calls that takes.
+def write_fully(
+    files: Files, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False
+) -> None:
+    """Write all pieces one after the other at `position`, however many calls that takes; each synced with `sync`.
 
     Raises OSError; then any part of the pieces may have been written.
     """
     pending: list[bytes | memoryview] = list(pieces)
     first = 0
     while first < len(pending):
-        written = files.pwritev(handle, pending[first : first + PIECES_MAX], position)
+        written = files.pwritev(handle, pending[first : first + PIECES_MAX], position, sync=sync)
         position += written
         before = first
         while first < len(pending) and written >= len(pending[first]):

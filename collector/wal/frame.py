@@ -55,6 +55,8 @@ PAYLOAD_BYTES_MAX: Final = 1 << 30
 
 FLAG_COMPRESSED: Final = 1
 
+TERMINATOR_BYTES: Final = 8
+"""Zeros that follow the last frame at least: where a magic should be, they say that nothing does."""
 NONCE_AT: Final = 8
 MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
 

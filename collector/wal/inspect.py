@@ -264,7 +264,7 @@ def _verify_segment(
         report.problems.append(Problem(one.path, one.header.reason))
     if end_offset is None:
         try:
-            torn = torn_bytes(files, one.path, seen.size, one.size)
+            torn = torn_bytes(files, one, seen.size, seen.nonce)
         except OSError:
             torn = 0  # Sealed, cut or removed by the daemon meanwhile.
         if torn:

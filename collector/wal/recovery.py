@@ -8,7 +8,8 @@
    they are few. A segment that had to be cut, has damage inside or was compacted is sealed; otherwise it is continued.
 4. Leftovers of interrupted work (temporary files, an index without a segment, a key index beside a segment that is
    not compacted) are removed, and the directory synced. Key indexes are not read here: a query reads them when it
-   needs them, and the compactor replaces those that are missing or wrong.
+   needs them, and the compactor replaces those that are missing or wrong. One spare file is kept, for the next segment
+   to be written over.
 
 Damage never keeps a log from opening, and no offset is given out twice: the next offset lies behind every frame,
 every file name and every unreadable byte. Unreadable is not damaged: a segment whose sectors the device refuses
@@ -27,8 +28,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from collector.otlp.signals import Signal
-from collector.wal import index, segment
-from collector.wal.files import Files, read_file, read_fully, replace_file
+from collector.wal import frame, index, segment
+from collector.wal.files import BLOCK_BYTES, Files, read_file, read_fully, replace_file
 from collector.wal.frame import Damaged
 from collector.wal.index import Summary
 from collector.wal.reader import SEARCH_BYTES, Damage, DamageLedger, Walk, Window
@@ -63,6 +64,8 @@ class Recovered:
     continues: bool
     """Whether the last segment may be appended to; all others are sealed."""
     report: Recovery
+    spare: str | None
+    """A file to write the next segment over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +178,44 @@ def scan(
     return made, damaged, window.unreadable
 
 
-def torn_bytes(files: Files, path: str, size: int, file_size: int) -> int:
-    """How many bytes behind byte `size` of a segment are written, not counting the zeros at the end."""
+def torn_bytes(files: Files, found: FoundSegment, size: int, nonce: int | None) -> int:
+    """How many bytes behind byte `size` of a segment were written as part of it, not counting the zeros at the end.
+
+    In a recycled file that can only be told of frames whose header is whole, and of the block where the next frame
+    would begin; what else is there is another segment's.
+    """
+    recycled = found.header.recycled if isinstance(found.header, SegmentHeader) else 0
     written = size
-    handle = files.open(path)
+    handle = files.open(found.path)
     try:
         window = Window(files, handle)
-        for position in range(size, file_size, SEARCH_BYTES):
-            content = window.read(position, min(SEARCH_BYTES, file_size - position)).rstrip(b"\0")
+        if recycled and nonce is not None:
+            return min(_torn_end(window, size, found.size, nonce), found.size) - size
+        for position in range(size, found.size, SEARCH_BYTES):
+            content = window.read(position, min(SEARCH_BYTES, found.size - position)).rstrip(b"\0")
             if content:
                 written = position + len(content)
     finally:
         files.close(handle)
     return written - size
+
+
+def _torn_end(window: Window, size: int, file_size: int, nonce: int) -> int:
+    """Where the newest write to a recycled file, whose last good frame ends at byte `size`, may have ended."""
+    end = size
+    if window.read(size, frame.TERMINATOR_BYTES).rstrip(b"\0"):
+        end = (size // BLOCK_BYTES + 1) * BLOCK_BYTES
+    needle = nonce.to_bytes(8, "little")
+    overlap = frame.HEADER_SIZE
+    for position in range(size, file_size, SEARCH_BYTES):
+        data = window.read(position, min(SEARCH_BYTES + overlap, file_size - position))
+        hit = data.find(needle)
+        while hit >= 0:
+            at = max(0, hit - frame.NONCE_AT)
+            header = frame.decode_header(data, at, position=position + at, nonce=nonce)
+            end = max(end, position + at + (header.size if isinstance(header, frame.Header) else overlap))
+            hit = data.find(needle, hit + 1)
+    return end
 
 
 def index_path(log_path: str) -> str:
@@ -198,6 +226,11 @@ def index_path(log_path: str) -> str:
 def keys_path(log_path: str) -> str:
     """The key index that belongs to a compacted segment's file."""
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.KEYS_SUFFIX}"
+
+
+def spare_path(log_path: str) -> str:
+    """Where a segment's file waits to be written over."""
+    return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.SPARE_SUFFIX}"
 
 
 def torn_path(log_path: str) -> str:
@@ -227,6 +260,7 @@ class _Recovering:
         self.continues = False
         self.truncated_bytes = 0
         self.rebuilt_indexes = 0
+        self.spare: str | None = None
 
     def sweep(self) -> list[FoundSegment]:
         """Set foreign segments aside, remove leftovers, and return the segments of this log."""
@@ -243,10 +277,14 @@ class _Recovering:
             parsed = segment.parse_name(name.removesuffix(".tmp"))
             if parsed is None:
                 continue
+            if parsed[1] == segment.SPARE_SUFFIX and self.spare is None and parsed[0] not in bases:
+                self.spare = os.path.join(self.directory, name)
+                continue
             orphan = (
                 (parsed[1] == segment.INDEX_SUFFIX and parsed[0] not in bases)
                 or (parsed[1] == segment.KEYS_SUFFIX and parsed[0] not in compacted)
                 or (parsed[1] == segment.TORN_SUFFIX and parsed[0] < oldest)
+                or parsed[1] == segment.SPARE_SUFFIX
             )
             if orphan or name.endswith(".tmp"):
                 self.files.unlink(os.path.join(self.directory, name))
@@ -281,7 +319,7 @@ class _Recovering:
             return
         broken = isinstance(found.header, Damaged)
         empty = made.next_offset == made.base_offset
-        torn = self.cut(found, 0 if broken and empty else made.size)
+        torn = self.cut(found, 0 if broken and empty else made.size, made.nonce)
         if empty and (broken or torn):
             # The file was being created, or its first frame written, or nothing of it is left: start it anew.
             self.files.unlink(found.path)
@@ -293,9 +331,9 @@ class _Recovering:
         else:
             self.continues = True
 
-    def cut(self, found: FoundSegment, size: int) -> int:
+    def cut(self, found: FoundSegment, size: int, nonce: int | None) -> int:
         """Account for what lies behind byte `size`, keep a copy if it is small; returns its bytes without zeros."""
-        torn = torn_bytes(self.files, found.path, size, found.size)
+        torn = torn_bytes(self.files, found, size, nonce)
         if torn:
             self.truncated_bytes += torn
             self.logger.warning("torn tail cut", path=found.path, position=size, truncated_bytes=torn)
@@ -379,4 +417,5 @@ def recover(files: Files, directory: str, signal: Signal, logger: Any) -> Recove
             damaged=state.ledger.ranges(),
             rebuilt_indexes=state.rebuilt_indexes,
         ),
+        spare=state.spare,
     )

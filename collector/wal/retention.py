@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.wal.files import Files
-from collector.wal.recovery import index_path, keys_path, torn_path
+from collector.wal.recovery import index_path, keys_path, spare_path, torn_path
 from collector.wal.segment import Segment
 
 
@@ -33,14 +33,22 @@ class Retention:
         return now_ns - last_append > self.max_age_s * 1e9
 
 
-def remove_segment(files: Files, one: Segment) -> None:
+def remove_segment(files: Files, one: Segment, *, keep_file: bool) -> str | None:
     """Remove a segment with its indexes and torn tail, and sync the directory. Raises OSError.
 
-    The sync is part of it: a power cut between two removals must not keep the older segment and lose the newer.
+    With `keep_file` its file stays, under a name that says so, to be written over: the name is returned. The sync is
+    part of it: a power cut between two removals must not keep the older segment and lose the newer.
     """
+    spare = spare_path(one.path) if keep_file else None
+    if spare is not None:
+        try:
+            files.rename(one.path, spare)
+        except FileNotFoundError:
+            spare = None  # An earlier attempt came this far.
     for path in (one.path, index_path(one.path), keys_path(one.path), torn_path(one.path)):
         try:
             files.unlink(path)
         except FileNotFoundError:
-            pass  # An earlier attempt came this far.
+            pass
     files.fsync_directory(os.path.dirname(one.path))
+    return spare

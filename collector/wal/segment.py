@@ -13,10 +13,14 @@
  48     8                    its size in bytes, as far as frames were written
  56     8                    its next offset
  64     8  original size     of a compacted segment: its size in bytes before; else zeros
- 72    52  reserved          zeros
+ 72     8  recycled          size of the file that this one was written over; 0: the file was new
+ 80    44  reserved          zeros
 124     4  checksum          CRC32C of bytes 0 to 123
-128        frames, see frame.py; after the last one zeros (space allocated ahead) or the end of the file
+128        frames, see frame.py; after the last one zeros or the end of the file
 ```
+
+The zeros behind the last frame are at least 8 bytes. In a recycled file, up to its former size, leftovers of another
+segment may follow them; in a new one zeros follow, of space allocated ahead.
 
 A segment is written with version 1, and takes version 2 when it is compacted (compact.py): its frames may then be
 compressed, which version 1 did not know. It keeps its name, offsets, time of creation and predecessor, and gets a new
@@ -52,11 +56,13 @@ LOG_SUFFIX: Final = "log"
 INDEX_SUFFIX: Final = "index"
 KEYS_SUFFIX: Final = "keys"
 TORN_SUFFIX: Final = "torn"
+SPARE_SUFFIX: Final = "spare"
 
-_FIELDS: Final = struct.Struct("<8sHHIQQQQQQQ52x")
+_FIELDS: Final = struct.Struct("<8sHHIQQQQQQQQ44x")
 _CHECKSUM: Final = struct.Struct("<I")
 _NO_PREDECESSOR: Final = 2**64 - 1
-_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{KEYS_SUFFIX}|{TORN_SUFFIX})")
+_SUFFIXES: Final = (LOG_SUFFIX, INDEX_SUFFIX, KEYS_SUFFIX, TORN_SUFFIX, SPARE_SUFFIX)
+_NAME: Final = re.compile(rf"([0-9]{{20}})\.({'|'.join(_SUFFIXES)})")
 
 assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
 
@@ -92,6 +98,8 @@ class SegmentHeader:
     created: int
     """Nanoseconds since the Unix epoch."""
     predecessor: Predecessor | None = None
+    recycled: int = 0
+    """Bytes of the file, from its begin, that may be another segment's; see the layout."""
     original_size: int | None = None
     """Of a compacted segment, the bytes it had before, up to the end of its last frame; else None."""
 
@@ -116,6 +124,7 @@ def encode_header(header: SegmentHeader) -> bytes:
         before.size,
         before.next_offset,
         header.original_size or 0,
+        header.recycled,
     )
     return fields + _CHECKSUM.pack(google_crc32c.value(fields))
 
@@ -125,7 +134,7 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     if len(data) < HEADER_SIZE:
         return Damaged("the segment header is cut short")
     magic, version, size, code, base, nonce, created, before, *figures = _FIELDS.unpack_from(data)
-    before_size, before_next, original_size = figures
+    before_size, before_next, original_size, recycled = figures
     if magic != MAGIC:
         return Damaged("the segment header has no magic")
     if google_crc32c.value(data[: _FIELDS.size]) != _CHECKSUM.unpack_from(data, _FIELDS.size)[0]:
@@ -138,9 +147,8 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     if version < 1 or size != HEADER_SIZE or not nonce:
         return Damaged("segment header fields that no version writes")
     predecessor = None if before == _NO_PREDECESSOR else Predecessor(before, before_size, before_next)
-    return SegmentHeader(
-        code, base, nonce, created, predecessor, original_size if version == VERSION_COMPACTED else None
-    )
+    original = original_size if version == VERSION_COMPACTED else None
+    return SegmentHeader(code, base, nonce, created, predecessor, recycled, original)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import grpc
 
 from collector.otlp.signals import Signal
+from collector.testing.otlp import to_json
 
 PATIENCE_S = 60.0
 """How long one answer may take; then the run has failed."""
@@ -92,6 +93,27 @@ def _checked_length(head: bytes) -> int:
     raise Failed("an answer without Content-Length")
 
 
+class JsonConnection(HttpConnection):
+    """HTTP/1.1 with the payload in JSON."""
+
+    @staticmethod
+    def prepare(signal: Signal, payload: bytes) -> bytes:
+        """Return the request as it goes over the wire."""
+        body = to_json(signal, payload)
+        head = (
+            f"POST {signal.http_path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def export(self, request: bytes) -> bytes:
+        """Send a request and wait for the answer, which must say nothing; return it as protobuf has it."""
+        body = super().export(request)
+        if body != b"{}":
+            raise Failed(body.decode(errors="replace"))
+        return b""
+
+
 class GrpcConnection:
     """One channel with a connection of its own."""
 
@@ -119,5 +141,6 @@ class GrpcConnection:
 CONNECTIONS: dict[str, type[HttpConnection | GrpcConnection]] = {
     "grpc": GrpcConnection,
     "http": HttpConnection,
+    "json": JsonConnection,
 }
 """The connection of each transport."""

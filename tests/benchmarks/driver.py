@@ -61,8 +61,12 @@ class Driver:
         answers: list[bytes] = []
         failures: list[str] = []
 
+        started = time.perf_counter()
+
         def work(connection: Connection) -> None:
             while (number := next(turn)) < requests and not failures:
+                if workload.rate:
+                    time.sleep(max(0.0, started + number / workload.rate - time.perf_counter()))
                 begin = time.perf_counter_ns()
                 try:
                     answers.append(connection.export(prepared[number % len(prepared)]))

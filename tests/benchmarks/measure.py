@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.benchmarks.driver import DriverProcess, Outcome
 from tests.benchmarks.process import cpu_time_ns, peak_resident_bytes, resident_bytes
-from tests.benchmarks.servers import Ringtail, Rotel, Server
+from tests.benchmarks.servers import Limit, Ringtail, Rotel, Server
 from tests.benchmarks.workload import Workload
 
 
@@ -77,9 +77,18 @@ class Incorrect(Exception):
     """A request was not answered as it should be, or records are missing: the figures would mean nothing."""
 
 
-def available() -> list[type[Ringtail | Rotel]]:
-    """Return the servers that can be measured here; Ringtail is the first."""
-    return [Ringtail, Rotel] if Rotel.version() else [Ringtail]
+Kind = type[Ringtail] | type[Rotel] | type[Limit]
+
+
+def available(workloads: Sequence[Workload] = ()) -> list[Kind]:
+    """Return the servers that can be measured here and that one of the workloads names; Ringtail is the first."""
+    named = {name for one in workloads for name in one.peers.split()}
+    kinds: list[Kind] = [Ringtail]
+    if Rotel.version() and (not workloads or Rotel.name in named):
+        kinds.append(Rotel)
+    if Limit.name in named:
+        kinds.append(Limit)
+    return kinds
 
 
 class Measurement:
@@ -99,16 +108,18 @@ class Measurement:
             driver = DriverProcess()
             servers: list[Server] = []
             try:
-                for kind in available():
+                for kind in available(workloads):
                     servers.append(self._start(kind, Path(directory)))
                 for server in servers:
                     for workload in workloads:
-                        self._warm_up(server, workload, driver)
+                        if _meets(server, workload):
+                            self._warm_up(server, workload, driver)
                 for number in range(self.extent.rounds):
                     self._progress(f"round {number + 1} of {self.extent.rounds}")
                     for workload in workloads:
                         for server in servers if number % 2 == 0 else reversed(servers):
-                            samples.append(self._sample(server, workload, number, driver))
+                            if _meets(server, workload):
+                                samples.append(self._sample(server, workload, number, driver))
                 self._peaks = {server.name: peak_resident_bytes(server.pid) for server in servers}
             finally:
                 for server in servers:
@@ -116,7 +127,7 @@ class Measurement:
                 driver.close()
         return samples
 
-    def _start(self, kind: type[Ringtail | Rotel], directory: Path) -> Ringtail | Rotel:
+    def _start(self, kind: Kind, directory: Path) -> Ringtail | Rotel | Limit:
         own = Path(tempfile.mkdtemp(prefix=kind.name, dir=directory))
         return kind(own, self.extent.settings if kind is Ringtail else ())
 
@@ -144,9 +155,9 @@ class Measurement:
 
     def _warm_up(self, server: Server, workload: Workload, driver: DriverProcess) -> None:
         self._progress(f"warming up: {workload.name} of {server.name}")
-        wanted = self.extent.requests
-        if isinstance(server, Ringtail):
-            ring = server.statistics()[workload.signal]
+        wanted = workload.connections if workload.rate else workload.requests(self.extent.requests)
+        ring = server.statistics()[workload.signal] if isinstance(server, Ringtail) else {"evicted": 1}
+        if not ring["evicted"]:
             wanted = max(wanted, 2 * ring["capacity"] // workload.records)
         _checked(server, workload, driver.run(workload, server.addresses[workload.transport], wanted), wanted)
         if isinstance(server, Ringtail) and not server.statistics()[workload.signal]["evicted"]:
@@ -155,7 +166,7 @@ class Measurement:
     def _sample(self, server: Server, workload: Workload, number: int, driver: DriverProcess) -> Sample:
         before = server.statistics()[workload.signal] if isinstance(server, Ringtail) else {}
         begin = cpu_time_ns(server.pid)
-        requests = self.extent.requests
+        requests = workload.requests(self.extent.requests)
         outcome = driver.run(workload, server.addresses[workload.transport], requests)
         _checked(server, workload, outcome, requests)
         time.sleep(self.extent.settle_s)
@@ -163,6 +174,10 @@ class Measurement:
         if isinstance(server, Ringtail):
             _check_kept(sample, before, server.statistics()[workload.signal])
         return sample
+
+
+def _meets(server: Server, workload: Workload) -> bool:
+    return server.name in ("ringtail", *workload.peers.split())
 
 
 def _checked(server: Server, workload: Workload, outcome: Outcome, requests: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from collector.otlp.signals import BY_NAME, SIGNALS
 from tests.benchmarks.machine import ROOT, Machine
 from tests.benchmarks.measure import Extent, Footprint, Sample
-from tests.benchmarks.workload import TRANSPORTS
+from tests.benchmarks.workload import CONNECTIONS, MANY_CONNECTIONS, RECORDS, STEADY_RATE, TRANSPORTS
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
@@ -59,13 +59,13 @@ class Report:
             found.setdefault((sample.workload.name, sample.server), []).append(sample)
         return [_figure(samples) for samples in found.values()]
 
-    def ratios(self) -> dict[str, float]:
-        """Return Ringtail's figure divided by rotel's, by workload; nothing for workloads without rotel."""
+    def ratios(self, peer: str = "rotel") -> dict[str, float]:
+        """Return Ringtail's figure divided by a peer's, by workload; nothing for workloads without it."""
         medians = {(one.workload, one.server): one.median_us for one in self.figures()}
         return {
-            workload: median / medians[workload, "rotel"]
+            workload: median / medians[workload, peer]
             for (workload, server), median in medians.items()
-            if server == "ringtail" and (workload, "rotel") in medians
+            if server == "ringtail" and (workload, peer) in medians
         }
 
     def json_lines(self) -> str:
@@ -82,7 +82,27 @@ class Report:
 
     def markdown(self) -> str:
         """Return the table, and in a few lines what it was measured on."""
-        return f"{self._table()}\n{self._footprint_text()}\n\n{self._machine_text()}\n"
+        parts = [self._table(), self._other_work(), f"{self._footprint_text()}\n", f"{self._machine_text()}\n"]
+        return "\n".join(part for part in parts if part)
+
+    def _other_work(self) -> str:
+        """Return the table of what is not sent in usual batches, or of another way to compare them."""
+        figures = {(one.workload, one.server): one for one in self.figures()}
+        rows = []
+        for title, workload, other, peer in _OTHER_WORK:
+            ours, theirs = figures.get((workload, "ringtail")), figures.get((other, peer))
+            if ours is None or theirs is None:
+                continue
+            what = "Ringtail by HTTP/protobuf" if peer == "ringtail" else _TITLES[peer]
+            rows.append(
+                f"| {title} | {ours.median_us:.2f} | {what}: {theirs.median_us:.2f} | "
+                f"**{ours.median_us / theirs.median_us:.2f}** | {ours.latency_p50_ms:.1f}, {ours.latency_p99_ms:.1f} | "
+                f"{theirs.latency_p50_ms:.1f}, {theirs.latency_p99_ms:.1f} |\n"
+            )
+        if not rows:
+            return ""
+        head = "| µs of CPU a span | Ringtail | beside | ratio | p50, p99 in ms | the other's |\n"
+        return f"{head}| --- | ---: | ---: | ---: | ---: | ---: |\n{''.join(rows)}"
 
     def _versions(self) -> dict[str, str]:
         return {footprint.server: footprint.version for footprint in self.footprints}
@@ -120,11 +140,10 @@ class Report:
 
     def _machine_text(self) -> str:
         machine, extent = self.machine, self.extent
-        workload = self.samples[0].workload
         packages = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
         servers = ", ".join(f"{_TITLES[name]} {number}" for name, number in self._versions().items())
         return (
-            f"{workload.records} records a request, {workload.connections} connections; medians of "
+            f"{RECORDS} records a request and {CONNECTIONS} connections unless told; medians of "
             f"{extent.rounds} interleaved rounds of {extent.requests} requests; half of all rounds lie within "
             f"{self.spread():.0%} of theirs. "
             f"{machine.date[:10]}, commit {machine.commit}, {machine.cores} × {machine.processor}, "
@@ -177,5 +196,32 @@ def _figure(samples: Sequence[Sample]) -> Figure:
     )
 
 
-_TITLES = {"grpc": "gRPC", "http": "HTTP", "ringtail": "Ringtail", "rotel": "rotel"}
+_TITLES = {"grpc": "gRPC", "http": "HTTP", "ringtail": "Ringtail", "rotel": "rotel", "limit": "the limit"}
+
+_SINGLE = f"/1x{MANY_CONNECTIONS}"
+_STEADY = f"/{STEADY_RATE:g}ps"
+_OTHER_WORK = (
+    (
+        "512 spans by HTTP, to a program that only receives, checksums, writes and syncs",
+        "traces/http",
+        "traces/http",
+        "limit",
+    ),
+    ("512 spans by HTTP/JSON", "traces/json", "traces/http", "ringtail"),
+    (
+        f"1 span a request, {MANY_CONNECTIONS} connections, gRPC",
+        f"traces/grpc{_SINGLE}",
+        f"traces/grpc{_SINGLE}",
+        "rotel",
+    ),
+    (
+        f"1 span a request, {MANY_CONNECTIONS} connections, HTTP",
+        f"traces/http{_SINGLE}",
+        f"traces/http{_SINGLE}",
+        "rotel",
+    ),
+    (f"512 spans, {STEADY_RATE:g} requests a second, gRPC", f"traces/grpc{_STEADY}", f"traces/grpc{_STEADY}", "rotel"),
+    (f"512 spans, {STEADY_RATE:g} requests a second, HTTP", f"traces/http{_STEADY}", f"traces/http{_STEADY}", "rotel"),
+)
+"""Rows of the second table: a title, our workload, the other's and who that is."""
 _NOUNS = {name: signal.noun.removesuffix("s") for name, signal in BY_NAME.items()}

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.machine import ROOT, describe
-from tests.benchmarks.measure import Extent, Incorrect, Measurement, available
+from tests.benchmarks.measure import Extent, Incorrect, Measurement
 from tests.benchmarks.report import PAGES, Report, update
+from tests.benchmarks.servers import Rotel
 from tests.benchmarks.workload import workloads
 
-CONNECTIONS = 8
 FULL = Extent(rounds=9, requests=1000, starts=5, settle_s=0.5)
 QUICK = Extent(
     rounds=2,
@@ -21,14 +21,13 @@ QUICK = Extent(
     settings=("stores.traces.capacity=1000", "stores.logs.capacity=1000", "stores.metrics.capacity=1000"),
 )
 """A run of seconds that shows that the benchmark works; its figures mean nothing."""
-RECORDS = 512
 PAYLOADS, QUICK_PAYLOADS = 128, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write; return the exit code: 1 when a figure would mean nothing."""
     options = _parser().parse_args(arguments)
-    planned = workloads(RECORDS, CONNECTIONS, QUICK_PAYLOADS if options.quick else PAYLOADS)
+    planned = workloads(QUICK_PAYLOADS if options.quick else PAYLOADS)
     chosen = [one for one in planned if not options.only or one.name in options.only]
     default = QUICK if options.quick else FULL
     extent = Extent(
@@ -38,7 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         default.settle_s,
         default.settings,
     )
-    if len(available()) == 1:
+    unknown = set(options.only or ()) - {one.name for one in planned}
+    if unknown:
+        _say(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in planned)}")
+        return 2
+    if not Rotel.version():
         _say("rotel is not installed (pip install -e '.[bench]'): measuring Ringtail alone")
     scratch = options.output / "scratch"
     measurement = Measurement(extent, scratch, _say)
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: only shows that it works")
     parser.add_argument("--rounds", type=int, help=f"samples of each figure (default {FULL.rounds})")
     parser.add_argument("--requests", type=int, help=f"requests of a sample (default {FULL.requests})")
-    parser.add_argument("--only", action="append", metavar="SIGNAL/TRANSPORT", help="such as traces/grpc; repeatable")
+    parser.add_argument("--only", action="append", metavar="NAME", help="such as traces/grpc; repeatable")
     parser.add_argument(
         "--output",
         type=Path,

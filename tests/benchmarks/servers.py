@@ -1,4 +1,4 @@
-"""What is measured: Ringtail as users run it, and rotel's agent, which receives and throws away.
+"""What is measured: Ringtail as users run it, rotel's agent, which receives and throws away, and the limit.
 
 Both run as processes of their own on loopback, on ports that the operating system chose. Ringtail runs on its
 defaults (`wal.sync: always`, every index) but for addresses, the data directory, and a smaller retention, so that a
@@ -97,7 +97,8 @@ class Ringtail:
         while (listening := self._listening()) is None:
             self._process.wait_a_little()
         self.ready_s = time.perf_counter() - self._process.started
-        self.addresses = {"grpc": listening["otlp/grpc"], "http": listening["otlp/http"]}
+        http = listening["otlp/http"]
+        self.addresses = {"grpc": listening["otlp/grpc"], "http": http, "json": http}
         self._api = listening["api"]
 
     def _listening(self) -> dict[str, str] | None:
@@ -161,6 +162,33 @@ class Rotel:
     @classmethod
     def _binary(cls) -> Path:
         return Path(str(importlib.metadata.distribution("rotel").locate_file("rotel/rotel-agent")))
+
+
+class Limit:
+    """The program of `limit.py`."""
+
+    name = "limit"
+
+    def __init__(self, directory: Path, settings: tuple[str, ...] = ()) -> None:
+        """Start it on `directory`; ready when it has told its port."""
+        command = [sys.executable, "-m", "tests.benchmarks.limit", str(directory / "data"), *settings]
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        self._process = _Process(command, directory, environment)
+        self.pid = self._process.child.pid
+        while not (lines := self._process.lines()):
+            self._process.wait_a_little()
+        self.addresses = {"http": f"127.0.0.1:{lines[0]}"}
+        self.ready_s = time.perf_counter() - self._process.started
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._process.stop()
+
+    @classmethod
+    def version(cls) -> str:
+        """Return nothing: it has none."""
+        return ""
 
 
 def _free_port() -> int:

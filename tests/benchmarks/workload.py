@@ -13,6 +13,12 @@ from collector.otlp.signals import BY_NAME, SIGNALS, Signal
 from collector.testing.otlp import BUILDERS, TIME_NS
 
 TRANSPORTS = ("grpc", "http")
+RECORDS = 512
+"""Records of a usual request: what a batch processor sends."""
+CONNECTIONS = 8
+MANY_CONNECTIONS = 64
+STEADY_RATE = 20.0
+"""Requests a second of a service that is used, and not a load test."""
 SERVICES = ("checkout", "cart", "catalogue", "payment", "shipping", "search", "accounts", "frontend")
 
 
@@ -23,35 +29,66 @@ class Workload:
     signal: str
     """`traces`, `logs` or `metrics`."""
     transport: str
-    """`grpc`, or `http` for OTLP/HTTP with protobuf."""
+    """`grpc`, `http` for OTLP/HTTP with protobuf, or `json` for the same with JSON."""
     records: int
     """Records in each request."""
     connections: int
     """Connections, each with one request under way at a time."""
     payloads: int
     """Distinct requests, sent in turn."""
+    rate: float = 0.0
+    """Requests a second; 0: as many as the server takes."""
+    share: float = 1.0
+    """Requests of a sample, as a share of what the extent says."""
+    peers: str = "rotel"
+    """Names of the servers that it is measured on beside Ringtail, with blanks between."""
 
     @property
     def name(self) -> str:
-        """Signal and transport in a word, as `--only` takes it."""
-        return f"{self.signal}/{self.transport}"
+        """Signal, transport and what is not usual in a word, as `--only` takes it."""
+        size = "" if self.records == RECORDS else f"/{self.records}x{self.connections}"
+        return f"{self.signal}/{self.transport}{size}{f'/{self.rate:g}ps' if self.rate else ''}"
 
     @property
     def otlp(self) -> Signal:
         """The signal's names and message types."""
         return BY_NAME[self.signal]
 
+    def requests(self, usual: int) -> int:
+        """Return the requests of a sample."""
+        return max(2, int(usual * self.share))
+
     def as_json(self) -> dict[str, Any]:
         """Return what `Workload(**…)` takes."""
         return asdict(self)
 
 
-def workloads(records: int, connections: int, payloads: int) -> list[Workload]:
-    """Return every signal over every transport."""
-    return [
-        Workload(signal.name, transport, records, connections, payloads)
+def workloads(payloads: int) -> list[Workload]:
+    """Return what is measured: batches of every signal over every transport, then what else people send."""
+    batches = [
+        Workload(
+            signal.name,
+            transport,
+            RECORDS,
+            CONNECTIONS,
+            payloads,
+            peers="rotel limit" if (signal.name, transport) == ("traces", "http") else "rotel",
+        )
         for signal in SIGNALS
         for transport in TRANSPORTS
+    ]
+    singles = [
+        Workload("traces", transport, 1, MANY_CONNECTIONS, 16 * payloads, share=10.0) for transport in TRANSPORTS
+    ]
+    steady = [
+        Workload("traces", transport, RECORDS, CONNECTIONS, payloads, rate=STEADY_RATE, share=0.1)
+        for transport in TRANSPORTS
+    ]
+    return [
+        *batches,
+        Workload("traces", "json", RECORDS, CONNECTIONS, payloads, share=0.5, peers=""),
+        *singles,
+        *steady,
     ]
 
 

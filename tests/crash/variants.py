@@ -18,7 +18,7 @@ from typing import Any
 import collector.daemon
 from collector.cli import main
 from collector.wal.commit import Committer
-from collector.wal.files import OperatingSystemFiles
+from collector.wal.files import BLOCK_BYTES, OperatingSystemFiles
 
 PAUSE_S = 0.002
 PIECES = 4
@@ -28,11 +28,13 @@ PIECES = 4
 class StepwiseFiles(OperatingSystemFiles):
     """The operating system's files, with time for a kill between any two steps."""
 
-    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int) -> int:
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
         """Write a part, as the system call may."""
         time.sleep(PAUSE_S)
-        whole = b"".join(pieces)
-        return super().pwritev(handle, [whole[: max(8, len(whole) // PIECES)]], position)
+        first = memoryview(pieces[0])
+        # In whole blocks and where they lie: writes may be direct ones.
+        part = len(first) // PIECES // BLOCK_BYTES * BLOCK_BYTES or min(len(first), BLOCK_BYTES)
+        return super().pwritev(handle, [first[:part]], position, sync=sync)
 
     def fdatasync(self, handle: int) -> None:
         time.sleep(PAUSE_S)

@@ -17,6 +17,7 @@ from collector.api.app import create_app
 from collector.cli import main
 from collector.clock import SystemClock
 from collector.config import Config
+from collector.memory import MemoryGuard
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
@@ -83,10 +84,10 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     telemetry.process_metrics(registry, SystemClock())
     registry.register(telemetry.StoreCollector(lambda: statistics(stores)))
     ReceiverMetrics(registry)
-    Admission(1, registry)
+    MemoryGuard(1, list, Admission(1, registry), None, registry)
     LogMetrics(registry)
     engine = Engine(1, 1.0, SystemClock())
-    app = create_app(stores, engine, registry, list, None)
+    app = create_app(stores, engine, registry, list, dict, None)
     engine.close()
     return app, registry
 

@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"api"},
     {"testing"},
     {"telemetry", "config", "quantities"},
-    {"settings"},
+    {"settings", "memory"},
     {"daemon"},
     {"cli"},
     {"__main__"},
@@ -99,6 +99,7 @@ OPENS_FILES = {
     "testing/files.py": "the seam's faulty double",
     "settings.py": "reads configuration files",
     "telemetry.py": "reads /proc/self/statm",
+    "memory.py": "reads /proc and what control groups allow",
 }
 
 

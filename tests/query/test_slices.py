@@ -41,9 +41,11 @@ class Stored:
         """What a start does."""
         loop = asyncio.new_event_loop()
         loop.close()
-        self.ring = Ring(self.signal, self.capacity, 1 << 24, self.log.next_offset)
-        self.store = Store(self.signal, self.ring, self.log, loop)
-        assert self.store.refill() == min(self.capacity, self.log.next_offset)
+        ring = Ring(self.signal, self.capacity, 1 << 24, self.log.next_offset)
+        self.store = Store(self.signal, ring, self.log, loop)
+        self.store.adopt(self.store.replay(lambda: False))
+        self.ring = self.store.ring
+        assert len(self.ring) == min(self.capacity, self.log.next_offset)
 
     def append(self, seed: int, count: int) -> None:
         """What a commit does."""

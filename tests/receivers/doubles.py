@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -12,7 +13,8 @@ from collector.errors import Malformed
 from collector.otlp.signals import SIGNALS, Signal
 from collector.otlp.validate import Accepted
 from collector.receivers.admission import Admission
-from collector.receivers.export import Receiver, ReceiverMetrics
+from collector.receivers.export import Outcome, Receiver, ReceiverMetrics
+from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
 
 
@@ -22,14 +24,14 @@ class FakeStore:
     def __init__(self, signal: Signal, loop: asyncio.AbstractEventLoop) -> None:
         self.signal = signal
         self.payloads: list[bytes | bytearray] = []
-        self.waiting: list[tuple[asyncio.Future[Accepted], Accepted]] = []
+        self.waiting: list[tuple[Callable[[Outcome], None], Accepted]] = []
         self.holds = False
         self.rejected = 0
         self.message = ""
         self.error: Exception | None = None
         self._loop = loop
 
-    def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
+    def submit(self, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
         if self.error is not None:
             raise self.error
         try:
@@ -38,21 +40,16 @@ class FakeStore:
             raise Malformed(f"not a valid request: {error}") from error
         self.payloads.append(payload)
         accepted = Accepted(count(self.signal, request) - self.rejected, self.rejected, self.message)
-        future: asyncio.Future[Accepted] = self._loop.create_future()
         if self.holds:
-            self.waiting.append((future, accepted))
+            self.waiting.append((done, accepted))
         else:
-            future.set_result(accepted)
-        return future
+            done(accepted)
 
     def settle(self, error: Exception | None = None) -> None:
         """Answer everything that is held."""
-        for future, accepted in self.waiting:
-            if error is None:
-                future.set_result(accepted)
-            else:
-                future.set_exception(error)
-        self.waiting.clear()
+        waiting, self.waiting = self.waiting, []
+        for done, accepted in waiting:
+            done(error or accepted)
 
 
 def count(signal: Signal, request: Any) -> int:
@@ -116,12 +113,15 @@ class FakeTransport(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def abort(self) -> None:
         self.closed = self.aborted = True
 
 
 class Receiving:
-    """Stores, budget and metrics of one process, with an HTTP listener that need not listen."""
+    """Stores, budget and metrics of one process, with listeners that need not listen."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, bytes_max: int = 1 << 30, **limits: Any) -> None:
         self.loop = loop
@@ -134,6 +134,16 @@ class Receiving:
         settings = {"body_bytes_max": 1 << 20, "read_header_timeout_s": 10.0, "idle_timeout_s": 30.0}
         self.http = HttpReceiver(
             self.receivers("http"), self.admission, self.clock, self.logger, **{**settings, **limits}
+        )
+
+        self.grpc = GrpcReceiver(
+            self.receivers("grpc"),
+            self.admission,
+            self.clock,
+            self.logger,
+            message_bytes_max=1 << 20,
+            first_bytes_timeout_s=5.0,
+            idle_timeout_s=10.0,
         )
 
     def receivers(self, transport: str) -> list[Receiver]:

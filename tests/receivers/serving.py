@@ -30,15 +30,10 @@ class Serving:
         self.http_port = self.wait(lambda: self.receiving.http.start("127.0.0.1", 0))
         self.grpc_port = 0
 
-    def serve_grpc(self) -> None:
-        """Serve gRPC as well. At most one Serving of a test process may: grpcio's poller has one loop."""
-
-        def build() -> GrpcReceiver:
-            receiving = self.receiving
-            return GrpcReceiver(receiving.receivers("grpc"), receiving.admission, MESSAGE_BYTES_MAX, receiving.logger)
-
-        self.grpc = grpc = self.call(build)
-        self.grpc_port = self.wait(lambda: grpc.start("127.0.0.1:0"))
+    def serve_grpc(self, port: int = 0) -> None:
+        """Serve gRPC as well."""
+        self.grpc = grpc = self.receiving.grpc
+        self.grpc_port = self.wait(lambda: grpc.start("127.0.0.1", port))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop and return its result."""

@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from collector.errors import Overloaded, Unavailable
@@ -243,11 +244,11 @@ def test_a_usual_body_is_read_into_one_buffer_and_handed_on(client: Client) -> N
     client.send(post(payload)[: -len(payload)])
     buffer = client.connection.get_buffer(-1)
     assert len(buffer) == len(payload) < module.BODY_STEP_BYTES
-    owner = buffer.obj
+    place = np.frombuffer(buffer, np.uint8).ctypes.data
     del buffer
     client.send(payload)
     (kept,) = client.receiving.stores["traces"].payloads
-    assert kept is owner
+    assert np.frombuffer(kept, np.uint8).ctypes.data == place, "it was copied"
     assert bytes(kept) == payload
 
 
@@ -259,7 +260,7 @@ def test_memory_follows_the_bytes_that_came(client: Client) -> None:
     came = 0
     while came < size:
         buffer = client.connection.get_buffer(-1)
-        held = len(buffer.obj)  # type: ignore[arg-type]  # the stubs know memoryview.obj as an object
+        held = came + len(buffer)
         del buffer
         assert held <= max(module.BODY_STEP_BYTES, 2 * came)
         client.send(bytes(min(10_000, size - came)), 10_000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from collector.errors import Malformed, Overloaded, Unavailable
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
-from collector.receivers.grpc import GrpcReceiver
 from collector.testing import otlp
 from tests.receivers.serving import MESSAGE_BYTES_MAX, Serving
 
@@ -196,18 +194,12 @@ def test_health(channel: grpc.Channel) -> None:
 
 
 def test_an_address_in_use_is_named(serving: Serving) -> None:
-    taken = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{taken.getsockname()[1]}"
-
-    async def start() -> None:
-        receiving = serving.receiving
-        other = GrpcReceiver(receiving.receivers("grpc"), receiving.admission, 1 << 20, receiving.logger)
-        with pytest.raises(Unavailable, match=f"{address}.*in use"):
-            await other.start(address)
-        await other.stop(0)
-
-    with taken:
-        serving.wait(start)
+    other = Serving()
+    try:
+        with pytest.raises(Unavailable, match=f"{serving.grpc_port}.*in use"):
+            other.serve_grpc(serving.grpc_port)
+    finally:
+        other.close()
 
 
 def test_stopping_answers_what_is_in_flight(serving: Serving, channel: grpc.Channel) -> None:

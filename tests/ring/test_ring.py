@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -9,10 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from collector.otlp.block import METRIC_TYPES
+from collector.otlp.records import record_bytes
+from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.otlp.wire import hash_key
+from collector.ring import ring as module
+from collector.ring.blocks import RUN_BLOCKS, Limits
 from collector.ring.postings import Postings
-from collector.ring.ring import Ring
+from collector.ring.ring import Ring, Snapshot, bytes_min
 from tests.ring import blocks
 
 MIB = 1 << 20
@@ -52,22 +58,68 @@ def trace_key(trace: int) -> int:
 
 
 class RingMachine(RuleBasedStateMachine):
-    """A ring beside a list that is cut to the newest `capacity` records."""
+    """A ring beside a list of what it must hold; and beside the payloads that went in, whatever was merged since."""
 
-    @initialize(signal=st.sampled_from([TRACES, LOGS, METRICS]), capacity=st.integers(1, 9))
-    def start(self, signal: Signal, capacity: int) -> None:
+    @initialize(signal=st.sampled_from([TRACES, LOGS, METRICS]), capacity=st.integers(1, 40), data=st.data())
+    def start(self, signal: Signal, capacity: int, data: st.DataObject) -> None:
         self.signal = signal
         self.capacity = capacity
-        self.ring = Ring(signal, capacity, MIB)
+        records, size = data.draw(st.sampled_from([12, 20, 5, 0])), data.draw(st.sampled_from([MIB, 4000]))
+        run = data.draw(st.sampled_from([2, 3, 4, 1]))
+        small = min(records, data.draw(st.sampled_from([6, 2, 20]))) + 1
+        merging = Limits(records, size, small, size, run)
+        self.ring = Ring(signal, capacity, MIB, merging=merging)
         self.model: list[tuple] = []
+        self.payloads: list[bytes] = []
         self.appended = 0
+        self.fits = True
+        self.snapshots: list[tuple[Snapshot, list[int]]] = []
 
-    @rule(data=st.data(), count=st.integers(1, 12))
-    def append(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data(), counts=st.lists(st.one_of(st.integers(1, 2), st.integers(1, 12)), min_size=1, max_size=9))
+    def append(self, data: st.DataObject, counts: list[int]) -> None:
+        for count in counts:
+            self.append_one(data, count)
+
+    def append_one(self, data: st.DataObject, count: int) -> None:
         records = data.draw(st.lists(_records[self.signal], min_size=count, max_size=count))
-        self.ring.append(_make[self.signal](self.ring.next_offset, records))
+        block = _make[self.signal](self.ring.next_offset, records)
+        self.payloads += [record_bytes(block, row) for row in range(count)]
+        before = self.ring.total_bytes
+        evicted = self.ring.append(block)
         self.appended += count
-        self.model = (self.model + records)[-self.capacity :]
+        self.model += records
+        surplus = max(0, len(self.model) - self.capacity)
+        if self.ring.max_bytes == MIB:
+            assert evicted == surplus
+        assert evicted >= surplus
+        assert self.ring.total_bytes <= (self.ring.max_bytes if self.fits else max(before, self.ring.max_bytes))
+        del self.model[:evicted]
+        self.fits = self.ring.total_bytes <= self.ring.max_bytes
+
+    @rule(data=st.data(), share=st.sampled_from([1, 2, 3, 100]))
+    def resize(self, data: st.DataObject, share: int) -> None:
+        """The ring shrinks in bounded steps, oldest first, and no further than it must."""
+        least = bytes_min(self.signal, self.capacity)
+        wanted = MIB if share == 1 else max(least, self.ring.total_bytes // share)
+        self.shrunk(lambda: self.ring.resize(wanted))
+
+    @rule()
+    def shrink(self) -> None:
+        self.shrunk(self.ring.shrink)
+
+    def shrunk(self, step: Callable[[], bool]) -> None:
+        before = self.ring.first_offset
+        self.fits = step()
+        gone = self.ring.first_offset - before
+        assert gone <= module.SHRINK_RECORDS
+        assert self.fits == (self.ring.total_bytes <= self.ring.max_bytes)
+        assert self.fits or gone == module.SHRINK_RECORDS
+        del self.model[:gone]
+
+    @rule()
+    def take_snapshot(self) -> None:
+        snapshot = self.ring.snapshot()
+        self.snapshots.append((snapshot, [len(self.payloads), snapshot.first_offset, snapshot.next_offset]))
 
     @rule(data=st.data())
     def find_part(self, data: st.DataObject) -> None:
@@ -87,6 +139,12 @@ class RingMachine(RuleBasedStateMachine):
         first = self.appended - len(self.model)
         return [first + i for i, record in enumerate(self.model) if keys_of(self.signal, record)[index] == key]
 
+    def holds(self, snapshot: Snapshot) -> None:
+        """Every record that the blocks have room for is there, as it came."""
+        for block in snapshot.blocks:
+            for row in range(block.count):
+                assert record_bytes(block, row) == self.payloads[block.base_offset + row]
+
     @invariant()
     def equal_to_the_list(self) -> None:
         if not hasattr(self, "ring"):
@@ -94,6 +152,7 @@ class RingMachine(RuleBasedStateMachine):
         self.ring.check()
         assert len(self.ring) == len(self.model)
         assert self.ring.evicted == self.appended - len(self.model)
+        self.holds(self.ring.snapshot())
         for index in self.signal.indexes:
             keys = {keys_of(self.signal, record)[index] for record in self.model} - {0}
             assert {key for key, _, _ in self.ring.newest_of_each_key(index)} == keys
@@ -101,6 +160,22 @@ class RingMachine(RuleBasedStateMachine):
                 assert self.ring.find(index, key).tolist() == self.offsets(index, key)[::-1]
         stats = self.ring.stats()
         assert stats["total_bytes"] == stats["payload_bytes"] + stats["column_bytes"] + stats["index_bytes"]
+
+    def teardown(self) -> None:
+        """Snapshots are as they were, whatever the ring has merged and evicted since."""
+        for snapshot, (_, first, end) in getattr(self, "snapshots", ()):
+            assert (snapshot.first_offset, snapshot.next_offset) == (first, end)
+            offset = snapshot.blocks[0].base_offset if snapshot.blocks else end
+            for block in snapshot.blocks:
+                assert block.base_offset == offset
+                offset = block.end_offset
+            assert offset == end
+            self.holds(snapshot)
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHRINK_RECORDS", 5)
 
 
 TestRing = RingMachine.TestCase
@@ -111,10 +186,10 @@ class Forgetful(Ring):
     """The canary: a ring that forgets to evict from one index."""
 
     def _evict_records(self, count: int) -> None:
-        forgotten = self._indexes.pop("service", None)
+        kept = self._columns
+        self._columns = [column for column in kept if column[0] is not self._indexes["service"]]
         super()._evict_records(count)
-        if forgotten is not None:
-            self._indexes["service"] = forgotten
+        self._columns = kept
 
 
 def test_check_catches_a_ring_that_forgets_an_index() -> None:
@@ -159,6 +234,32 @@ def test_a_block_beyond_the_bound_is_not_held() -> None:
     assert len(ring) == 1
 
 
+@pytest.mark.parametrize(("capacity", "max_bytes"), [(1_000, MIB), (10_000, 64 * MIB), (300, 64 * MIB)])
+def test_requests_of_one_record_are_few_blocks(capacity: int, max_bytes: int) -> None:
+    """Blocks stay few, small against the ring, and as light as their records."""
+    ring = Ring(TRACES, capacity, max_bytes)
+    limits = Limits.of(capacity, max_bytes)
+    payload = blocks.span_payload([(1, "service", "name")])
+    for _ in range(2 * capacity + 17):
+        ring.append(scan(TRACES, payload, ring.next_offset))
+    ring.check()
+    held = ring.snapshot().blocks
+    assert max(block.count for block in held) <= max(1, limits.records) <= capacity / 64 + 1
+    assert max(block.nbytes for block in held) <= limits.bytes <= max_bytes / 64
+    assert sum(block.count for block in held) - len(ring) < max(2, limits.records)
+    assert len(held) <= 2 * RUN_BLOCKS + 2 * capacity / limits.records
+
+
+def test_one_large_request_among_small_ones_does_not_keep_them_apart() -> None:
+    ring = Ring(TRACES, 20_000, 64 * MIB)
+    for number in range(1000):
+        count = 300 if number % 50 == 49 else 1
+        ring.append(blocks.spans(ring.next_offset, [(1, "service", "name")] * count))
+    ring.check()
+    # For each large one: itself, and the small ones before it as two blocks at most.
+    assert len(ring.snapshot().blocks) <= 3 * 20
+
+
 def test_a_snapshot_does_not_change() -> None:
     ring = Ring(TRACES, 2, MIB)
     ring.append(blocks.spans(0, [(1, "a", "x"), (2, "a", "x")]))
@@ -191,11 +292,11 @@ def test_indexes_larger_than_the_bound_are_refused() -> None:
 def test_postings_of_many_keys_grow_and_shrink() -> None:
     postings = Postings(5000, 8)
     keys = np.arange(1, 5001, dtype=np.uint64)
-    postings.append(0, memoryview(keys.tobytes()))
+    postings.append(0, keys.tobytes(), 0, len(keys))
     assert postings.keys == postings.postings == 5000
     grown = postings.nbytes
     assert [postings.find(int(key), 0).tolist() for key in keys[::500]] == [[i] for i in range(0, 5000, 500)]
-    postings.evict(memoryview(keys[:4990].tobytes()))
+    postings.evict(keys.tobytes(), 0, 4990)
     assert postings.keys == 10
     assert postings.nbytes < grown
     assert sorted(key for key, _, _ in postings.items()) == list(range(4991, 5001))
@@ -204,4 +305,4 @@ def test_postings_of_many_keys_grow_and_shrink() -> None:
 def test_evicting_what_was_never_appended_is_a_mistake() -> None:
     postings = Postings(4, 8)
     with pytest.raises(AssertionError, match="not in the postings"):
-        postings.evict(memoryview(np.array([7], np.uint64).tobytes()))
+        postings.evict(np.array([7], np.uint64).tobytes(), 0, 1)

@@ -1,7 +1,9 @@
 """Golden scripts for the ring: what it holds after each step, written so that anyone can check it by hand.
 
 Commands: `ring capacity=N [max_bytes=N]` starts over; `append trace=1 service=a name=x …` appends one block of one
-span per `trace=` group given as `trace/service/name` arguments; `find INDEX VALUE`; `dump`; `stats`.
+span per `trace=` group given as `trace/service/name` arguments; `find INDEX VALUE`; `dump`; `stats`; `blocks`.
+`start` takes also what the ring merges: `merged=N` records at most, blocks below `small=N` records, `run=N` at once;
+nothing by default. `keep` remembers a snapshot, `kept` dumps its blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import pytest
 
 from collector.otlp.records import Ref, record
 from collector.otlp.signals import TRACES
-from collector.ring.ring import Ring
+from collector.ring.blocks import Limits
+from collector.ring.ring import Ring, Snapshot
 from tests import goldenscript
 from tests.goldenscript import Command
 from tests.ring import blocks
@@ -23,6 +26,7 @@ class RingScript:
 
     def __init__(self) -> None:
         self.ring = Ring(TRACES, 3, 1 << 20)
+        self.kept_snapshot = self.ring.snapshot()
 
     def run(self, command: Command) -> str | list[str] | None:
         result = getattr(self, command.name)(command)
@@ -30,7 +34,10 @@ class RingScript:
         return result
 
     def start(self, command: Command) -> None:
-        self.ring = Ring(TRACES, command.option("capacity", 3), command.option("max_bytes", 1 << 20))
+        merging = Limits(
+            command.option("merged", 0), 1 << 20, command.option("small", 0), 1 << 20, command.option("run", 1)
+        )
+        self.ring = Ring(TRACES, command.option("capacity", 3), command.option("max_bytes", 1 << 20), merging=merging)
 
     def append(self, command: Command) -> str:
         spans = [tuple(argument.split("/")) for argument in command.arguments]
@@ -54,11 +61,25 @@ class RingScript:
                 lines.append(f"{ref.offset}: trace {int.from_bytes(span.trace_id, 'big')} {span.name}{live}")
         return lines or ["empty"]
 
+    def blocks(self, command: Command) -> str:
+        return ranges(self.ring.snapshot())
+
+    def keep(self, command: Command) -> None:
+        self.kept_snapshot = self.ring.snapshot()
+
+    def kept(self, command: Command) -> str:
+        return ranges(self.kept_snapshot)
+
     def stats(self, command: Command) -> list[str]:
         stats = self.ring.stats()
         lines = [f"records {stats['records']} evicted {stats['evicted']}"]
         lines += [f"{name}: {one['keys']} keys, {one['postings']} postings" for name, one in stats["indexes"].items()]
         return lines
+
+
+def ranges(snapshot: Snapshot) -> str:
+    """The blocks by the offsets they hold."""
+    return "blocks " + " ".join(f"[{block.base_offset}, {block.end_offset})" for block in snapshot.blocks)
 
 
 @pytest.mark.parametrize("path", goldenscript.scripts("ring"), ids=goldenscript.script_id)

@@ -86,11 +86,13 @@ def payload(offset: int, count: int, size: int = 24) -> bytes:
     return (text * (size // len(text) + 1))[: max(size, len(text))]
 
 
-def append(log: Log, count: int = 1, size: int = 24, times: tuple[int, int] | None = None) -> int:
+def append(
+    log: Log, count: int = 1, size: int = 24, times: tuple[int, int] | None = None, *, sync: bool = False
+) -> int:
     """Append `count` records with recognisable content; their times are their offsets unless given."""
     offset = log.next_offset
     low, high = times or (offset, offset + count - 1)
-    got = log.append([payload(offset, count, size)], count, low, high)
+    got = log.append([payload(offset, count, size)], count, low, high, sync=sync)
     assert got == offset
     return got
 

@@ -161,7 +161,7 @@ def test_short_reads_are_continued() -> None:
 
 def test_a_write_without_progress_is_an_error() -> None:
     class Stuck(MemoryFiles):
-        def pwritev(self, handle: int, pieces: object, position: int) -> int:
+        def pwritev(self, handle: int, pieces: object, position: int, *, sync: bool = False) -> int:
             return 0
 
     files = Stuck()
@@ -289,3 +289,30 @@ def test_faults_meet_the_call_they_were_meant_for() -> None:
     for call in (lambda: files.open("/x", create=True), lambda: files.listdir("/")):
         with pytest.raises(PowerCut):
             call()
+
+
+def test_a_synced_write_makes_itself_durable_and_older_writes_not() -> None:
+    files = MemoryFiles()
+    handle = files.open("/x", create=True)
+    files.fsync_directory("/")
+    files.pwritev(handle, [b"aaaaaaaaaa"], 0)
+    files.pwritev(handle, [b"bbb"], 3, sync=True)
+    assert get(files, "/x") == b"aaabbbaaaa"
+    assert get(files.after_power_cut(lose_all), "/x") == b"\0\0\0bbb"
+    assert get(files.after_power_cut(keep_all), "/x") == b"aaabbbaaaa"
+    files.truncate(handle, 4)
+    files.pwritev(handle, [b"c"], 1, sync=True)
+    assert get(files.after_power_cut(lose_all), "/x") == b"\0c\0b"
+    failing = FaultyFiles(files, {"fdatasync"}, 1)
+    with pytest.raises(OSError, match="Input/output"):
+        failing.pwritev(handle, [b"dddd"], 0, sync=True)
+    assert get(files, "/x") == b"dddd"
+    assert get(files.after_power_cut(keep_all), "/x") == b"\0c\0b", "Linux takes what could not be written for clean"
+
+
+def test_a_synced_write_of_the_operating_system(tmp_path: Path) -> None:
+    files = OperatingSystemFiles()
+    handle = files.open(f"{tmp_path}/x", create=True)
+    write_fully(files, handle, [b"ab", b"cd"], 1, sync=True)
+    assert files.pread(handle, 10, 0) == b"\0abcd"
+    files.close(handle)

@@ -9,6 +9,7 @@ from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.signals import LOGS, SIGNALS
 from collector.testing.files import FaultyFiles, MemoryFiles
 from collector.wal import frame, index
+from collector.wal.files import BLOCK_BYTES
 from collector.wal.log import SEGMENT_BYTES_MAX, TIME_MAX, Log
 from collector.wal.metrics import LogMetrics
 from collector.wal.reader import READ_AHEAD
@@ -76,7 +77,8 @@ def test_segments_roll_before_they_grow_too_large() -> None:
         append(log)
     paths = segment_paths(files)
     assert [path[-24:] for path in paths] == [f"{base:020d}.log" for base in (0, 5, 10)]
-    assert all(len(files.contents(path)) <= 600 for path in paths)
+    assert all(len(files.contents(path)) <= 600 for path in paths[:-1])
+    assert len(files.contents(paths[-1])) == BLOCK_BYTES, "the active one is written in blocks"
     assert [path[-26:] for path in segment_paths(files, "index")] == [f"{base:020d}.index" for base in (0, 5)]
 
 

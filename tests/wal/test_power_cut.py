@@ -23,7 +23,7 @@ from collector.testing.files import (
     random_fates,
 )
 from collector.wal.log import Log
-from tests.wal.logs import append, content, open_log, payload
+from tests.wal.logs import SEGMENT_BYTES, append, content, open_log, payload
 
 CALLS_MAX = 500
 SEEDS = 3
@@ -34,22 +34,23 @@ Frame = tuple[int, int, bytes]
 class Life:
     """A log written until the power goes: what it had promised by then.
 
-    `group` frames are appended before each sync; with 0 nothing is synced on purpose. `baseline` is what an
+    `group` frames are appended before each sync; with 0 nothing is synced on purpose. With `scale` 1 a segment is
+    smaller than a block, with more it is of several, and leftovers stay in those that are recycled. `baseline` is what an
     undisturbed life had as first offset after each step: retention may have removed what lies before.
     """
 
-    def __init__(self, files: FaultyFiles, group: int, baseline: list[int] | None = None) -> None:
+    def __init__(self, files: FaultyFiles, group: int, baseline: list[int] | None = None, scale: int = 1) -> None:
         self.promised: list[Frame] = []
         self.written: list[Frame] = []
         self.first_offsets: list[int] = []
         waiting: list[Frame] = []
         try:
-            log = open_log(files, retention_bytes=RETENTION)
+            log = open_log(files, retention_bytes=RETENTION * scale, segment_bytes=SEGMENT_BYTES * scale)
             for step in range(14):
                 base, count = log.next_offset, 1 + step % 3
-                frame = (base, count, payload(base, count, 24 + 200 * (step % 4 == 1)))
+                frame = (base, count, payload(base, count, (24 + 200 * (step % 4 == 1)) * scale))
                 self.written.append(frame)
-                append(log, count, size=len(frame[2]))
+                append(log, count, size=len(frame[2]), sync=group == 1)
                 waiting.append(frame)
                 if group and len(waiting) == group:
                     log.sync()
@@ -80,17 +81,17 @@ def after(memory: MemoryFiles, turn: int, seed: int) -> MemoryFiles:
     return memory.after_power_cut((lose_all, keep_all, random_fates(random.Random(seed)))[min(turn, 2)])
 
 
-def torture(group: int, make: Callable[[], MemoryFiles] = MemoryFiles, seeds: int = SEEDS) -> list[str]:
+def torture(group: int, make: Callable[[], MemoryFiles] = MemoryFiles, seeds: int = SEEDS, scale: int = 1) -> list[str]:
     """Cut the power everywhere; returns what was wrong, with how to repeat it."""
     problems: list[str] = []
-    baseline = Life(FaultyFiles(make()), group).first_offsets
+    baseline = Life(FaultyFiles(make()), group, scale=scale).first_offsets
     for at in range(1, CALLS_MAX):
         memory = make()
         files = FaultyFiles(memory, WRITING, at, CUT)
-        life = Life(files, group, baseline)
+        life = Life(files, group, baseline, scale)
         for turn in range(2 + seeds):
             found = after(memory, turn, at * 1000 + turn)
-            log = open_log(found)
+            log = open_log(found, segment_bytes=SEGMENT_BYTES * scale)
             wrong = life.problems(log)
             if not wrong:
                 base = append(log, 2)
@@ -103,9 +104,10 @@ def torture(group: int, make: Callable[[], MemoryFiles] = MemoryFiles, seeds: in
     raise AssertionError("the calls never ended")
 
 
+@pytest.mark.parametrize("scale", [1, 30])
 @pytest.mark.parametrize("group", [1, 3, 0])
-def test_the_power_goes_at_the_kth_call(group: int) -> None:
-    assert torture(group) == []
+def test_the_power_goes_at_the_kth_call(group: int, scale: int) -> None:
+    assert torture(group, scale=scale) == []
 
 
 def test_the_power_goes_again_while_the_log_is_opened() -> None:

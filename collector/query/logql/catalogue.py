@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import numpy as np
-
 from collector.errors import QueryLimit
 from collector.query.engine import slices
 from collector.query.logql.columns import Lines
@@ -77,8 +75,8 @@ def volume(deadline: Deadline, view: View, selector: ast.Selector, start_ns: int
             blocks += 1
             entries += len(rows)
             size += int(Lines(piece.block, rows).sizes().sum())
-            for group in np.unique(piece.block.column("group")[rows]).tolist():
-                _add(found, _labels(records.container(piece.block, group).stream))
+            for container in records.containers(piece.block, rows)[1]:
+                _add(found, _labels(container.stream))
     return Volume(len(found), blocks, entries, size)
 
 
@@ -89,8 +87,7 @@ def _selected(
     records = Records()
     selections = [Selection(selector) for selector in selectors]
     for block, rows in slices(view, start_ns, end_ns, deadline):
-        for group in np.unique(block.column("group")[rows]).tolist():
-            container = records.container(block, group)
+        for container in records.containers(block, rows)[1]:
             if not selections or any(selection.has(container) for selection in selections):
                 yield container.stream
 

@@ -240,13 +240,12 @@ class Batch:
 
     def _containers(self) -> list[tuple[Container, NDArray[np.intp]]]:
         """Return each container with the places of its rows."""
-        if self.block.groups.count == 1:
-            return [(self.records.container(self.block, 0), np.arange(len(self.rows)))]
-        groups = self.block.column("group")[self.rows]
-        return [
-            (self.records.container(self.block, group), np.flatnonzero(groups == group))
-            for group in np.unique(groups).tolist()
-        ]
+        codes, containers = self.records.containers(self.block, self.rows)
+        if len(containers) <= 1:
+            return [(container, np.arange(len(self.rows))) for container in containers]
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(1, len(containers)))
+        return list(zip(containers, np.split(order, bounds), strict=True))
 
     def _extents(self, places: NDArray[np.intp] | slice = slice(None)) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = self.rows[places]

@@ -29,9 +29,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.otlp.records import group_bytes, record, resource, scope
+from collector.query.groups import alike, groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from collector.otlp.block import Block
 
@@ -66,6 +69,9 @@ CONTAINERS_CACHED = 10_000
 
 NAMES_CACHED = 10_000
 """Attribute keys whose label names one query remembers; likewise."""
+
+_PARTS = ("resource", "scope")
+"""What a container's labels are made of."""
 
 _OTHER = re.compile(r"[^0-9A-Za-z]+")
 
@@ -190,7 +196,7 @@ class Records:
     """Reads records as labels and lines; remembers containers, because thousands of records share one."""
 
     def __init__(self) -> None:
-        self._containers: dict[tuple[bytes, bytes], Container] = {}
+        self._containers: dict[tuple[bytes, ...], Container] = {}
         self._names: dict[bytes, str] = {}
 
     def name(self, key: bytes) -> str:
@@ -204,13 +210,19 @@ class Records:
 
     def container(self, block: Block, group: int) -> Container:
         """Return the labels that a group's records have in common."""
-        key = group_bytes(block, group, "resource"), group_bytes(block, group, "scope")
+        key = tuple(group_bytes(block, group, part) for part in _PARTS)
         found = self._containers.get(key)
         if found is None:
             if len(self._containers) >= CONTAINERS_CACHED:
                 self._containers.clear()
             found = self._containers[key] = _container(block, group)
         return found
+
+    def containers(self, block: Block, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[Container]]:
+        """Return the containers of ascending rows: for each row its place in a list."""
+        groups, places = groups_of(block, rows)
+        codes, firsts = alike(block, groups, *_PARTS)
+        return codes[places], [self.container(block, group) for group in groups[firsts].tolist()]
 
     def metadata(self, block: Block, row: int, message: Any) -> dict[str, str]:
         """Return a record's structured metadata; `message` is the record, decoded."""

@@ -77,13 +77,11 @@ class Selection:
     def rows(self, piece: Slice, records: Records) -> NDArray[np.intp]:
         """Return the rows of a slice that are selected."""
         block, rows = piece
-        if block.groups.count == 1:
-            return rows if self.has(records.container(block, 0)) else rows[:0]
-        groups = block.column("group")[rows]
-        selected = np.zeros(block.groups.count, np.bool_)
-        for group in np.unique(groups).tolist():
-            selected[group] = self.has(records.container(block, group))
-        chosen: NDArray[np.intp] = rows[selected[groups]]
+        codes, containers = records.containers(block, rows)
+        selected = np.array([self.has(container) for container in containers], np.bool_)
+        if selected.all():
+            return rows
+        chosen: NDArray[np.intp] = rows[selected[codes]]
         return chosen
 
 

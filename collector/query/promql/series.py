@@ -21,6 +21,7 @@ from collector.errors import QueryLimit
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
 from collector.query.engine import END_OF_TIME, Deadline, slices
+from collector.query.groups import alike, groups_of
 from collector.query.promql.translate import (
     Family,
     Labels,
@@ -136,39 +137,53 @@ class Collector:
         return self._name_matches((("__name__", name),))
 
     def add(self, block: Block, rows: NDArray[np.intp]) -> None:
-        """Take the matching points of a block."""
-        groups = block.column("group")[rows]
-        for group in np.unique(groups).tolist():
-            inside = rows[groups == group]
-            found = family_of(block, group)
-            if found.name and any(self._wanted(name) for name in found.sample_names()):
-                self._add_group(block, group, inside, found)
+        """Take the matching points of a block; `rows` ascend."""
+        groups, places = groups_of(block, rows)
+        variants, firsts = _metrics(block, groups)
+        families = [family_of(block, group) for group in groups[firsts].tolist()]
+        wanted = [bool(found.name) and any(map(self._wanted, found.sample_names())) for found in families]
+        if any(wanted):
+            own = variants[places]
+            chosen = np.array(wanted)[own]
+            self._add_families(block, rows[chosen], own[chosen], families)
         if self._wanted("target_info"):
-            self._add_targets(block, rows)
+            self._add_targets(block, rows, groups, places)
 
-    def _add_targets(self, block: Block, rows: NDArray[np.intp]) -> None:
+    def _add_targets(
+        self, block: Block, rows: NDArray[np.intp], groups: NDArray[Any], places: NDArray[np.intp]
+    ) -> None:
         """A resource's `target_info` is 1 whenever one of its points comes."""
-        groups = block.column("group")[rows]
-        times = block.column("time")[rows]
-        for group in np.unique(groups).tolist():
+        times = block.column("time")[rows] // 1_000_000
+        codes, firsts = alike(block, groups, "resource")
+        for code, group in enumerate(groups[firsts].tolist()):
             labels = target_info(records.resource(block, group))
             if labels and self._matches(labels):
-                for time in np.unique(times[groups == group] // 1_000_000).tolist():
+                for time in np.unique(times[codes[places] == code]).tolist():
                     self._sample(labels, False, time, 0, 1.0)
 
-    def _add_group(self, block: Block, group: int, rows: NDArray[np.intp], found: Family) -> None:
-        common = group_labels(block, group)
-        kind = int(block.column("type")[rows[0]])
+    def _add_families(
+        self, block: Block, rows: NDArray[np.intp], variants: NDArray[np.intp], families: list[Family]
+    ) -> None:
+        """Take points, of each of which `variants` says the family, series by series."""
         keys = block.column("series")[rows]
-        for key in np.unique(keys).tolist():
-            own = rows[keys == key]
-            first = records.record(block, int(own[0]))
-            labels = attribute_labels(first.attributes) | common
-            if kind in (HISTOGRAM, EXPONENTIAL_HISTOGRAM, SUMMARY):
-                for row in own.tolist():
-                    self._add_distribution(block, row, kind, found, labels)
-            else:
-                self._add_numbers(block, own, sorted_labels(found.name, labels), found.delta)
+        order = np.lexsort((keys, variants))  # rows of one series stay in their order
+        keys, ordered = keys[order], variants[order]
+        changes = np.flatnonzero((keys[1:] != keys[:-1]) | (ordered[1:] != ordered[:-1])) + 1
+        previous, common = -1, {}
+        for own in np.split(order, changes):
+            variant = int(variants[own[0]])
+            if variant != previous:
+                previous, common = variant, group_labels(block, int(block.column("group")[rows[own[0]]]))
+            self._add_series(block, rows[own], families[variant], common)
+
+    def _add_series(self, block: Block, rows: NDArray[np.intp], found: Family, common: dict[str, str]) -> None:
+        kind = int(block.column("type")[rows[0]])
+        labels = attribute_labels(records.record(block, int(rows[0])).attributes) | common
+        if kind in (HISTOGRAM, EXPONENTIAL_HISTOGRAM, SUMMARY):
+            for row in rows.tolist():
+                self._add_distribution(block, row, kind, found, labels)
+        else:
+            self._add_numbers(block, rows, sorted_labels(found.name, labels), found.delta)
 
     def _add_numbers(self, block: Block, rows: NDArray[np.intp], labels: Labels, delta: bool) -> None:
         if not self._matches(labels):
@@ -220,6 +235,18 @@ class Collector:
             if keep.any():
                 made.append(Series(labels, times[keep], values[keep]))
         return made
+
+
+def _metrics(block: Block, groups: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Tell the metrics of targets apart: a code for each group, and for each code the place of its first group."""
+    codes, firsts = alike(block, groups, "resource", "scope", "name", "unit")
+    kinds = block.column("type")[np.searchsorted(block.column("group"), groups)].astype(np.intp)
+    kinds |= block.group_column("temporality")[groups].astype(np.intp) << 8
+    kinds |= block.group_column("monotonic")[groups].astype(np.intp) << 16
+    if (kinds == kinds[firsts][codes]).all():
+        return codes, firsts
+    _, firsts, codes = np.unique(codes << 24 | kinds, return_index=True, return_inverse=True)
+    return codes, firsts
 
 
 def samples_of(point: object, kind: int, found: Family) -> Iterator[tuple[str, dict[str, str], float]]:

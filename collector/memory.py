@@ -1,0 +1,204 @@
+"""The process's memory: one limit, divided at the start, and held to while it runs.
+
+`memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
+taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
+commit makes of several requests is there beside them for a moment; queries an eighth; the rings what is left, in
+proportion to what is configured for them, and never more than that.
+
+Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
+of data is not known before. So the guard looks at the resident memory each second, too. Above the limit the rings give
+up what is too much, freed memory goes back to the system, and requests are let in one at a time, the others being told
+to come again; far enough below, both go back to their shares in steps. What a ring gives up is still in the log.
+
+Not here: a limit on one query's memory; that is bounded by the limits on what a query may select and return.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from collector.errors import InvalidConfig
+from collector.quantities import read_size
+from collector.receivers.admission import Admission
+from collector.ring.ring import Ring, bytes_min
+
+MIB: Final = 1024 * 1024
+DEFAULT_BYTES_MAX: Final = 1024 * MIB
+"""What `auto` is at most."""
+IN_FLIGHT_SHARE: Final = 1 / 4
+IN_FLIGHT_COPIES: Final = 2
+QUERIES_SHARE: Final = 1 / 8
+RECOVERED_SHARE: Final = 0.9
+"""Below this share of the limit the rings grow again."""
+STEPS: Final = 32
+"""In so many steps of a second a ring goes from nothing to its share."""
+SLACK_BYTES: Final = 4 * MIB
+"""Given up beyond what was too much, so that the next second does not find the same."""
+
+
+def limit_bytes(setting: str, available: int) -> int:
+    """Return the bytes that `memory.limit` means on a machine, or in a container, that has `available` bytes."""
+    if setting == "auto":
+        return min(available // 2, DEFAULT_BYTES_MAX)
+    if setting.endswith("%"):
+        return int(available * float(setting[:-1]) / 100)
+    return read_size(setting)
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that the process could have: the machine's, or what its control group allows if that is less.
+
+    Both versions of control groups are asked, at the process's place and above. `root` is for tests.
+    """
+    found = [_machine_bytes(root)]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        if controllers == "":
+            base, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        parts = [part for part in place.split("/") if part not in ("", "..")]
+        for count in range(len(parts) + 1):
+            text = _read(base.joinpath(*parts[:count], name)).strip()
+            if text.isdigit():
+                found.append(int(text))
+    return min(found)
+
+
+def _machine_bytes(root: Path) -> int:
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def resident_bytes() -> int:
+    """Return the memory that the process holds, files mapped into it included."""
+    fields = _read(Path("/proc/self/statm")).split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def trim() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    function = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if function is not None:
+        function(0)
+
+
+class MemoryGuard:
+    """Divides the limit among rings and requests, and holds the process to it. Owned by the event loop's thread."""
+
+    def __init__(
+        self,
+        limit: int,
+        rings: Callable[[], Sequence[Ring]],
+        admission: Admission,
+        logger: Any,
+        registry: CollectorRegistry,
+        *,
+        resident: Callable[[], int] = resident_bytes,
+        trim: Callable[[], None] = trim,
+    ) -> None:
+        """Take the limit in bytes, and who shares it: the rings as they are configured, and the admission."""
+        self.limit = limit
+        self._rings = rings
+        self._admission = admission
+        self._logger = logger
+        self._resident = resident
+        self._trim = trim
+        self._in_flight_max = admission.bytes_max
+        self._shares: list[int] = []
+        self._pressed = False
+        gauge = Gauge("ringtail_memory_limit_bytes", "Memory that the whole process may hold.", registry=registry)
+        gauge.set(limit)
+        self._shrinks = Counter(
+            "ringtail_memory_shrinks",
+            "How often rings were made smaller because the process held more than its limit.",
+            registry=registry,
+        )
+
+    def divide(self) -> None:
+        """Give everyone a share, from what the process holds now; once, while the rings are empty.
+
+        Raises InvalidConfig when the limit leaves too little.
+        """
+        held = self._resident()
+        rest = self.limit - held
+        rings = self._rings()
+        least = sum(bytes_min(ring.signal, ring.capacity) for ring in rings)
+        in_flight = min(self._in_flight_max, int(rest * IN_FLIGHT_SHARE) // IN_FLIGHT_COPIES)
+        for_rings = rest - IN_FLIGHT_COPIES * in_flight - int(rest * QUERIES_SHARE)
+        if for_rings < least or in_flight < MIB:
+            needed = held + max(int(least / (1 - IN_FLIGHT_SHARE - QUERIES_SHARE)), int(8 * MIB)) + MIB
+            problem = (
+                f"memory.limit: {self.limit} bytes are too few: the process itself holds {held}, and the indexes of such "
+                f"rings want {least}; make it at least {needed}, or stores.*.capacity smaller"
+            )
+            raise InvalidConfig([problem])
+        self._in_flight_max = self._admission.bytes_max = in_flight
+        wanted = sum(ring.max_bytes for ring in rings)
+        for ring in rings:
+            own = bytes_min(ring.signal, ring.capacity)
+            share = own + (ring.max_bytes - own) * max(0, for_rings - least) // max(1, wanted - least)
+            self._shares.append(min(ring.max_bytes, share))
+        if wanted > for_rings:
+            self._logger.warning(
+                "rings are smaller than configured", memory_limit=self.limit, configured=wanted, bytes=sum(self._shares)
+            )
+        self._resize(self._shares)
+
+    def check(self) -> None:
+        """Look at what the process holds, and act; once a second."""
+        resident = self._resident()
+        rings = self._rings()
+        if resident > self.limit:
+            if not self._pressed:
+                self._logger.warning("memory limit reached", resident=resident, limit=self.limit)
+            self._pressed = True
+            self._admission.bytes_max = 0
+            self._shrinks.inc()
+            excess = resident - self.limit + SLACK_BYTES
+            held = max(1, sum(ring.total_bytes for ring in rings))
+            self._resize([ring.total_bytes - excess * ring.total_bytes // held for ring in rings])
+            self._trim()
+        elif self._pressed:
+            self._pressed = False
+            self._admission.bytes_max = self._in_flight_max
+        if resident < self.limit * RECOVERED_SHARE:
+            grown = [
+                min(share, ring.max_bytes + max(1, share // STEPS))
+                for ring, share in zip(rings, self._shares, strict=True)
+            ]
+            if any(size > ring.max_bytes for size, ring in zip(grown, rings, strict=True)):
+                self._resize(grown)
+        for ring in rings:
+            ring.shrink()
+
+    def _resize(self, sizes: Sequence[int]) -> None:
+        for ring, size in zip(self._rings(), sizes, strict=True):
+            ring.resize(max(size, bytes_min(ring.signal, ring.capacity)))
+
+    def stats(self) -> dict[str, int]:
+        """Return the figures of `/api/stats`."""
+        return {
+            "limit_bytes": self.limit,
+            "resident_bytes": self._resident(),
+            "ring_bytes": sum(ring.total_bytes for ring in self._rings()),
+            "in_flight_bytes": self._admission.in_flight_bytes,
+        }

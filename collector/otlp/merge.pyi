@@ -1,0 +1,3 @@
+from collector.otlp.block import Block
+
+def merge(blocks: list[Block]) -> Block: ...

@@ -1,0 +1,646 @@
+"""One HTTP/2 connection of a server (RFC 9113): frames in, streams and flow control, frames out.
+
+Bytes come through the listener's scratch buffer and are taken out of it at once (`reader.py`). Where what is left of
+a frame is what is left of a message, the socket is read straight into the message.
+
+What a client does wrong breaks its stream (RST_STREAM) or its connection (GOAWAY), as the RFC has it. What costs
+more than it should has a limit: streams at a time, header blocks, streams that are opened and reset at once
+(CVE-2023-44487), answers that are not read (then nothing is read either), and time to send what was begun.
+
+Windows are generous, because memory is not theirs to bound: a stream takes its bytes from the admission's budget
+before it holds them.
+
+Left out: priorities (they are read over) and server push. Cost: about 6 µs a request beside its data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast
+
+from collector.receivers.http2.fields import Requests, check_trailers
+from collector.receivers.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    ENABLE_PUSH,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_DEFAULT,
+    FRAME_BYTES_MAX,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEAD,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
+    PADDED,
+    PING,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTING,
+    SETTINGS,
+    WINDOW_DEFAULT,
+    WINDOW_MAX,
+    WINDOW_UPDATE,
+    WORD,
+    Code,
+    ConnectionBroken,
+    StreamBroken,
+    frame,
+    goaway,
+    rst_stream,
+    settings,
+    window_update,
+)
+from collector.receivers.http2.hpack import CompressionError, Decoder
+from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
+from collector.receivers.listener import Listener
+
+if TYPE_CHECKING:
+    from collector.receivers.http2.stream import Fields, Stream
+
+STREAM_WINDOW: Final = 4 * 1024 * 1024
+CONNECTION_WINDOW: Final = 64 * 1024 * 1024
+"""What a client may send before it must hear that it was read."""
+BLOCK_FRAMES_MAX: Final = 64
+"""CONTINUATION frames of one header block."""
+TABLE_BYTES: Final = 4096
+"""HPACK's dynamic table."""
+HEADER_LIST_BYTES: Final = 16 * 1024
+RESETS_MAX: Final = 500
+"""Streams that the client has reset beyond those that were answered."""
+RESETS_KNOWN: Final = 1024
+"""Streams that we have reset and whose late frames are read over."""
+KEEPALIVE_S: Final = 7200.0
+"""A connection from which nothing came so long is pinged."""
+KEEPALIVE_TIMEOUT_S: Final = 20.0
+LINGER_S: Final = 2.0
+"""How long a client may take to read why its connection ends."""
+
+_NEVER = math.inf
+
+
+class Http2Listener(Listener):
+    """A listener of HTTP/2 connections: what they ask of it."""
+
+    first_bytes_timeout_s: float
+    """How long a new connection may take for its preface."""
+    idle_timeout_s: float
+    """How long a request may rest half-way, a frame half-sent, and answers unread."""
+    streams_max: int
+    requests: Requests
+
+    def open_stream(self, connection: Connection, number: int, send_window: int) -> Stream:
+        """Return a new stream's state."""
+        raise NotImplementedError
+
+    def greet(self, data: bytes) -> bytes:
+        """Return the answer to a client that speaks something else."""
+        raise NotImplementedError
+
+
+class Connection(FrameReader, asyncio.BufferedProtocol):
+    """One connection. Owned by the event loop's thread."""
+
+    __slots__ = (
+        "_block",
+        "_block_ends_stream",
+        "_block_parts",
+        "_blocked",
+        "_closing",
+        "_data_ends_stream",
+        "_data_stream",
+        "_decoder",
+        "_direct",
+        "_frame_bytes_out",
+        "_last",
+        "_listener",
+        "_pinged",
+        "_receive_window",
+        "_resets",
+        "_resets_known",
+        "_seen",
+        "_seen_before",
+        "_send_window",
+        "_stream_window_out",
+        "_transport",
+        "deadline",
+        "streams",
+    )
+
+    def __init__(self, listener: Http2Listener) -> None:
+        """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
+        super().__init__()
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._decoder = Decoder(TABLE_BYTES, HEADER_LIST_BYTES)
+        self.streams: dict[int, Stream] = {}
+        """Streams that are not closed."""
+        self.deadline = _NEVER
+        """When `expire` is due, on the monotonic clock."""
+        self._closing = False  # GOAWAY was sent
+        self._blocked = False  # the client does not read its answers
+        self._last = 0  # the newest stream of the client's
+        self._direct: Stream | None = None  # whose body is being read into
+        self._data_stream = 0
+        self._data_ends_stream = False
+        self._block = bytearray()  # of a header block, what came in frames before
+        self._block_ends_stream = False
+        self._block_parts = 0
+        self._receive_window = WINDOW_DEFAULT
+        self._send_window = WINDOW_DEFAULT
+        self._stream_window_out = WINDOW_DEFAULT
+        self._frame_bytes_out = FRAME_BYTES_DEFAULT
+        self._resets = 0
+        self._resets_known: deque[int] = deque(maxlen=RESETS_KNOWN)
+        self._seen = 0  # reads, for `expire` to see whether anything came
+        self._seen_before = -1
+        self._pinged = False
+
+    # --- asyncio's side -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or cut it when there are too many."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
+        if self._listener.add(self) > self._listener.connections_max:
+            self._transport.abort()
+            return
+        self._wait_for(self._listener.first_bytes_timeout_s)
+        ours = {
+            MAX_CONCURRENT_STREAMS: self._listener.streams_max,
+            INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            MAX_FRAME_SIZE: FRAME_BYTES,
+            MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
+        }
+        self._transport.write(settings(ours) + window_update(0, CONNECTION_WINDOW - WINDOW_DEFAULT))
+        self._receive_window = CONNECTION_WINDOW
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Give up the streams."""
+        self._transport = None
+        self.deadline = _NEVER
+        streams, self.streams = list(self.streams.values()), {}
+        self.pending = b""
+        for stream in streams:
+            stream.gone()
+        self._listener.remove(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go: into the message under way, or the listener's scratch buffer."""
+        stream = self._direct = self.direct()
+        body = stream.body if stream is not None else None
+        return self._listener.scratch if body is None else memoryview(body)
+
+    def buffer_updated(self, count: int) -> None:
+        """Take `count` bytes that arrived."""
+        self._seen += 1
+        stream = self._direct
+        if stream is not None:
+            self.came_directly(stream, count)
+            return
+        view = self._listener.scratch[:count]
+        if self.pending:
+            view = memoryview(self.pending + view)
+            self.pending = b""
+        self._guarded(view)
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more. gRPC knows no half-closed connections: close."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: read nothing from it either."""
+        self._blocked = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._wait_for(self._listener.idle_timeout_s)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._blocked = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self._wait_for(self._listener.idle_timeout_s)
+
+    # --- frames in ----------------------------------------------------------------------------------------
+
+    def _guarded(self, view: memoryview) -> None:
+        """Read frames, and end the connection where they break it."""
+        try:
+            if self.prefaced:
+                self.feed(view)
+            elif not self.feed_preface(view):
+                self._write(self._listener.greet(bytes(view)))
+                self._close_soon()
+        except ConnectionBroken as error:
+            self._break(error.code, str(error))
+        except CompressionError as error:
+            self._break(Code.COMPRESSION_ERROR, str(error))
+        if self.pending and not self.streams:
+            self.watch(self._listener.clock.monotonic() + self._listener.idle_timeout_s)
+
+    def open(self) -> bool:
+        """Tell whether frames are still wanted."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def begin_data(self, number: int, flags: int, length: int) -> Stream | None:
+        """Take a DATA frame's length from the windows; return its stream unless that is closed."""
+        stream = self._existing(number, "DATA")
+        self._receive_window -= length
+        if self._receive_window < 0:
+            raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        self._data_stream = number
+        self._data_ends_stream = flags & END_STREAM != 0
+        if stream is None:
+            return None
+        stream.receive_window -= length
+        if stream.remote_ended or stream.receive_window < 0:
+            self._reset(stream, Code.STREAM_CLOSED if stream.remote_ended else Code.FLOW_CONTROL_ERROR)
+            return None
+        return stream
+
+    def end_data(self) -> None:
+        """Give the windows back, which nothing waits for, and end the request if the frame did."""
+        stream = self.streams.get(self._data_stream)
+        self._data_stream = 0
+        if self._receive_window < CONNECTION_WINDOW // 2:
+            self._write(window_update(0, CONNECTION_WINDOW - self._receive_window))
+            self._receive_window = CONNECTION_WINDOW
+        if stream is None:
+            return
+        if self._data_ends_stream:
+            self._end_request(stream)
+        elif stream.receive_window < STREAM_WINDOW // 2:
+            self._write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
+            stream.receive_window = STREAM_WINDOW
+
+    def _end_request(self, stream: Stream) -> None:
+        stream.remote_ended = True
+        if stream.announced not in (-1, stream.came):
+            self._reset(stream, Code.PROTOCOL_ERROR)
+        else:
+            stream.ended()
+
+    def _existing(self, number: int, what: str) -> Stream | None:
+        """Return a stream that a frame is for; None when it is closed."""
+        stream = self.streams.get(number)
+        if stream is None:
+            if number > self._last or number % 2 == 0:
+                raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
+            if what == "DATA" and number not in self._resets_known:
+                self._write(rst_stream(number, Code.STREAM_CLOSED))
+                self._resets_known.append(number)
+        return stream
+
+    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Take a whole frame that is not data."""
+        try:
+            if kind == HEADERS:
+                self._take_headers(flags, number, payload)
+            elif kind == CONTINUATION:
+                if not self.block_stream:
+                    raise ConnectionBroken(Code.PROTOCOL_ERROR, "CONTINUATION without a header block")
+                self._take_block(flags, payload)
+            elif kind == WINDOW_UPDATE:
+                self._take_window_update(number, payload)
+            elif kind == SETTINGS:
+                self._take_settings(flags, number, payload)
+            elif kind == PING:
+                _require(number == 0, "PING on a stream")
+                _require_size(len(payload) == 8, "PING")
+                if not flags & ACK:
+                    self._write(frame(PING, ACK, 0, payload))
+            elif kind == RST_STREAM:
+                self._take_reset(number, payload)
+            elif kind == PRIORITY:
+                _require(number != 0, "PRIORITY on stream 0")
+                if len(payload) != 5:
+                    raise StreamBroken(Code.FRAME_SIZE_ERROR)
+                _check_dependency(number, payload)
+            elif kind == GOAWAY:
+                _require(number == 0, "GOAWAY on a stream")
+                _require_size(len(payload) >= 8, "GOAWAY")
+            elif kind == PUSH_PROMISE:
+                raise ConnectionBroken(Code.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+        except StreamBroken as error:
+            stream = self.streams.get(number)
+            if stream is not None:
+                self._reset(stream, error.code)
+            elif number > self._last:
+                # A stream that was never opened cannot be reset.
+                raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
+            else:
+                self._write(rst_stream(number, error.code))
+                self._resets_known.append(number)
+                self._count_reset()
+
+    def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
+        _require(number % 2 == 1, f"HEADERS on stream {number}")
+        begin, end = 0, len(payload)
+        if flags & PADDED:
+            _require(end > 0 and payload[0] < end, "more padding than frame")
+            begin, end = 1, end - payload[0]
+        if flags & HAS_PRIORITY:
+            _require_size(end - begin >= 5, "HEADERS")
+            if WORD.unpack_from(payload, begin)[0] & WINDOW_MAX == number:
+                raise ConnectionBroken(Code.PROTOCOL_ERROR, "a stream depends on itself")
+            begin += 5
+        self.block_stream = number
+        self._block_parts = 0
+        self._block_ends_stream = flags & END_STREAM != 0
+        self._take_block(flags, payload[begin:end])
+
+    def _take_block(self, flags: int, part: bytes) -> None:
+        if not flags & END_HEADERS:
+            self._block += part
+            self._block_allow(len(self._block))
+            return
+        if self._block:
+            self._block_allow(len(self._block) + len(part))
+            part = bytes(self._block) + part
+            self._block = bytearray()
+        number, self.block_stream = self.block_stream, 0
+        fields = self._decoder.decode(part)
+        stream = self.streams.get(number)
+        if stream is not None:
+            self._take_trailers(stream, fields)
+        elif number > self._last:
+            self._open(number, fields)
+        elif number not in self._resets_known:
+            raise ConnectionBroken(Code.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
+
+    def _block_allow(self, size: int) -> None:
+        self._block_parts += 1
+        if size > CONTROL_BYTES_MAX or self._block_parts > BLOCK_FRAMES_MAX:
+            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "a header block is too large")
+
+    def _take_trailers(self, stream: Stream, fields: Fields) -> None:
+        if stream.remote_ended:
+            raise StreamBroken(Code.STREAM_CLOSED)
+        if not self._block_ends_stream:
+            raise StreamBroken(Code.PROTOCOL_ERROR)
+        check_trailers(fields)
+        self._end_request(stream)
+
+    def _open(self, number: int, fields: Fields) -> None:
+        self._last = number
+        if self._closing:
+            # A client hears from GOAWAY that this stream was not served.
+            self._resets_known.append(number)
+            return
+        if len(self.streams) >= self._listener.streams_max:
+            raise StreamBroken(Code.REFUSED_STREAM)
+        if self._decoder.overflowed:
+            raise StreamBroken(Code.ENHANCE_YOUR_CALM)
+        announced = self._listener.requests.check(fields)
+        stream = self._listener.open_stream(self, number, self._stream_window_out)
+        stream.receive_window = STREAM_WINDOW
+        stream.announced = announced
+        self.streams[number] = stream
+        stream.opened(fields)
+        if self._block_ends_stream and number in self.streams:
+            self._end_request(stream)
+
+    def _take_window_update(self, number: int, payload: bytes) -> None:
+        _require_size(len(payload) == 4, "WINDOW_UPDATE")
+        increment = WORD.unpack(payload)[0] & WINDOW_MAX
+        if number == 0:
+            _require(increment > 0, "WINDOW_UPDATE by 0")
+            self._send_window += increment
+            if self._send_window > WINDOW_MAX:
+                raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
+            for waiting in [one for one in self.streams.values() if one.out]:
+                self._flush(waiting)
+            return
+        stream = self._existing(number, "WINDOW_UPDATE")
+        if stream is None:
+            return
+        if increment == 0:
+            raise StreamBroken(Code.PROTOCOL_ERROR)
+        stream.send_window += increment
+        if stream.send_window > WINDOW_MAX:
+            raise StreamBroken(Code.FLOW_CONTROL_ERROR)
+        if stream.out:
+            self._flush(stream)
+
+    def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
+        _require(number == 0, "SETTINGS on a stream")
+        if flags & ACK:
+            _require_size(not payload, "an acknowledgement of SETTINGS")
+            return
+        _require_size(len(payload) % 6 == 0, "SETTINGS")
+        for key, value in SETTING.iter_unpack(payload):
+            if key == INITIAL_WINDOW_SIZE:
+                if value > WINDOW_MAX:
+                    raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
+                self._move_windows(value)
+            elif key == MAX_FRAME_SIZE:
+                _require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
+                self._frame_bytes_out = value
+            elif key == ENABLE_PUSH:
+                _require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
+            # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
+        if not self.settled:
+            self.settled = True
+            self._wait_for(KEEPALIVE_S)
+        self._write(frame(SETTINGS, ACK, 0))
+
+    def _move_windows(self, size: int) -> None:
+        """Change the initial window of streams, and with it that of all open ones (6.9.2)."""
+        moved = size - self._stream_window_out
+        self._stream_window_out = size
+        for stream in list(self.streams.values()):
+            stream.send_window += moved
+            if stream.send_window > WINDOW_MAX:
+                raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "a stream's window is too large")
+            if stream.out:
+                self._flush(stream)
+
+    def _take_reset(self, number: int, payload: bytes) -> None:
+        _require(number != 0, "RST_STREAM on stream 0")
+        _require_size(len(payload) == 4, "RST_STREAM")
+        stream = self._existing(number, "RST_STREAM")
+        if stream is not None:
+            self._forget(stream)
+            stream.gone()
+            self._resets_known.append(number)
+            self._count_reset()
+            self._close_if_done()
+
+    def _count_reset(self) -> None:
+        self._resets += 1
+        if self._resets > RESETS_MAX:
+            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many streams are opened and reset")
+
+    # --- frames out ---------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def answer(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
+        """Send a whole response: a header block, data, and the header block that ends it."""
+        size = len(body)
+        if size <= self._send_window and size <= stream.send_window and size <= FRAME_BYTES_DEFAULT:
+            number = stream.id
+            self._send_window -= size
+            self._write(
+                HEAD.pack(0, len(head), HEADERS, END_HEADERS, number)
+                + head
+                + HEAD.pack(size >> 8, size & 0xFF, DATA, 0, number)
+                + body
+                + HEAD.pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, END_HEADERS | END_STREAM, number)
+                + trailers
+            )
+            self._finish(stream)
+        else:
+            self.begin(stream, head)
+            self.send(stream, body, trailers)
+
+    def begin(self, stream: Stream, head: bytes) -> None:
+        """Begin a response with a header block; `send` follows."""
+        self._write(frame(HEADERS, END_HEADERS, stream.id, head))
+
+    def send(self, stream: Stream, data: bytes, trailers: bytes | None = None) -> None:
+        """Send data as the client's windows allow, and behind it, if given, the block that ends the response."""
+        stream.out += data
+        stream.trailers = trailers
+        self._flush(stream)
+
+    def refuse(self, stream: Stream, block: bytes) -> None:
+        """Answer with a header block alone."""
+        self._write(frame(HEADERS, END_HEADERS | END_STREAM, stream.id, block))
+        self._finish(stream)
+
+    def _flush(self, stream: Stream) -> None:
+        while stream.out:
+            count = min(len(stream.out), self._send_window, stream.send_window, self._frame_bytes_out)
+            if count <= 0:
+                return
+            self._write(frame(DATA, 0, stream.id, stream.out[:count]))
+            stream.out = stream.out[count:]
+            self._send_window -= count
+            stream.send_window -= count
+        if stream.trailers is not None:
+            self.refuse(stream, stream.trailers)
+
+    def _finish(self, stream: Stream) -> None:
+        """A response was sent whole. What the client still sends of its request is not wanted (8.1)."""
+        if not stream.remote_ended:
+            self._write(rst_stream(stream.id, Code.NO_ERROR))
+            self._resets_known.append(stream.id)
+        if self._resets:
+            self._resets -= 1
+        self._forget(stream)
+        self._close_if_done()
+
+    def _reset(self, stream: Stream, code: Code) -> None:
+        """End a stream for what its client did wrong."""
+        self._write(rst_stream(stream.id, code))
+        self._resets_known.append(stream.id)
+        self._forget(stream)
+        stream.gone()
+        self._count_reset()
+
+    def _forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.id, None)
+        self.abandon(stream)
+
+    # --- the connection's end -----------------------------------------------------------------------------
+
+    def _break(self, code: Code, message: str) -> None:
+        """End the connection for what the client did wrong."""
+        self._listener.logger.info("connection broken", transport="grpc", code=code.name, reason=message)
+        self._write(goaway(self._last, code, message))
+        self._close_soon()
+
+    def _close_soon(self) -> None:
+        """Give up all streams and close, when the client has had time to read why."""
+        streams, self.streams = list(self.streams.values()), {}
+        self.pending = b""
+        for stream in streams:
+            stream.gone()
+        if self._transport is not None:
+            self._transport.close()
+            self._wait_for(LINGER_S)
+
+    def stop(self) -> None:
+        """The listener stops: tell the client, and close when its requests are answered."""
+        if self._transport is None or self._closing:
+            return
+        self._closing = True
+        self._write(goaway(self._last, Code.NO_ERROR, "the daemon is shutting down"))
+        for stream in list(self.streams.values()):
+            stream.stop()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._closing and not self.streams and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is here."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- limits -------------------------------------------------------------------------------------------
+
+    def _wait_for(self, seconds: float) -> None:
+        self.deadline = self._listener.clock.monotonic() + seconds
+
+    def watch(self, deadline: float) -> None:
+        """Ask the streams whether they are too slow at `deadline`, if nothing is due before."""
+        self.deadline = min(self.deadline, deadline)
+
+    def expire(self) -> None:
+        """The deadline has passed: give up what the client has kept waiting."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._blocked or transport.is_closing() or not self.settled:
+            transport.abort()
+            return
+        now = self._listener.clock.monotonic()
+        came = self._seen != self._seen_before
+        self._seen_before = self._seen
+        if (self.pending or self.block_stream) and not came:
+            self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
+            return
+        due = _NEVER
+        for stream in list(self.streams.values()):
+            due = min(due, stream.too_slow(now))
+        if self.pending or self.block_stream:
+            due = min(due, now + self._listener.idle_timeout_s)
+        if due < _NEVER or self.streams:
+            self._pinged = False
+            self.deadline = min(due, now + KEEPALIVE_S)
+        elif came:
+            self._pinged = False
+            self.deadline = now + KEEPALIVE_S
+        elif self._pinged:
+            transport.abort()
+        else:
+            self._pinged = True
+            self._write(frame(PING, 0, 0, bytes(8)))
+            self.deadline = now + KEEPALIVE_TIMEOUT_S
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConnectionBroken(Code.PROTOCOL_ERROR, message)
+
+
+def _require_size(holds: bool, what: str) -> None:
+    if not holds:
+        raise ConnectionBroken(Code.FRAME_SIZE_ERROR, f"{what} of a wrong size")
+
+
+def _check_dependency(number: int, payload: bytes) -> None:
+    if WORD.unpack_from(payload)[0] & WINDOW_MAX == number:
+        raise StreamBroken(Code.PROTOCOL_ERROR)

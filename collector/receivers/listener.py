@@ -1,0 +1,139 @@
+"""What listeners of both transports share: a socket, its connections, and the clock hand that goes round them.
+
+A connection is asked for little: when its deadline is (`expire` is called after it), to `stop` when it has nothing
+to do, and to `abort`. A listener costs nothing per idle connection but the connection object and its socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from collector.errors import Unavailable
+from collector.receivers.address import reason
+
+if TYPE_CHECKING:
+    from collector.clock import Clock
+    from collector.receivers.admission import Admission
+
+CONNECTIONS_MAX: Final = 4096
+"""Open connections of one listener; one more is refused."""
+BACKLOG: Final = 1024
+"""Connections that the kernel holds before they are accepted."""
+SWEEP_S: Final = 1.0
+"""How often deadlines are looked at: they are met this much late at most."""
+BODY_RATE_MIN: Final = 1024
+"""Bytes a second that a request must bring, over each idle timeout, so as not to be given up."""
+GRACE_S: Final = 10.0
+"""How long `stop` lets requests end."""
+
+
+class Served(Protocol):
+    """A connection, as its listener sees it."""
+
+    deadline: float
+    """When `expire` is due, on the monotonic clock."""
+
+    def expire(self) -> None:
+        """The deadline has passed: give up what the client has kept waiting."""
+        ...
+
+    def stop(self) -> None:
+        """The listener stops: close as soon as no request is here."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once, whatever is here."""
+        ...
+
+
+class Listener:
+    """One listening socket and its connections. Owned by the event loop's thread."""
+
+    def __init__(
+        self,
+        transport: str,
+        protocol: str,
+        admission: Admission,
+        clock: Clock,
+        logger: Any,
+        *,
+        scratch_bytes: int,
+        connections_max: int,
+    ) -> None:
+        """Not listening yet: see `start`. `transport` is the metrics' word, `protocol` people's.
+
+        All connections read into one scratch buffer: bytes are taken out of it before the loop reads again.
+        """
+        self.transport = transport
+        self.protocol = protocol
+        self.admission = admission
+        self.clock = clock
+        self.logger = logger
+        self.connections_max = connections_max
+        self.scratch = memoryview(bytearray(scratch_bytes))
+        self.stopping = False
+        self._connections: set[Served] = set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connect(self) -> asyncio.BaseProtocol:
+        """Return the protocol of a new connection."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """Do what is to be done once a second."""
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(self.connect, host, port, backlog=BACKLOG)
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {host}:{port} for {self.protocol}: {reason(error)}") from error
+        self._timer = loop.call_later(SWEEP_S, self._go_round)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self, grace_s: float = GRACE_S) -> None:
+        """Accept nothing more, close each connection when its requests are answered, and all after `grace_s` seconds.
+
+        A request that has begun is still read, and answered (as unavailable when the admission drains).
+        """
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.stop()
+        try:
+            await asyncio.wait_for(self._all_closed.wait(), grace_s)
+        except TimeoutError:
+            self.logger.warning("connections were cut", transport=self.transport, connections=len(self._connections))
+            for connection in list(self._connections):
+                connection.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def sweep(self) -> None:
+        """Give up what has passed its deadline."""
+        now = self.clock.monotonic()
+        for connection in [one for one in self._connections if one.deadline <= now]:
+            connection.expire()
+
+    def add(self, connection: Served) -> int:
+        """Take a connection into account; return how many there are with it."""
+        self._connections.add(connection)
+        self._all_closed.clear()
+        return len(self._connections)
+
+    def remove(self, connection: Served) -> None:
+        """Forget a connection, which is closed."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_closed.set()
+
+    def _go_round(self) -> None:
+        self.tick()
+        self.sweep()
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._go_round)

@@ -1,0 +1,183 @@
+"""The memory guard: shares, and what it does when the process holds too much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from collector.errors import InvalidConfig, Overloaded
+from collector.memory import MIB, MemoryGuard, available_bytes, limit_bytes, resident_bytes
+from collector.otlp.scan import scan
+from collector.otlp.signals import LOGS, METRICS, TRACES
+from collector.receivers.admission import Admission
+from collector.ring.ring import Ring, bytes_min
+from collector.testing import otlp
+
+SIGNALS = (TRACES, LOGS, METRICS)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.events.append(event)
+
+
+class Process:
+    """A process whose resident memory is what it holds itself, the rings, and what else a test says."""
+
+    def __init__(self, limit: int, *, own: int = 60 * MIB, ring_bytes: int = 64 * MIB, in_flight: int = 128 * MIB):
+        self.rings = [Ring(signal, 10_000, ring_bytes) for signal in SIGNALS]
+        self.admission = Admission(in_flight)
+        self.logger = Recorder()
+        self.own, self.other, self.trims = own, 0, 0
+        self.guard = MemoryGuard(
+            limit,
+            lambda: self.rings,
+            self.admission,
+            self.logger,
+            CollectorRegistry(),
+            resident=lambda: self.own + self.other + sum(ring.total_bytes for ring in self.rings),
+            trim=self.trim,
+        )
+
+    def trim(self) -> None:
+        self.trims += 1
+
+    @property
+    def max_bytes(self) -> list[int]:
+        return [ring.max_bytes for ring in self.rings]
+
+    def press(self, limit: int) -> None:
+        """Let the process hold more than the limit."""
+        self.other = limit - self.own - sum(ring.total_bytes for ring in self.rings) + 3 * MIB
+
+    def fill(self, ring: Ring, records: int = 20_000) -> None:
+        payload = otlp.BUILDERS[ring.signal](500)
+        for _ in range(records // 500):
+            ring.append(scan(ring.signal, payload, ring.next_offset))
+
+
+def test_with_room_everyone_has_what_is_configured() -> None:
+    process = Process(1024 * MIB, in_flight=64 * MIB)
+    process.guard.divide()
+    assert process.max_bytes == [64 * MIB] * 3
+    assert process.admission.bytes_max == 64 * MIB
+    assert process.logger.events == []
+
+
+@given(st.integers(70, 400), st.integers(1, 512), st.integers(1, 512))
+def test_shares_never_pass_the_limit(limit: int, ring_mib: int, in_flight: int) -> None:
+    process = Process(limit * MIB, ring_bytes=ring_mib * MIB, in_flight=in_flight * MIB)
+    try:
+        process.guard.divide()
+    except InvalidConfig as error:
+        assert "memory.limit" in error.problems[0]
+        return
+    assert all(bytes_min(ring.signal, ring.capacity) <= ring.max_bytes <= ring_mib * MIB for ring in process.rings)
+    assert process.admission.bytes_max <= in_flight * MIB
+    assert process.own + sum(process.max_bytes) + 2 * process.admission.bytes_max <= limit * MIB
+
+
+def test_too_small_a_limit_says_what_would_do() -> None:
+    process = Process(61 * MIB)
+    with pytest.raises(InvalidConfig, match=r"memory\.limit: .* make it at least (\d+)") as caught:
+        process.guard.divide()
+    needed = int(caught.value.problems[0].partition("at least ")[2].partition(",")[0])
+    Process(needed).guard.divide()
+
+
+def test_above_the_limit_rings_shrink_and_requests_wait() -> None:
+    process = Process(140 * MIB)
+    process.guard.divide()
+    for ring in process.rings:
+        process.fill(ring)
+    process.guard.check()
+    assert process.trims == 0
+    process.press(140 * MIB)
+    process.guard.check()
+    assert process.trims == 1
+    assert "memory limit reached" in process.logger.events
+    assert process.own + process.other + sum(ring.total_bytes for ring in process.rings) <= 140 * MIB
+    for ring in process.rings:
+        ring.check()
+    process.admission.admit(10)
+    with pytest.raises(Overloaded):
+        process.admission.admit(10)
+    process.admission.release(10)
+
+
+def test_rings_and_requests_recover_in_steps() -> None:
+    process = Process(140 * MIB)
+    process.guard.divide()
+    shares, in_flight = process.max_bytes, process.admission.bytes_max
+    for ring in process.rings:
+        process.fill(ring)
+    process.press(140 * MIB)
+    process.guard.check()
+    small = process.max_bytes
+    assert all(now < share for now, share in zip(small, shares, strict=True))
+    process.other = 0
+    process.guard.check()
+    assert process.admission.bytes_max == in_flight
+    assert all(now < share for now, share in zip(process.max_bytes, shares, strict=True)), "not at once"
+    for _ in range(40):
+        process.guard.check()
+    assert process.max_bytes == shares
+
+
+def test_in_between_nothing_moves() -> None:
+    process = Process(140 * MIB)
+    process.guard.divide()
+    for ring in process.rings:
+        process.fill(ring)
+    process.press(140 * MIB)
+    process.guard.check()
+    small = process.max_bytes
+    process.other = int(140 * MIB * 0.95) - process.own - sum(ring.total_bytes for ring in process.rings)
+    process.guard.check()
+    assert process.max_bytes == small
+
+
+@pytest.mark.parametrize(
+    ("setting", "available", "expected"),
+    [
+        ("auto", 1 << 30, 1 << 29),
+        ("auto", 64 << 30, 1 << 30),
+        ("25%", 1 << 30, 1 << 28),
+        ("512MiB", 1 << 30, 512 << 20),
+    ],
+)
+def test_what_a_setting_means(setting: str, available: int, expected: int) -> None:
+    assert limit_bytes(setting, available) == expected
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {}, 2000 * 1024),
+        ("0::/\n", {"sys/fs/cgroup/memory.max": "max"}, 2000 * 1024),
+        ("0::/a/b\n", {"sys/fs/cgroup/a/memory.max": "500000", "sys/fs/cgroup/a/b/memory.max": "max"}, 500_000),
+        ("0::/../..\n", {"sys/fs/cgroup/memory.max": "700000"}, 700_000),
+        ("4:cpu:/x\n3:memory:/y\n", {"sys/fs/cgroup/memory/y/memory.limit_in_bytes": "600000"}, 600_000),
+        ("0::/\n", {"sys/fs/cgroup/memory.max": "99999999999"}, 2000 * 1024),
+    ],
+)
+def test_what_is_available(tmp_path: Path, cgroup: str, files: dict[str, str], expected: int) -> None:
+    for name, text in (
+        {"proc/meminfo": "MemFree: 5 kB\nMemTotal: 2000 kB\n", "proc/self/cgroup": cgroup} | files
+    ).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert available_bytes(tmp_path) == expected
+
+
+def test_this_process() -> None:
+    assert 10 * MIB < resident_bytes() < available_bytes()

@@ -1,9 +1,9 @@
 """The daemon: the only place that builds the parts, starts them in order, and stops them in reverse.
 
 Start: lock the data directory, open the logs (which repairs torn tails), answer queries from them, refill the rings in
-a thread, then receive, then compact. Nothing is received before everything acknowledged can be read. Stop, on SIGTERM
-or Ctrl-C: refuse new requests as unavailable, answer those in flight, sync and close the logs. A second signal exits
-at once; what was acknowledged is on the disk all the same.
+a thread, then receive. Nothing is received before everything acknowledged can be read, and nothing compacted before
+that. Stop, on SIGTERM or Ctrl-C: refuse new requests as unavailable, answer those in flight, sync and close the logs. A
+second signal exits at once; what was acknowledged is on the disk all the same.
 """
 
 from __future__ import annotations
@@ -149,6 +149,7 @@ class Daemon:
             await self._replay(store)
         if not self._stop.is_set():
             await self._receive()
+            self._compact()
 
     async def _receive(self) -> None:
         """Open the door."""
@@ -181,6 +182,9 @@ class Daemon:
         if self._http is not None and protocols.http is not None:
             endpoint = protocols.http.endpoint
             self._listening("otlp/http", endpoint, await self._http.start(*split_address(endpoint)))
+
+    def _compact(self) -> None:
+        """Start compacting the logs."""
         logs = [store.log for store in self.stores.values() if store.log is not None]
         if logs and self.config.wal.compaction.enabled:
             self._compactor = Compactor(logs, files=self._files, metrics=self._log_metrics)

@@ -1,10 +1,10 @@
 """Compacting one sealed segment: its frames merged into larger ones, compressed, in a file that takes its place.
 
-1. Read the old file frame by frame, merge neighbours (merging.py) and compress them (compression.py). Write the new
-   file beside it as `<name>.log.tmp`, syncing every MiB, so that the one sync that acknowledges records never queues
-   behind many megabytes of ours.
-2. Read all of the new file back and compare: what leaves the disk in the step after next is the only other copy. The
-   key index (keys.py) is made on the way.
+1. Read the old file frame by frame, merge neighbours (merging.py), take their keys (keys.py) and compress them
+   (compression.py). Write the new file beside it as `<name>.log.tmp`, syncing every MiB, so that the one sync that
+   acknowledges records never queues behind many megabytes of ours.
+2. What leaves the disk in the step after next is the only other copy, so each compressed payload has been decompressed
+   and compared, and now all of the new file is read back and compared with what was written.
 3. Write the key index beside the segment. Nobody looks for one as long as the segment is not compacted.
 4. Rename the new file over the old one (`Log.replace`). This is the step: before it a crash leaves the old segment and
    a `.tmp` that the next start removes, after it the new one. Never both, never neither; and all bytes of the new
@@ -33,7 +33,7 @@ from typing import Final
 
 from collector.otlp.signals import Signal
 from collector.wal import frame, segment
-from collector.wal.compression import Packer
+from collector.wal.compression import Packer, Unpacker
 from collector.wal.files import Files, read_fully, replace_file, write_fully
 from collector.wal.frame import Damaged, Frame, Header
 from collector.wal.keys import KeyBuilder
@@ -42,7 +42,7 @@ from collector.wal.merging import merged
 from collector.wal.pruning import key_index_of
 from collector.wal.reader import Unfit, intact_frames, open_segment
 from collector.wal.recovery import keys_path, write_index
-from collector.wal.segment import Segment
+from collector.wal.segment import Segment, SegmentHeader
 
 SYNC_BYTES: Final = 1024 * 1024
 """Bytes of the new file after which they are synced."""
@@ -68,8 +68,9 @@ def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None,
     temporary = f"{old.path}{TEMPORARY_SUFFIX}"
     try:
         with _opened(files, old) as source, _created(files, temporary) as target:
-            made = yield from _rewrite(files, old, source, target, nonce)
-            keys = yield from _read_back(log.signal, files, made, target)
+            made = yield from _rewrite(files, log.signal, old, source, target, nonce)
+            yield from made.read_back()
+            keys = made.keys.encode(made.segment)
             replace_file(files, keys_path(old.path), keys)
             # The old file is still open here, so that its blocks are freed after the rename, not under its lock.
             result.replaced = log.replace(old, made.segment, temporary)
@@ -89,22 +90,30 @@ def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None,
 
 
 class _Target:
-    """The new file while it is written."""
+    """The new file while it is written, and the key index that is made on the way."""
 
-    def __init__(self, files: Files, handle: int, old: Segment, nonce: int) -> None:
-        self.segment = segment.empty_segment(old.path, old.base_offset, nonce)
+    def __init__(self, files: Files, handle: int, signal: Signal, old: Segment, header: SegmentHeader) -> None:
+        self.segment = segment.empty_segment(old.path, old.base_offset, header.nonce)
         self.segment.compacted = True
-        self.written: list[tuple[Header, int]] = []
-        """Each frame's header, and the checksum of its payload before compression."""
+        self.keys = KeyBuilder(signal)
         self._files = files
         self._handle = handle
-        self._nonce = nonce
+        self._nonce = header.nonce
         self._pack = Packer()
+        self._unpack = Unpacker()
+        # (length, checksum) of every piece of the file, in order.
+        self._written: list[tuple[int, int]] = []
         self._synced = 0
+        self._put([segment.encode_header(header)], 0)
 
     def write(self, whole: Frame) -> None:
         """Write a frame behind the last one. Raises OSError."""
         packed = self._pack(whole.payload)
+        # While all of it is in the processor's caches: the same later would cost twice as much.
+        if packed is not None and self._unpack(packed, len(whole.payload)) != whole.payload:
+            raise OSError(errno.EIO, f"offset {whole.base_offset} is something else when it is decompressed")
+        position = self.segment.size
+        self.keys.add(position, whole)
         payload = whole.payload if packed is None else packed
         header = Header(
             whole.base_offset,
@@ -117,32 +126,43 @@ class _Target:
             self._nonce,
             compressed=packed is not None,
         )
-        position = self.segment.size
-        pieces = [frame.encode_header(header, position), payload, frame.padding(len(payload))]
-        write_fully(self._files, self._handle, pieces, position)
+        self._put([frame.encode_header(header, position), payload, frame.padding(len(payload))], position)
         self.segment.add(position, header)
-        self.written.append((header, frame.checksum([whole.payload])))
         if self.segment.size - self._synced >= SYNC_BYTES:
             self.sync()
 
     def sync(self) -> None:
         """Have all that was written on the disk, and not in the memory that a container pays for. Raises OSError."""
         self._files.fdatasync(self._handle)
-        self._synced = self.segment.size
+        fresh = self.segment.size - self._synced
         try:
-            self._files.release(self._handle, 0, self._synced)
+            self._files.release(self._handle, self._synced, fresh)
         except OSError:
             pass  # It was advice.
+        self._synced += fresh
+
+    def read_back(self) -> Iterator[None]:
+        """Compare the file with what was written, in steps. Raises OSError when it is something else."""
+        position = 0
+        for length, checksum in self._written:
+            if frame.checksum([read_fully(self._files, self._handle, length, position)]) != checksum:
+                raise OSError(errno.EIO, f"what was written at byte {position} reads back otherwise")
+            position += length
+            yield
+
+    def _put(self, pieces: list[bytes], position: int) -> None:
+        write_fully(self._files, self._handle, pieces, position)
+        self._written.append((sum(map(len, pieces)), frame.checksum(pieces)))
 
 
-def _rewrite(files: Files, old: Segment, source: int, handle: int, nonce: int) -> Generator[None, None, _Target]:
+def _rewrite(
+    files: Files, signal: Signal, old: Segment, source: int, handle: int, nonce: int
+) -> Generator[None, None, _Target]:
     """Write all of the segment to the new file, and sync it."""
     header = segment.decode_header(read_fully(files, source, segment.HEADER_SIZE, 0), old.path)
-    if isinstance(header, Damaged) or old.nonce is None:
-        raise Unfit(header.reason if isinstance(header, Damaged) else "no frame can be read")
-    header = replace(header, nonce=nonce, original_size=old.size, recycled=0)
-    write_fully(files, handle, [segment.encode_header(header)], 0)
-    target = _Target(files, handle, old, nonce)
+    if isinstance(header, Damaged):
+        raise Unfit(header.reason)
+    target = _Target(files, handle, signal, old, replace(header, nonce=nonce, recycled=0, original_size=old.size))
     for item in merged(intact_frames(files, source, old)):
         if item is not None:
             target.write(item[1])
@@ -150,33 +170,6 @@ def _rewrite(files: Files, old: Segment, source: int, handle: int, nonce: int) -
     target.sync()
     yield
     return target
-
-
-def _read_back(signal: Signal, files: Files, target: _Target, handle: int) -> Generator[None, None, bytes]:
-    """Compare the new file with what was meant, and make its key index. Raises OSError when it is something else."""
-    keys = KeyBuilder(signal)
-    expected = iter(target.written)
-    try:
-        for position, found in intact_frames(files, handle, target.segment):
-            header, checksum = next(expected)
-            if not _same(found, header) or frame.checksum([found.payload]) != checksum:
-                raise Unfit(f"offset {header.base_offset} is something else")
-            keys.add(position, found)
-            yield
-    except Unfit as error:
-        raise OSError(errno.EIO, f"what was written reads back otherwise: {error}") from error
-    return keys.encode(target.segment)
-
-
-def _same(found: Frame, header: Header) -> bool:
-    """Whether a frame has what its header was meant to say."""
-    return (found.base_offset, found.count, found.min_time, found.max_time, found.append_time) == (
-        header.base_offset,
-        header.count,
-        header.min_time,
-        header.max_time,
-        header.append_time,
-    )
 
 
 def rebuild_keys(log: Log, of: Segment, files: Files) -> Generator[None, None, bool]:

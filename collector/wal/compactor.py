@@ -2,9 +2,10 @@
 indexes anew that are missing or wrong.
 
 It never delays an acknowledgement: it takes no lock that a committer waits for while a system call runs, works in
-steps of less than a millisecond, of which zstd and the disk take the most without the GIL, and rests after each so
-long that it has at most `SHARE` of one core. A step that had to wait for the GIL counts as long as it took, so a busy
-daemon slows it further. At that share it keeps up with some 30 MB/s of appends (on the machine of docs/benchmarks.md);
+steps of less than a millisecond, of which zstd and the disk take the most without the GIL, and rests after
+`BURST_S` of them so long that it has at most `SHARE` of one core. (Resting after each step would cost twice the CPU
+time: every step would find the caches cold.) A step that had to wait for the GIL counts as long as it took, so a busy
+daemon slows it further. At that share it keeps up with some 20 MB/s of appends (on the machine of docs/benchmarks.md);
 beyond, retention removes segments that it has not come to.
 
 The newest segment goes first: under a load that it cannot keep up with, the oldest is about to be removed anyway.
@@ -38,8 +39,10 @@ T = TypeVar("T")
 
 SHARE: Final = 0.05
 """Of one core, at most."""
+BURST_S: Final = 0.005
+"""Work after which it rests."""
 REST_S_MAX: Final = 1.0
-"""The longest rest after one step: a machine that stood still for a while owes nothing."""
+"""The longest rest: a machine that stood still for a while owes nothing."""
 IDLE_S: Final = 2.0
 """How often an idle compactor looks for sealed segments."""
 PAUSE_S: Final = 10.0
@@ -68,6 +71,8 @@ class Compactor:
         self._stop = threading.Event()
         self._pause = pause or self._stop.wait
         self._turn = 0
+        # Seconds since the last rest.
+        self._worked_s = 0.0
         # Until when a segment rests, by the monotonic clock.
         self._resting: dict[tuple[Signal, int], float] = {}
         self._thread: threading.Thread | None = None
@@ -155,17 +160,27 @@ class Compactor:
             log.logger.info("key index rebuilt", signal=log.signal.name, path=of.path)
 
     def _drive(self, log: Log, steps: Generator[None, None, T]) -> T | None:
-        """Take every step, with a rest behind each; what they return, or None when told to stop."""
+        """Take every step, with rests between; what they return, or None when told to stop."""
         with closing(steps):
             while True:
                 began = log.clock.monotonic()
                 try:
                     next(steps)
                 except StopIteration as end:
+                    self._worked_s += log.clock.monotonic() - began
                     result: T = end.value
                     return result
-                if self._pause(min(REST_S_MAX, (log.clock.monotonic() - began) * (1 / SHARE - 1))):
+                self._worked_s += log.clock.monotonic() - began
+                if self._rest():
                     return None
+
+    def _rest(self) -> bool:
+        """Rest if it is time to; tells whether to stop."""
+        seconds = 0.0
+        if self._worked_s >= BURST_S:
+            seconds = min(REST_S_MAX, self._worked_s * (1 / SHARE - 1))
+            self._worked_s = 0.0
+        return self._pause(seconds)
 
     def _failed(self, log: Log, old: Segment, reason: str, rest_s: float) -> None:
         self._metrics.of(log.signal).compaction_failures.inc()

@@ -144,9 +144,10 @@ class KeyBuilder:
             if block is None or block.count != one.count:
                 self._sections[name] = None  # Nobody knows what this frame holds, so it must always be read.
                 continue
-            found = tokens(block.column(name))
             # Neighbours often share a key: most duplicates go before the sort does.
-            distinct = np.unique(found[np.concatenate(([0], np.flatnonzero(found[1:] != found[:-1]) + 1))])
+            distinct = _runs(tokens(block.column(name)))
+            distinct.sort()
+            distinct = _runs(distinct)
             section[0].frombytes(distinct.astype(np.uint32).tobytes())
             section[1].frombytes(np.full(len(distinct), number, np.uint32).tobytes())
             if len(section[0]) > ENTRIES_MAX:
@@ -201,6 +202,14 @@ class KeyBuilder:
         )
         head = fields + _CHECKSUM.pack(checksum([fields, rest])) + rest
         return b"".join((head, *(entries.tobytes() for entries in sections.values())))
+
+
+def _runs(values: Entries) -> Entries:
+    """The first of every run of equal values."""
+    begins = np.empty(len(values), np.bool_)
+    begins[:1] = True
+    np.not_equal(values[1:], values[:-1], out=begins[1:])
+    return values[begins]
 
 
 def _entries(known: array[int], numbers: array[int]) -> Entries:

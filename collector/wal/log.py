@@ -315,10 +315,10 @@ class Log:
             self._segments, self.byte_size, now
         ):
             oldest = self._segments[0]
-            keep_file = self._spare is None and oldest.size >= self._segment_bytes // 2
             with oldest.lock:
                 if oldest.successor is not None:
                     continue
+                keep_file = self._spare is None and oldest.size >= self._segment_bytes // 2
                 try:
                     spare = remove_segment(self._files, oldest, keep_file=keep_file)
                 except OSError as error:
@@ -328,7 +328,7 @@ class Log:
                 with self._changing:
                     self._segments = self._segments[1:]
                     self._sealed_bytes -= oldest.size
-                    self._spare = spare or self._spare
+            self._spare = spare or self._spare
             self.key_indexes.forget(oldest)
             self._ledger.forget(self.first_offset)
             removed += 1

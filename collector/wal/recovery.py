@@ -8,8 +8,8 @@
    they are few. A segment that had to be cut, has damage inside or was compacted is sealed; otherwise it is continued.
 4. Leftovers of interrupted work (temporary files, an index without a segment, a key index beside a segment that is
    not compacted) are removed, and the directory synced. Key indexes are not read here: a query reads them when it
-   needs them, and the compactor replaces those that are missing or wrong.
-   One spare file is kept, for the next segment to be written over.
+   needs them, and the compactor replaces those that are missing or wrong. One spare file is kept, for the next segment
+   to be written over.
 
 Damage never keeps a log from opening, and no offset is given out twice: the next offset lies behind every frame,
 every file name and every unreadable byte. Unreadable is not damaged: a segment whose sectors the device refuses
@@ -223,14 +223,14 @@ def index_path(log_path: str) -> str:
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.INDEX_SUFFIX}"
 
 
-def spare_path(log_path: str) -> str:
-    """Where a segment's file waits to be written over."""
-    return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.SPARE_SUFFIX}"
-
-
 def keys_path(log_path: str) -> str:
     """The key index that belongs to a compacted segment's file."""
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.KEYS_SUFFIX}"
+
+
+def spare_path(log_path: str) -> str:
+    """Where a segment's file waits to be written over."""
+    return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.SPARE_SUFFIX}"
 
 
 def torn_path(log_path: str) -> str:
@@ -277,7 +277,7 @@ class _Recovering:
             parsed = segment.parse_name(name.removesuffix(".tmp"))
             if parsed is None:
                 continue
-            if parsed[1] == segment.SPARE_SUFFIX and self.spare is None:
+            if parsed[1] == segment.SPARE_SUFFIX and self.spare is None and parsed[0] not in bases:
                 self.spare = os.path.join(self.directory, name)
                 continue
             orphan = (

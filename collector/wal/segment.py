@@ -61,7 +61,8 @@ SPARE_SUFFIX: Final = "spare"
 _FIELDS: Final = struct.Struct("<8sHHIQQQQQQQQ44x")
 _CHECKSUM: Final = struct.Struct("<I")
 _NO_PREDECESSOR: Final = 2**64 - 1
-_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{KEYS_SUFFIX}|{TORN_SUFFIX}|{SPARE_SUFFIX})")
+_SUFFIXES: Final = (LOG_SUFFIX, INDEX_SUFFIX, KEYS_SUFFIX, TORN_SUFFIX, SPARE_SUFFIX)
+_NAME: Final = re.compile(rf"([0-9]{{20}})\.({'|'.join(_SUFFIXES)})")
 
 assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
 
@@ -97,6 +98,8 @@ class SegmentHeader:
     created: int
     """Nanoseconds since the Unix epoch."""
     predecessor: Predecessor | None = None
+    recycled: int = 0
+    """Bytes of the file, from its begin, that may be another segment's; see the layout."""
     original_size: int | None = None
     """Of a compacted segment, the bytes it had before, up to the end of its last frame; else None."""
     recycled: int = 0
@@ -146,9 +149,8 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     if version < 1 or size != HEADER_SIZE or not nonce:
         return Damaged("segment header fields that no version writes")
     predecessor = None if before == _NO_PREDECESSOR else Predecessor(before, before_size, before_next)
-    return SegmentHeader(
-        code, base, nonce, created, predecessor, original_size if version == VERSION_COMPACTED else None, recycled
-    )
+    original = original_size if version == VERSION_COMPACTED else None
+    return SegmentHeader(code, base, nonce, created, predecessor, recycled, original)
 
 
 @dataclass(slots=True, eq=False)

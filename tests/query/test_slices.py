@@ -41,8 +41,8 @@ class Stored:
         """What a start does."""
         loop = asyncio.new_event_loop()
         loop.close()
-        empty = Ring(self.signal, self.capacity, 1 << 24, self.log.next_offset)
-        self.store = Store(self.signal, empty, self.log, loop)
+        ring = Ring(self.signal, self.capacity, 1 << 24, self.log.next_offset)
+        self.store = Store(self.signal, ring, self.log, loop)
         self.store.adopt(self.store.replay(lambda: False))
         self.ring = self.store.ring
         assert len(self.ring) == min(self.capacity, self.log.next_offset)

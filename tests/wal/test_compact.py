@@ -228,7 +228,9 @@ def test_retention_may_be_faster() -> None:
     assert not one.work()
     assert log.segment_count == 1
     assert newest.path not in segment_paths(files)
-    assert {name.partition(".")[2] for name in files.listdir(f"{DIRECTORY}/traces")} == {"log", "spare"}
+    assert [name for name in files.listdir(f"{DIRECTORY}/traces") if not name.endswith(".spare")] == [
+        log._segments[-1].path.rpartition("/")[2]
+    ]
     assert log.check() == []
 
 
@@ -429,7 +431,7 @@ def test_what_reads_back_otherwise_takes_nobodys_place() -> None:
     broken._root, broken._open = files._root, files._open
     compact_all(broken, log)
     assert not any(one.compacted for one in log.sealed_segments)
-    assert "what was written reads back otherwise" in log.logger.named("segment not compacted")[0]["reason"]
+    assert "reads back otherwise" in log.logger.named("segment not compacted")[0]["reason"]
     assert flat(list(log.frames())) == expected
 
 

@@ -14,9 +14,9 @@ from collector.wal.segment import Predecessor, SegmentHeader
 u64 = st.integers(0, 2**64 - 1)
 predecessors = st.none() | st.builds(Predecessor, st.integers(0, 2**64 - 2), u64, u64)
 headers = st.builds(
-    SegmentHeader, st.integers(1, 3), u64, st.integers(1, 2**64 - 1), u64, predecessors, st.none() | u64, u64
+    SegmentHeader, st.integers(1, 3), u64, st.integers(1, 2**64 - 1), u64, predecessors, u64, st.none() | u64
 )
-COMPACTED = SegmentHeader(2, 42, 7, 1000, Predecessor(0, 640, 42), 5000)
+COMPACTED = SegmentHeader(2, 42, 7, 1000, Predecessor(0, 640, 42), 0, 5000)
 HEADER = SegmentHeader(2, 42, 7, 1000, Predecessor(0, 640, 42))
 
 

@@ -102,8 +102,6 @@ class SegmentHeader:
     """Bytes of the file, from its begin, that may be another segment's; see the layout."""
     original_size: int | None = None
     """Of a compacted segment, the bytes it had before, up to the end of its last frame; else None."""
-    recycled: int = 0
-    """Bytes of the file, from its begin, that may be another segment's; see the layout."""
 
     @property
     def compacted(self) -> bool:

@@ -97,6 +97,8 @@ def _log_slices(
             deadline.check()
         block = scan(view.signal, frame.payload, frame.base_offset)
         rows = _rows(view, block, start_ns, end_ns, in_ring=False)
+        if block.end_offset > end:  # the log may have joined frames whose later records the ring holds
+            rows = rows[rows < end - block.base_offset]
         if rows.size:
             yield Slice(block, rows)
 

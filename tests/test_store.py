@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from collector.clock import SystemClock
 from collector.errors import Malformed, Unavailable
-from collector.otlp.records import Ref, record
+from collector.otlp.records import Ref, record, regroup
+from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.query.engine import newest, slices
 from collector.ring.ring import Ring
@@ -150,6 +151,19 @@ async def test_newest_is_exact_when_time_and_arrival_differ(tmp_path: Path) -> N
         assert names(oldest) == expected[::-1][:limit]
     inside = newest(opened.store.view(), 100, lambda piece: piece.rows, start_ns=10, end_ns=20)
     assert names(inside) == [f"{time:02}" for time in range(20, 9, -1)]
+    await opened.close()
+
+
+async def test_a_ring_that_begins_within_a_frame_repeats_nothing(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    await opened.store.append(span_payload([(1, "a", f"op{number}", number) for number in range(10)]))
+    [block] = opened.store.ring.snapshot().blocks
+    ring = Ring(TRACES, 100, MIB, 4)
+    ring.append(scan(TRACES, regroup([Ref(0, row, block, row) for row in range(4, 10)]), 4))
+    opened.store.ring = ring
+    assert everything(opened.store) == [f"op{number}" for number in reversed(range(10))]
+    narrowed = newest(opened.store.view("service", b"a"), 100, lambda piece: piece.rows, oldest=True)
+    assert names(narrowed) == [f"op{number}" for number in range(10)]
     await opened.close()
 
 

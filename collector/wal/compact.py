@@ -11,6 +11,7 @@
    one were synced before.
 5. Write the new offset index, and sync the directory. An index of the old segment that a crash leaves beside the new
    one has another nonce and is made anew.
+6. Only now can no power cut bring the old file back, and it may be written over: `Log.recycle`.
 
 A damaged segment is left alone, for it holds bytes that nobody can read today and somebody may want to.
 
@@ -40,7 +41,7 @@ from collector.wal.keys import KeyBuilder
 from collector.wal.log import Log
 from collector.wal.merging import merged
 from collector.wal.pruning import key_index_of
-from collector.wal.reader import Unfit, intact_frames, open_segment
+from collector.wal.reader import Unfit, intact_frames, opened_segment
 from collector.wal.recovery import keys_path, write_index
 from collector.wal.segment import Segment, SegmentHeader
 
@@ -67,7 +68,7 @@ def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None,
     result = Result(old.size)
     temporary = f"{old.path}{TEMPORARY_SUFFIX}"
     try:
-        with _opened(files, old) as source, _created(files, temporary) as target:
+        with opened_segment(files, old) as (source, _), _created(files, temporary) as target:
             made = yield from _rewrite(files, log.signal, old, source, target, nonce)
             yield from made.read_back()
             keys = made.keys.encode(made.segment)
@@ -86,6 +87,9 @@ def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None,
         except OSError as error:
             # Either file may be found after a power cut then: both hold the same records.
             log.logger.warning("directory not synced", path=os.path.dirname(old.path), error=str(error))
+            log.recycle(old, durable=False)
+        else:
+            log.recycle(old, durable=True)
     return result
 
 
@@ -177,7 +181,7 @@ def rebuild_keys(log: Log, of: Segment, files: Files) -> Generator[None, None, b
 
     Raises Unfit when a frame cannot be read, which could be read again later and would be missing, and OSError.
     """
-    with _opened(files, of) as handle:
+    with opened_segment(files, of) as (handle, _):
         keys = yield from key_index_of(files, log.signal, handle, of)
     with of.lock:
         held = log.holds(of)
@@ -186,16 +190,6 @@ def rebuild_keys(log: Log, of: Segment, files: Files) -> Generator[None, None, b
     log.key_indexes.forget(of)
     of.keyed = None
     return held
-
-
-@contextmanager
-def _opened(files: Files, old: Segment) -> Iterator[int]:
-    """The segment's file, open for reading. Raises OSError."""
-    handle, _ = open_segment(files, old)
-    try:
-        yield handle
-    finally:
-        _close(files, handle)
 
 
 @contextmanager

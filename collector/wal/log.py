@@ -21,7 +21,7 @@ whatever the policy of the committer, so all that is not on the disk is in the a
 index, which is derived data: failing at that is a warning.
 
 A removed segment's file is kept to be written over, at most one: its blocks are there already, and a sync then
-writes nothing but data. A reader that holds it finds frames of another nonce there, and its records gone.
+writes nothing but data. So is the file that a segment had before it was compacted. Not one that a reader holds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KeyIndexes
 from collector.wal.reader import Damage, DamageLedger, read_segment
-from collector.wal.recovery import Recovered, recover, write_index
+from collector.wal.recovery import Recovered, recover, spare_path, write_index
 from collector.wal.retention import Retention, remove_segment
 from collector.wal.segment import Predecessor, Segment, SegmentHeader
 from collector.wal.writer import SegmentWriter
@@ -318,7 +318,7 @@ class Log:
             with oldest.lock:
                 if oldest.successor is not None:
                     continue
-                keep_file = self._spare is None and oldest.size >= self._segment_bytes // 2
+                keep_file = self._recyclable(oldest) and not oldest.readers
                 try:
                     spare = remove_segment(self._files, oldest, keep_file=keep_file)
                 except OSError as error:
@@ -328,7 +328,7 @@ class Log:
                 with self._changing:
                     self._segments = self._segments[1:]
                     self._sealed_bytes -= oldest.size
-            self._spare = spare or self._spare
+            self._keep_spare(spare)
             self.key_indexes.forget(oldest)
             self._ledger.forget(self.first_offset)
             removed += 1
@@ -346,13 +346,31 @@ class Log:
         with old.lock:
             if not self.holds(old):
                 return False
-            self._files.rename(temporary, old.path)
+            second_name = self._link(old) if self._recyclable(old) else None
+            try:
+                self._files.rename(temporary, old.path)
+            except OSError:
+                self._unlink(second_name)
+                raise
             with self._changing:
                 self._segments = tuple(made if one is old else one for one in self._segments)
                 self._sealed_bytes += made.size - old.size
             old.successor = made
+            old.second_name = second_name
         self.key_indexes.forget(old)
         return True
+
+    def recycle(self, old: Segment, *, durable: bool) -> None:
+        """Keep the file that a compacted segment had before, to be written over, or give it up. For the compactor.
+
+        `durable` tells that the directory was synced after `replace`: until then a power cut may bring it back.
+        """
+        with old.lock:
+            idle = not old.readers  # And nobody can begin: who asks for it gets its successor.
+        if durable and idle:
+            self._keep_spare(old.second_name)
+        else:
+            self._unlink(old.second_name)
 
     def close(self) -> None:
         """Sync, cut the allocated zeros and close; nothing more can be appended. Reading goes on working.
@@ -492,7 +510,8 @@ class Log:
             self._now(),
             Predecessor(before.base_offset, before.size, before.next_offset) if before else None,
         )
-        spare, self._spare = self._spare, None
+        with self._changing:
+            spare, self._spare = self._spare, None
         writer = SegmentWriter.create(
             self._files, self._directory, header, self._segment_bytes, direct=self._direct, spare=spare
         )
@@ -532,6 +551,35 @@ class Log:
             self._fail(second, "undo a write that found the disk full")
         self.logger.warning("disk full", signal=self.signal.name, directory=self._directory, error=str(error))
         raise Unavailable(f"no room for the log of {self.signal.name}: {error}") from error
+
+    def _recyclable(self, one: Segment) -> bool:
+        """Whether a segment's file is wanted for the next one, and as large as that may become."""
+        return self._spare is None and one.size >= self._segment_bytes // 2
+
+    def _keep_spare(self, name: str | None) -> None:
+        """Keep a file for the next segment, unless there is one."""
+        with self._changing:
+            surplus = name if self._spare is not None else None
+            self._spare = self._spare or name
+        self._unlink(surplus)
+
+    def _link(self, one: Segment) -> str | None:
+        """Give a segment's file a second name; None when the file system does not."""
+        name = spare_path(one.path)
+        self._unlink(name)  # What an earlier attempt has left.
+        try:
+            self._files.link(one.path, name)
+        except OSError:
+            return None
+        return name
+
+    def _unlink(self, name: str | None) -> None:
+        """Remove a name that nobody needs; the next start would remove it, too."""
+        try:
+            if name is not None:
+                self._files.unlink(name)
+        except OSError:
+            pass
 
     def _note_damage(self, damage: Damage) -> None:
         """Called by readers in their threads."""

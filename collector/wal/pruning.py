@@ -26,7 +26,7 @@ from collector.wal import keys
 from collector.wal.files import Files, read_file, read_fully
 from collector.wal.frame import Damaged
 from collector.wal.keys import KeyBuilder, KeyIndex
-from collector.wal.reader import Stretch, intact_frames, open_segment
+from collector.wal.reader import Stretch, intact_frames, opened_segment
 from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
@@ -266,12 +266,10 @@ def key_index_reason(files: Files, signal: Signal, of: Segment) -> str:
     judged = keys.decode(found, of)
     if isinstance(judged, Damaged):
         return judged.reason
-    handle, of = open_segment(files, of)
-    try:
-        steps = key_index_of(files, signal, handle, of)
+    with opened_segment(files, of) as (handle, now):
+        steps = key_index_of(files, signal, handle, now)
         while True:
-            next(steps)
-    except StopIteration as end:
-        return "" if found == end.value else "the key index tells other than the segment"
-    finally:
-        files.close(handle)
+            try:
+                next(steps)
+            except StopIteration as end:
+                return "" if found == end.value else "the key index tells other than the segment"

@@ -10,7 +10,7 @@ frames around it are still read.
 
 Cost: one `pread` per 64 KiB of small frames, two per large one; payloads outside the wanted range are not read.
 Readers open the segment's file themselves and close it: retention may remove a segment at any time, and compaction
-put another file in its place. Then a reader finds it gone, or finishes on the file that it holds: `open_segment` sees
+put another file in its place. Then a reader finds it gone, or finishes on the file that it holds: `opened_segment` sees
 to it that file and `Segment` belong together.
 """
 
@@ -20,6 +20,7 @@ import errno
 import threading
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -252,17 +253,29 @@ class Walk:
         return None
 
 
-def open_segment(files: Files, segment: Segment) -> tuple[int, Segment]:
-    """Open a segment's file for reading: (handle, the segment that it belongs to).
+@contextmanager
+def opened_segment(files: Files, segment: Segment) -> Iterator[tuple[int, Segment]]:
+    """A segment's file, open for reading: (handle, the segment that it belongs to).
 
     That is another than `segment` when compaction has taken its place since. The lock keeps the file from being
-    replaced between asking and opening. Raises OSError.
+    replaced between asking and opening. Meanwhile nobody writes over the file. Raises OSError.
     """
     while True:
         with segment.lock:
             if segment.successor is None:
-                return files.open(segment.path), segment
+                handle = files.open(segment.path)
+                segment.readers += 1
+                break
         segment = segment.successor
+    try:
+        yield handle, segment
+    finally:
+        try:
+            files.close(handle)
+        except OSError:
+            pass  # Nothing was written.
+        with segment.lock:
+            segment.readers -= 1
 
 
 class Unfit(Exception):
@@ -316,11 +329,11 @@ def read_segment(
             and header.max_time >= start_ns
         )
 
-    try:
-        handle, segment = open_segment(files, segment)
-    except FileNotFoundError:
-        return
-    try:
+    with ExitStack() as stack:
+        try:
+            handle, segment = stack.enter_context(opened_segment(files, segment))
+        except FileNotFoundError:
+            return
         window = Window(files, handle, unpack)
         if only is not None:
             stretches = only[::-1] if newest_first else only
@@ -349,5 +362,3 @@ def read_segment(
                 elif item[1].base_offset >= end_offset:
                     break
             yield from reversed(held)
-    finally:
-        files.close(handle)

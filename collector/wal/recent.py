@@ -17,7 +17,7 @@ from collector.wal.files import Files
 from collector.wal.frame import Frame
 from collector.wal.keys import KeyBuilder
 from collector.wal.merging import merged
-from collector.wal.reader import Damage, Stretch, Unfit, Walk, Window, open_segment
+from collector.wal.reader import Damage, Stretch, Unfit, Walk, Window, opened_segment
 from collector.wal.segment import HEADER_SIZE, Segment
 
 
@@ -71,8 +71,7 @@ class RecentKeys:
         end = of.end
         if self._unfit or self._known == end:
             return
-        handle, now = open_segment(files, of)
-        try:
+        with opened_segment(files, of) as (handle, now):
             if now is not of:
                 raise Unfit("it has been compacted")
             for item in merged(self._new_frames(Window(files, handle), of, end)):
@@ -80,8 +79,6 @@ class RecentKeys:
                     position, one = item
                     self._keys.add(position, one)
                     self._frames += 1
-        finally:
-            files.close(handle)
 
     def _new_frames(self, window: Window, of: Segment, end: tuple[int, int]) -> Iterator[tuple[int, Frame]]:
         position, offset = self._known

@@ -179,9 +179,13 @@ class Segment:
     keyed: bool | None = None
     """Whether the key index beside a compacted segment can be used; None: nobody has looked yet."""
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    """Held to open the file by its name, to put another file there, and to remove it: see `open_segment`."""
+    """Held to open the file by its name, to put another file there, and to remove it: see `opened_segment`."""
+    readers: int = 0
+    """How often this process has the file open for reading; changed under the lock."""
     successor: Segment | None = None
     """What took this segment's place and its name: the same records, compacted. Set once, under the lock."""
+    second_name: str | None = None
+    """Under which the file of a segment with a successor can still be found, to be written over."""
 
     @property
     def latest(self) -> Segment:

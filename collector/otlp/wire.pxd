@@ -60,6 +60,15 @@ cdef inline const uint8_t* read_tag(const uint8_t* at, const uint8_t* end, uint3
     value[0] = <uint32_t>wide
     return at
 
+cdef inline uint8_t* write_varint(uint8_t* out, uint64_t value) noexcept nogil:
+    """Write a varint of at most 10 bytes; return what follows it."""
+    while value > 0x7F:
+        out[0] = <uint8_t>(value | 0x80)
+        out += 1
+        value >>= 7
+    out[0] = <uint8_t>value
+    return out + 1
+
 cdef uint64_t key_of(const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef bint is_utf8(const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef const uint8_t* skip(const uint8_t* at, const uint8_t* end, uint32_t tag, int depth) noexcept nogil

@@ -336,7 +336,7 @@ def test_two_fields_of_a_oneof_exclude_each_other() -> None:
     with pytest.raises(Malformed, match="stringValue and intValue exclude each other"):
         body(stringValue="x", intValue=1)
     assert body(stringValue="x", intValue=None).string_value == "x"
-    with pytest.raises(Malformed, match="asInt and asDouble"):
+    with pytest.raises(Malformed, match="asDouble and asInt exclude each other"):
         point(asInt=1, asDouble=1)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
-from collector.otlp.json import DEPTH, to_protobuf
+from collector.otlp.json.request import DEPTH, to_protobuf
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.testing import otlp
 from tests.otlp.messages import requests

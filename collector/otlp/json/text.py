@@ -13,10 +13,10 @@ Cost: strings are read 16 bytes at a time up to a quote, a backslash or somethin
 """
 
 import cython
-from cython.cimports.collector.otlp.number import Number, read_number
-from cython.cimports.collector.otlp.text import *  # noqa: F403
+from cython.cimports.collector.otlp.json.number import Number, read_number
+from cython.cimports.collector.otlp.json.text import *  # noqa: F403
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.libc.string import memcpy
 
 
 @cython.cfunc
@@ -38,19 +38,6 @@ def skip_blank(at: cython.pointer(cython.const[uint8_t])) -> cython.pointer(cyth
     while at[0] == 32 or at[0] == 10 or at[0] == 13 or at[0] == 9:
         at += 1
     return at
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_literal(
-    text: cython.pointer(Text),
-    at: cython.pointer(cython.const[uint8_t]),
-    word: cython.p_const_char,
-    length: cython.Py_ssize_t,
-) -> cython.bint:
-    """Tell whether these bytes stand here."""
-    return text.end - at >= length and memcmp(at, word, length) == 0
 
 
 # --- strings ----------------------------------------------------------------------------------------------------
@@ -208,9 +195,9 @@ def copy_rest(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def skip_string(
-    text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])
-) -> cython.pointer(cython.const[uint8_t]):
+def skip_string(text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])) -> cython.pointer(
+    cython.const[uint8_t]
+):
     """Step over a string whose opening quote was just read; return what follows its closing quote."""
     found: uint32_t
     length: cython.int
@@ -247,9 +234,9 @@ def skip_string(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _skip_key(
-    text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])
-) -> cython.pointer(cython.const[uint8_t]):
+def _skip_key(text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])) -> cython.pointer(
+    cython.const[uint8_t]
+):
     """Step over a key and its colon."""
     if at[0] != 34:
         return broken(text, at, EXPECTED_KEY)
@@ -263,9 +250,9 @@ def _skip_key(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _skip_plain(
-    text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])
-) -> cython.pointer(cython.const[uint8_t]):
+def _skip_plain(text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])) -> cython.pointer(
+    cython.const[uint8_t]
+):
     """Step over a value that is no array and no object."""
     number: Number
     behind: cython.pointer(cython.const[uint8_t])
@@ -284,9 +271,9 @@ def _skip_plain(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def skip_value(
-    text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])
-) -> cython.pointer(cython.const[uint8_t]):
+def skip_value(text: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t])) -> cython.pointer(
+    cython.const[uint8_t]
+):
     """Step over any value, whatever is in it."""
     objects: uint64_t[16]  # a bit for each level: it is an object
     level: cython.int = 0

@@ -35,16 +35,17 @@ cdef struct Field:
     uint8_t kind
     uint8_t child         # the message type of a message
     bint repeated
+    bint is_pair          # its message is a KeyValue
 
 cdef struct Message:
     uint16_t first        # the entry of its beginning; its fields follow
-    uint32_t oneofs[4]    # bits of the fields of which only one may be given
+    uint32_t oneofs[5]    # bits of the fields of which only one may be given, and then a 0
     uint16_t slot[64]     # by `slot_of` a key: its first field, or 0
 
 cdef const Field* all_fields() noexcept nogil
 cdef const Message* all_messages() noexcept nogil
 cdef int request_of(int code) noexcept nogil
-cdef int next_of(int entry) noexcept nogil
+cdef const uint16_t* usual_order() noexcept nogil
 
 cdef inline int slot_of(const uint8_t* key, Py_ssize_t length) noexcept nogil:
     """Return the slot of a key, without its quotes and not empty."""

@@ -6,14 +6,15 @@ entry for its beginning and, behind it, one for each field in the order of field
 """
 
 import cython
-from cython.cimports.collector.otlp.fields import *  # noqa: F403
-from cython.cimports.libc.stdint import uint8_t, uint64_t
+from cython.cimports.collector.otlp.json.fields import *  # noqa: F403
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 
 from collector.otlp.signals import SIGNALS
 
 _fields = cython.declare(Field[FIELDS])
 _messages = cython.declare(Message[MESSAGES])
+_next = cython.declare(uint16_t[FIELDS])
 _requests = cython.declare(cython.int[8])
 
 NAMES: list = [""] * FIELDS
@@ -47,9 +48,9 @@ def request_of(code: cython.int) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def next_of(entry: cython.int) -> cython.int:
-    """Return the field that comes behind one, or behind a message's beginning, in the order of field numbers."""
-    return entry + 1 if _fields[entry + 1].tag_length else entry
+def usual_order() -> cython.pointer(cython.const[uint16_t]):
+    """Return for each entry the field that comes next in the order of field numbers."""
+    return _next
 
 
 def _form(field) -> tuple:
@@ -103,6 +104,7 @@ def _add_field(entry: cython.int, field, child: cython.int) -> None:
     made.highest = highest
     made.repeated = field.is_repeated
     made.child = child
+    made.is_pair = kind == MESSAGE and field.message_type.full_name == "opentelemetry.proto.common.v1.KeyValue"
     NAMES[entry] = field.json_name
 
 
@@ -121,6 +123,8 @@ def _add_message(number: cython.int, first: cython.int, descriptor, number_of) -
         _add_field(entry, field, number_of(field.message_type) if field.message_type is not None else 0)
         key = field.json_name.encode()
         slot = slot_of(cython.cast(cython.pointer(uint8_t), cython.cast(cython.p_char, key)), len(key))
+        _next[entry - 1] = entry
+        _next[entry] = entry
         _fields[entry].chained = made.slot[slot]
         made.slot[slot] = entry
         if field.containing_oneof in oneofs:
@@ -128,6 +132,7 @@ def _add_message(number: cython.int, first: cython.int, descriptor, number_of) -
 
 
 def _fill_tables() -> None:
+    _fields[0].mask[0] = _NO_KEY
     numbers: dict = {}
     order: list = []
 

@@ -1,7 +1,7 @@
 # JSON text: white space, strings and values. What these promise stands in text.py.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 cdef extern from *:
     """
@@ -66,11 +66,28 @@ cdef const uint8_t* skip_blank(const uint8_t* at) noexcept nogil
 cdef const uint8_t* copy_rest(Text* text, const uint8_t* at, uint8_t** out) noexcept nogil
 cdef const uint8_t* skip_string(Text* text, const uint8_t* at) noexcept nogil
 cdef const uint8_t* skip_value(Text* text, const uint8_t* at) noexcept nogil
-cdef bint is_literal(Text* text, const uint8_t* at, const char* word, Py_ssize_t length) noexcept nogil
 
 cdef inline const uint8_t* blank(const uint8_t* at) noexcept nogil:
     """Step over white space."""
     return at if at[0] > 32 else skip_blank(at)
+
+cdef inline bint is_literal(Text* text, const uint8_t* at, const char* word, Py_ssize_t length) noexcept nogil:
+    """Tell whether these bytes stand here."""
+    return text.end - at >= length and memcmp(at, word, length) == 0
+
+cdef inline const uint8_t* copy_plain(Text* text, const uint8_t* at, uint8_t** out) noexcept nogil:
+    """Copy characters up to one that a string's scan stops at, and return where that is; NULL near the end."""
+    cdef uint8_t* to = out[0]
+    cdef uint32_t found
+    while text.end - at >= STRIDE:
+        found = stops(at)
+        memcpy(to, at, STRIDE)
+        if found:
+            out[0] = to + first_bit(found)
+            return at + first_bit(found)
+        at += STRIDE
+        to += STRIDE
+    return NULL
 
 cdef inline const uint8_t* copy_string(Text* text, const uint8_t* at, uint8_t** out) noexcept nogil:
     """Copy a string whose opening quote was just read, unescaped; return what follows its closing quote, or NULL."""

@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Bytes that JSON writes as text: hexadecimal for ids, base64 for everything else.
 
-Hexadecimal is read 8 digits at a time within one 64-bit word, in either case of letters: 5 ns for a trace id.
+Hexadecimal is read 8 digits at a time within one 64-bit word, in either case of letters: under 10 ns for a
+trace id.
 """
 
 import cython

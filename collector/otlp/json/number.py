@@ -6,14 +6,14 @@ A mantissa holds what fits into 64 bits; further digits are counted, and `Number
 * `settle` makes it an integer without rounding: 1e3 and 1000.0 are 1000, also beyond 2 to the 53rd.
 * `nearest` is correctly rounded. With at most 64 bits of mantissa and 27 powers of ten, which is nearly every
   number that anybody sends, one 128-bit multiplication or division by a power of 5 gives 64 exact bits and a
-  remainder, and the conversion to double rounds once. Everything else goes to Python's own
-  conversion, which is exact, too.
+  remainder, and the conversion to double rounds once. Everything else goes to Python's own conversion, which
+  is exact, too.
 
-Cost: 5 ns for a time of 19 digits, 20 ns for a double; `float` takes 100.
+Cost: under 10 ns for a time of 19 digits and under 20 ns for a double of 17; Python's conversion takes 150.
 """
 
 import cython
-from cython.cimports.collector.otlp.number import *  # noqa: F403
+from cython.cimports.collector.otlp.json.number import *  # noqa: F403
 from cython.cimports.cpython.exc import PyErr_Clear, PyErr_Occurred
 from cython.cimports.libc.math import NAN, ldexp
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint64_t

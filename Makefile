@@ -5,12 +5,14 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-COMPILED := $(shell grep -o 'collector/[a-z/]*\.py' pyproject.toml)
+COMPILED := $(shell grep -o 'collector/[a-z0-9_/]*\.py' pyproject.toml)
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-memory golden docs clean
+TORTURE_KILLS ?= 500
+
+.PHONY: help run test lint format bench bench-memory torture golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -40,6 +42,10 @@ bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead 
 bench-memory: $(STAMP) ## compare what the rings say that they hold with what the process holds: MEMORY_ARGS=--help
 	@$(BIN)/python -m tests.benchmarks.memory $(MEMORY_ARGS)
 
+torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
+	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \
+		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py
+
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script
 
@@ -51,7 +57,7 @@ clean: ## remove what was built
 	@find collector -name '*.so' -delete -o -name '*.c' -delete
 
 # One line for whatever is missing, before pip would tell it in two hundred.
-$(STAMP): pyproject.toml $(COMPILED) $(wildcard collector/*/*.pxd)
+$(STAMP): pyproject.toml $(COMPILED) $(wildcard collector/*/*.pxd collector/*/*/*.pxd)
 	@[ -n "$(PYTHON)" ] || \
 		{ echo "Python 3.11 or later is missing (Debian: apt-get install python3 python3-venv python3-dev gcc)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -150,6 +150,17 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Compaction:
+    """wal.compaction"""
+
+    enabled: bool = setting(
+        True,
+        "switch",
+        "Rewrite sealed segments in the background, compressed and with key indexes. What was compacted stays so.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Wal:
     """wal"""
 
@@ -167,6 +178,7 @@ class Wal:
     )
     segment_bytes: int = setting(64 * MIB, "size", "Size at which a new segment begins.", low=64 * 1024, high=1 * GIB)
     retention: Retention = section(Retention, "When segments are removed.")
+    compaction: Compaction = section(Compaction, "How segments become smaller.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """The daemon: the only place that builds the parts, starts them in order, and stops them in reverse.
 
 Start: lock the data directory, open the logs (which repairs torn tails), answer queries from them, refill the rings in
-a thread, then receive. Nothing is received before everything acknowledged can be read. Stop, on SIGTERM or Ctrl-C: refuse new requests as
-unavailable, answer those in flight, sync and close the logs. A second signal exits at once; what was
-acknowledged is on the disk all the same.
+a thread, then receive. Nothing is received before everything acknowledged can be read, and nothing compacted before
+that. Stop, on SIGTERM or Ctrl-C: refuse new requests as unavailable, answer those in flight, sync and close the logs. A
+second signal exits at once; what was acknowledged is on the disk all the same.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from collector.receivers.http import HttpReceiver
 from collector.ring.ring import Ring
 from collector.store import Commit, Store
 from collector.wal.commit import Committer
+from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.log import Log
@@ -87,6 +88,7 @@ class Daemon:
         self._files = OperatingSystemFiles()
         self._lock: DirectoryLock | None = None
         self._committers: list[Committer[Commit]] = []
+        self._compactor: Compactor | None = None
         self._draining = False
         self._stop = asyncio.Event()
         self._admission = Admission(config.receivers.otlp.max_in_flight_bytes, self.registry)
@@ -147,6 +149,7 @@ class Daemon:
             await self._replay(store)
         if not self._stop.is_set():
             await self._receive()
+            self._compact()
 
     async def _receive(self) -> None:
         """Open the door."""
@@ -179,6 +182,13 @@ class Daemon:
         if self._http is not None and protocols.http is not None:
             endpoint = protocols.http.endpoint
             self._listening("otlp/http", endpoint, await self._http.start(*split_address(endpoint)))
+
+    def _compact(self) -> None:
+        """Start compacting the logs."""
+        logs = [store.log for store in self.stores.values() if store.log is not None]
+        if logs and self.config.wal.compaction.enabled:
+            self._compactor = Compactor(logs, files=self._files, metrics=self._log_metrics)
+            self._compactor.start()
 
     def _open_directory(self) -> None:
         if self.config.wal.enabled:
@@ -270,6 +280,8 @@ class Daemon:
         for store in self.stores.values():
             await store.drain()
         self._engine.close()
+        if self._compactor is not None:
+            self._compactor.close()
         for committer in self._committers:
             committer.close()
         for store in self.stores.values():

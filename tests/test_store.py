@@ -85,6 +85,30 @@ async def test_concurrent_requests_share_commits_and_all_are_answered(tmp_path: 
     await opened.close()
 
 
+async def test_queries_read_the_log_while_the_ring_is_being_refilled(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    for number in range(20):
+        await opened.store.append(span_payload([(1, "a", f"op{number}", number + 1)]))
+    await opened.close()
+    log = Opened(tmp_path).store.log
+    assert log is not None
+    store = Store(TRACES, Ring(TRACES, 10, 1 << 20, log.next_offset), log, asyncio.get_running_loop())
+    seen: list[int] = []
+
+    def query() -> bool:
+        view = store.view()
+        seen.append(sum(len(piece.rows) for piece in slices(view)))
+        return False
+
+    ring = store.replay(query)
+    assert len(seen) > 5
+    assert set(seen) == {20}
+    store.adopt(ring)
+    assert len(store.ring) == 10
+    query()
+    assert seen[-1] == 20
+
+
 async def test_the_ring_is_refilled_from_the_log(tmp_path: Path) -> None:
     opened = Opened(tmp_path, capacity=50)
     for number in range(0, 120, 4):

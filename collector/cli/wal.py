@@ -23,7 +23,7 @@ def wal() -> None:
 @wal.command()
 @_directory
 def inspect(directory: str) -> None:
-    """List the segments of every signal."""
+    """List the segments of every signal, the compacted ones with their size before."""
     from collector.wal.files import OperatingSystemFiles
     from collector.wal.inspect import inspect as facts
 
@@ -31,8 +31,10 @@ def inspect(directory: str) -> None:
     for one in facts(directory, OperatingSystemFiles()):
         name = Path(one.path).name + (" (active)" if one.active else "")
         offsets = (str(one.base_offset), str(one.next_offset))
-        rows.append((one.signal, name, *offsets, str(one.records), size(one.size), one.index))
-    print_table(("signal", "segment", ">first offset", ">next offset", ">records", ">size", "index"), rows)
+        before = "" if one.original_size is None else size(one.original_size)
+        rows.append((one.signal, name, *offsets, str(one.records), size(one.size), before, one.index, one.keys))
+    titles = ("signal", "segment", ">first offset", ">next offset", ">records", ">size", ">before", "index", "keys")
+    print_table(titles, rows)
 
 
 @wal.command()

@@ -81,6 +81,15 @@ cdef inline bint is_ascii(const uint8_t* at, Py_ssize_t length) noexcept nogil:
         return not (half | other) & 0x80808080u
     return length == 0 or not (at[0] | at[length >> 1] | end[-1]) & 0x80
 
+cdef inline uint8_t* write_varint(uint8_t* out, uint64_t value) noexcept nogil:
+    """Write a varint of at most 10 bytes; return what follows it."""
+    while value > 0x7F:
+        out[0] = <uint8_t>(value | 0x80)
+        out += 1
+        value >>= 7
+    out[0] = <uint8_t>value
+    return out + 1
+
 cdef uint64_t key_of(const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef bint is_utf8(const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef const uint8_t* skip(const uint8_t* at, const uint8_t* end, uint32_t tag, int depth) noexcept nogil

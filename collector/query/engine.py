@@ -1,8 +1,9 @@
 """The engine under the three query languages: which records a query looks at, in what order, and where it runs.
 
 A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
-newest block first: blocks outside the time range are not opened, and what is left of a block is narrowed to
-live records, to the time range and to the view's key. `newest` answers the question that most queries end
+newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
+be without the view's key, and what is left of a block is narrowed to live records, to the time range and to the key.
+`newest` answers the question that most queries end
 with: the exact newest matches, in a repeatable order (time, then offset).
 
 A query runs under a `Deadline`, which it must ask at least once a block.
@@ -22,7 +23,7 @@ from collector.otlp.scan import scan
 from collector.store import key_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,6 +66,13 @@ class Slice(NamedTuple):
     rows: NDArray[np.intp]
 
 
+class Among(NamedTuple):
+    """Records with one of some keys in a key column, as `Store.view` takes them."""
+
+    column: str
+    keys: Sequence[int | bytes]
+
+
 def slices(
     view: View,
     start_ns: int = 0,
@@ -72,10 +80,17 @@ def slices(
     deadline: Deadline | None = None,
     *,
     newest_first: bool = True,
+    among: Among | None = None,
 ) -> Iterator[Slice]:
-    """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns."""
+    """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
+
+    A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
+    of the log without such records may then be missing.
+    """
+    if view.index is not None:
+        among = Among(view.index, (view.key,))
     if not newest_first:
-        yield from _log_slices(view, start_ns, end_ns, deadline, newest_first=False)
+        yield from _log_slices(view, start_ns, end_ns, deadline, among, newest_first=False)
     for block in reversed(view.ring.blocks) if newest_first else view.ring.blocks:
         if deadline is not None:
             deadline.check()
@@ -83,24 +98,28 @@ def slices(
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
-        yield from _log_slices(view, start_ns, end_ns, deadline, newest_first=True)
+        yield from _log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
 
 
 def _log_slices(
-    view: View, start_ns: int, end_ns: int, deadline: Deadline | None, *, newest_first: bool
+    view: View, start_ns: int, end_ns: int, deadline: Deadline | None, among: Among | None, *, newest_first: bool
 ) -> Iterator[Slice]:
     if view.log is None:
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
-    for frame in view.log.frames(0, end, start_ns, end_ns, newest_first=newest_first):
+    index, keys = among or (None, ())
+    for frame in view.log.frames(0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys):
         if deadline is not None:
             deadline.check()
         block = scan(view.signal, frame.payload, frame.base_offset)
-        rows = _rows(view, block, start_ns, end_ns, in_ring=False)
-        if block.end_offset > end:  # the log may have joined frames whose later records the ring holds
-            rows = rows[rows < end - block.base_offset]
+        rows = _before(end, block, _rows(view, block, start_ns, end_ns, in_ring=False))
         if rows.size:
             yield Slice(block, rows)
+
+
+def _before(end: int, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Leave out what the ring holds too: compaction merges frames across the place where the ring begins."""
+    return rows if block.end_offset <= end else rows[rows < end - block.base_offset]
 
 
 def _rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:

@@ -30,7 +30,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
 from collector.errors import RingtailError, TooLarge, Unavailable, Unsupported
-from collector.otlp import json
+from collector.otlp.json.request import to_protobuf
 from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_method
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
@@ -335,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             payload = inflate(body, self._encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
             if self._is_json:
-                payload = json.to_protobuf(receiver.signal, payload)
+                payload = to_protobuf(receiver.signal, payload)
             receiver.export(payload, self._stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._refuse(error, 0)

@@ -251,6 +251,15 @@ class MemoryFiles:
             raise OSError(errno.EXDEV, "another directory", target)
         parent.change({name: None, new_name: self._file(source)})
 
+    def link(self, source: str, target: str) -> None:
+        """See `Files.link`; within one directory."""
+        parent, name = self._parent(target)
+        if self._parent(source)[0] is not parent:
+            raise OSError(errno.EXDEV, "another directory", target)
+        if name in parent.names:
+            raise FileExistsError(errno.EEXIST, "exists", target)
+        parent.change({name: self._file(source)})
+
     def unlink(self, path: str) -> None:
         """See `Files.unlink`."""
         parent, name = self._parent(path)
@@ -378,7 +387,7 @@ CUT: Final = -2
 """In place of an errno: the power goes before the call has any effect."""
 
 WRITING: Final = frozenset(
-    {"open", "pwritev", "fdatasync", "allocate", "truncate", "mkdir", "rename", "unlink", "fsync_directory"}
+    {"open", "pwritev", "fdatasync", "allocate", "truncate", "mkdir", "rename", "link", "unlink", "fsync_directory"}
 )
 """The operations that can change something."""
 READING: Final = frozenset({"open", "pread", "size", "listdir"})
@@ -531,6 +540,11 @@ class FaultyFiles:
         """See `Files.rename`."""
         self._check("rename", source)
         self.inner.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """See `Files.link`."""
+        self._check("link", source)
+        self.inner.link(source, target)
 
     def unlink(self, path: str) -> None:
         """See `Files.unlink`."""

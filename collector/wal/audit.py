@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from collector.otlp.signals import Signal
 from collector.wal.files import Files
+from collector.wal.pruning import key_index_reason
 from collector.wal.reader import Damage, read_segment
 from collector.wal.recovery import scan
 from collector.wal.segment import Segment
@@ -15,11 +17,11 @@ _MAX = 2**64 - 1
 
 
 def disagreements(
-    files: Files, segments: Sequence[Segment], end: tuple[int, int], known: Sequence[Damage]
+    files: Files, signal: Signal, segments: Sequence[Segment], end: tuple[int, int], known: Sequence[Damage]
 ) -> list[str]:
     """Read every frame and recount; returns one line per difference, so an empty list when all is well.
 
-    `segments` should follow each other and together have `end` = (bytes, next offset), with no damage but `known`.
+    Key indexes that are not used, because they are missing or wrong, are no difference. `segments` should follow each other and together have `end` = (bytes, next offset), with no damage but `known`.
     """
     problems: list[str] = []
     total = 0
@@ -38,6 +40,12 @@ def disagreements(
                 problems.append(f"{name}: {fact} is {getattr(seen, fact)}, not {getattr(one, fact)}")
         if seen.index.entries != one.index.entries:
             problems.append(f"{name}: the index is {one.index.entries}, not {seen.index.entries}")
+        if one.compacted and one.keyed and not damaged:
+            try:
+                reason = key_index_reason(files, signal, one)
+            except OSError as error:
+                reason = str(error)
+            problems += [f"{name}: {reason}"] if reason else []
         expected = next_offset
         total += size
     if expected > end[1] or not _covered(Damage(expected, end[1], ""), known):

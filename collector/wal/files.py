@@ -99,6 +99,10 @@ class Files(Protocol):
         """Rename within a file system, replacing `target` in one step."""
         ...
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name, which must not exist yet. Not all file systems can."""
+        ...
+
     def unlink(self, path: str) -> None:
         """Remove a file's name."""
         ...
@@ -182,6 +186,10 @@ class OperatingSystemFiles:
     def rename(self, source: str, target: str) -> None:
         """See `Files.rename`."""
         os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """See `Files.link`."""
+        os.link(source, target)
 
     def unlink(self, path: str) -> None:
         """See `Files.unlink`."""

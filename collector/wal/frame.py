@@ -7,7 +7,7 @@ by zeros up to the next multiple. Little-endian:
  at  size  field
   0     4  magic             "RTFR"; four zero bytes instead: nothing has been written from here on
   4     2  header size       64
-  6     2  flags             0; a reader refuses frames with flags that it does not know
+  6     2  flags             1: the payload is compressed (compression.py); a reader refuses frames with other flags
   8     8  nonce             the segment's random number
  16     4  payload length    bytes
  20     4  record count      at least 1
@@ -24,11 +24,15 @@ Two checksums, because a header must be trusted without its payload: a query wal
 reads only the payloads in its range, and a damaged payload costs its own records, not the way to the next frame.
 The header's checksum covers the payload's, so nothing in a frame is outside it but the padding.
 
+In a compressed frame, payload length and checksum are those of the bytes in the file. What readers get is always the
+payload as it was appended.
+
 A frame is accepted only in its own file at its own place. The nonce keeps out what a recycled file held before,
 and frames that someone smuggled into a payload; the position keeps out copies of good frames that a disk wrote
 to the wrong place.
 
-Decoding costs about 1.5 us a frame plus the checksum of the payload (about 0.03 us per KiB).
+Decoding costs about 1.5 us a frame plus the checksum of the payload (about 0.03 us per KiB), and of a compressed one
+8 us and 0.15 us per KiB of what it becomes.
 """
 
 from __future__ import annotations
@@ -41,11 +45,15 @@ from typing import Final
 
 import google_crc32c
 
+from collector.wal.compression import Unpacker
+
 MAGIC: Final = 0x52465452  # "RTFR" read as a little-endian u32
 HEADER_SIZE: Final = 64
 ALIGNMENT: Final = 8
 PAYLOAD_BYTES_MAX: Final = 1 << 30
-"""The largest payload of one frame. Extents inside a payload are u32, and segments must stay below 4 GiB."""
+"""The largest payload of one frame, compressed or not. Extents inside a payload are u32, and segments must stay below 4 GiB."""
+
+FLAG_COMPRESSED: Final = 1
 
 TERMINATOR_BYTES: Final = 8
 """Zeros that follow the last frame at least: where a magic should be, they say that nothing does."""
@@ -73,6 +81,7 @@ class Header:
     payload_length: int
     payload_checksum: int
     nonce: int
+    compressed: bool = False
 
     @property
     def end_offset(self) -> int:
@@ -87,7 +96,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A whole frame, checked: `count` records with offsets from `base_offset`, as `payload`."""
+    """A whole frame, checked: `count` records with offsets from `base_offset`, as `payload`, not compressed."""
 
     base_offset: int
     count: int
@@ -156,7 +165,7 @@ def encode_header(header: Header, position: int) -> bytes:
         fields = _FIELDS.pack(
             MAGIC,
             HEADER_SIZE,
-            0,
+            FLAG_COMPRESSED if header.compressed else 0,
             header.nonce,
             header.payload_length,
             header.count,
@@ -191,15 +200,21 @@ def decode_header(
     checked = _POSITION.pack(position) + bytes(view[at : at + _CHECKED])
     if google_crc32c.value(checked) != _CHECKSUM.unpack_from(view, at + _CHECKED)[0]:
         return Damaged("header checksum mismatch")
-    if size != HEADER_SIZE or flags or length > PAYLOAD_BYTES_MAX or not count:
+    if size != HEADER_SIZE or flags & ~FLAG_COMPRESSED or length > PAYLOAD_BYTES_MAX or not count:
         return Damaged("header fields that this version does not know")
-    return Header(base, count, min_time, max_time, append_time, length, payload_checksum, own_nonce)
+    compressed = bool(flags)
+    return Header(base, count, min_time, max_time, append_time, length, payload_checksum, own_nonce, compressed)
 
 
-def with_payload(header: Header, payload: bytes) -> Frame | Damaged:
+def with_payload(header: Header, payload: bytes, unpack: Unpacker) -> Frame | Damaged:
     """Join a header and the bytes that follow it, if their checksum is the header's."""
     if len(payload) != header.payload_length or google_crc32c.value(payload) != header.payload_checksum:
         return Damaged("payload checksum mismatch")
+    if header.compressed:
+        raw = unpack(payload, PAYLOAD_BYTES_MAX)
+        if isinstance(raw, str):
+            return Damaged(raw)
+        payload = raw
     return Frame(header.base_offset, header.count, header.min_time, header.max_time, header.append_time, payload)
 
 
@@ -213,4 +228,4 @@ def decode(
     start = at + HEADER_SIZE
     if len(view) < start + header.payload_length:
         return Incomplete(header.size)
-    return with_payload(header, bytes(view[start : start + header.payload_length]))
+    return with_payload(header, bytes(view[start : start + header.payload_length]), Unpacker())

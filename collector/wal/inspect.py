@@ -2,7 +2,9 @@
 
 Everything here only reads, takes no lock, and works beside a running daemon. Such a daemon may be in the middle of
 a write or of a removal: bytes at the very end of the last segment may be a frame that is being written, so they are
-told, and are no problem by themselves; a segment that disappears is left out.
+told, and are no problem by themselves; a segment that disappears is left out. A segment may also be compacted while
+it is being looked at, so that what its header has told does not fit its frames: then it is looked at once more, and
+that is enough, for it happens to a segment once.
 """
 
 from __future__ import annotations
@@ -17,9 +19,20 @@ from collector.otlp.signals import BY_NAME, SIGNALS, Signal
 from collector.wal.files import Files
 from collector.wal.frame import Damaged, Frame
 from collector.wal.index import Summary
-from collector.wal.reader import Damage, read_segment
-from collector.wal.recovery import FoundSegment, find_segments, index_path, read_index, scan, torn_bytes
-from collector.wal.segment import Segment, indexed_segment
+from collector.wal.pruning import key_index_reason, key_index_state
+from collector.wal.reader import Damage, Unfit, read_segment
+from collector.wal.recovery import (
+    OTHER_SEGMENT,
+    FoundSegment,
+    find_segment,
+    find_segments,
+    index_path,
+    keys_path,
+    read_index,
+    scan,
+    torn_bytes,
+)
+from collector.wal.segment import Segment, SegmentHeader, indexed_segment
 
 OFFSET_MAX: Final = 2**64 - 1
 TIME_MAX: Final = 2**64 - 1
@@ -48,6 +61,10 @@ class SegmentFacts:
     last_append: int | None
     index: str
     """`good`, `none` (as of an active segment), or why it is not believed."""
+    original_size: int | None = None
+    """Of a compacted segment, what `size` was before; else None."""
+    keys: str = "none"
+    """The same as `index` of the key index beside a compacted segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +84,16 @@ class Report:
     bytes: int = 0
     records: int = 0
     notes: list[str] = field(default_factory=list)
-    """What is no loss: an index that the next start makes anew, a torn tail that it cuts."""
+    """What is no loss: an index that the next start or the compactor makes anew, a torn tail that a start cuts."""
     problems: list[Problem] = field(default_factory=list)
+
+    def add(self, part: Report) -> None:
+        """Take in what was found in a part of what this is about."""
+        self.segments += part.segments
+        self.bytes += part.bytes
+        self.records += part.records
+        self.notes += part.notes
+        self.problems += part.problems
 
 
 def inspect(directory: str | os.PathLike[str], files: Files) -> list[SegmentFacts]:
@@ -80,10 +105,12 @@ def inspect(directory: str | os.PathLike[str], files: Files) -> list[SegmentFact
     facts: list[SegmentFacts] = []
     for signal, found in _logs(files, directory).items():
         for one, end_offset in _with_ends(found, signal):
-            summary = _index(files, one, end_offset)
-            read = _read(files, one, end_offset, summary)
-            if read is not None:
-                facts.append(_facts(signal, one, read[0], end_offset is None, summary))
+            for now in _until_it_stays(files, one):
+                summary = _index(files, now, end_offset)
+                read = _read(files, now, end_offset, summary)
+                seen = None if read is None else _facts(files, signal, now, read[0], end_offset is None, summary)
+            if seen is not None:
+                facts.append(seen)
     return facts
 
 
@@ -98,9 +125,14 @@ def verify(directory: str | os.PathLike[str], files: Files) -> Report:
             Problem(one.path, "its header belongs to another place") for one in found if one.foreign(signal)
         ]
         for one, end_offset in _with_ends(found, signal):
-            read = _read(files, one, end_offset, None)
-            if read is not None:
-                _verify_segment(files, one, end_offset, *read, report)
+            for now in _until_it_stays(files, one):
+                part = Report()
+                read = _read(files, now, end_offset, None)
+                if read is not None:
+                    _verify_segment(files, now, end_offset, *read, part)
+                    if now.compacted and not part.problems:
+                        _verify_keys(files, signal, read[0], part)
+            report.add(part)
     return report
 
 
@@ -118,17 +150,19 @@ def cat(
     for one, end_offset in _with_ends(logs[signal], signal):
         if end_offset is not None and end_offset <= from_offset:
             continue
-        read = _read(files, one, end_offset, _index(files, one, end_offset))
-        if read is None:
-            continue
-        try:
-            for frame in read_segment(files, read[0], from_offset, OFFSET_MAX, 0, TIME_MAX, False, _pass_over):
-                if limit <= 0:
-                    return
-                limit -= 1
-                yield frame
-        except OSError as error:
-            raise Unavailable(f"{one.path} cannot be read: {error}") from error
+        for now in _until_it_stays(files, one):
+            read = _read(files, now, end_offset, _index(files, now, end_offset))
+            if read is None:
+                continue
+            try:
+                for frame in read_segment(files, read[0], from_offset, OFFSET_MAX, 0, TIME_MAX, False, _pass_over):
+                    if limit <= 0:
+                        return
+                    limit -= 1
+                    from_offset = frame.end_offset
+                    yield frame
+            except OSError as error:
+                raise Unavailable(f"{one.path} cannot be read: {error}") from error
 
 
 def _logs(files: Files, directory: str | os.PathLike[str]) -> dict[Signal, list[FoundSegment]]:
@@ -153,6 +187,17 @@ def _with_ends(found: list[FoundSegment], signal: Signal) -> Iterator[tuple[Foun
         yield one, after.base_offset if after else None
 
 
+def _until_it_stays(files: Files, one: FoundSegment) -> Iterator[FoundSegment]:
+    """Yield a segment to be looked at, and if it was compacted meanwhile, what it has become."""
+    yield one
+    try:
+        now = find_segment(files, one.path, one.base_offset)
+    except OSError as error:
+        raise Unavailable(f"{one.path} cannot be read: {error}") from error
+    if now is not None and now.nonce != one.nonce:
+        yield now
+
+
 def _index(files: Files, one: FoundSegment, end_offset: int | None) -> Summary | Damaged | None:
     """The index of a sealed segment. One beside the last segment is from before it was continued."""
     return None if end_offset is None else read_index(files, one, end_offset)
@@ -163,9 +208,11 @@ def _read(
 ) -> tuple[Segment, list[Damage], int] | None:
     """A segment by its index, or read through: see `scan`. None when it has been removed meanwhile."""
     if isinstance(summary, Summary):
-        return indexed_segment(one.path, summary), [], 0
+        return indexed_segment(one.path, summary, compacted=one.compacted), [], 0
     try:
-        return scan(files, one.path, one.base_offset, one.nonce, one.size, end_offset)
+        seen, damaged, unreadable = scan(files, one.path, one.base_offset, one.nonce, one.size, end_offset)
+        seen.compacted = one.compacted
+        return seen, damaged, unreadable
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -173,7 +220,7 @@ def _read(
 
 
 def _facts(
-    signal: Signal, one: FoundSegment, seen: Segment, active: bool, summary: Summary | Damaged | None
+    files: Files, signal: Signal, one: FoundSegment, seen: Segment, active: bool, summary: Summary | Damaged | None
 ) -> SegmentFacts:
     index = summary.reason if isinstance(summary, Damaged) else "good" if summary else "none"
     return SegmentFacts(
@@ -190,6 +237,8 @@ def _facts(
         max_time=seen.max_time if seen.records else None,
         last_append=seen.last_append if seen.records else None,
         index=index,
+        original_size=one.header.original_size if isinstance(one.header, SegmentHeader) else None,
+        keys=key_index_state(files, seen) if one.compacted else "none",
     )
 
 
@@ -224,10 +273,25 @@ def _verify_segment(
     summary = _index(files, one, end_offset)
     if summary is None:
         report.notes.append(f"{index_path(one.path)} is missing")
+    elif one.compacted and isinstance(summary, Damaged) and summary.reason == OTHER_SEGMENT:
+        report.notes.append(f"{index_path(one.path)} is from before the segment was compacted")
     elif isinstance(summary, Damaged):
         report.problems.append(Problem(index_path(one.path), summary.reason))
-    elif not damaged and _told(indexed_segment(one.path, summary)) != _told(seen):
+    elif not damaged and _told(indexed_segment(one.path, summary, compacted=one.compacted)) != _told(seen):
         report.problems.append(Problem(index_path(one.path), "the index tells other than the segment"))
+
+
+def _verify_keys(files: Files, signal: Signal, seen: Segment, report: Report) -> None:
+    """Add the key index of an undamaged compacted segment to the report."""
+    path = keys_path(seen.path)
+    try:
+        reason = key_index_reason(files, signal, seen)
+    except FileNotFoundError:
+        report.notes.append(f"{path} is missing")
+    except (OSError, Unfit) as error:
+        report.problems.append(Problem(path, f"the key index cannot be compared: {error}"))
+    else:
+        report.problems += [Problem(path, reason)] if reason else []
 
 
 def _told(segment: Segment) -> tuple[object, ...]:

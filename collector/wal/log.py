@@ -4,10 +4,12 @@
 sealed. The last segment is the active one. Appending is one `pwritev` of header, payload pieces and padding;
 nothing of it counts as durable before `sync`.
 
-Owner: the committer's thread calls `append`, `sync`, `enforce_retention` and `close`. Everything else may be
-called from any thread at any time. That works without locks because what readers see is replaced, never edited:
-the tuple of segments, and each segment's (size, next offset), set after a frame is complete. Readers open segment
-files themselves, so removing one cannot pull a file from under them.
+Owner: the committer's thread calls `append`, `sync`, `enforce_retention` and `close`; the compactor's (compactor.py)
+calls `replace`. Everything else may be called from any thread at any time. Readers need no lock because what they see
+is replaced, never edited: the tuple of segments, and each segment's (size, next offset), set after a frame is complete.
+They open segment files themselves, so removing one cannot pull a file from under them. Two locks keep the two writers
+apart: the log's is held for assignments only, never while the system works; a segment's while its file is replaced or
+removed, which is never the active one. So an acknowledgement waits for neither.
 
 Failure: a failed write or sync leaves a file in a state that nobody can know (the kernel may drop the pages and
 report success the next time), so it is never tried again: the log is *failed*, refuses every later append with
@@ -19,29 +21,32 @@ whatever the policy of the committer, so all that is not on the disk is in the a
 index, which is derived data: failing at that is a warning.
 
 A removed segment's file is kept to be written over, at most one: its blocks are there already, and a sync then
-writes nothing but data. A reader that holds it finds frames of another nonce there, and its records gone.
-
-Left out: compression. The format has room for it (flags).
+writes nothing but data. So is the file that a segment had before it was compacted. Not one that a reader holds.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Final, Never, Self
 
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.signals import Signal
-from collector.wal import audit, frame, segment
+from collector.wal import audit, frame, keys, segment
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
+from collector.wal.pruning import KeyIndexes
 from collector.wal.reader import Damage, DamageLedger, read_segment
-from collector.wal.recovery import Recovered, recover, write_index
+from collector.wal.recovery import Recovered, recover, spare_path, write_index
 from collector.wal.retention import Retention, remove_segment
-from collector.wal.segment import Predecessor, SegmentHeader
+from collector.wal.segment import Predecessor, Segment, SegmentHeader
 from collector.wal.writer import SegmentWriter
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -50,6 +55,8 @@ SEGMENT_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
+
+_base_offset = attrgetter("base_offset")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full: after a write was cut back, the next one may find room."""
@@ -81,6 +88,8 @@ class Log:
         self.logger = logger
         self.recovery = recovered.report
         """What opening the log found."""
+        self.key_indexes = KeyIndexes(files, signal, logger)
+        """What is known of the keys in its segments."""
         self._directory = directory
         self._files = files
         self._segment_bytes = segment_bytes
@@ -92,7 +101,10 @@ class Log:
         self._next_offset = recovered.next_offset
         self._synced_offset = recovered.next_offset
         self._sealed_bytes = sum(one.size for one in recovered.segments)
+        # For every change of `_segments` and `_sealed_bytes`, which two threads make. Held for assignments only.
+        self._changing = threading.Lock()
         self._ledger = DamageLedger()
+        self._unpack = Unpacker()
         self._failed: BaseException | None = None
         self._closed = False
         # The active segment; None when one was sealed and the next could not be created yet.
@@ -195,6 +207,15 @@ class Log:
         return self._synced_offset
 
     @property
+    def sealed_segments(self) -> tuple[Segment, ...]:
+        """The segments that are not written to any more and have a successor, oldest first."""
+        return self._segments[:-1]
+
+    def holds(self, one: Segment) -> bool:
+        """Whether the segment is one of the log's, and neither removed nor replaced; certain under its lock."""
+        return any(held is one for held in self._segments)
+
+    @property
     def segment_count(self) -> int:
         """Segment files, the active one included."""
         return len(self._segments)
@@ -294,20 +315,62 @@ class Log:
             self._segments, self.byte_size, now
         ):
             oldest = self._segments[0]
-            keep_file = self._spare is None and oldest.size >= self._segment_bytes // 2
-            try:
-                spare = remove_segment(self._files, oldest, keep_file=keep_file)
-            except OSError as error:
-                self._retention_rests_until = self.clock.monotonic() + RETENTION_RETRY_S
-                self.logger.warning("segment not removed", path=oldest.path, error=str(error))
-                break
-            self._segments = self._segments[1:]
-            self._sealed_bytes -= oldest.size
-            self._spare = spare or self._spare
+            with oldest.lock:
+                if oldest.successor is not None:
+                    continue
+                keep_file = self._recyclable(oldest) and not oldest.readers
+                try:
+                    spare = remove_segment(self._files, oldest, keep_file=keep_file)
+                except OSError as error:
+                    self._retention_rests_until = self.clock.monotonic() + RETENTION_RETRY_S
+                    self.logger.warning("segment not removed", path=oldest.path, error=str(error))
+                    break
+                with self._changing:
+                    self._segments = self._segments[1:]
+                    self._sealed_bytes -= oldest.size
+            self._keep_spare(spare)
+            self.key_indexes.forget(oldest)
             self._ledger.forget(self.first_offset)
             removed += 1
             self.logger.info("segment removed", signal=self.signal.name, path=oldest.path, bytes=oldest.size)
         return removed
+
+    def replace(self, old: Segment, made: Segment, temporary: str) -> bool:
+        """Put `made`, the compacted form of `old` in the file `temporary`, in its place, in one step for readers and
+        for a start after a crash. For the compactor's thread. All of `made` must be on the disk.
+
+        False, and nothing is changed, when retention has removed the segment meanwhile. Raises OSError; then nothing
+        is changed either. The name lasts once the directory has been synced; until then a power cut may bring back
+        the old file.
+        """
+        with old.lock:
+            if not self.holds(old):
+                return False
+            second_name = self._link(old) if self._recyclable(old) else None
+            try:
+                self._files.rename(temporary, old.path)
+            except OSError:
+                self._unlink(second_name)
+                raise
+            with self._changing:
+                self._segments = tuple(made if one is old else one for one in self._segments)
+                self._sealed_bytes += made.size - old.size
+            old.successor = made
+            old.second_name = second_name
+        self.key_indexes.forget(old)
+        return True
+
+    def recycle(self, old: Segment, *, durable: bool) -> None:
+        """Keep the file that a compacted segment had before, to be written over, or give it up. For the compactor.
+
+        `durable` tells that the directory was synced after `replace`: until then a power cut may bring it back.
+        """
+        with old.lock:
+            idle = not old.readers  # And nobody can begin: who asks for it gets its successor.
+        if durable and idle:
+            self._keep_spare(old.second_name)
+        else:
+            self._unlink(old.second_name)
 
     def close(self) -> None:
         """Sync, cut the allocated zeros and close; nothing more can be appended. Reading goes on working.
@@ -335,9 +398,14 @@ class Log:
         start_ns: int = 0,
         end_ns: int = TIME_MAX,
         newest_first: bool = False,
+        index: str | None = None,
+        any_of: Sequence[int | bytes] = (),
     ) -> Iterator[Frame]:
         """Frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns], both inclusive
         for times, in order of offset or with the newest first.
+
+        With `index`, a key column of the signal, frames may be left out that have no record with one of the keys
+        `any_of` there: bytes for a string or a trace id, else a number. None is left out that has one.
 
         A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
@@ -345,9 +413,20 @@ class Log:
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
         """
         segments = self._segments
+        if start_offset > self.first_offset or end_offset < self._next_offset:
+            first = bisect_right(segments, start_offset, key=_base_offset) - 1
+            segments = segments[max(first, 0) : bisect_left(segments, end_offset, key=_base_offset)]
+        tokens = [keys.token(key, index) for key in any_of] if index is not None else []
+        only = None
         try:
-            for one in reversed(segments) if newest_first else segments:
-                if one.min_time <= end_ns and one.max_time >= start_ns:
+            for known in reversed(segments) if newest_first else segments:
+                one = known.latest
+                if one.min_time > end_ns or one.max_time < start_ns:
+                    continue
+                if index is not None:
+                    offsets, times = (start_offset, end_offset), (start_ns, end_ns)
+                    only = self.key_indexes.stretches(one, index, tokens, offsets, times)
+                if only is None or only:
                     yield from read_segment(
                         self._files,
                         one,
@@ -357,6 +436,8 @@ class Log:
                         end_ns,
                         newest_first,
                         self._note_damage,
+                        only,
+                        self._unpack,
                     )
         except OSError as error:
             raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error
@@ -377,7 +458,7 @@ class Log:
         For tests: it reads the whole log, and no one must append meanwhile.
         """
         end = (self.byte_size, self.next_offset)
-        return audit.disagreements(self._files, self._segments, end, self.damaged)
+        return audit.disagreements(self._files, self.signal, self._segments, end, self.damaged)
 
     def dump(self) -> str:
         """The log as text: its range, then one line per segment, frame and damaged range."""
@@ -429,7 +510,8 @@ class Log:
             self._now(),
             Predecessor(before.base_offset, before.size, before.next_offset) if before else None,
         )
-        spare, self._spare = self._spare, None
+        with self._changing:
+            spare, self._spare = self._spare, None
         writer = SegmentWriter.create(
             self._files, self._directory, header, self._segment_bytes, direct=self._direct, spare=spare
         )
@@ -439,7 +521,8 @@ class Log:
             writer.close()
             self._fail(error, "sync the directory")
         self._writer = writer
-        self._segments = (*self._segments, writer.segment)
+        with self._changing:
+            self._segments = (*self._segments, writer.segment)
         return writer
 
     def _seal(self, writer: SegmentWriter) -> None:
@@ -447,7 +530,8 @@ class Log:
         self._settle(writer)
         writer.close()
         self._writer = None
-        self._sealed_bytes += writer.segment.size
+        with self._changing:
+            self._sealed_bytes += writer.segment.size
         write_index(self._files, writer.segment, writer.segment.size, self.logger)
 
     def _settle(self, writer: SegmentWriter) -> None:
@@ -467,6 +551,35 @@ class Log:
             self._fail(second, "undo a write that found the disk full")
         self.logger.warning("disk full", signal=self.signal.name, directory=self._directory, error=str(error))
         raise Unavailable(f"no room for the log of {self.signal.name}: {error}") from error
+
+    def _recyclable(self, one: Segment) -> bool:
+        """Whether a segment's file is wanted for the next one, and as large as that may become."""
+        return self._spare is None and one.size >= self._segment_bytes // 2
+
+    def _keep_spare(self, name: str | None) -> None:
+        """Keep a file for the next segment, unless there is one."""
+        with self._changing:
+            surplus = name if self._spare is not None else None
+            self._spare = self._spare or name
+        self._unlink(surplus)
+
+    def _link(self, one: Segment) -> str | None:
+        """Give a segment's file a second name; None when the file system does not."""
+        name = spare_path(one.path)
+        self._unlink(name)  # What an earlier attempt has left.
+        try:
+            self._files.link(one.path, name)
+        except OSError:
+            return None
+        return name
+
+    def _unlink(self, name: str | None) -> None:
+        """Remove a name that nobody needs; the next start would remove it, too."""
+        try:
+            if name is not None:
+                self._files.unlink(name)
+        except OSError:
+            pass
 
     def _note_damage(self, damage: Damage) -> None:
         """Called by readers in their threads."""

@@ -38,6 +38,10 @@ class SignalMetrics:
     damaged_records: Counter
     index_rebuilds: Counter
     failed: Gauge
+    compaction_runs: Counter
+    compaction_bytes_in: Counter
+    compaction_bytes_out: Counter
+    compaction_failures: Counter
 
 
 class LogMetrics:
@@ -75,13 +79,35 @@ class LogMetrics:
         )
         self._index_rebuilds = Counter(
             "ringtail_wal_index_rebuilds_total",
-            "Offset indexes that were missing or damaged and were made anew from their segment.",
+            "Indexes of offsets or keys that were missing or damaged and were made anew from their segment.",
             labels,
             registry=registry,
         )
         self._failed = Gauge(
             "ringtail_wal_failed",
             "1 when a write or sync of the log has failed and nothing more is accepted, else 0.",
+            labels,
+            registry=registry,
+        )
+
+        self._compaction_runs = Counter(
+            "ringtail_wal_compaction_runs_total", "Segments of the log compacted.", labels, registry=registry
+        )
+        self._compaction_bytes_in = Counter(
+            "ringtail_wal_compaction_bytes_in_total",
+            "Bytes that segments had before they were compacted.",
+            labels,
+            registry=registry,
+        )
+        self._compaction_bytes_out = Counter(
+            "ringtail_wal_compaction_bytes_out_total",
+            "Bytes that segments have become by compaction, key indexes included.",
+            labels,
+            registry=registry,
+        )
+        self._compaction_failures = Counter(
+            "ringtail_wal_compaction_failures_total",
+            "Segments that could not be compacted: they are damaged, or the file system refused.",
             labels,
             registry=registry,
         )
@@ -97,4 +123,8 @@ class LogMetrics:
             self._damaged_records.labels(name),
             self._index_rebuilds.labels(name),
             self._failed.labels(name),
+            self._compaction_runs.labels(name),
+            self._compaction_bytes_in.labels(name),
+            self._compaction_bytes_out.labels(name),
+            self._compaction_failures.labels(name),
         )

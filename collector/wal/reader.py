@@ -9,8 +9,9 @@ A sector that the device refuses to read (EIO) counts as zeros; then it is damag
 frames around it are still read.
 
 Cost: one `pread` per 64 KiB of small frames, two per large one; payloads outside the wanted range are not read.
-Readers open the segment's file themselves and close it: retention may remove a segment at any time, and then a
-reader finds it gone, or finishes on the file that it holds.
+Readers open the segment's file themselves and close it: retention may remove a segment at any time, and compaction
+put another file in its place. Then a reader finds it gone, or finishes on the file that it holds: `opened_segment` sees
+to it that file and `Segment` belong together.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from collector.wal import frame
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_fully
 from collector.wal.frame import Damaged, Frame, Header
-from collector.wal.segment import Segment
+from collector.wal.segment import HEADER_SIZE, Segment
+
+Stretch = tuple[tuple[int, int], tuple[int, int]]
+"""Where to walk: the (offset, position) of a frame, and those of the frame behind the last one."""
 
 READ_AHEAD: Final = 64 * 1024
 SEARCH_BYTES: Final = 1024 * 1024
@@ -87,12 +93,14 @@ class DamageLedger:
 class Window:
     """Positional reads of one open file with a little read-ahead. Used by one thread."""
 
-    def __init__(self, files: Files, handle: int) -> None:
+    def __init__(self, files: Files, handle: int, unpack: Unpacker | None = None) -> None:
+        """Read the open file; `unpack` saves making another."""
         self._files = files
         self._handle = handle
         self._data = b""
         self._start = 0
         self._ahead = READ_AHEAD
+        self.unpack: Final = unpack or Unpacker()
         self.unreadable = 0
         """Bytes that the device would not give, and that were read as zeros."""
 
@@ -201,7 +209,7 @@ class Walk:
                 yield position, header, None
                 continue
             payload = window.payload(position + frame.HEADER_SIZE, header.payload_length)
-            whole = frame.with_payload(header, payload)
+            whole = frame.with_payload(header, payload, window.unpack)
             if isinstance(whole, Damaged):
                 yield Damage(header.base_offset, header.end_offset, f"at byte {position}: {whole.reason}")
             else:
@@ -245,6 +253,53 @@ class Walk:
         return None
 
 
+@contextmanager
+def opened_segment(files: Files, segment: Segment) -> Iterator[tuple[int, Segment]]:
+    """A segment's file, open for reading: (handle, the segment that it belongs to).
+
+    That is another than `segment` when compaction has taken its place since. The lock keeps the file from being
+    replaced between asking and opening. Meanwhile nobody writes over the file. Raises OSError.
+    """
+    while True:
+        with segment.lock:
+            if segment.successor is None:
+                handle = files.open(segment.path)
+                segment.readers += 1
+                break
+        segment = segment.successor
+    try:
+        yield handle, segment
+    finally:
+        try:
+            files.close(handle)
+        except OSError:
+            pass  # Nothing was written.
+        with segment.lock:
+            segment.readers -= 1
+
+
+class Unfit(Exception):
+    """A segment of which something cannot be read, so that it cannot be read whole."""
+
+
+def intact_frames(files: Files, handle: int, of: Segment) -> Iterator[tuple[int, Frame]]:
+    """(position, frame) of every frame of a sealed segment, whose file is open.
+
+    Raises Unfit when one is missing or damaged, and OSError when the device refuses to read.
+    """
+    if of.nonce is None:
+        raise Unfit("no frame can be read")
+    window = Window(files, handle)
+    walk = Walk(window, of.nonce, position=HEADER_SIZE, offset=of.base_offset, limit=of.size, end_offset=of.next_offset)
+    for item in walk:
+        if window.unreadable:
+            raise OSError(errno.EIO, f"{of.path}: the device refuses to read {window.unreadable} bytes")
+        if isinstance(item, Damage):
+            raise Unfit(f"offsets {item.first_offset}..{item.end_offset} damaged {item.reason}")
+        if item[2] is not None:
+            yield item[0], item[2]
+
+
 def read_segment(
     files: Files,
     segment: Segment,
@@ -254,16 +309,17 @@ def read_segment(
     end_ns: int,
     newest_first: bool,
     damaged: Callable[[Damage], None],
+    only: Sequence[Stretch] | None = None,
+    unpack: Unpacker | None = None,
 ) -> Iterator[Frame]:
     """The segment's frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns].
 
-    A frame that overlaps is given whole. Damage met on the way goes to `damaged`. A segment that retention has
+    A frame that overlaps is given whole. `only` says where such frames lie, if that is known, and `unpack` saves
+    making another. Damage met on the way goes to `damaged`. A segment that retention has
     removed gives nothing. Raises OSError only for failures other than EIO.
     """
-    end = segment.end
-    if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, end[1]):
+    if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, segment.next_offset):
         return
-    marks = segment.index.marks(start_offset, end_offset, end)
 
     def wanted(header: Header) -> bool:
         return (
@@ -273,13 +329,19 @@ def read_segment(
             and header.max_time >= start_ns
         )
 
-    try:
-        handle = files.open(segment.path)
-    except FileNotFoundError:
-        return
-    try:
-        window = Window(files, handle)
-        stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
+    with ExitStack() as stack:
+        try:
+            handle, now = stack.enter_context(opened_segment(files, segment))
+        except FileNotFoundError:
+            return
+        if now is not segment:
+            segment, only = now, None  # It was compacted meanwhile: its frames lie elsewhere.
+        window = Window(files, handle, unpack)
+        if only is not None:
+            stretches = only[::-1] if newest_first else only
+        else:
+            marks = segment.index.marks(start_offset, end_offset, segment.end)
+            stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
         for (offset, position), (stop_offset, limit) in stretches:
             walk = Walk(
                 window,
@@ -302,5 +364,3 @@ def read_segment(
                 elif item[1].base_offset >= end_offset:
                     break
             yield from reversed(held)
-    finally:
-        files.close(handle)

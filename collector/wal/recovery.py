@@ -5,9 +5,11 @@
    otherwise scanned, and their index made anew. Offsets missing between neighbours are damage.
 3. The last segment may have been written to when the process or the machine stopped. It is scanned frame by
    frame. What follows its last good frame is a torn tail: cut off, the cut synced, and the bytes kept beside it if
-   they are few. A segment that had to be cut, or has damage inside, is sealed; otherwise it is continued.
-4. Leftovers of interrupted work (temporary files, an index without a segment) are removed, and the directory synced.
-   One spare file is kept, for the next segment to be written over.
+   they are few. A segment that had to be cut, has damage inside or was compacted is sealed; otherwise it is continued.
+4. Leftovers of interrupted work (temporary files, an index without a segment, a key index beside a segment that is
+   not compacted) are removed, and the directory synced. Key indexes are not read here: a query reads them when it
+   needs them, and the compactor replaces those that are missing or wrong. One spare file is kept, for the next segment
+   to be written over.
 
 Damage never keeps a log from opening, and no offset is given out twice: the next offset lies behind every frame,
 every file name and every unreadable byte. Unreadable is not damaged: a segment whose sectors the device refuses
@@ -34,6 +36,7 @@ from collector.wal.reader import SEARCH_BYTES, Damage, DamageLedger, Walk, Windo
 from collector.wal.segment import Segment, SegmentHeader
 
 INDEX_BYTES_MAX: Final = index.HEADER_SIZE + index.ENTRY_SIZE * ((1 << 32) // index.STRETCH_BYTES)
+OTHER_SEGMENT: Final = "the index belongs to another segment"
 TORN_BYTES_MAX: Final = 1024 * 1024
 """A torn tail is kept in a file beside the segment when it has at most this many bytes."""
 
@@ -79,6 +82,11 @@ class FoundSegment:
         """The nonce that the header names, if it can be believed."""
         return self.header.nonce if isinstance(self.header, SegmentHeader) else None
 
+    @property
+    def compacted(self) -> bool:
+        """Whether the header says that the segment was compacted."""
+        return isinstance(self.header, SegmentHeader) and self.header.compacted
+
     def foreign(self, signal: Signal) -> bool:
         """Whether the header is good but belongs elsewhere: a file copied, renamed or moved here by hand."""
         header = self.header
@@ -97,17 +105,23 @@ def find_segments(files: Files, directory: str) -> list[FoundSegment]:
         parsed = segment.parse_name(name)
         if parsed is None or parsed[1] != segment.LOG_SUFFIX:
             continue
-        path = os.path.join(directory, name)
-        try:
-            handle = files.open(path)
-        except FileNotFoundError:
-            continue
-        try:
-            data = Window(files, handle).read(0, segment.HEADER_SIZE)
-            found.append(FoundSegment(path, parsed[0], files.size(handle), segment.decode_header(data, path)))
-        finally:
-            files.close(handle)
+        one = find_segment(files, os.path.join(directory, name), parsed[0])
+        if one is not None:
+            found.append(one)
     return found
+
+
+def find_segment(files: Files, path: str, base_offset: int) -> FoundSegment | None:
+    """One segment file with its header judged; None when it is gone. Raises UnsupportedFormat, and OSError."""
+    try:
+        handle = files.open(path)
+    except FileNotFoundError:
+        return None
+    try:
+        data = Window(files, handle).read(0, segment.HEADER_SIZE)
+        return FoundSegment(path, base_offset, files.size(handle), segment.decode_header(data, path))
+    finally:
+        files.close(handle)
 
 
 def read_index(files: Files, found: FoundSegment, end_offset: int) -> Summary | Damaged | None:
@@ -125,7 +139,7 @@ def read_index(files: Files, found: FoundSegment, end_offset: int) -> Summary | 
     if isinstance(summary, Damaged):
         return summary
     if summary.nonce != (found.nonce or summary.nonce):
-        return Damaged("the index belongs to another segment")
+        return Damaged(OTHER_SEGMENT)
     if summary.file_size != found.size:
         return Damaged(f"the index is of a file of {summary.file_size} bytes, not {found.size}")
     if summary.next_offset > end_offset:
@@ -209,6 +223,11 @@ def index_path(log_path: str) -> str:
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.INDEX_SUFFIX}"
 
 
+def keys_path(log_path: str) -> str:
+    """The key index that belongs to a compacted segment's file."""
+    return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.KEYS_SUFFIX}"
+
+
 def spare_path(log_path: str) -> str:
     """Where a segment's file waits to be written over."""
     return f"{log_path.removesuffix(segment.LOG_SUFFIX)}{segment.SPARE_SUFFIX}"
@@ -252,16 +271,18 @@ class _Recovering:
                 self.logger.warning("segment of another place set aside", path=f"{one.path}.foreign")
                 self.files.rename(one.path, f"{one.path}.foreign")
         bases = {one.base_offset for one in ours}
+        compacted = {one.base_offset for one in ours if one.compacted}
         oldest = min(bases, default=0)
         for name in self.files.listdir(self.directory):
             parsed = segment.parse_name(name.removesuffix(".tmp"))
             if parsed is None:
                 continue
-            if parsed[1] == segment.SPARE_SUFFIX and self.spare is None:
+            if parsed[1] == segment.SPARE_SUFFIX and self.spare is None and parsed[0] not in bases:
                 self.spare = os.path.join(self.directory, name)
                 continue
             orphan = (
                 (parsed[1] == segment.INDEX_SUFFIX and parsed[0] not in bases)
+                or (parsed[1] == segment.KEYS_SUFFIX and parsed[0] not in compacted)
                 or (parsed[1] == segment.TORN_SUFFIX and parsed[0] < oldest)
                 or parsed[1] == segment.SPARE_SUFFIX
             )
@@ -273,7 +294,7 @@ class _Recovering:
         """Take in a segment that has a successor, which begins at `end_offset`."""
         summary = read_index(self.files, found, end_offset)
         if isinstance(summary, Summary):
-            self.segments.append(segment.indexed_segment(found.path, summary))
+            self.segments.append(segment.indexed_segment(found.path, summary, compacted=found.compacted))
             return
         made, damaged, unreadable = scan(self.files, found.path, found.base_offset, found.nonce, found.size, end_offset)
         self.rebuilt_indexes += 1
@@ -283,6 +304,7 @@ class _Recovering:
             self.damage(found.path, damage)
         if made.nonce is not None and not unreadable:
             write_index(self.files, made, found.size, self.logger)
+        made.compacted = found.compacted
         self.segments.append(made)
 
     def last(self, found: FoundSegment) -> None:
@@ -303,7 +325,8 @@ class _Recovering:
             self.files.unlink(found.path)
             return
         self.segments.append(made)
-        if torn or damaged or broken:
+        made.compacted = found.compacted
+        if torn or damaged or broken or found.compacted:
             self.seal(made)
         else:
             self.continues = True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.wal.files import Files
-from collector.wal.recovery import index_path, spare_path, torn_path
+from collector.wal.recovery import index_path, keys_path, spare_path, torn_path
 from collector.wal.segment import Segment
 
 
@@ -34,7 +34,7 @@ class Retention:
 
 
 def remove_segment(files: Files, one: Segment, *, keep_file: bool) -> str | None:
-    """Remove a segment with its index and torn tail, and sync the directory. Raises OSError.
+    """Remove a segment with its indexes and torn tail, and sync the directory. Raises OSError.
 
     With `keep_file` its file stays, under a name that says so, to be written over: the name is returned. The sync is
     part of it: a power cut between two removals must not keep the older segment and lose the newer.
@@ -45,7 +45,7 @@ def remove_segment(files: Files, one: Segment, *, keep_file: bool) -> str | None
             files.rename(one.path, spare)
         except FileNotFoundError:
             spare = None  # An earlier attempt came this far.
-    for path in (one.path, index_path(one.path), torn_path(one.path)):
+    for path in (one.path, index_path(one.path), keys_path(one.path), torn_path(one.path)):
         try:
             files.unlink(path)
         except FileNotFoundError:

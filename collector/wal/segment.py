@@ -3,7 +3,7 @@
 ```
  at  size  field
   0     8  magic             "RINGTAIL"
-  8     2  format version    1
+  8     2  format version    1, or 2 for a segment that was compacted
  10     2  header size       128
  12     4  signal code       1 traces, 2 logs, 3 metrics
  16     8  base offset       offset of the first record; also the file's name
@@ -12,7 +12,7 @@
  40     8  predecessor       base offset of the segment before, all ones for none
  48     8                    its size in bytes, as far as frames were written
  56     8                    its next offset
- 64     8  reserved          zeros
+ 64     8  original size     of a compacted segment: its size in bytes before; else zeros
  72     8  recycled          size of the file that this one was written over; 0: the file was new
  80    44  reserved          zeros
 124     4  checksum          CRC32C of bytes 0 to 123
@@ -21,6 +21,10 @@
 
 The zeros behind the last frame are at least 8 bytes. In a recycled file, up to its former size, leftovers of another
 segment may follow them; in a new one zeros follow, of space allocated ahead.
+
+A segment is written with version 1, and takes version 2 when it is compacted (compact.py): its frames may then be
+compressed, which version 1 did not know. It keeps its name, offsets, time of creation and predecessor, and gets a new
+nonce, so that an index or a frame of its former self cannot be taken for its own.
 
 Every later version keeps magic, version and checksum where they are, so that a reader can tell a newer file
 (refused, untouched) from a damaged one (read as far as it goes). The predecessor makes a missing or shortened
@@ -34,7 +38,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Final
 
 import google_crc32c
@@ -45,16 +50,19 @@ from collector.wal.index import OffsetIndex, Summary
 
 MAGIC: Final = b"RINGTAIL"
 VERSION: Final = 1
+VERSION_COMPACTED: Final = 2
 HEADER_SIZE: Final = 128
 LOG_SUFFIX: Final = "log"
 INDEX_SUFFIX: Final = "index"
+KEYS_SUFFIX: Final = "keys"
 TORN_SUFFIX: Final = "torn"
 SPARE_SUFFIX: Final = "spare"
 
-_FIELDS: Final = struct.Struct("<8sHHIQQQQQQ8xQ44x")
+_FIELDS: Final = struct.Struct("<8sHHIQQQQQQQQ44x")
 _CHECKSUM: Final = struct.Struct("<I")
 _NO_PREDECESSOR: Final = 2**64 - 1
-_NAME: Final = re.compile(rf"([0-9]{{20}})\.({LOG_SUFFIX}|{INDEX_SUFFIX}|{TORN_SUFFIX}|{SPARE_SUFFIX})")
+_SUFFIXES: Final = (LOG_SUFFIX, INDEX_SUFFIX, KEYS_SUFFIX, TORN_SUFFIX, SPARE_SUFFIX)
+_NAME: Final = re.compile(rf"([0-9]{{20}})\.({'|'.join(_SUFFIXES)})")
 
 assert _FIELDS.size + _CHECKSUM.size == HEADER_SIZE
 
@@ -92,6 +100,13 @@ class SegmentHeader:
     predecessor: Predecessor | None = None
     recycled: int = 0
     """Bytes of the file, from its begin, that may be another segment's; see the layout."""
+    original_size: int | None = None
+    """Of a compacted segment, the bytes it had before, up to the end of its last frame; else None."""
+
+    @property
+    def compacted(self) -> bool:
+        """Whether the segment's frames were merged and compressed."""
+        return self.original_size is not None
 
 
 def encode_header(header: SegmentHeader) -> bytes:
@@ -99,7 +114,7 @@ def encode_header(header: SegmentHeader) -> bytes:
     before = header.predecessor or Predecessor(_NO_PREDECESSOR, 0, 0)
     fields = _FIELDS.pack(
         MAGIC,
-        VERSION,
+        VERSION_COMPACTED if header.compacted else VERSION,
         HEADER_SIZE,
         header.signal_code,
         header.base_offset,
@@ -108,6 +123,7 @@ def encode_header(header: SegmentHeader) -> bytes:
         before.base_offset,
         before.size,
         before.next_offset,
+        header.original_size or 0,
         header.recycled,
     )
     return fields + _CHECKSUM.pack(google_crc32c.value(fields))
@@ -118,28 +134,30 @@ def decode_header(data: bytes, path: str) -> SegmentHeader | Damaged:
     if len(data) < HEADER_SIZE:
         return Damaged("the segment header is cut short")
     magic, version, size, code, base, nonce, created, before, *figures = _FIELDS.unpack_from(data)
-    before_size, before_next, recycled = figures
+    before_size, before_next, original_size, recycled = figures
     if magic != MAGIC:
         return Damaged("the segment header has no magic")
     if google_crc32c.value(data[: _FIELDS.size]) != _CHECKSUM.unpack_from(data, _FIELDS.size)[0]:
         return Damaged("segment header checksum mismatch")
-    if version > VERSION:
+    if version > VERSION_COMPACTED:
         raise UnsupportedFormat(
-            f"{path} has format version {version}; this release reads up to {VERSION}. "
+            f"{path} has format version {version}; this release reads up to {VERSION_COMPACTED}. "
             "It was written by a newer Ringtail: upgrade, or give wal.directory another path"
         )
     if version < 1 or size != HEADER_SIZE or not nonce:
         return Damaged("segment header fields that no version writes")
     predecessor = None if before == _NO_PREDECESSOR else Predecessor(before, before_size, before_next)
-    return SegmentHeader(code, base, nonce, created, predecessor, recycled)
+    original = original_size if version == VERSION_COMPACTED else None
+    return SegmentHeader(code, base, nonce, created, predecessor, recycled, original)
 
 
 @dataclass(slots=True, eq=False)
 class Segment:
     """What a log knows about one of its segments.
 
-    Owned by the log's writer. Readers in other threads may read it: the index only grows, and `end` is one
-    object that is replaced after a frame is complete, so a reader never looks past whole frames.
+    Owned by the log's writer until it is sealed. Readers in other threads may read it: the index only grows, and
+    `end` is one object that is replaced after a frame is complete, so a reader never looks past whole frames. Once
+    sealed it only gets a successor, and whoever opens its key index says what it was good for.
     """
 
     path: str
@@ -156,6 +174,26 @@ class Segment:
     """When the newest frame was appended, ns since the Unix epoch."""
     records: int = 0
     """Records in all readable frames."""
+    compacted: bool = False
+    """Whether the file's header says so."""
+    keyed: bool | None = None
+    """Whether the key index beside a compacted segment can be used; None: nobody has looked yet."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held to open the file by its name, to put another file there, and to remove it: see `opened_segment`."""
+    readers: int = 0
+    """How often this process has the file open for reading; changed under the lock."""
+    successor: Segment | None = None
+    """What took this segment's place and its name: the same records, compacted. Set once, under the lock."""
+    second_name: str | None = None
+    """Under which the file of a segment with a successor can still be found, to be written over."""
+
+    @property
+    def latest(self) -> Segment:
+        """The segment as its file is now."""
+        segment = self
+        while segment.successor is not None:
+            segment = segment.successor
+        return segment
 
     @property
     def size(self) -> int:
@@ -198,8 +236,8 @@ def empty_segment(path: str, base_offset: int, nonce: int | None) -> Segment:
     return Segment(path, base_offset, nonce, (HEADER_SIZE, base_offset), OffsetIndex(base_offset, HEADER_SIZE))
 
 
-def indexed_segment(path: str, summary: Summary) -> Segment:
-    """A sealed segment as its index tells it."""
+def indexed_segment(path: str, summary: Summary, *, compacted: bool) -> Segment:
+    """A sealed segment as its index tells it, and its header whether it was compacted."""
     return Segment(
         path,
         summary.index.base_offset,
@@ -210,4 +248,5 @@ def indexed_segment(path: str, summary: Summary) -> Segment:
         summary.max_time,
         summary.last_append,
         summary.records,
+        compacted,
     )

@@ -1,8 +1,8 @@
 """What is measured: Ringtail as users run it, rotel's agent, which receives and throws away, and the limit.
 
 Both run as processes of their own on loopback, on ports that the operating system chose. Ringtail runs on its
-defaults (`wal.sync: always`, every index) but for addresses, the data directory, and a smaller retention, so that a
-long run does not fill the disk.
+defaults (`wal.sync: always`, every index) but for addresses, the data directory, a smaller retention, so that a long
+run does not fill the disk, and compaction, which would fall into one sample and not into another.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ RETENTION = "256MiB"
 SETTINGS = (
     "wal.sync=always",
     f"wal.retention.max_bytes={RETENTION}",
+    "wal.compaction.enabled=false",
     "receivers.otlp.protocols.grpc.endpoint=127.0.0.1:0",
     "receivers.otlp.protocols.http.endpoint=127.0.0.1:0",
     "api.endpoint=127.0.0.1:0",

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
-from collector.otlp.json import DEPTH, to_protobuf
+from collector.otlp.json.request import DEPTH, to_protobuf
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.testing import otlp
 from tests.otlp.messages import requests
@@ -336,7 +336,7 @@ def test_two_fields_of_a_oneof_exclude_each_other() -> None:
     with pytest.raises(Malformed, match="stringValue and intValue exclude each other"):
         body(stringValue="x", intValue=1)
     assert body(stringValue="x", intValue=None).string_value == "x"
-    with pytest.raises(Malformed, match="asInt and asDouble"):
+    with pytest.raises(Malformed, match="asDouble and asInt exclude each other"):
         point(asInt=1, asDouble=1)
 
 

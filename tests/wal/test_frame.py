@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wal import frame
+from collector.wal.compression import Packer, Unpacker
 from collector.wal.frame import END, Damaged, Frame, Header, Incomplete
 
 NONCE = 0x1122334455667788
@@ -26,6 +29,7 @@ def encode(pieces: list[bytes], *, position: int = 128, nonce: int = NONCE, **fi
         payload_length=sum(map(len, pieces)),
         payload_checksum=frame.checksum(pieces),
         nonce=nonce,
+        compressed=bool(fields.get("compressed")),
     )
     return b"".join([frame.encode_header(header, position), *pieces, frame.padding(header.payload_length)])
 
@@ -94,9 +98,9 @@ def test_a_header_is_judged_without_its_payload() -> None:
     header = frame.decode_header(encode([b"payload"])[: frame.HEADER_SIZE], position=128, nonce=NONCE)
     assert isinstance(header, Header)
     assert (header.base_offset, header.end_offset, header.size) == (5, 7, 72)
-    assert frame.with_payload(header, b"payloae") == Damaged("payload checksum mismatch")
-    assert frame.with_payload(header, b"payloa") == Damaged("payload checksum mismatch")
-    assert isinstance(frame.with_payload(header, b"payload"), Frame)
+    assert frame.with_payload(header, b"payloae", Unpacker()) == Damaged("payload checksum mismatch")
+    assert frame.with_payload(header, b"payloa", Unpacker()) == Damaged("payload checksum mismatch")
+    assert isinstance(frame.with_payload(header, b"payload", Unpacker()), Frame)
 
 
 def test_zeros_are_the_end_and_other_bytes_are_not() -> None:
@@ -109,7 +113,7 @@ def test_arbitrary_bytes_are_never_a_frame(data: bytes) -> None:
     assert not isinstance(frame.decode(data, position=128), Frame)
 
 
-@pytest.mark.parametrize("change", [{"size": 65}, {"flags": 1}, {"length": 2**31}, {"count": 0}])
+@pytest.mark.parametrize("change", [{"size": 65}, {"flags": 2}, {"flags": 3}, {"length": 2**31}, {"count": 0}])
 def test_a_header_with_a_right_checksum_and_unknown_fields_is_refused(change: dict[str, int]) -> None:
     """A later version may write them; this one must not guess."""
     fields = {"size": 64, "flags": 0, "length": 0, "count": 1} | change
@@ -136,3 +140,34 @@ def test_values_that_no_reader_accepts_are_not_written(fields: dict[str, int]) -
     frame.encode_header(good, 128)
     with pytest.raises(ValueError, match=r"."):
         frame.encode_header(dataclasses.replace(good, **fields), 128)
+
+
+def test_a_compressed_payload_is_read_as_it_was() -> None:
+    raw = b"the same again and again, " * 40
+    packed = Packer()(raw)
+    assert packed is not None
+    assert len(packed) < len(raw)
+    data = encode([packed], compressed=True)
+    found = frame.decode(data, position=128)
+    assert isinstance(found, Frame)
+    assert found.payload == raw
+    assert Packer()(bytes(range(200))) is None, "what does not get smaller stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        (b"\1\0\0", "the compressed payload is cut short"),
+        (b"\0\0\0\0", "the compressed payload would become 0 bytes"),
+        (b"\1\0\0\x40", "the compressed payload would become 1073741825 bytes"),
+        (b"\7\0\0\0nonsense", "the compressed payload cannot be read: .*"),
+        (b"\7\0\0\0" + zstandard.compress(b"7 bytes"), "the compressed payload has a second length"),
+        (b"\x08\0\0\0" + Packer()(b"seven" * 30)[4:], "the compressed payload cannot be read: .*"),  # type: ignore[index]
+        (b"\xff\0\0\0" + Packer()(b"seven" * 30)[4:], "the compressed payload became 150 bytes, not 255"),  # type: ignore[index]
+    ],
+)
+def test_a_payload_that_cannot_be_decompressed_is_damage(packed: bytes, reason: str) -> None:
+    """Its checksum is right: only a defect can have written it so."""
+    found = frame.decode(encode([packed], compressed=True), position=128)
+    assert isinstance(found, Damaged)
+    assert re.fullmatch(reason, found.reason)

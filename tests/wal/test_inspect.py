@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,10 @@ from collector.testing.files import FaultyFiles, MemoryFiles
 from collector.wal import inspect
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.frame import checksum
+from collector.wal.log import Log
 from collector.wal.segment import SegmentHeader, encode_header
 from tests.wal.logs import DIRECTORY, append, open_log, payload, segment_paths
+from tests.wal.test_compact import a_log, compact_all, flat
 
 CHANGING = {
     "pwritev",
@@ -135,3 +139,116 @@ def test_beside_a_log_that_is_being_written_nothing_is_a_problem(tmp_path: Path)
         assert (facts[0].base_offset, facts[-1].next_offset) == (log.first_offset, log.next_offset)
         assert sum(one.records for one in facts) == log.record_count
         assert sum(one.size for one in facts) == log.byte_size
+
+
+def test_a_compacted_segment_is_told_with_what_it_was() -> None:
+    files = MemoryFiles()
+    log = a_log(files)
+    expected = flat(list(log.frames()))
+    before = [one.size for one in log.sealed_segments]
+    compact_all(files, log)
+    facts = inspect.inspect(DIRECTORY, files)
+    assert [one.original_size for one in facts] == [*before, None]
+    assert [(one.index, one.keys) for one in facts] == [*[("good", "good")] * len(before), ("none", "none")]
+    assert sum(one.size for one in facts) == log.byte_size
+    assert flat(list(inspect.cat(DIRECTORY, TRACES, 0, 99, files))) == expected
+    report = inspect.verify(DIRECTORY, files)
+    assert (report.problems, report.notes, report.records) == ([], [], log.record_count)
+
+
+def test_what_is_wrong_beside_a_compacted_segment_is_named() -> None:
+    files = MemoryFiles()
+    log = a_log(files, 30)
+    stale = [files.contents(path) for path in segment_paths(files, "index")]
+    compact_all(files, log)
+    key_indexes, indexes = segment_paths(files, "keys"), segment_paths(files, "index")
+    files.unlink(key_indexes[0])
+    files.put(key_indexes[1], files.contents(key_indexes[2]))
+    files.put(key_indexes[3], files.contents(key_indexes[3])[:-1] + b"x")
+    files.put(indexes[2], stale[2])
+    report = inspect.verify(DIRECTORY, files)
+    assert [(problem.path, problem.text) for problem in report.problems] == [
+        (key_indexes[1], "the key index is of another segment"),
+        (key_indexes[3], "key index checksum mismatch"),
+    ]
+    assert report.notes == [
+        f"{key_indexes[0]} is missing",
+        f"{indexes[2]} is from before the segment was compacted",
+    ]
+    states = [one.keys for one in inspect.inspect(DIRECTORY, files)]
+    assert states[:3] == ["none", "the key index is of another segment", "good"]
+
+
+class Watched(MemoryFiles):
+    """Files that call somebody before every operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watcher: Callable[[], None] | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in CHANGING | {"open", "pread", "size", "listdir"}:
+            watcher = self.watcher
+            if watcher is not None:
+                self.watcher = None
+                watcher()
+                self.watcher = watcher
+        return super().__getattribute__(name)
+
+
+def waits(log: Log) -> bool:
+    """Whether another thread would have to wait for a lock now, which a test in one thread would do for ever."""
+    return any(one.lock.locked() for one in log._segments)
+
+
+def test_between_any_two_steps_of_a_compaction_nothing_is_a_problem() -> None:
+    files = Watched()
+    log = a_log(files, 20)
+    expected = flat(list(log.frames()))
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        report = inspect.verify(DIRECTORY, files)
+        assert (report.problems, report.records) == ([], log.record_count)
+        assert flat(list(inspect.cat(DIRECTORY, TRACES, 0, 99, files))) == expected
+        if not waits(log):
+            assert flat(list(log.frames())) == expected
+
+    files.watcher = look
+    compact_all(files, log)
+    assert looks > 50
+
+
+@pytest.mark.parametrize("what", ["verify", "cat", "inspect", "frames"])
+def test_a_compaction_between_any_two_steps_of_a_look_is_no_problem(what: str) -> None:
+    for at in range(1, 500):
+        files = Watched()
+        log = a_log(files)
+        expected = flat(list(log.frames()))
+        left = at
+
+        def compact() -> None:
+            nonlocal left
+            if waits(log):  # noqa: B023
+                return
+            left -= 1
+            if not left:
+                compact_all(files, log)  # noqa: B023
+
+        files.watcher = compact
+        if what == "verify":
+            report = inspect.verify(DIRECTORY, files)
+            assert (report.problems, report.records) == ([], log.record_count)
+        elif what == "inspect":
+            facts = inspect.inspect(DIRECTORY, files)
+            assert sum(one.records for one in facts) == log.record_count
+        elif what == "cat":
+            assert flat(list(inspect.cat(DIRECTORY, TRACES, 0, 99, files))) == expected
+        else:
+            assert flat(list(log.frames())) == expected
+            assert log.damaged == ()
+        if left > 0:
+            break
+    assert at > 5

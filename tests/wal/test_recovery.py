@@ -453,12 +453,12 @@ def test_leftovers_are_removed_and_strangers_left_alone() -> None:
 def test_a_newer_version_is_refused_and_nothing_is_changed() -> None:
     image, _ = image_of(12)
     header = bytearray(image[name(9)][:128])
-    header[8] = 2
+    header[8] = 3
     header[124:] = frame.checksum([bytes(header[:124])]).to_bytes(4, "little")
     image[name(9)] = bytes(header) + b"in a format of the future"
     image |= {name(0, "index"): b"damaged", name(3, "index") + ".tmp": b"left over", name(19): b"torn"}
     files = files_of(image)
-    with pytest.raises(UnsupportedFormat, match=f"{DATA}/{name(9)} has format version 2"):
+    with pytest.raises(UnsupportedFormat, match=f"{DATA}/{name(9)} has format version 3"):
         open_log(files)
     assert {key: files.contents(f"{DATA}/{key}") for key in files.listdir(DATA)} == image
     assert files.open_handles == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from collector.wal.files import BLOCK_BYTES, Files, OperatingSystemFiles
 from collector.wal.frame import TERMINATOR_BYTES
 from collector.wal.inspect import verify
 from collector.wal.log import Log
+from collector.wal.retention import Retention
 from collector.wal.writer import STAGE_BYTES, SegmentWriter
 from tests.wal.logs import DIRECTORY, append, content, intact, open_log, payload, segment_paths
+from tests.wal.test_compact import compactor, flat
 
 SEGMENT_BYTES = 40_000
 RETENTION = 100_000
@@ -161,3 +164,118 @@ def test_the_harness_catches_leftovers_that_are_not_told_apart(monkeypatch: pyte
     monkeypatch.setattr(SegmentWriter, "_write", without_terminator)
     with pytest.raises(AssertionError):
         test_a_killed_process_leaves_a_segment_that_goes_on(1)
+
+
+# The file that a segment had before it was compacted
+
+
+def fill_a_segment(log: Log) -> None:
+    """Append until the next segment has begun."""
+    segments = log.segment_count
+    while log.segment_count == segments:
+        append(log, 2, size=9000)
+    log.sync()
+
+
+def test_a_compacted_segments_file_becomes_the_next_segment() -> None:
+    files = MemoryFiles()
+    log = open_log(files, segment_bytes=SEGMENT_BYTES)
+    one = compactor(files, log)
+    for turn in range(6):
+        fill_a_segment(log)
+        assert bool(recycled(files, log._segments[-1].path)) == (turn > 0)
+        assert one.work()
+        assert len(segment_paths(files, "spare")) == 1
+    expected = flat(list(log.frames()))
+    assert expected[0][1] == log.next_offset
+    assert log.check() == []
+    assert verify(DIRECTORY, files).problems == []
+    log = open_log(files.after_power_cut(keep_all), segment_bytes=SEGMENT_BYTES)
+    assert flat(list(log.frames())) == expected
+
+
+def test_a_file_that_a_reader_holds_is_not_written_over() -> None:
+    for newest_first in (False, True):
+        files = MemoryFiles()
+        log = open_log(files, segment_bytes=SEGMENT_BYTES)
+        fill_a_segment(log)
+        fill_a_segment(log)
+        expected = list(log.frames(newest_first=newest_first))
+        reading = log.frames(newest_first=newest_first)
+        found = [next(reading) for _ in range(3)]
+        one = compactor(files, log)
+        while one.work():
+            fill_a_segment(log)
+            if log.segment_count > 8:
+                break
+        found += reading
+        if newest_first:
+            assert flat(found[::-1]) == flat(expected[::-1])
+        else:
+            assert flat(found)[0][2].startswith(flat(expected)[0][2])
+        assert log.damaged == ()
+        assert all(one.readers == 0 for one in log._segments)
+
+
+def test_a_removed_segments_file_that_a_reader_holds_is_not_written_over() -> None:
+    files = MemoryFiles()
+    log = open_recycling(files)
+    fill_a_segment(log)
+    reading = log.frames()
+    first = next(reading)
+    before = list(log.frames(0, log.sealed_segments[0].next_offset))
+    turn_over(log, random.Random(3), 200)
+    assert log.first_offset > before[-1].base_offset
+    rest = [frame for frame in reading if frame.base_offset <= before[-1].base_offset]
+    assert [first, *rest] == before
+
+
+def test_there_is_one_spare_file_whoever_offers_it() -> None:
+    files = MemoryFiles()
+    log = open_log(files, segment_bytes=SEGMENT_BYTES)
+    for _ in range(4):
+        fill_a_segment(log)
+    one = compactor(files, log)
+    while one.work():
+        assert len(segment_paths(files, "spare")) == 1
+    log._retention = Retention(1)
+    log.enforce_retention()
+    assert segment_paths(files, "spare") == [log._spare]
+
+
+def test_a_file_system_without_links_compacts_all_the_same() -> None:
+    files = FaultyFiles(MemoryFiles(), {"link"}, 1, errno.EPERM, None)
+    log = open_log(files, segment_bytes=SEGMENT_BYTES)
+    fill_a_segment(log)
+    assert compactor(files, log).work()
+    assert log.sealed_segments[0].compacted
+    assert segment_paths(files, "spare") == []
+    fill_a_segment(log)
+    assert log.check() == []
+
+
+def test_a_directory_that_was_not_synced_gives_no_spare_file() -> None:
+    """A power cut would bring the old name back, with what was written over it."""
+    memory = MemoryFiles()
+    log = open_log(memory, segment_bytes=SEGMENT_BYTES)
+    fill_a_segment(log)
+    files = FaultyFiles(memory, {"fsync_directory"}, 1, errno.EIO, None)
+    assert compactor(files, log).work()
+    assert log.sealed_segments[0].compacted
+    assert segment_paths(memory, "spare") == []
+    assert log._spare is None
+
+
+def test_a_start_removes_a_second_name_of_a_live_segment() -> None:
+    """The power went between the link and the rename: written over as a spare file, the segment would be lost."""
+    files = MemoryFiles()
+    log = open_log(files, segment_bytes=SEGMENT_BYTES)
+    fill_a_segment(log)
+    path = log.sealed_segments[0].path
+    expected = flat(list(log.frames()))
+    files.link(path, path.replace(".log", ".spare"))
+    log = open_log(files.after_power_cut(keep_all), segment_bytes=SEGMENT_BYTES)
+    assert log._spare is None
+    fill_a_segment(log)
+    assert flat(list(log.frames()))[0][2].startswith(expected[0][2])
+    assert log.check() == []

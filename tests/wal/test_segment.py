@@ -13,7 +13,10 @@ from collector.wal.segment import Predecessor, SegmentHeader
 
 u64 = st.integers(0, 2**64 - 1)
 predecessors = st.none() | st.builds(Predecessor, st.integers(0, 2**64 - 2), u64, u64)
-headers = st.builds(SegmentHeader, st.integers(1, 3), u64, st.integers(1, 2**64 - 1), u64, predecessors)
+headers = st.builds(
+    SegmentHeader, st.integers(1, 3), u64, st.integers(1, 2**64 - 1), u64, predecessors, u64, st.none() | u64
+)
+COMPACTED = SegmentHeader(2, 42, 7, 1000, Predecessor(0, 640, 42), 0, 5000)
 HEADER = SegmentHeader(2, 42, 7, 1000, Predecessor(0, 640, 42))
 
 
@@ -24,8 +27,9 @@ def test_a_header_reads_back(header: SegmentHeader) -> None:
     assert segment.decode_header(data + b"frames", "x") == header
 
 
-def test_every_prefix_and_every_flipped_bit_is_noticed() -> None:
-    data = segment.encode_header(HEADER)
+@pytest.mark.parametrize("header", [SegmentHeader(2, 42, 7, 1000), COMPACTED], ids=["version 1", "version 2"])
+def test_every_prefix_and_every_flipped_bit_is_noticed(header: SegmentHeader) -> None:
+    data = segment.encode_header(header)
     for length in range(len(data)):
         assert isinstance(segment.decode_header(data[:length], "x"), Damaged)
     for bit in range(len(data) * 8):
@@ -43,9 +47,14 @@ def with_version(version: int) -> bytes:
 
 
 def test_a_newer_version_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 2; .* reads up to 1"):
-        segment.decode_header(with_version(2), "/wal/traces/x.log")
+    with pytest.raises(UnsupportedFormat, match=r"^/wal/traces/x\.log has format version 3; .* reads up to 2"):
+        segment.decode_header(with_version(3), "/wal/traces/x.log")
     assert isinstance(segment.decode_header(with_version(0), "x"), Damaged)
+
+
+def test_only_a_compacted_segment_has_a_version_that_the_first_release_refuses() -> None:
+    assert segment.encode_header(HEADER)[8] == 1
+    assert segment.encode_header(COMPACTED)[8] == 2
 
 
 @given(u64, st.sampled_from(["log", "index", "torn"]))

@@ -19,7 +19,7 @@ import numpy as np
 
 from collector.otlp.records import service_name
 from collector.query import match
-from collector.query.engine import END_OF_TIME, Deadline, Slice, slices
+from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, slices
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic
 from collector.query.traceql.evaluate import TRACE_INTRINSICS, Evaluation, TraceFacts, fields_of, uses
 
@@ -172,7 +172,7 @@ def describe(
     times = [one.time for one in found]
     since, until = max(0, min(times) - TRACE_SPREAD_NS), max(times) + TRACE_SPREAD_NS
     fields = fields_of(search.expression)
-    for piece in slices(view, since, until, deadline):
+    for piece in slices(view, since, until, deadline, among=Among("trace_id", list(summaries))):
         block = piece.block
         raw = np.ascontiguousarray(block.column("trace_id")[piece.rows]).view("V16").reshape(-1)
         rows = piece.rows[np.isin(raw, wanted)]

@@ -1,0 +1,275 @@
+"""Which frames a query has to read: key indexes (keys.py) as files, opened when they are needed and held within bounds.
+
+A lookup in one segment costs about 10 us when the head of its key index is in memory, and reads one page of 4 KiB; so
+a trace is found in a log of a hundred segments in a millisecond, and the frames that hold it are all that is read. Heads
+are kept, the least recently used ones going first, `HEADS_BYTES_MAX` for each log; no file is held open.
+
+Segments that are not compacted have no key index; what queries learn of the newest of them is kept in memory
+(recent.py), `RECENT_BYTES_MAX` for each log.
+
+A key index is derived data: one that is missing, damaged or of another segment is told once and then not asked again,
+and the segment is read whole. The compactor makes it anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.otlp.signals import Signal
+from collector.wal import keys
+from collector.wal.files import Files, read_file, read_fully
+from collector.wal.frame import Damaged
+from collector.wal.keys import KeyBuilder, KeyIndex
+from collector.wal.reader import Stretch, intact_frames, opened_segment
+from collector.wal.recent import RecentKeys
+from collector.wal.recovery import keys_path
+from collector.wal.segment import Segment
+
+HEADS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Heads of key indexes that a log holds in memory: those of some 100 GB of payload."""
+HEAD_OVERHEAD: Final = 2048
+"""Bytes of the objects around a head."""
+RECENT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Keys of segments that are not compacted: those of some 4 GB of payload. The newest segments have it."""
+KEYS_BYTES_MAX: Final = 1 << 30
+FIRST_READ: Final = 16 * 1024
+"""What is read of a key index at first: most heads are smaller."""
+
+
+class KeyIndexes:
+    """The key indexes of one log's segments. For any thread."""
+
+    def __init__(self, files: Files, signal: Signal, logger: Any) -> None:
+        self._files = files
+        self._signal = signal
+        self._logger = logger
+        # Held for the dictionaries, not while files are read.
+        self._lock = threading.Lock()
+        # By the segment's nonce, the most recently used last.
+        self._heads: OrderedDict[int, KeyIndex] = OrderedDict()
+        self._held = 0
+        # By the segment's base offset.
+        self._recent: dict[int, RecentKeys] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that key indexes take."""
+        with self._lock:
+            return self._held + sum(one.nbytes for one in self._recent.values())
+
+    def stretches(
+        self,
+        of: Segment,
+        index: str,
+        tokens: Sequence[int],
+        offsets: tuple[int, int],
+        times: tuple[int, int],
+    ) -> list[Stretch] | None:
+        """Where the segment's frames lie that may hold one of the tokens in `index`, in order.
+
+        Left out are frames without an offset in offsets[0] to before offsets[1], and without a time in times[0] to
+        times[1]. None when that is not known and the segment has to be read.
+        """
+        if not of.compacted:
+            return self._recent_stretches(of, index, tokens, offsets, times)
+        if of.keyed is False:
+            return None
+        try:
+            handle = self._files.open(keys_path(of.path))
+        except FileNotFoundError:
+            if not self._removed(of):
+                self._refuse(of, "it is missing")
+            return None
+        except OSError as error:
+            self._refuse(of, f"it cannot be opened: {error}")
+            return None
+        try:
+            head = self._head(of, handle)
+            section = head.sections.get(index) if head is not None else None
+            if head is None or section is None:
+                return None
+            numbers: NDArray[np.uint64] = np.empty(0, np.uint64)
+            for wanted in tokens:
+                found = section.find(wanted, lambda at, length: read_fully(self._files, handle, length, at))
+                if isinstance(found, Damaged):
+                    self._refuse(of, found.reason)
+                    return None
+                numbers = np.union1d(numbers, found) if numbers.size else found
+        except OSError as error:
+            self._refuse(of, f"it cannot be read: {error}")
+            return None
+        finally:
+            self._files.close(handle)
+        if not numbers.size:
+            return []
+        if numbers[-1] >= len(head.offsets):
+            self._refuse(of, "the key index contradicts itself")
+            return None
+        return _stretches(of, head, numbers, offsets, times)
+
+    def usable(self, of: Segment) -> bool:
+        """Whether a compacted segment has a key index that can be used, as far as its head tells."""
+        if of.keyed is None:
+            try:
+                handle = self._files.open(keys_path(of.path))
+                try:
+                    self._head(of, handle)
+                finally:
+                    self._files.close(handle)
+            except OSError as error:
+                self._refuse(of, f"it cannot be read: {error}")
+        return bool(of.keyed)
+
+    def forget(self, of: Segment) -> None:
+        """Drop what is known of a segment that is gone, was compacted, or got a new key index."""
+        with self._lock:
+            self._recent.pop(of.base_offset, None)
+            head = self._heads.pop(of.nonce or 0, None)
+            self._held -= head.nbytes + HEAD_OVERHEAD if head else 0
+
+    def _recent_stretches(
+        self,
+        of: Segment,
+        index: str,
+        tokens: Sequence[int],
+        offsets: tuple[int, int],
+        times: tuple[int, int],
+    ) -> list[Stretch] | None:
+        """See `stretches`, of a segment that is not compacted."""
+        with self._lock:
+            held = self._recent.get(of.base_offset)
+            if held is None:
+                if self._full() and of.base_offset < min(self._recent):
+                    return None
+                held = self._recent[of.base_offset] = RecentKeys(self._signal, of)
+        try:
+            found = held.stretches(self._files, of, index, tokens, offsets, times)
+        except OSError:
+            self.forget(of)
+            return None
+        with self._lock:
+            while self._full():
+                del self._recent[min(self._recent)]
+        return found
+
+    def _full(self) -> bool:
+        return sum(one.nbytes for one in self._recent.values()) > RECENT_BYTES_MAX
+
+    def _head(self, of: Segment, handle: int) -> KeyIndex | None:
+        """The head of the segment's key index, from memory or from the open file; None when it cannot be used."""
+        nonce = of.nonce or 0
+        with self._lock:
+            known = self._heads.get(nonce)
+            if known is not None:
+                self._heads.move_to_end(nonce)
+                return known
+        head = _read_head(self._files, handle, of)
+        if isinstance(head, Damaged):
+            self._refuse(of, head.reason)
+            return None
+        of.keyed = True
+        with self._lock:
+            if nonce not in self._heads:
+                self._heads[nonce] = head
+                self._held += head.nbytes + HEAD_OVERHEAD
+            while self._held > HEADS_BYTES_MAX and len(self._heads) > 1:
+                _, oldest = self._heads.popitem(last=False)
+                self._held -= oldest.nbytes + HEAD_OVERHEAD
+        return head
+
+    def _removed(self, of: Segment) -> bool:
+        """Whether retention has removed the segment, and its key index with it."""
+        try:
+            self._files.close(self._files.open(of.path))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _refuse(self, of: Segment, reason: str) -> None:
+        """Do without this key index from now on, and say so."""
+        self.forget(of)
+        if of.keyed is not False:
+            of.keyed = False
+            self._logger.warning("key index not used", path=keys_path(of.path), reason=reason)
+
+
+def _read_head(files: Files, handle: int, of: Segment) -> KeyIndex | Damaged:
+    """Read and judge the head of the segment's key index, whose file is open. Raises OSError."""
+    data = read_fully(files, handle, FIRST_READ, 0)
+    size = keys.head_size(data)
+    if isinstance(size, Damaged):
+        return size
+    if size > len(data):
+        data += read_fully(files, handle, size - len(data), len(data))
+    return keys.decode(data[:size], of)
+
+
+def key_index_state(files: Files, of: Segment) -> str:
+    """`good`, `none`, or why the key index beside a compacted segment is not believed, as far as its head tells."""
+    try:
+        handle = files.open(keys_path(of.path))
+    except FileNotFoundError:
+        return "none"
+    except OSError as error:
+        return f"the key index cannot be read: {error}"
+    try:
+        head = _read_head(files, handle, of)
+    except OSError as error:
+        return f"the key index cannot be read: {error}"
+    finally:
+        files.close(handle)
+    return head.reason if isinstance(head, Damaged) else "good"
+
+
+def _stretches(
+    of: Segment, head: KeyIndex, numbers: NDArray[np.uint64], offsets: tuple[int, int], times: tuple[int, int]
+) -> list[Stretch]:
+    """Where some frames lie, without those that have no offset and no time in the range."""
+    wanted = numbers.astype(np.intp)
+    wanted = wanted[(head.min_times[wanted] <= times[1]) & (head.max_times[wanted] >= times[0])]
+    starts = [*head.offsets.tolist(), of.next_offset - of.base_offset]
+    positions = [*head.positions.tolist(), of.size]
+    return [
+        ((of.base_offset + starts[at], positions[at]), (of.base_offset + starts[at + 1], positions[at + 1]))
+        for at in wanted.tolist()
+        if of.base_offset + starts[at] < offsets[1] and of.base_offset + starts[at + 1] > offsets[0]
+    ]
+
+
+def key_index_of(files: Files, signal: Signal, handle: int, of: Segment) -> Generator[None, None, bytes]:
+    """Make the bytes of a key index from its segment, whose file is open, yielding after every frame.
+
+    Raises Unfit for a segment that cannot be read whole: what it would leave out may be readable later. Raises
+    OSError.
+    """
+    builder = KeyBuilder(signal)
+    for position, one in intact_frames(files, handle, of):
+        builder.add(position, one)
+        yield
+    return builder.encode(of)
+
+
+def key_index_reason(files: Files, signal: Signal, of: Segment) -> str:
+    """Why the key index beside a compacted segment is not what its frames make, empty when it is: reads all of both.
+
+    Raises OSError, also for a key index that is missing, and Unfit when the segment cannot be read whole.
+    """
+    found = read_file(files, keys_path(of.path), KEYS_BYTES_MAX)
+    judged = keys.decode(found, of)
+    if isinstance(judged, Damaged):
+        return judged.reason
+    with opened_segment(files, of) as (handle, now):
+        steps = key_index_of(files, signal, handle, now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return "" if found == end.value else "the key index tells other than the segment"

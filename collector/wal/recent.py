@@ -1,0 +1,93 @@
+"""The keys of a segment that is not compacted yet, in memory: what a key index will be, for the newest records.
+
+Nothing is done on the way in. The first query by key reads and scans the segment, which it would have had to do anyway,
+and what it learns is kept; the next one takes in only what was appended since. So a trace that the ring has just evicted
+is found as fast as an old one, and an append pays nothing for it.
+
+Small frames are taken together as compaction would (merging.py), so one entry stands for a stretch of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from collector.otlp.signals import Signal
+from collector.wal.files import Files
+from collector.wal.frame import Frame
+from collector.wal.keys import KeyBuilder
+from collector.wal.merging import merged
+from collector.wal.reader import Damage, Stretch, Unfit, Walk, Window, opened_segment
+from collector.wal.segment import HEADER_SIZE, Segment
+
+
+class RecentKeys:
+    """The keys of one segment's frames, as far as somebody has asked. For any thread."""
+
+    def __init__(self, signal: Signal, of: Segment) -> None:
+        # Whoever waits for it wants the same frames to be taken in.
+        self._lock = threading.Lock()
+        self._keys = KeyBuilder(signal)
+        self._frames = 0
+        self._known = (HEADER_SIZE, of.base_offset)
+        self._unfit = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that they take."""
+        return self._keys.nbytes
+
+    def stretches(
+        self,
+        files: Files,
+        of: Segment,
+        index: str,
+        wanted: Sequence[int],
+        offsets: tuple[int, int],
+        times: tuple[int, int],
+    ) -> list[Stretch] | None:
+        """See `KeyIndexes.stretches`. None also for a segment with damage, which is left to those who step over it.
+
+        Raises OSError; then this must not be asked again.
+        """
+        with self._lock:
+            try:
+                self._take_in(files, of)
+            except Unfit:
+                self._unfit = True
+            numbers = None if self._unfit else self._keys.find(index, wanted)
+            if numbers is None:
+                return None
+            found: list[Stretch] = []
+            for number in numbers:
+                offset, position, min_time, max_time = self._keys.frame(number)
+                end = self._keys.frame(number + 1)[:2] if number + 1 < self._frames else self._known[::-1]
+                if min_time <= times[1] and max_time >= times[0] and offset < offsets[1] and end[0] > offsets[0]:
+                    found.append(((offset, position), end))
+            return found
+
+    def _take_in(self, files: Files, of: Segment) -> None:
+        """Take in the frames that are new. Raises Unfit, and OSError."""
+        end = of.end
+        if self._unfit or self._known == end:
+            return
+        with opened_segment(files, of) as (handle, now):
+            if now is not of:
+                raise Unfit("it has been compacted")
+            for item in merged(self._new_frames(Window(files, handle), of, end)):
+                if item is not None:
+                    position, one = item
+                    self._keys.add(position, one)
+                    self._frames += 1
+
+    def _new_frames(self, window: Window, of: Segment, end: tuple[int, int]) -> Iterator[tuple[int, Frame]]:
+        position, offset = self._known
+        walk = Walk(window, of.nonce, position=position, offset=offset, limit=end[0], end_offset=end[1])
+        for item in walk:
+            if isinstance(item, Damage) or window.unreadable:
+                raise Unfit("it is damaged")
+            if item[2] is not None:
+                yield item[0], item[2]
+        if window.unreadable:
+            raise Unfit("the device refuses to read")
+        self._known = end

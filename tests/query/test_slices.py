@@ -1,0 +1,123 @@
+"""What the engine gives of ring and log, whatever of the log is compacted: each record once, and none left out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from collector.otlp.scan import scan
+from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
+from collector.query import engine
+from collector.query.engine import END_OF_TIME, Among, slices
+from collector.ring.ring import Ring
+from collector.store import Store
+from collector.testing.files import MemoryFiles
+from collector.testing.otlp import BUILDERS
+from collector.wal import merging
+from tests.wal.logs import open_log
+from tests.wal.test_compact import compactor
+from tests.wal.test_keys import column_keys
+
+SERVICES = ("checkout", "cart", "payment")
+TIME_NS = 1_000_000_000_000
+
+
+class Stored:
+    """A ring and a log as commits fill them, and every record that was stored: (offset, time, key by index)."""
+
+    def __init__(self, signal: Signal, capacity: int, segment_bytes: int) -> None:
+        self.signal = signal
+        self.files = MemoryFiles()
+        self.log = open_log(self.files, signal=signal, segment_bytes=segment_bytes)
+        self.capacity = capacity
+        self.refill()
+        self.compactor = compactor(self.files, self.log)
+        self.records: list[tuple[int, int, dict[str, int | bytes]]] = []
+
+    def refill(self) -> None:
+        """What a start does."""
+        loop = asyncio.new_event_loop()
+        loop.close()
+        ring = Ring(self.signal, self.capacity, 1 << 24, self.log.next_offset)
+        self.store = Store(self.signal, ring, self.log, loop)
+        self.store.adopt(self.store.replay(lambda: False))
+        self.ring = self.store.ring
+        assert len(self.ring) == min(self.capacity, self.log.next_offset)
+
+    def append(self, seed: int, count: int) -> None:
+        """What a commit does."""
+        time = TIME_NS + len(self.records) * 1_000_000
+        payload = BUILDERS[self.signal](count, seed=seed, service=SERVICES[seed % 3], time_ns=time)
+        block = scan(self.signal, payload, self.log.next_offset)
+        self.log.append([payload], count, block.min_time, block.max_time)
+        self.ring.append(block)
+        columns = {index: column_keys(block, index) for index in self.signal.indexes}
+        for row, record_time in enumerate(block.column("time").tolist()):
+            keys = {index: column[row] for index, column in columns.items()}
+            self.records.append((block.base_offset + row, record_time, keys))
+
+
+def each_once(
+    signal: Signal, commits: list[tuple[int, int, bool]], capacity: int, frame_records: int, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "FRAME_RECORDS", frame_records)
+        stored = Stored(signal, capacity, data.draw(st.sampled_from([3000, 8000, 20_000])))
+        for seed, count, compacts in commits:
+            stored.append(seed, count)
+            while compacts and stored.compactor.work():
+                pass
+    if data.draw(st.booleans()):
+        stored.refill()
+    index = data.draw(st.sampled_from(["", *signal.indexes]))
+    key = data.draw(st.sampled_from([keys[index] for *_, keys in stored.records])) if index else 0
+    start, end = sorted(data.draw(st.tuples(*[st.sampled_from([time for _, time, _ in stored.records])] * 2)))
+    if data.draw(st.booleans()):
+        start, end = 0, END_OF_TIME
+    newest_first = data.draw(st.booleans())
+    expected = [
+        offset for offset, time, keys in stored.records if start <= time <= end and (not index or keys[index] == key)
+    ]
+    view = stored.store.view(index, key) if index in ("trace_id", "severity", "type") else stored.store.view()
+    among = Among(index, (key,)) if index and view.index is None else None
+    found: list[int] = []
+    for block, rows in slices(view, start, end, newest_first=newest_first, among=among):
+        own = column_keys(block, index) if index else []
+        offsets = [block.base_offset + row for row in rows.tolist() if not index or own[row] == key]
+        found += offsets[::-1] if newest_first else offsets
+    assert found == (expected[::-1] if newest_first else expected)
+
+
+arguments = given(
+    st.sampled_from([TRACES, LOGS, METRICS]),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 12), st.booleans()), min_size=6, max_size=30),
+    st.integers(1, 100),
+    st.sampled_from([1, 5, 20, 100, 1000]),
+    st.data(),
+)
+test_each_record_is_given_once = settings(max_examples=150, deadline=None)(arguments(each_once))
+
+
+def test_a_merged_frame_that_reaches_into_the_ring() -> None:
+    stored = Stored(TRACES, capacity=65, segment_bytes=20_000)
+    for seed in range(8):
+        stored.append(seed, 10)
+    while stored.compactor.work():
+        pass
+    view = stored.store.view()
+    [*_, last] = stored.log.frames(0, view.ring.blocks[0].base_offset)
+    assert last.base_offset < view.ring.blocks[0].base_offset < last.end_offset
+    found = [block.base_offset + row for block, rows in slices(view, newest_first=False) for row in rows.tolist()]
+    assert found == list(range(80))
+
+
+def test_the_comparison_catches_records_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary: a merged frame reaches from the log into the ring."""
+
+    monkeypatch.setattr(engine, "_before", lambda end, block, rows: rows)
+    hurried = settings(max_examples=1000, deadline=None, database=None, phases=[Phase.generate])
+    with pytest.raises(AssertionError):
+        hurried(arguments(each_once))()

@@ -26,6 +26,7 @@ from collector.errors import InvalidConfig, RingtailError
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.otlp.signals import SIGNALS, Signal
+from collector.quantities import split_address
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
 from collector.receivers.export import Receiver, ReceiverMetrics
@@ -292,9 +293,3 @@ class Daemon:
                     self.logger.error("log not closed", signal=store.signal.name, error=str(error))
         if self._lock is not None:
             self._lock.release()
-
-
-def split_address(endpoint: str) -> tuple[str, int]:
-    """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
-    host, _, port = endpoint.rpartition(":")
-    return host.strip("[]") or "0.0.0.0", int(port)

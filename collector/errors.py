@@ -24,6 +24,22 @@ class Unsupported(RingtailError):
     """A media type, a content encoding, a method or a signal that is not served here."""
 
 
+class Unauthenticated(RingtailError):
+    """Nobody knows who asks. `challenges` say what would be accepted, in the form of HTTP's WWW-Authenticate."""
+
+    def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.challenges = challenges
+
+
+class Forbidden(RingtailError):
+    """Who asks is known, and may not do this."""
+
+
+class ForeignHost(RingtailError):
+    """The request is for another host, or from a page of another one."""
+
+
 class Overloaded(RingtailError):
     """No room in the budget now; the same request may succeed after `retry_after_s` seconds."""
 

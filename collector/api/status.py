@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collector.errors import (
     Corrupt,
+    Forbidden,
+    ForeignHost,
     InvalidQuery,
     Malformed,
     NotFound,
@@ -12,6 +14,7 @@ from collector.errors import (
     QueryTimeout,
     RingtailError,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
@@ -19,8 +22,11 @@ from collector.errors import (
 _CODES: dict[type[RingtailError], int] = {
     InvalidQuery: 400,
     Malformed: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     TooLarge: 413,
+    ForeignHost: 421,
     QueryLimit: 422,
     Corrupt: 500,
     Unsupported: 501,

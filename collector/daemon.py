@@ -18,11 +18,13 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from collector import __version__, telemetry
+from collector.api.access import AccessControl
 from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
+from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.otlp.signals import SIGNALS, Signal
@@ -33,6 +35,10 @@ from collector.receivers.export import Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
 from collector.ring.ring import Ring
+from collector.security.gate import Authenticator, Gate
+from collector.security.hosts import HostGuard
+from collector.security.tls import ServerTls, TlsMetrics
+from collector.security.watched import Interval
 from collector.store import Commit, Store
 from collector.wal.commit import Committer
 from collector.wal.compactor import Compactor
@@ -101,6 +107,10 @@ class Daemon:
         self._log_metrics = LogMetrics(self.registry)
         self._replaying = ""
         self._watching: asyncio.TimerHandle | None = None
+        self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
+        self._authenticator: Authenticator | None = None
+        self._tls_metrics = TlsMetrics(self.registry)
+        self._reloading: list[Interval] = []
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: [store.ring for store in self.stores.values()],
@@ -133,18 +143,27 @@ class Daemon:
 
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
+        self._authenticator = Authenticator(known_credentials(self.config), self.logger, self.registry)
+        self._reloading.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(lambda: statistics(self.stores)))
         self._open_directory()
         for one in SIGNALS:
             await self._open_store(one)
         self._guard.divide()
-        self._api = ApiServer(
-            create_app(self.stores, self._engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+        api = self.config.api
+        app = create_app(
+            self.stores,
+            self._engine,
+            self.registry,
+            self.not_ready,
+            self._guard.stats,
+            self.logger,
+            lambda: {name: one.stats() for name, one in self._openings.items()},
         )
-        self._listening(
-            "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
-        )
+        guarded = AccessControl(app, self._gate("api"), self._hosts("api", api.allowed_hosts))
+        self._api = ApiServer(guarded, self._tls("api", "http/1.1"))
+        self._listening("api", await self._api.start(*split_address(api.endpoint)))
         self._watch_memory()
         for store in self.stores.values():
             await self._replay(store)
@@ -166,6 +185,8 @@ class Daemon:
                 message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
                 first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+                tls=self._tls("otlp/grpc", "h2", required=True),
+                gate=self._gate("otlp/grpc"),
             )
         if protocols.http is not None:
             self._http = HttpReceiver(
@@ -176,13 +197,44 @@ class Daemon:
                 body_bytes_max=protocols.http.max_request_body_size,
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
+                tls=self._tls("otlp/http", "http/1.1"),
+                gate=self._gate("otlp/http"),
+                hosts=self._hosts("otlp/http", protocols.http.allowed_hosts),
             )
         if self._grpc is not None and protocols.grpc is not None:
             endpoint = protocols.grpc.endpoint
-            self._listening("otlp/grpc", endpoint, await self._grpc.start(*split_address(endpoint)))
+            self._listening("otlp/grpc", await self._grpc.start(*split_address(endpoint)))
         if self._http is not None and protocols.http is not None:
             endpoint = protocols.http.endpoint
-            self._listening("otlp/http", endpoint, await self._http.start(*split_address(endpoint)))
+            self._listening("otlp/http", await self._http.start(*split_address(endpoint)))
+
+    def _tls(self, name: str, protocol: str, *, required: bool = False) -> ServerTls | None:
+        """Return a listener's TLS, which follows its files."""
+        opening = self._openings[name]
+        if opening.files is None:
+            return None
+        made = ServerTls(
+            name,
+            opening.files,
+            self.clock,
+            self.logger,
+            self._tls_metrics,
+            protocol=protocol,
+            protocol_required=required,
+        )
+        self._reloading.append(Interval(opening.tls.reload_interval, made.reload))
+        return made
+
+    def _gate(self, name: str) -> Gate | None:
+        """Return what asks a listener's clients who they are."""
+        opening = self._openings[name]
+        if self._authenticator is None or not opening.asked:
+            return None
+        return self._authenticator.gate(name, opening.access.credentials)
+
+    def _hosts(self, name: str, allowed: tuple[str, ...]) -> HostGuard:
+        opening = self._openings[name]
+        return HostGuard(allowed, f"{opening.key}.allowed_hosts", is_local=opening.is_local)
 
     def _compact(self) -> None:
         """Start compacting the logs."""
@@ -230,12 +282,16 @@ class Daemon:
         self._heap.look()
         self._watching = asyncio.get_running_loop().call_later(MEMORY_CHECK_S, self._watch_memory)
 
-    def _listening(self, what: str, endpoint: str, port: int) -> None:
+    def _listening(self, what: str, port: int) -> None:
+        """Tell that a listener is open, and loudly what it lacks for the network that it is open to."""
+        opening = self._openings[what]
         self.ports[what] = port
-        host = split_address(endpoint)[0]
-        self.logger.info("listening", what=what, address=f"{host}:{port}")
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            self.logger.warning("open to the network, without authentication", what=what, address=host)
+        address = f"{opening.host}:{port}"
+        tls = "mutual" if opening.files and opening.files.client_ca_file else "on" if opening.files else "off"
+        auth = "on" if opening.asked else "off"
+        self.logger.info("listening", what=what, address=address, tls=tls, authentication=auth)
+        for missing in opening.warnings():
+            self.logger.warning("open to the network", what=what, address=address, missing=missing)
 
     def _open_log(self, one: Signal) -> Log:
         wal = self.config.wal
@@ -269,6 +325,8 @@ class Daemon:
         self._draining = True
         if self._watching is not None:
             self._watching.cancel()
+        for interval in self._reloading:
+            interval.stop()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)
         except TimeoutError:
@@ -281,6 +339,8 @@ class Daemon:
         for store in self.stores.values():
             await store.drain()
         self._engine.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
         if self._compactor is not None:
             self._compactor.close()
         for committer in self._committers:

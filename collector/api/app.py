@@ -39,8 +39,9 @@ def create_app(
     not_ready: Callable[[], list[str]],
     memory: Callable[[], dict[str, int]],
     logger: Any,
+    listeners: Callable[[], dict[str, Any]] = dict,
 ) -> Starlette:
-    """Build the application over the three stores."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -63,7 +64,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory),
+            *admin.routes(stores, registry, not_ready, memory, listeners),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),

@@ -22,7 +22,17 @@ KEPT_BYTES_MAX: Final = 1024
 """Heads that are remembered, and their size: an exporter sends the same ones again and again."""
 
 _END = b"\r\n\r\n"
-_WANTED = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})
+_WANTED = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"expect",
+        b"host",
+        b"transfer-encoding",
+    }
+)
 
 
 class Request(NamedTuple):
@@ -43,6 +53,10 @@ class Request(NamedTuple):
     """Whether the client lets the connection stay open. HTTP/1.0's way of asking for that is not served."""
     expects_continue: bool
     """Whether the client waits for `100 Continue` before it sends the body."""
+    host: bytes
+    """The host that is asked, with its port; empty when absent."""
+    authorization: bytes
+    """The Authorization header; empty when absent."""
 
 
 class Heads:
@@ -147,9 +161,10 @@ class Head:
         coding = fields.get(b"transfer-encoding")
         if coding is not None and (coding.strip().lower() != b"chunked" or old):
             raise Malformed("Transfer-Encoding may only be chunked, in HTTP/1.1")
-        path = self._target
+        path, host = self._target, fields.get(b"host", b"").strip()
         if not path.startswith(b"/") and b"://" in path:
-            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+            host, _, path = path.partition(b"://")[2].partition(b"/")
+            path = b"/" + path
         return Request(
             method=bytes(parser.get_method()),
             path=path.partition(b"?")[0],
@@ -159,6 +174,8 @@ class Head:
             chunked=coding is not None,
             keep_alive=self._keep_alive and not old,
             expects_continue=fields.get(b"expect", b"").lower() == b"100-continue",
+            host=host,
+            authorization=fields.get(b"authorization", b"").strip(),
         )
 
     def _text(self, name: bytes) -> str:

@@ -61,6 +61,7 @@ from collector.receivers.http2.frames import (
 from collector.receivers.http2.hpack import CompressionError, Decoder
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
 from collector.receivers.listener import Listener
+from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
     from collector.receivers.http2.stream import Fields, Stream
@@ -119,6 +120,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_decoder",
         "_direct",
         "_frame_bytes_out",
+        "_holds",
         "_last",
         "_listener",
         "_pinged",
@@ -131,6 +133,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_stream_window_out",
         "_transport",
         "deadline",
+        "peer",
         "streams",
     )
 
@@ -144,8 +147,11 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Streams that are not closed."""
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
+        self.peer: frozenset[str] = frozenset()
+        """The names in the client's certificate."""
         self._closing = False  # GOAWAY was sent
         self._blocked = False  # the client does not read its answers
+        self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
         self._direct: Stream | None = None  # whose body is being read into
         self._data_stream = 0
@@ -172,6 +178,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._wait_for(self._listener.first_bytes_timeout_s)
+        if self._listener.tls is not None:
+            self.peer = peer_names(transport)
         ours = {
             MAX_CONCURRENT_STREAMS: self._listener.streams_max,
             INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -224,9 +232,23 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """It reads again."""
         self._blocked = False
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
+
+    def hold(self) -> None:
+        """Read nothing from the client until as many `release` as `hold` have come."""
+        self._holds += 1
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """See `hold`."""
+        self._holds -= 1
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._blocked and not self._holds:
+            self._transport.resume_reading()
 
     # --- frames in ----------------------------------------------------------------------------------------
 

@@ -249,7 +249,9 @@ def test_a_partial_success_is_told() -> None:
     assert "traces: 3 spans were rejected\n" in result.stderr
 
 
-@pytest.mark.parametrize("endpoint", ["", "https://x:1", "http://", "x:port", "x:70000", "ftp://x", "http://[::1"])
+@pytest.mark.parametrize(
+    "endpoint", ["", "https://", "http://", "http://x:0", "x:port", "x:70000", "ftp://x", "http://[::1"]
+)
 def test_what_is_no_endpoint(endpoint: str) -> None:
     result = ringtail("stats", "--endpoint", endpoint)
     assert result.exit_code == 2

@@ -101,6 +101,7 @@ OPENS_FILES = {
     "testing/files.py": "the seam's faulty double",
     "settings.py": "reads configuration files",
     "security/watched.py": "reads certificates, tokens and passwords that change",
+    "cli/send.py": "gives gRPC a client's certificate",
     "heap.py": "reads /proc/self/statm",
     "memory.py": "reads /proc and what control groups allow",
 }

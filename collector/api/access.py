@@ -8,6 +8,7 @@ and Loki's are a line of text.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -74,7 +75,8 @@ class AccessControl:
         if self._gate is not None and right != NOBODY:
             checking = self._gate.admit(authorization, scope.get("state", {}).get(PEER, frozenset()), right)
             if checking is not None:
-                self._gate.require(await checking, right)
+                # Others may wait for the same check.
+                self._gate.require(await asyncio.shield(checking), right)
 
 
 def refusal(path: str, error: RingtailError) -> Response:

@@ -241,7 +241,8 @@ class Gate:
                 self._checking.pop(key, None)
                 if rights != NOBODY:
                     _keep(self._passwords, key, rights)
-            made.set_result(rights)
+            if not made.done():
+                made.set_result(rights)
 
         job = loop.run_in_executor(self._authenticator.threads, _check, password[:PASSWORD_BYTES_MAX], hashes)
         job.add_done_callback(checked)

@@ -95,10 +95,18 @@ class _Refused(ssl.SSLError):
 class _Handshake(ssl.SSLObject):
     """A connection's TLS, which tells how its handshake ends."""
 
+    server: ServerTls | None = None
+    number = 0
+
+    def __del__(self) -> None:
+        # The connection is gone, which nobody else is told of before the handshake's end.
+        if self.server is not None:
+            self.server.abandoned(self.number)
+
     def do_handshake(self) -> None:
         """Go on with the handshake."""
-        context: Any = self.context
-        server: ServerTls = context.server
+        server = self.server
+        assert server is not None
         try:
             super().do_handshake()
             if server.protocol_required and self.selected_alpn_protocol() != server.application_protocol:
@@ -106,15 +114,14 @@ class _Handshake(ssl.SSLObject):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            server.failed(self, error)
+            server.failed(self.number, error)
             raise
-        server.succeeded(self)
+        server.succeeded(self.number)
 
 
 class _Context(ssl.SSLContext):
     """A context made of files; connections keep the one that they began with."""
 
-    server: ServerTls
     sslobject_class = _Handshake
 
 
@@ -145,7 +152,7 @@ class ServerTls(ssl.SSLContext):
         self._logger = logger
         self._handshakes = {outcome: metrics.handshakes.labels(listener, outcome) for outcome in OUTCOMES}
         self._reloads = {outcome: metrics.reloads.labels(listener, outcome) for outcome in ("success", "failure")}
-        self._pending: dict[int, float] = {}  # handshakes under way, and when they began; oldest first
+        self._pending: set[int] = set()  # handshakes under way
         self._begun = 0
         self._logged_at = float("-inf")
         self._watched = Watched([one for one in (files.cert_file, files.key_file, files.client_ca_file) if one])
@@ -170,29 +177,30 @@ class ServerTls(ssl.SSLContext):
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *arguments: Any, **keywords: Any
     ) -> ssl.SSLObject:
         """Wrap a new connection by the newest context; raise ConnectionRefusedError when there are too many."""
-        now = self._clock.monotonic()
-        for number, began in list(self._pending.items())[:2]:
-            if now < began + HANDSHAKE_TIMEOUT_S:
-                break
-            del self._pending[number]
-            self._handshakes["incomplete"].inc()
         if len(self._pending) >= HANDSHAKES_MAX:
             self._handshakes["overloaded"].inc()
             raise ConnectionRefusedError(f"there are {HANDSHAKES_MAX} handshakes, which is the limit")
-        made: Any = self._current.wrap_bio(incoming, outgoing, *arguments, **keywords)
+        made = self._current.wrap_bio(incoming, outgoing, *arguments, **keywords)
+        assert isinstance(made, _Handshake)
         self._begun += 1
-        made.number = self._begun
-        self._pending[self._begun] = now
-        return made  # type: ignore[no-any-return]
+        made.server, made.number = self, self._begun
+        self._pending.add(self._begun)
+        return made
 
-    def succeeded(self, handshake: Any) -> None:
+    def succeeded(self, number: int) -> None:
         """A handshake has ended as it should."""
-        self._pending.pop(handshake.number, None)
+        self._pending.discard(number)
         self._handshakes["success"].inc()
 
-    def failed(self, handshake: Any, error: ssl.SSLError) -> None:
+    def abandoned(self, number: int) -> None:
+        """A connection is gone; before the end of its handshake, if that is still under way."""
+        if number in self._pending:
+            self._pending.discard(number)
+            self._handshakes["incomplete"].inc()
+
+    def failed(self, number: int, error: ssl.SSLError) -> None:
         """A handshake has failed."""
-        self._pending.pop(handshake.number, None)
+        self._pending.discard(number)
         reason = getattr(error, "reason", None) or ""
         outcome = "plaintext" if reason in _PLAINTEXT else "certificate" if reason in _CERTIFICATE else "protocol"
         self._handshakes[outcome].inc()
@@ -205,7 +213,6 @@ class ServerTls(ssl.SSLContext):
     def _make(self) -> _Context:
         files = self.files
         made = _Context(ssl.PROTOCOL_TLS_SERVER)
-        made.server = self
         made.minimum_version = _VERSIONS[files.min_version]
         made.maximum_version = _VERSIONS[files.max_version]
         made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION

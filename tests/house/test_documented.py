@@ -23,6 +23,8 @@ from collector.query.engine import Engine
 from collector.receivers.admission import Admission
 from collector.receivers.export import ReceiverMetrics
 from collector.ring.ring import Ring
+from collector.security.gate import Authenticator
+from collector.security.tls import TlsMetrics
 from collector.settings import dump, entries, load
 from collector.store import Store
 from collector.wal.metrics import LogMetrics
@@ -87,6 +89,8 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     ReceiverMetrics(registry)
     MemoryGuard(1, list, Admission(1, registry), None, registry)
     LogMetrics(registry)
+    TlsMetrics(registry)
+    Authenticator([], None, registry)
     engine = Engine(1, 1.0, SystemClock())
     app = create_app(stores, engine, registry, list, dict, None)
     engine.close()

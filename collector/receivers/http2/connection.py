@@ -224,9 +224,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers: read nothing from it either."""
+        self._read_no_more()
         self._blocked = True
-        if self._transport is not None:
-            self._transport.pause_reading()
         self._wait_for(self._listener.idle_timeout_s)
 
     def resume_writing(self) -> None:
@@ -237,14 +236,17 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def hold(self) -> None:
         """Read nothing from the client until as many `release` as `hold` have come."""
+        self._read_no_more()
         self._holds += 1
-        if self._transport is not None:
-            self._transport.pause_reading()
 
     def release(self) -> None:
         """See `hold`."""
         self._holds -= 1
         self._read_on()
+
+    def _read_no_more(self) -> None:
+        if self._transport is not None and not self._blocked and not self._holds:
+            self._transport.pause_reading()
 
     def _read_on(self) -> None:
         if self._transport is not None and not self._blocked and not self._holds:

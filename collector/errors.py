@@ -25,7 +25,7 @@ class Unsupported(RingtailError):
 
 
 class Unauthenticated(RingtailError):
-    """Nobody knows who asks. `challenges` say what would be accepted, in the form of HTTP's WWW-Authenticate."""
+    """The request does not say, or prove, whose it is. `challenges` say what would be accepted, in the form of HTTP's WWW-Authenticate."""
 
     def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
         super().__init__(message)

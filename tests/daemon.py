@@ -206,9 +206,11 @@ class Daemon:
         """Send a request to one of its addresses; `headers` win over its own."""
         return _request(address, method, path, body, {**self._headers, **(headers or {})}, self._tls)
 
-    def export(self, path: str, body: bytes) -> Answer:
+    def export(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """POST a protobuf request to OTLP/HTTP; `path` is `/v1/traces` and so on."""
-        return self.request(self.http, "POST", path, body, {"Content-Type": "application/x-protobuf"})
+        return self.request(
+            self.http, "POST", path, body, {"Content-Type": "application/x-protobuf", **(headers or {})}
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return `signals` of `/api/stats`."""

@@ -31,6 +31,7 @@ _WANTED = frozenset(
         b"expect",
         b"host",
         b"transfer-encoding",
+        b"x-scope-orgid",
     }
 )
 
@@ -57,6 +58,8 @@ class Request(NamedTuple):
     """The host that is asked, with its port; empty when absent."""
     authorization: bytes
     """The Authorization header; empty when absent."""
+    tenant: str
+    """What X-Scope-OrgID says; empty when absent."""
 
 
 class Heads:
@@ -176,6 +179,7 @@ class Head:
             expects_continue=fields.get(b"expect", b"").lower() == b"100-continue",
             host=host,
             authorization=fields.get(b"authorization", b"").strip(),
+            tenant=fields.get(b"x-scope-orgid", b"").decode("latin-1").strip(),
         )
 
     def _text(self, name: bytes) -> str:

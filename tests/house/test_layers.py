@@ -25,6 +25,8 @@ FLOORS: list[set[str]] = [
     {"config"},
     {"exposure"},
     {"settings", "memory"},
+    {"tenant"},
+    {"tenants"},
     {"daemon"},
     {"cli"},
     {"__main__"},

@@ -33,7 +33,9 @@ from collector.receivers.admission import Admission
 from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
+from collector.reload import is_live, merged, ring_sizes
 from collector.ring.ring import Ring, bytes_min
+from collector.settings import differences
 from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
@@ -45,7 +47,7 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp
 
@@ -72,10 +74,12 @@ GRPC_IDLE_TIMEOUT_S = 60.0
 MIB = 1024 * 1024
 
 
-def run(config: Config) -> int:
-    """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start."""
-    logger = telemetry.logger(config.telemetry.logs.level, config.telemetry.logs.format)
-    daemon = Daemon(config, logger)
+def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> int:
+    """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start.
+
+    `load` reads the configuration again, as it is then; `level` is the logger's, which that may change.
+    """
+    daemon = Daemon(config, load, logger, level)
     try:
         return uvloop.run(daemon.run())
     except RingtailError as error:
@@ -86,9 +90,11 @@ def run(config: Config) -> int:
 class Daemon:
     """One Ringtail: three stores, their receivers and the query API. Built and run on one event loop."""
 
-    def __init__(self, config: Config, logger: Any) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> None:
         self.config = config
         self.logger = logger
+        self._load = load
+        self._level = level
         self.clock = SystemClock()
         self.registry = CollectorRegistry()
         self.ports: dict[str, int] = {}
@@ -112,7 +118,7 @@ class Daemon:
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
-            {one.name: getattr(config.stores, one.name).max_bytes for one in SIGNALS},
+            ring_sizes(config),
             self._admission,
             logger,
             self.registry,
@@ -123,6 +129,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             await self.start()
             gc.freeze()
@@ -139,6 +146,41 @@ class Daemon:
             os._exit(128 + number)
         self.logger.info("stopping", signal=signal.Signals(number).name)
         self._stop.set()
+
+    def _hung_up(self) -> None:
+        try:
+            self.reload()
+        except InvalidConfig as error:
+            self.logger.error("configuration not reloaded", problems=error.problems)
+
+    def reload(self) -> dict[str, list[str]]:
+        """Read the configuration again and apply what can change while the daemon runs.
+
+        Returns the keys that have other values now (`applied`), and those that will after a restart (`restart`). Raises
+        InvalidConfig for a configuration that has a mistake, or that memory has no room for; nothing has changed then.
+        """
+        config = self._load()
+        changed = differences(self.config, config)
+        applied = [key for key in changed if is_live(key)]
+        restart = [key for key in changed if not is_live(key)]
+        otlp = config.receivers.otlp
+        self._guard.reconfigure(
+            limit_bytes(config.memory.limit, available_bytes()), otlp.max_in_flight_bytes, ring_sizes(config)
+        )
+        retention = config.wal.retention
+        for log in self._tenants.logs:
+            log.retain(retention.max_bytes or None, retention.max_age or None)
+        if self._http is not None and otlp.protocols.http is not None:
+            self._http.body_bytes_max = otlp.protocols.http.max_request_body_size
+            self._http.read_header_timeout_s = otlp.protocols.http.read_header_timeout
+            self._http.idle_timeout_s = otlp.protocols.http.idle_timeout
+        if self._grpc is not None and otlp.protocols.grpc is not None:
+            self._grpc.message_bytes_max = otlp.protocols.grpc.max_recv_msg_size_mib * MIB
+        self._engine.limit(config.query.timeout)
+        self._level.set(config.telemetry.logs.level)
+        self.config = merged(self.config, config)
+        self.logger.info("configuration reloaded", applied=applied, restart=restart)
+        return {"applied": applied, "restart": restart}
 
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
@@ -249,7 +291,7 @@ class Daemon:
         return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
 
     def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
-        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.reload, self.logger)
 
     def _app_of(self, name: str) -> ASGIApp:
         """Return a tenant's query API; one without records for a tenant that was never written to."""

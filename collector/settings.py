@@ -306,6 +306,19 @@ def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[
             yield full, one.metadata, one.default
 
 
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return the keys that have other values in another Config, in order; a switched-off group counts as one key."""
+    found: list[str] = []
+    for one in fields(old):
+        full = f"{path}.{one.name}" if path else one.name
+        before, after = getattr(old, one.name), getattr(new, one.name)
+        if is_dataclass(before) and is_dataclass(after):
+            found += differences(before, after, full)
+        elif before != after:
+            found.append(full)
+    return found
+
+
 def dump(config: Config) -> str:
     """Write settings as YAML that loads to the same settings."""
     text: str = yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=False, allow_unicode=True)

@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"testing"},
     {"telemetry", "config", "quantities"},
     {"settings", "memory"},
-    {"tenant"},
+    {"tenant", "reload"},
     {"tenants"},
     {"daemon"},
     {"cli"},

@@ -27,6 +27,7 @@ from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError, Unavailable
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
+from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
@@ -135,6 +136,7 @@ class Daemon:
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             self.logger.info("ready", version=__version__, pid=os.getpid())
+            notify(READY)
             await self._stop.wait()
         finally:
             await self.stop()
@@ -324,6 +326,7 @@ class Daemon:
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
         self._draining = True
+        notify(STOPPING)
         if self._watching is not None:
             self._watching.cancel()
         try:

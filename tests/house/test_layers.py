@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"query"},
     {"receivers"},
     {"api"},
-    {"testing"},
+    {"testing", "conformance"},
     {"telemetry", "config", "quantities"},
     {"settings", "memory"},
     {"daemon"},

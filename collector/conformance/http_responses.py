@@ -420,12 +420,12 @@ def _retry_after(target: Target) -> str:
     "31a",
     MUST,
     "limits the size of responses",
-    sent="20,000 spans with invalid ids and long names, each of which could be complained about",
+    sent="10,000 spans with invalid ids and long names, each of which could be complained about",
     expected="a body of less than 4 MiB",
     needs=("http",),
 )
 def _response_limit(target: Target) -> str:
-    message = target.payloads.spans(*({"trace_id": b"\0", "name": f"span {i} " + "x" * 200} for i in range(20_000)))
+    message = target.payloads.spans(*({"trace_id": b"\0", "name": f"span {i} " + "x" * 200} for i in range(10_000)))
     answer = target.http.post("/v1/traces", message.SerializeToString())
     require(len(answer.body) < RESPONSE_BYTES_MAX, f"a body of {len(answer.body)} bytes")
     return f"{answer.code}, {len(answer.body)} bytes"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from collector.conformance.check import Failed
+from collector.errors import Unavailable
 
 START_S: Final = 60.0
 STOP_S: Final = 30.0
@@ -32,7 +32,7 @@ class Ringtail:
     """One run of the daemon."""
 
     def __init__(self, directory: str, settings: tuple[str, ...] = ()) -> None:
-        """Start it on a data directory, and return when it is ready; Failed when it does not start."""
+        """Start it on a data directory, and return when it is ready; Unavailable when it does not start."""
         arguments = [*_COMMAND, "run"]
         for one in (f"wal.directory={directory}", *_ANY_PORT, *settings):
             arguments += ["--set", one]
@@ -48,7 +48,7 @@ class Ringtail:
         self._reader.start()
         if not self._settled.wait(START_S) or not self._ready:
             self.kill()
-            raise Failed("the server did not start: " + "; ".join(self._lines))
+            raise Unavailable("the server under test did not start: " + "; ".join(self._lines))
 
     def _read(self) -> None:
         assert self._process.stderr is not None

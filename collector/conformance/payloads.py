@@ -97,7 +97,7 @@ class Payloads:
     ) -> Any:
         """Return a request with one metric of a kind and exactly these data points."""
         request, inner = self._scope(METRICS, service)
-        data = getattr(inner.metrics.add(name=name or "conformance_check", unit="1"), kind)
+        data = getattr(inner.metrics.add(name=name or "conformance_check"), kind)
         data.SetInParent()
         if kind not in ("gauge", "summary"):
             data.aggregation_temporality = temporality

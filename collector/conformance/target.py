@@ -36,7 +36,7 @@ LIMITED: Final = (
     "receivers.otlp.protocols.grpc.max_recv_msg_size_mib=1",
     "receivers.otlp.protocols.http.max_request_body_size=1MiB",
     f"receivers.otlp.protocols.http.cors.allowed_origins={ORIGIN}",
-    "receivers.otlp.protocols.http.cors.allowed_headers=content-type,content-encoding,authorization",
+    "receivers.otlp.protocols.http.cors.allowed_headers=[content-type, content-encoding, authorization]",
     f"receivers.otlp.protocols.http.traces_url_path={CUSTOM_PATH}",
 )
 """A Ringtail with small limits, and with what is off by default."""

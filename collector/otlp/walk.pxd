@@ -29,6 +29,7 @@ cdef enum:  # slots: fields that become columns; below FIRST_RECORD_SLOT those o
     UNIT = 4
     TEMPORALITY = 5
     MONOTONIC = 6
+    STRINDEX = 7     # a field that only profiles give a meaning, anywhere in the request
     TRACE_ID = 8
     SPAN_ID = 9
     PARENT_SPAN_ID = 10
@@ -46,6 +47,7 @@ cdef enum:  # slots: fields that become columns; below FIRST_RECORD_SLOT those o
     BUCKET_COUNTS = 22
     BOUNDS = 23
     ATTRIBUTES = 24  # not an extent: a key of all attributes in their order
+    LACKING = 25     # not a field: a message of the record lacks one that it must have
 
 cdef enum:  # failures
     FINE = 0

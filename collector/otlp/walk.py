@@ -11,6 +11,8 @@ steps over them, and `scan.py` walks each when it knows the container.
 
 `Scan.merged` is set when a singular field occurs twice, or numbers that are always packed are not: the
 protobuf library merges such fields, and an extent cannot.
+
+`Scan.has` tells of STRINDEX for the whole request, and of LACKING for the record at hand.
 """
 
 import cython
@@ -37,6 +39,7 @@ _child = cython.declare(uint8_t[2048])
 _slot = cython.declare(uint8_t[2048])
 _once = cython.declare(uint32_t[2048])  # the bit of a field, or of its oneof, that may occur only once
 _root = cython.declare(uint8_t[8])
+_required = cython.declare(uint32_t[64])  # of a message type, the bits of which one must occur; 0: none
 _passes = cython.declare(uint8_t[2048])  # whether it is repeated KeyValues of which nothing is captured
 
 
@@ -235,6 +238,8 @@ def walk(
             scan.value[slot] = value
             scan.length[slot] = length
             scan.has |= cython.cast(uint32_t, 1) << slot
+    if _required[message] and not seen & _required[message]:
+        scan.has |= cython.cast(uint32_t, 1) << LACKING
     return True
 
 
@@ -277,7 +282,10 @@ _CAPTURED |= {
     "NumberDataPoint.as_int": AS_INT,
     "HistogramDataPoint.bucket_counts": BUCKET_COUNTS,
     "HistogramDataPoint.explicit_bounds": BOUNDS,
+    "AnyValue.string_value_strindex": STRINDEX,
+    "KeyValue.key_strindex": STRINDEX,
 }
+_REQUIRED = {"Exemplar.value"}
 
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 
@@ -327,6 +335,8 @@ def _fill_tables() -> None:
             if not field.is_repeated:
                 owner = field.containing_oneof.name if field.containing_oneof is not None else field.name
                 _once[entry] = 1 << bits.setdefault(owner, len(bits))
+                if f"{message.name}.{owner}" in _REQUIRED:
+                    _required[numbers[message.full_name]] |= _once[entry]
             if message.file.package.startswith("opentelemetry.proto."):
                 name = f"{message.name}.{field.name}"
                 _slot[entry] = _CAPTURED.get(name, _CAPTURED.get(field.name, NOTHING))

@@ -242,7 +242,7 @@ def _temporality(target: Target) -> str:
     for kind in ("sum", "histogram", "exponential_histogram"):
         point: dict[str, Any] = {"time_unix_nano": target.payloads.now(), "as_int": 1 if kind == "sum" else None}
         outcome = target.export(METRICS, target.payloads.points(kind, point, temporality=0))
-        require(outcome.rejected == 1 or not outcome.accepted, f"{kind}: {outcome.words}")
+        require(outcome.rejected == 1 or outcome.malformed, f"{kind}: {outcome.words}")
     return outcome.words
 
 

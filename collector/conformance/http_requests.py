@@ -137,6 +137,7 @@ def _accept_encoding(target: Target) -> str:
     seen = []
     for accepted in ("gzip", ""):
         answer = target.http.post("/v1/traces", target.payloads.json(TRACES), JSON, Accept_Encoding=accepted)
+        require(answer.code == 200, answer.words())
         coding = answer.headers.get("content-encoding", "")
         require(coding in ("", "identity") or coding == accepted, f"Content-Encoding {coding!r} was not asked for")
         body = gzip.decompress(answer.body) if coding == "gzip" else answer.body

@@ -71,7 +71,7 @@ def _base64_ids(target: Target) -> str:
         "spanId": base64.b64encode(b"\xfb" * 8).decode(),
     }
     outcome = target.export_json(TRACES, target.payloads.json(TRACES, **ids))
-    require(not outcome.accepted or outcome.rejected, f"accepted: {outcome.words}")
+    require(outcome.malformed or outcome.rejected, outcome.words)
     return outcome.words
 
 
@@ -136,7 +136,7 @@ def _enums(target: Target) -> str:
 )
 def _enum_names(target: Target) -> str:
     outcome = target.export_json(TRACES, target.payloads.json(TRACES, kind="SPAN_KIND_CLIENT"))
-    require(not outcome.accepted, f"taken: {outcome.words}")
+    require(outcome.malformed, outcome.words)
     return outcome.words
 
 

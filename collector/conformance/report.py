@@ -1,4 +1,4 @@
-"""Telling what came of the checks: lines for people, JSON for machines, and rows for a page of several servers."""
+"""Telling what came of the checks: lines and a score for people, JSON for machines."""
 
 from __future__ import annotations
 

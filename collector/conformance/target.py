@@ -56,6 +56,8 @@ class Outcome(NamedTuple):
 
     accepted: bool
     """Whether the answer was a success, a partial one included."""
+    malformed: bool
+    """Whether the whole request was refused as one that is wrong: 400, INVALID_ARGUMENT."""
     partial: Partial | None
     words: str
 
@@ -209,14 +211,14 @@ def method_of(signal: Signal) -> str:
 def grpc_outcome(signal: Signal, answer: GrpcAnswer) -> Outcome:
     """Read the answer to a call of Export."""
     if answer.code != "OK":
-        return Outcome(False, None, answer.words())
+        return Outcome(False, answer.code == "INVALID_ARGUMENT", None, answer.words())
     return _success(partial_of(signal, answer.body), "OK")
 
 
 def http_outcome(signal: Signal, response: Response) -> Outcome:
     """Read the answer to a POST."""
     if response.code != 200:
-        return Outcome(False, None, response.words())
+        return Outcome(False, response.code == 400, None, response.words())
     if response.media_type == JSON:
         return _success(partial_of_json(signal, response.body), "200")
     return _success(partial_of(signal, response.body), "200")
@@ -224,9 +226,9 @@ def http_outcome(signal: Signal, response: Response) -> Outcome:
 
 def _success(partial: Partial | None, code: str) -> Outcome:
     if partial is None:
-        return Outcome(True, None, f"{code}, partial_success unset")
+        return Outcome(True, False, None, f"{code}, partial_success unset")
     words = f"{code}, partial_success: rejected {partial.rejected}, {partial.message[:160]!r}"
-    return Outcome(True, partial, words)
+    return Outcome(True, False, partial, words)
 
 
 def partial_of(signal: Signal, body: bytes) -> Partial | None:

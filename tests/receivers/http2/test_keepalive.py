@@ -7,8 +7,11 @@ from random import Random
 
 import pytest
 
+from collector.config import Config
+from collector.daemon import _keepalive as rules
 from collector.receivers.http2.frames import Code
 from collector.receivers.http2.keepalive import AGE_JITTER, STRIKES_MAX, Keepalive, Life
+from collector.settings import load
 from collector.testing import otlp
 from tests.receivers.doubles import Receiving
 from tests.receivers.http2.peer import ACK, PING, Peer, frame
@@ -140,3 +143,14 @@ def test_pings_without_a_call(peer_of: MakePeer) -> None:
     peer = peer_of(ping_interval_s=0.0)
     ping(peer, 100)
     assert peer.goaway is None
+
+
+def test_settings_become_rules() -> None:
+    key = "receivers.otlp.protocols.grpc.keepalive"
+    settings = load([], [f"{key}.server_parameters.max_connection_age=1h", f"{key}.enforcement_policy.min_time=0"], {})
+    for config, expected in (
+        (Config(), Keepalive(ping_interval_s=10.0)),
+        (settings, Keepalive(age_s=3600.0, ping_interval_s=0.0)),
+    ):
+        assert config.receivers.otlp.protocols.grpc is not None
+        assert rules(config.receivers.otlp.protocols.grpc.keepalive) == expected

@@ -47,7 +47,9 @@ cdef enum:  # slots: fields that become columns; below FIRST_RECORD_SLOT those o
     BUCKET_COUNTS = 22
     BOUNDS = 23
     ATTRIBUTES = 24  # not an extent: a key of all attributes in their order
-    LACKING = 25     # not a field: a message of the record lacks one that it must have
+    EXEMPLARS = 25
+    EXEMPLAR_VALUE = 26
+    LACKING = 27     # not a field: an exemplar of the record has no value
 
 cdef enum:  # failures
     FINE = 0

@@ -39,7 +39,6 @@ _child = cython.declare(uint8_t[2048])
 _slot = cython.declare(uint8_t[2048])
 _once = cython.declare(uint32_t[2048])  # the bit of a field, or of its oneof, that may occur only once
 _root = cython.declare(uint8_t[8])
-_required = cython.declare(uint32_t[64])  # of a message type, the bits of which one must occur; 0: none
 _passes = cython.declare(uint8_t[2048])  # whether it is repeated KeyValues of which nothing is captured
 
 
@@ -235,11 +234,13 @@ def walk(
         if slot != NOTHING:
             if slot == ATTRIBUTES:
                 value = mix(scan.value[ATTRIBUTES] ^ key_of(body, length), MIX_1)
+            elif slot == EXEMPLARS:
+                if not scan.has & 1 << EXEMPLAR_VALUE:
+                    scan.has |= 1 << LACKING
+                scan.has &= ~(cython.cast(uint32_t, 1) << EXEMPLAR_VALUE)
             scan.value[slot] = value
             scan.length[slot] = length
             scan.has |= cython.cast(uint32_t, 1) << slot
-    if _required[message] and not seen & _required[message]:
-        scan.has |= cython.cast(uint32_t, 1) << LACKING
     return True
 
 
@@ -276,16 +277,18 @@ for _point in ("Number", "Histogram", "ExponentialHistogram", "Summary"):
         f"{_point}DataPoint.attributes": ATTRIBUTES,
         f"{_point}DataPoint.flags": FLAGS,
         f"{_point}DataPoint.sum": TOTAL,
+        f"{_point}DataPoint.exemplars": EXEMPLARS,
     }
 _CAPTURED |= {
     "NumberDataPoint.as_double": AS_DOUBLE,
     "NumberDataPoint.as_int": AS_INT,
     "HistogramDataPoint.bucket_counts": BUCKET_COUNTS,
     "HistogramDataPoint.explicit_bounds": BOUNDS,
+    "Exemplar.as_double": EXEMPLAR_VALUE,
+    "Exemplar.as_int": EXEMPLAR_VALUE,
     "AnyValue.string_value_strindex": STRINDEX,
     "KeyValue.key_strindex": STRINDEX,
 }
-_REQUIRED = {"Exemplar.value"}
 
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 
@@ -335,8 +338,6 @@ def _fill_tables() -> None:
             if not field.is_repeated:
                 owner = field.containing_oneof.name if field.containing_oneof is not None else field.name
                 _once[entry] = 1 << bits.setdefault(owner, len(bits))
-                if f"{message.name}.{owner}" in _REQUIRED:
-                    _required[numbers[message.full_name]] |= _once[entry]
             if message.file.package.startswith("opentelemetry.proto."):
                 name = f"{message.name}.{field.name}"
                 _slot[entry] = _CAPTURED.get(name, _CAPTURED.get(field.name, NOTHING))

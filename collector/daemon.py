@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import signal
 from functools import partial
@@ -31,9 +32,11 @@ from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
+from collector.receivers.cors import Cors
 from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
+from collector.receivers.http2.keepalive import Keepalive
 from collector.reload import is_live, merged, ring_sizes
 from collector.ring.ring import Ring, bytes_min
 from collector.settings import differences
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from collector.config import Config
+    from collector.config import Keepalive as GrpcKeepalive
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
@@ -221,8 +225,11 @@ class Daemon:
                 message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
                 first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+                streams_max=protocols.grpc.max_concurrent_streams,
+                keepalive=_keepalive(protocols.grpc.keepalive),
             )
         if protocols.http is not None:
+            cors = protocols.http.cors
             self._http = HttpReceiver(
                 [Receiver(one, "http", partial(self._destination, one.name), metrics) for one in SIGNALS],
                 self._admission,
@@ -231,6 +238,9 @@ class Daemon:
                 body_bytes_max=protocols.http.max_request_body_size,
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
+                paths={one.name: getattr(protocols.http, f"{one.name}_url_path") for one in SIGNALS},
+                compressions=protocols.http.compression_algorithms,
+                cors=Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age),
             )
         if self._grpc is not None and protocols.grpc is not None:
             endpoint = protocols.grpc.endpoint
@@ -351,3 +361,16 @@ def split_address(endpoint: str) -> tuple[str, int]:
     """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
     host, _, port = endpoint.rpartition(":")
     return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _keepalive(settings: GrpcKeepalive) -> Keepalive:
+    server, policy = settings.server_parameters, settings.enforcement_policy
+    return Keepalive(
+        idle_s=server.max_connection_idle or math.inf,
+        age_s=server.max_connection_age or math.inf,
+        age_grace_s=server.max_connection_age_grace or math.inf,
+        time_s=server.time,
+        timeout_s=server.timeout,
+        ping_interval_s=policy.min_time,
+        idle_pings=policy.permit_without_stream,
+    )

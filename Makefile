@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURE_KILLS ?= 500
 
-.PHONY: help run test lint format bench bench-memory torture golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory torture golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -34,6 +34,10 @@ lint: $(STAMP) ## ruff, mypy, and the rules of the house
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+conformance: $(STAMP) ## check Ringtail and rotel against the specification, and write docs/conformance.md
+	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: checking Ringtail alone"
+	@$(BIN)/python -m tests.conformance.page
 
 bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead of minutes
 	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: measuring Ringtail alone"

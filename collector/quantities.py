@@ -1,4 +1,5 @@
-"""How the values of settings are written: sizes, durations, counts, addresses, paths, names, switches and choices.
+"""How the values of settings are written: sizes, durations, counts, addresses, paths, routes, names,
+switches and choices.
 
 Each kind has a reader from text, and sizes and durations a writer that says the same value in its largest units:
 `read(write(value)) == value` for every value that a reader can return. A reader raises ValueError, whose message
@@ -49,6 +50,9 @@ _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _COUNT: Final = re.compile(rf"[0-9](?:_?[0-9]){{0,{DIGITS_MAX - 1}}}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_ROUTE: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,255}")
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]{0,19}://[A-Za-z0-9.*\[\]:_-]{1,255}")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
 """What needs no quotes in a list of YAML."""
 
@@ -173,6 +177,27 @@ def read_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def read_route(text: str) -> str:
+    """Read the path of a URL, `/v1/traces`; returns it unchanged."""
+    if not _ROUTE.fullmatch(text):
+        raise ValueError("it begins with / and has neither query nor fragment")
+    return text
+
+
+def read_origin(text: str) -> str:
+    """Read an origin, `https://app.example:8443`, in which `*` stands for any part, or `*` alone; returns it unchanged."""
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError("an origin has a scheme and no path")
+    return text
+
+
+def read_header(text: str) -> str:
+    """Read the name of an HTTP header, or `*`; returns it in lower case."""
+    if not _HEADER.fullmatch(text):
+        raise ValueError
+    return text.lower()
+
+
 def write_size(value: float) -> str:
     """Write bytes in the largest binary unit that divides them."""
     amount = int(value)
@@ -231,6 +256,9 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "count": "a whole number",
         "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
         "path": "a path",
+        "route": "a path like /v1/traces",
+        "origin": "an origin like https://app.example, or *",
+        "header": "a header's name, or *",
         "switch": "true or false",
         "memory": "a size like 512MiB, a share like 50%, or auto",
         "choice": f"one of {', '.join(metadata['choices'])}",
@@ -249,6 +277,9 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "address": read_address,
     "memory": read_memory,
     "path": read_path,
+    "route": read_route,
+    "origin": read_origin,
+    "header": read_header,
     "switch": read_switch,
     "name": read_name,
     "host": read_host,

@@ -284,6 +284,7 @@ class _Loader:
                 f"({write({'kind': 'size'}, segment)}): whole segments are removed"
             )
 
+        self._paths(config)
         for signal in SIGNALS:
             ring = getattr(config.stores, signal.name)
             least = bytes_min(signal, ring.capacity)
@@ -293,6 +294,17 @@ class _Loader:
                     f"{self._told(bytes_key, capacity_key)}: a ring of {ring.capacity} records wants at least "
                     f"{least} bytes, half of them for its indexes"
                 )
+
+    def _paths(self, config: Config) -> None:
+        """Report signals that are received at one path, or where the listener greets."""
+        http = config.receivers.otlp.protocols.http
+        taken = {"/": "the greeting"}
+        for signal in SIGNALS if http is not None else ():
+            key = f"receivers.otlp.protocols.http.{signal.name}_url_path"
+            path = getattr(http, f"{signal.name}_url_path")
+            if path in taken:
+                self.problems.append(f"{self._told(key, taken[path])}: {path} is taken already, by {taken[path]}")
+            taken.setdefault(path, key)
 
     def _told(self, key: str, *related: str) -> str:
         """Where a key was set, or one that it stands against, and the key."""
@@ -375,6 +387,19 @@ def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[
             yield from entries(one.metadata["type"], f"{full}[]")
         else:
             yield full, one.metadata, one.default
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return the keys that have other values in another Config, in order; a switched-off group counts as one key."""
+    found: list[str] = []
+    for one in fields(old):
+        full = f"{path}.{one.name}" if path else one.name
+        before, after = getattr(old, one.name), getattr(new, one.name)
+        if is_dataclass(before) and is_dataclass(after):
+            found += differences(before, after, full)
+        elif before != after:
+            found.append(full)
+    return found
 
 
 def dump(config: Config) -> str:

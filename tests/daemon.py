@@ -83,14 +83,14 @@ class Daemon:
         variables: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
-        config: Path | None = None,
+        files: Sequence[str] = (),
     ) -> None:
         """Start it, and wait until it is ready unless `wait` is False; then call `ready` before using addresses.
 
-        `settings` are `a.b.c=VALUE`. `command` is what runs before `run`: another entry point, or a broken variant.
+        `settings` are `a.b.c=VALUE`, and win over the configuration `files`. `command` is what runs before `run`:
+        another entry point, or a broken variant.
         `allow` names events that are warnings or errors, and that this test expects. `variables` are added to its
         environment. `tls` is how it is spoken to, if not in plaintext, and `headers` go into every request.
-        `config` is a file of settings, over which `settings` win.
         """
         self._tls = tls
         self._headers = dict(headers or {})
@@ -101,7 +101,7 @@ class Daemon:
         self._closed = False
         self._waited = False
         self.process = subprocess.Popen(
-            [*command, *run_arguments(self.data, *settings), *(["--config", str(config)] if config else [])],
+            [*command, *run_arguments(self.data, *settings), *(f"--config={file}" for file in files)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -24,12 +24,15 @@ KEPT_BYTES_MAX: Final = 1024
 _END = b"\r\n\r\n"
 _WANTED = frozenset(
     {
+        b"access-control-request-headers",
+        b"access-control-request-method",
         b"authorization",
         b"content-encoding",
         b"content-length",
         b"content-type",
         b"expect",
         b"host",
+        b"origin",
         b"transfer-encoding",
         b"x-scope-orgid",
     }
@@ -60,6 +63,10 @@ class Request(NamedTuple):
     """The Authorization header; empty when absent."""
     tenant: str
     """What X-Scope-OrgID says; empty when absent."""
+    origin: str
+    """The web page's origin, when a browser sends; else empty."""
+    preflight: str | None
+    """The headers that a browser asks leave to send, if it does nothing but ask; else None."""
 
 
 class Heads:
@@ -179,8 +186,15 @@ class Head:
             expects_continue=fields.get(b"expect", b"").lower() == b"100-continue",
             host=host,
             authorization=fields.get(b"authorization", b"").strip(),
+            origin=fields.get(b"origin", b"").decode("latin-1").strip(),
+            preflight=self._preflight(parser.get_method()),
             tenant=fields.get(b"x-scope-orgid", b"").decode("latin-1").strip(),
         )
+
+    def _preflight(self, method: bytes) -> str | None:
+        if method != b"OPTIONS" or b"access-control-request-method" not in self._fields:
+            return None
+        return self._fields.get(b"access-control-request-headers", b"").decode("latin-1").strip()
 
     def _text(self, name: bytes) -> str:
         value = self._fields.get(name)

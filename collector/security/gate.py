@@ -55,6 +55,14 @@ Checking = asyncio.Future[int]
 """A password that is being checked; it becomes the rights, NOBODY when it is wrong."""
 
 
+def read(credentials: Sequence[Credential]) -> Known:
+    """Read the files of credentials; raise InvalidConfig for what cannot be used."""
+    try:
+        return read_known(credentials)
+    except Malformed as error:
+        raise InvalidConfig([f"auth.credentials: {error}"]) from None
+
+
 class Authenticator:
     """Everybody who is known, to all listeners. Owned by the event loop's thread."""
 
@@ -79,42 +87,36 @@ class Authenticator:
             registry=registry,
         )
         self._reloads = {outcome: reloads.labels(outcome) for outcome in ("success", "failure")}
-        try:
-            self.known = read_known(self._credentials)
-        except Malformed as error:
-            raise InvalidConfig([f"auth.credentials: {error}"]) from None
+        self.known = read(self._credentials)
 
-    def gate(self, listener: str, names: Collection[str] = ()) -> Gate | None:
-        """Return a listener's gate for these credentials, or for all when none is named; None if there are none."""
-        wanted = frozenset(names) or frozenset(one.name for one in self._credentials)
-        if not wanted:
-            return None
-        made = Gate(listener, self, wanted)
+    def gate(self, listener: str, names: Collection[str] = ()) -> Gate:
+        """Return a listener's gate for the credentials of these names, or for all when none is named."""
+        made = Gate(listener, self, frozenset(names))
         self._gates.append(made)
         return made
 
     def reload(self) -> None:
         """Read files that have changed; what cannot be used leaves everything as it was."""
-        if self._watched.changed():
-            self.replace(self._credentials)
-
-    def replace(self, credentials: Sequence[Credential]) -> bool:
-        """Know these from now on; tell whether that went well. What cannot be used leaves everything as it was."""
+        if not self._watched.changed():
+            return
         try:
-            known = read_known(credentials)
-        except Malformed as error:
+            known = read(self._credentials)
+        except InvalidConfig as error:
             self._reloads["failure"].inc()
             self._logger.error("credentials not reloaded, the old ones stay", reason=str(error))
-            return False
+        else:
+            self.adopt(self._credentials, known)
+            self._reloads["success"].inc()
+            self._logger.info("credentials reloaded", credentials=len(self._credentials))
+
+    def adopt(self, credentials: Sequence[Credential], known: Known) -> None:
+        """Know these from now on; `known` is what `read` has returned for them."""
         if credentials != self._credentials:
             self._credentials = tuple(credentials)
             self._watched = self._watch()
         self.known = known
         for gate in self._gates:
             gate.renew()
-        self._reloads["success"].inc()
-        self._logger.info("credentials reloaded", credentials=len(self._credentials))
-        return True
 
     def close(self) -> None:
         """Check no more passwords."""
@@ -130,7 +132,7 @@ class Gate:
     """One listener's door. Owned by the event loop's thread."""
 
     def __init__(self, listener: str, authenticator: Authenticator, names: frozenset[str]) -> None:
-        """Let in who has one of the credentials `names`."""
+        """Let in who has one of the credentials `names`, or any if none is named."""
         self._authenticator = authenticator
         self._names = names
         self._refusals = {reason: authenticator.refusals.labels(listener, reason) for reason in REASONS}
@@ -143,7 +145,8 @@ class Gate:
 
     def renew(self) -> None:
         """Forget what was found out, and let in who is known now."""
-        self._known = self._authenticator.known.of(self._names)
+        known = self._authenticator.known
+        self._known = known.of(self._names) if self._names else known
         self._rights.clear()
         self._passwords.clear()
         self._peers.clear()

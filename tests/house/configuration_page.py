@@ -7,6 +7,7 @@ from pathlib import Path
 
 from collector.config import Config
 from collector.quantities import write
+from collector.reload import is_live
 from collector.settings import entries
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -59,6 +60,9 @@ twice and values out of range are mistakes; so are two listeners on one address,
 
 ## Keys
 
+What is marked "Live" changes in a running daemon, by SIGHUP or `POST /-/reload`: see
+[operations.md](operations.md#reload).
+
 | key | default | meaning |
 | --- | --- | --- |
 """
@@ -77,8 +81,9 @@ def page() -> str:
             extra = f" {'Any' if metadata['many'] else 'One'} of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
         elif low is not None:
             extra = f" From {write(metadata, low)} to {write(metadata, high)}."
+        live = " Live." if is_live(key) else ""
         written = "required" if default is MISSING else f"`{write(metadata, default)}`"
-        rows.append(f"| `{key}` | {written} | {metadata['doc']}{extra} |")
+        rows.append(f"| `{key}` | {written} | {metadata['doc']}{extra}{live} |")
     return _HEAD + "\n".join(rows) + "\n"
 
 

@@ -92,7 +92,7 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     TlsMetrics(registry)
     Authenticator([], None, registry)
     engine = Engine(1, 1.0, SystemClock())
-    app = create_app(stores, engine, registry, list, dict, None)
+    app = create_app(stores, engine, registry, list, dict, dict, None)
     engine.close()
     return app, registry
 

@@ -98,6 +98,32 @@ def test_a_start_with_both_is_silent(tmp_path: Path) -> None:
         assert daemon.stats()["traces"]["records"] == 0
 
 
+def test_a_reload_changes_who_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "collector.yaml"
+    old, new = "old-old-old-old-old", "new-new-new-new-new"
+    text = "auth: {credentials: [{name: NAME, rights: [read, write, administer], tokens: TOKEN}]}"
+    path.write_text(text.replace("NAME", "a").replace("TOKEN", old))
+    as_old, as_new = ({"Authorization": f"Bearer {one}"} for one in (old, new))
+    with Daemon(tmp_path, files=[str(path)], headers=as_old, allow={"configuration not reloaded"}) as daemon:
+        path.write_text(text.replace("NAME", "b").replace("TOKEN", "short"))
+        refused = daemon.request(daemon.api, "POST", "/-/reload", b"")
+        assert refused.code == 400
+        assert b"short" not in refused.body.replace(b"too short", b"")
+        path.write_text(text.replace("NAME", "b").replace("TOKEN", new))
+        assert daemon.request(daemon.api, "POST", "/-/reload", b"").json()["data"]["applied"] == ["auth.credentials"]
+        assert daemon.get("/api/stats").code == 401
+        assert daemon.get("/api/stats", as_new).code == 200
+        path.write_text("")
+        ended = daemon.request(daemon.api, "POST", "/-/reload", b"", as_new)
+        assert ended.json()["data"] == {"applied": [], "restart": ["auth.credentials"]}
+        assert daemon.get("/api/stats").code == 401
+
+
+def test_a_page_cannot_reload(local: Daemon) -> None:
+    headers = {"Origin": "https://attacker.example", "Content-Type": "text/plain"}
+    assert local.request(local.api, "POST", "/-/reload", b"", headers).code == 421
+
+
 # Browsers, at the query API
 
 

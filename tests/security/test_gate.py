@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from collector.errors import Forbidden, InvalidConfig, Overloaded, Unauthenticated
 from collector.security import gate as module
 from collector.security.credentials import Credential
-from collector.security.gate import CHECKS_MAX, HEADER_BYTES_MAX, KNOWN_MAX, Authenticator, Gate
+from collector.security.gate import CHECKS_MAX, HEADER_BYTES_MAX, KNOWN_MAX, Authenticator, Gate, read
 from collector.security.rights import ADMINISTER, NOBODY, READ, WRITE
 from tests.receivers.doubles import MemoryLogger
 
@@ -51,9 +51,7 @@ class Doors:
         self.registry = CollectorRegistry()
         self.logger = MemoryLogger()
         self.authenticator = Authenticator(credentials, self.logger, self.registry)
-        found = self.authenticator.gate("api", names)
-        assert found is not None
-        self.gate: Gate = found
+        self.gate: Gate = self.authenticator.gate("api", names)
 
     async def admit(self, header: bytes, right: int = READ, peer: frozenset[str] = NO_NAMES) -> None:
         """Pass, or raise."""
@@ -88,10 +86,6 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(module.bcrypt, "checkpw", noting)
     return threads
-
-
-def test_without_credentials_there_is_no_gate() -> None:
-    assert Authenticator([], MemoryLogger(), CollectorRegistry()).gate("api") is None
 
 
 async def test_tokens() -> None:
@@ -346,8 +340,11 @@ def test_a_password_file_that_cannot_be_used(tmp_path: Path, text: str, expected
 
 async def test_credentials_are_replaced_as_a_whole(tmp_path: Path) -> None:
     doors = Doors(Credential("a", READ, tokens=(TOKEN,)))
-    assert doors.authenticator.replace([Credential("a", READ, tokens=(OTHER,))])
+    await doors.admit(bearer(TOKEN))
+    new = [Credential("another", READ, tokens=(OTHER,))]
+    doors.authenticator.adopt(new, read(new))
     with pytest.raises(Unauthenticated):
         await doors.admit(bearer(TOKEN))
-    assert not doors.authenticator.replace([Credential("a", READ, token_file=str(tmp_path / "none"))])
     await doors.admit(bearer(OTHER))
+    with pytest.raises(InvalidConfig):
+        read([Credential("a", READ, token_file=str(tmp_path / "none"))])

@@ -78,7 +78,7 @@ async def _routes() -> list[str]:
     loop = asyncio.get_running_loop()
     stores = {signal.name: Store(signal, Ring(signal, 10, 1 << 20), None, loop) for signal in SIGNALS}
     engine = Engine(1, 1.0, SystemClock())
-    app: Any = create_app(stores, engine, CollectorRegistry(), list, dict, None)
+    app: Any = create_app(stores, engine, CollectorRegistry(), list, dict, dict, None)
     engine.close()
     return sorted({re.sub(r"{[^}]*}", "x", route.path) for route in app.routes})
 
@@ -139,7 +139,7 @@ def ask(daemon: Daemon, method: str, path: str, who: Who) -> Answer:
     return bare(daemon, daemon.api, method, path, None, who.headers)
 
 
-@pytest.mark.parametrize("path", [*ROUTES, "/nothing/here", "/api/v1/nothing", "/-/reload"])
+@pytest.mark.parametrize("path", [*ROUTES, "/nothing/here", "/api/v1/nothing", "/-/nothing"])
 def test_the_query_api(guarded: Daemon, open_to_all: Daemon, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         good = ask(open_to_all, method, path, EVERYBODY[0]).code

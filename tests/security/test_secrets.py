@@ -105,7 +105,7 @@ def test_no_answer_and_no_log_repeats_one(configuration: Path) -> None:
     with Daemon(
         configuration.parent,
         "telemetry.logs.format=json",
-        config=configuration,
+        files=[str(configuration)],
         variables={"CANARY_TOKEN": VARIABLE},
         allow={"credentials not reloaded, the old ones stay", "request failed", "library"},
     ) as daemon:

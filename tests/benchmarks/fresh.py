@@ -18,7 +18,7 @@ from collector.otlp.scan import scan
 from collector.otlp.signals import Signal
 from tests.benchmarks.workload import build_payloads
 
-TEMPLATES = 64
+TEMPLATES = 32
 """Distinct requests; what is sent differs also in its trace ids and times."""
 STEP_NS = 1_000_000_000
 """From one request's time to the next one's."""
@@ -36,15 +36,14 @@ class Template:
         self.min_time, self.max_time = block.min_time, block.max_time
         # Places in rows of the bytes that one value has, and of each id, which of the distinct ones it is.
         self._times = _times(block)
-        self._ids, self._numbers = _trace_ids(block) if "trace_id" in signal.indexes else (None, None)
-        self.traces = 0 if self._numbers is None else int(self._numbers.max()) + 1
+        self._ids, self._numbers = _trace_ids(block)
+        self.traces = int(self._numbers.max()) + 1 if self._numbers.size else 0
 
     def fresh(self, chance: np.random.Generator, later_ns: int = 0) -> tuple[bytes, bytes]:
         """Return the request with other trace ids, `later_ns` later, and the ids, 16 bytes each."""
         made = self._payload.copy()
         ids = chance.integers(0, 256, (self.traces, 16), np.uint8)
-        if self._ids is not None:
-            made[self._ids] = ids[self._numbers]
+        made[self._ids] = ids[self._numbers]
         if later_ns:
             made[self._times] = (made[self._times].view("<u8") + np.uint64(later_ns)).view(np.uint8)
         return made.tobytes(), ids.tobytes()
@@ -68,7 +67,8 @@ def _trace_ids(block: Block) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where trace ids stand, and which of the distinct ones."""
     payload = bytes(block.payload)
     places, numbers = [], []
-    for number, trace in enumerate(dict.fromkeys(one.tobytes() for one in block.column("trace_id"))):
+    ids = block.column("trace_id") if "trace_id" in block.records.layout.columns else ()
+    for number, trace in enumerate(dict.fromkeys(one.tobytes() for one in ids)):
         place = payload.find(trace)
         while place >= 0:
             places.append(place)

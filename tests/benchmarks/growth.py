@@ -59,6 +59,8 @@ class Extent:
     requests_max: int
     """Requests of one sample, at most."""
     settle_s: float = 0.3
+    distinct: int = 65_536
+    """Records of the distinct requests of each way of sending, about."""
 
 
 FULL = Extent(
@@ -186,7 +188,7 @@ class Growth:
         return [int(size * share) for size in sizes]
 
     def _workload(self, transport: str, records: int, connections: int, *, fresh: bool = False) -> Workload:
-        payloads = max(8, min(1024, 65536 // records))
+        payloads = max(4, min(1024, self.extent.distinct // records))
         return Workload("traces", transport, records, connections, payloads, peers="", fresh=fresh)
 
     def _step(self, label: str, server: Ringtail, workload: Workload) -> Step:

@@ -11,7 +11,6 @@ the log ends. Costs for each record are CPU time; latencies are wall time, as so
 
 from __future__ import annotations
 
-import asyncio
 import random
 import statistics
 import sys
@@ -28,20 +27,18 @@ from pathlib import Path
 
 import numpy as np
 
-from collector.otlp.records import Ref, record_bytes, regroup
+from collector.otlp.records import record_bytes
 from collector.otlp.scan import scan
 from collector.otlp.signals import SIGNALS, TRACES
-from collector.query.engine import END_OF_TIME, slices
-from collector.ring.ring import Ring
-from collector.store import Store
 from collector.wal.log import Log
 from collector.wal.segment import Segment
 from tests.benchmarks.ack import acknowledgements
-from tests.benchmarks.fresh import STEP_NS, Source
+from tests.benchmarks.fresh import TEMPLATES, Request, Source
 from tests.benchmarks.goals import Verdict, number, parser, publish, say, table, verdicts
 from tests.benchmarks.logfiles import append, compact, cpu_and_wall_ns, fill, opened_log
 from tests.benchmarks.machine import describe
 from tests.benchmarks.measure import Incorrect
+from tests.benchmarks.traces import TraceReads, over_http, traces
 from tests.benchmarks.workload import RECORDS
 
 APPEND_NS, READ_NS = 300, 150
@@ -52,9 +49,8 @@ FLAT_MAX = 1.5
 """How many times longer a trace may take in the largest log than in the smallest, for a fixed time range."""
 COMPACTED_SHARE = 25
 """Percent of the raw bytes that compacted data and indexes may take."""
-RANGE_NS = 60 * STEP_NS
-"""The fixed time range: the newest minute, 30,000 spans."""
-TRACE_SPANS = 8
+SHARE_SEGMENT = 16 * 2**20
+"""Segments of the logs that are compacted for their size; what is not sealed does not count."""
 ONE_SEGMENT = 2 * 2**30
 """A segment of which no measurement reaches the end, where it would be synced."""
 
@@ -103,7 +99,7 @@ SHORT = Extent(
 
 def costs(extent: Extent, scratch: Path) -> list[Verdict]:
     """Append without a sync, in large frames and in small ones, past the page cache as usual and through it."""
-    requests = list(islice(Source(TRACES, RECORDS).requests(), 64))
+    requests = list(islice(Source(TRACES, RECORDS).requests(), TEMPLATES))
     single = next(Source(TRACES, 1, templates=1).requests())
     found = []
     for direct, how in ((True, "wal.sync: always"), (False, "wal.sync: never")):
@@ -125,7 +121,7 @@ def costs(extent: Extent, scratch: Path) -> list[Verdict]:
     return found
 
 
-def _append(log: Log, requests: Sequence, frames: int, *, sync: bool = False) -> int:  # type: ignore[type-arg]
+def _append(log: Log, requests: Sequence[Request], frames: int, *, sync: bool = False) -> int:
     for turn in range(frames):
         request = requests[turn % len(requests)]
         if sync:
@@ -226,62 +222,8 @@ def _latencies_us(work: Callable[[int], None], wanted: Sequence[int]) -> tuple[f
         begin = time.perf_counter_ns()
         work(one)
         taken.append((time.perf_counter_ns() - begin) / 1000)
-    return tuple(np.percentile(taken, (50, 99)).tolist())  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, slots=True)
-class TraceReads:
-    """Traces by id from one log, in ms."""
-
-    spans: int
-    bytes: int
-    segments: int
-    whole_p50: float
-    """In the whole log."""
-    whole_p99: float
-    range_p50: float
-    """Traces of the newest minute, asked for with that time range."""
-    range_p99: float
-
-
-def traces(log: Log, ids: Sequence[bytes], extent: Extent) -> TraceReads:
-    """Read whole traces by their id, with the ring excluded. Raises Incorrect when one is not complete."""
-    loop = asyncio.new_event_loop()
-    loop.close()
-    store = Store(TRACES, Ring(TRACES, 1, 2**20, log.next_offset), log, loop)
-    chance = random.Random("traces")
-    newest = max(one.max_time for one in log._segments)
-    anywhere = [_one_of(chance.choice(ids), chance) for _ in range(extent.lookups)]
-    recent = [_one_of(chance.choice(ids[-RANGE_NS // STEP_NS + 1 :]), chance) for _ in range(extent.lookups)]
-    found = []
-    for wanted, start_ns in ((anywhere, 0), (recent, newest - RANGE_NS)):
-        for trace in wanted[: len(wanted) // 4]:
-            _trace(store, trace, start_ns)
-        taken = []
-        for trace in wanted:
-            begin = time.perf_counter_ns()
-            spans = _trace(store, trace, start_ns)
-            taken.append((time.perf_counter_ns() - begin) / 1e6)
-            if spans != TRACE_SPANS:
-                raise Incorrect(f"trace {trace.hex()} has {spans} spans")
-        found += np.percentile(taken, (50, 99)).tolist()
-    return TraceReads(log.next_offset, log.byte_size, log.segment_count, *found)
-
-
-def _one_of(ids: bytes, chance: random.Random) -> bytes:
-    at = chance.randrange(len(ids) // 16) * 16
-    return ids[at : at + 16]
-
-
-def _trace(store: Store, trace: bytes, start_ns: int) -> int:
-    """Do what `/api/traces/ID` does; returns the number of spans."""
-    refs = []
-    with store.view("trace_id", trace) as view:
-        for block, rows in slices(view, start_ns, END_OF_TIME):
-            times = block.column("time")[rows].tolist()
-            refs += [Ref(at, block.base_offset + row, block, row) for row, at in zip(rows.tolist(), times, strict=True)]
-    regroup(refs)
-    return len(refs)
+    p50, p99 = np.percentile(taken, (50, 99)).tolist()
+    return p50, p99
 
 
 def shares(extent: Extent, scratch: Path) -> list[Verdict]:
@@ -290,7 +232,7 @@ def shares(extent: Extent, scratch: Path) -> list[Verdict]:
     for signal in SIGNALS:
         with (
             tempfile.TemporaryDirectory(dir=scratch) as directory,
-            opened_log(Path(directory), signal, segment_bytes=16 * 2**20) as log,
+            opened_log(Path(directory), signal, segment_bytes=SHARE_SEGMENT) as log,
         ):
             fill(log, extent.signal_records)
             sealed = log.sealed_segments
@@ -311,39 +253,44 @@ def shares(extent: Extent, scratch: Path) -> list[Verdict]:
     return found
 
 
+def _spans(extent: Extent, directory: Path, spans: int, reads: list[TraceReads]) -> list[Verdict]:
+    """Measure a log of so many spans in `directory`: traces, which go to `reads`; of the largest, all else."""
+    found = []
+    largest = spans == extent.spans[-1]
+    with opened_log(directory / "data", TRACES) as log:
+        ids = fill(log, spans)
+        if largest:
+            found += [sequential(log, extent, "as written"), *lookup(log, extent)]
+            found += random_reads(log, extent, "as written")
+        compact(log)
+        reads.append(traces(log, ids, extent.lookups))
+        if largest:
+            found += [sequential(log, extent, "compacted"), *random_reads(log, extent, "compacted")]
+    if largest:
+        p50, p99 = reads[-1].whole_p50, reads[-1].whole_p99
+        beside, beside_p99 = over_http(directory, ids, extent.lookups // 2)
+        what = f"trace by id among {reads[-1].spans:,} spans"
+        by_http = "from a daemon, as JSON by HTTP"
+        found += [
+            Verdict.at_most(f"{what}, p50", p50, TRACE_MS, "ms", f"{by_http}: {number(beside)}"),
+            Verdict.at_most(f"{what}, p99", p99, TRACE_MS, "ms", f"{by_http}: {number(beside_p99)}"),
+        ]
+    return found
+
+
 def measure(extent: Extent, scratch: Path) -> tuple[str, list[Verdict]]:
     """Measure everything; return the report and its verdicts. Raises Incorrect."""
     scratch.mkdir(parents=True, exist_ok=True)
     say("appending")
     found = costs(extent, scratch)
-    reads = []
-    raw: list[Verdict] = []
+    reads: list[TraceReads] = []
     for spans in extent.spans:
-        with tempfile.TemporaryDirectory(dir=scratch) as directory, opened_log(Path(directory), TRACES) as log:
-            say(f"a log of {spans:,} spans")
-            ids = fill(log, spans)
-            if spans == extent.spans[-1]:
-                raw = [
-                    sequential(log, extent, "as written"),
-                    *lookup(log, extent),
-                    *random_reads(log, extent, "as written"),
-                ]
-            compact(log)
-            reads.append(traces(log, ids, extent))
-            if spans == extent.spans[-1]:
-                raw += [sequential(log, extent, "compacted"), *random_reads(log, extent, "compacted")]
+        say(f"a log of {spans:,} spans")
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+            found += _spans(extent, Path(directory), spans, reads)
     last = reads[-1]
-    found += [
-        *raw,
-        Verdict.at_most(f"trace by id among {last.spans:,} spans, p50", last.whole_p50, TRACE_MS, "ms"),
-        Verdict.at_most(f"trace by id among {last.spans:,} spans, p99", last.whole_p99, TRACE_MS, "ms"),
-        Verdict.at_most(
-            f"the same in a fixed time range, {last.spans:,} to {reads[0].spans:,} spans",
-            last.range_p50 / reads[0].range_p50,
-            FLAT_MAX,
-            "times",
-        ),
-    ]
+    what = f"the same within a fixed time range, {last.spans:,} to {reads[0].spans:,} spans"
+    found.append(Verdict.at_most(what, last.range_p50 / reads[0].range_p50, FLAT_MAX, "times"))
     say("compacting each signal")
     found += shares(extent, scratch)
     say("acknowledgements with and without the compactor")

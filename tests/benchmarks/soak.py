@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 import statistics
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.otlp.signals import SIGNALS
-from tests.benchmarks.goals import Verdict, number, parser, publish, say, verdicts
+from tests.benchmarks.goals import PAGE, Verdict, number, parser, publish, say, verdicts
 from tests.benchmarks.machine import describe
 from tests.benchmarks.mixture import LOAD, Mixture
 from tests.benchmarks.plot import draw
@@ -268,6 +269,7 @@ def soak(minutes: float, output: Path) -> tuple[str, list[Verdict]]:
         finally:
             one.stop()
     write_csv(one.looks, output / "soak.csv")
+    (output / "soak.png").unlink(missing_ok=True)
     if not draw([asdict(look) for look in one.looks], output / "soak.png"):
         say("matplotlib is not installed (pip install -e '.[soak]'): no picture")
     found = judge(one.looks, one.facts)
@@ -281,6 +283,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = made.parse_args(arguments)
     minutes = options.minutes or (SHORT_MINUTES if options.short else MINUTES)
     text, found = soak(minutes, options.output)
+    picture = options.output / "soak.png"
+    if options.update_docs and picture.exists():
+        shutil.copy(picture, PAGE.with_name(picture.name))
     return int(publish("soak", text, found, options) > 0)
 
 

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -21,26 +22,33 @@ from collector import __version__, telemetry
 from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.server import ApiServer
+from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
-from collector.errors import InvalidConfig, RingtailError
+from collector.errors import InvalidConfig, RingtailError, Unavailable
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
-from collector.otlp.signals import SIGNALS, Signal
+from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
-from collector.receivers.export import Receiver, ReceiverMetrics
+from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
-from collector.ring.ring import Ring
-from collector.store import Commit, Store
-from collector.wal.commit import Committer
+from collector.ring.ring import Ring, bytes_min
+from collector.store import Store
+from collector.tenant import Tenant
+from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
+from collector.tenants import Tenants
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
-from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
+from collector.wal.pruning import KEY_INDEX_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp
+
     from collector.config import Config
 
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -83,11 +91,9 @@ class Daemon:
         self.logger = logger
         self.clock = SystemClock()
         self.registry = CollectorRegistry()
-        self.stores: dict[str, Store] = {}
         self.ports: dict[str, int] = {}
         self._files = OperatingSystemFiles()
         self._lock: DirectoryLock | None = None
-        self._committers: list[Committer[Commit]] = []
         self._compactor: Compactor | None = None
         self._draining = False
         self._stop = asyncio.Event()
@@ -98,11 +104,15 @@ class Daemon:
         self._api: ApiServer | None = None
         self._heap = HeapKeeper(self._used_bytes)
         self._log_metrics = LogMetrics(self.registry)
-        self._replaying = ""
+        self._tenants = Tenants(
+            config.tenants.max if config.tenants.enabled else 0, self._tenant, self._opened, self.clock, logger
+        )
+        self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
-            lambda: [store.ring for store in self.stores.values()],
+            lambda: self._tenants.rings,
+            {one.name: getattr(config.stores, one.name).max_bytes for one in SIGNALS},
             self._admission,
             logger,
             self.registry,
@@ -132,21 +142,23 @@ class Daemon:
 
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
+        loop = asyncio.get_running_loop()
         telemetry.process_metrics(self.registry, self.clock)
-        self.registry.register(telemetry.StoreCollector(lambda: statistics(self.stores)))
-        self._open_directory()
-        for one in SIGNALS:
-            await self._open_store(one)
+        self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
+        names = self._open_directory()
+        await self._tenants.open(names)
         self._guard.divide()
-        self._api = ApiServer(
-            create_app(self.stores, self._engine, self.registry, self.not_ready, self._guard.stats, self.logger)
-        )
+        if self._tenants.apart:
+            nobody = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
+            self._apps[""] = self._app(nobody, self._engine)
+            self._api = ApiServer(TenantApps(self._apps[""], self._app_of))
+        else:
+            self._api = ApiServer(self._app(self._tenants.by_name[""].stores, self._engine))
         self._listening(
             "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
         )
         self._watch_memory()
-        for store in self.stores.values():
-            await self._replay(store)
+        await self._tenants.refill(self._stop.is_set)
         if not self._stop.is_set():
             await self._receive()
             self._compact()
@@ -156,7 +168,7 @@ class Daemon:
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
         if protocols.grpc is not None:
-            receivers = [Receiver(one, "grpc", self.stores[one.name], metrics) for one in SIGNALS]
+            receivers = [Receiver(one, "grpc", partial(self._destination, one.name), metrics) for one in SIGNALS]
             self._grpc = GrpcReceiver(
                 receivers,
                 self._admission,
@@ -168,7 +180,7 @@ class Daemon:
             )
         if protocols.http is not None:
             self._http = HttpReceiver(
-                [Receiver(one, "http", self.stores[one.name], metrics) for one in SIGNALS],
+                [Receiver(one, "http", partial(self._destination, one.name), metrics) for one in SIGNALS],
                 self._admission,
                 self.clock,
                 self.logger,
@@ -185,44 +197,71 @@ class Daemon:
 
     def _compact(self) -> None:
         """Start compacting the logs."""
-        logs = [store.log for store in self.stores.values() if store.log is not None]
-        if logs and self.config.wal.compaction.enabled:
-            self._compactor = Compactor(logs, files=self._files, metrics=self._log_metrics)
+        if self.config.wal.enabled and self.config.wal.compaction.enabled:
+            self._compactor = Compactor(lambda: self._tenants.logs, files=self._files, metrics=self._log_metrics)
             self._compactor.start()
 
-    def _open_directory(self) -> None:
+    def _open_directory(self) -> list[str]:
+        """Lock the data directory, and return the names of the tenants that have one in it."""
+        directory = self.config.wal.directory
         if self.config.wal.enabled:
-            self._lock = DirectoryLock(self.config.wal.directory, self._files)
+            self._lock = DirectoryLock(directory, self._files)
             self._lock.acquire()
-
-    async def _open_store(self, one: Signal) -> None:
-        wal = self.config.wal
-        log = await asyncio.to_thread(self._open_log, one) if wal.enabled else None
-        sizes = getattr(self.config.stores, one.name)
+        if not self._tenants.apart:
+            return [""]
+        if not self.config.wal.enabled:
+            return []
+        if any(os.path.exists(os.path.join(directory, one.name)) for one in SIGNALS):
+            self.logger.warning("what was kept without tenants is not read", directory=directory)
         try:
-            ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
-        except ValueError as error:
-            raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
-        self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
+            names = sorted(self._files.listdir(os.path.join(directory, TENANTS_DIRECTORY)))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unavailable(f"the tenants in {directory} cannot be read: {error}") from error
+        for name in names:
+            self._tenants.check(name)
+        if len(names) > self.config.tenants.max:
+            raise InvalidConfig([f"tenants.max: {self.config.tenants.max} are too few: there are {len(names)} tenants"])
+        return names
 
-    async def _replay(self, store: Store) -> None:
-        """Fill a ring from its log, and let the log be written to."""
-        if store.log is None or self._stop.is_set():
-            return
-        self._replaying = store.signal.name
-        started = self.clock.monotonic()
-        ring = await asyncio.to_thread(store.replay, self._stop.is_set)
-        self._replaying = ""
-        store.adopt(ring)
-        took = round(self.clock.monotonic() - started, 3)
-        self.logger.info("ring refilled", signal=store.signal.name, records=len(store.ring), seconds=took)
-        wal = self.config.wal
-        committer: Committer[Commit] = Committer(store.log, wal.sync, wal.sync_interval, store.committed)
-        self._committers.append(committer)
-        store.attach(committer)
+    def _tenant(self, name: str) -> Tenant:
+        directory = self.config.wal.directory
+        return Tenant(
+            self.config,
+            os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory,
+            files=self._files,
+            clock=self.clock,
+            metrics=self._log_metrics,
+            logger=self.logger.bind(tenant=name) if name else self.logger,
+            share=self._admission.share() if self._tenants.apart else None,
+            key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
+        )
+
+    def _opened(self) -> None:
+        """A tenant has come: everybody's share of the memory is smaller."""
+        self._guard.share_out()
+
+    def _destination(self, signal: str, name: str) -> Destination:
+        return self._tenants.written(name).destinations[signal]
+
+    def _statistics(self) -> dict[str, dict[str, Any]]:
+        return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
+
+    def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
+        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+
+    def _app_of(self, name: str) -> ASGIApp:
+        """Return a tenant's query API; one without records for a tenant that was never written to."""
+        tenant = self._tenants.find(name)
+        if tenant is None:
+            return self._apps[""]
+        if name not in self._apps:
+            self._apps[name] = self._app(tenant.stores, self._engine.lane())
+        return self._apps[name]
 
     def _used_bytes(self) -> int:
-        return sum(store.ring.total_bytes for store in self.stores.values()) + self._admission.in_flight_bytes
+        return sum(ring.total_bytes for ring in self._tenants.rings) + self._admission.in_flight_bytes
 
     def _watch_memory(self) -> None:
         self._guard.check()
@@ -236,32 +275,9 @@ class Daemon:
         if host not in ("127.0.0.1", "::1", "localhost"):
             self.logger.warning("open to the network, without authentication", what=what, address=host)
 
-    def _open_log(self, one: Signal) -> Log:
-        wal = self.config.wal
-        return Log.open(
-            wal.directory,
-            one,
-            files=self._files,
-            clock=self.clock,
-            metrics=self._log_metrics,
-            logger=self.logger,
-            segment_bytes=wal.segment_bytes,
-            retention_bytes=wal.retention.max_bytes or None,
-            retention_age_s=wal.retention.max_age or None,
-            direct=wal.sync == "always",
-        )
-
     def not_ready(self) -> list[str]:
         """Return why no traffic should come; empty when it may."""
-        reasons = ["the daemon is shutting down"] if self._draining else []
-        if self._replaying:
-            reasons.append(
-                f"the ring of {self._replaying} is being filled from the log, which answers queries meanwhile"
-            )
-        for name, store in self.stores.items():
-            if store.log is not None and store.log.failed is not None:
-                reasons.append(f"the log of {name} has failed: {store.log.failed}")
-        return reasons
+        return (["the daemon is shutting down"] if self._draining else []) + self._tenants.not_ready()
 
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
@@ -277,19 +293,11 @@ class Daemon:
             *([self._grpc.stop(CLOSE_S)] if self._grpc is not None else []),
             *([self._api.stop()] if self._api is not None else []),
         )
-        for store in self.stores.values():
-            await store.drain()
+        await self._tenants.drain()
         self._engine.close()
         if self._compactor is not None:
             self._compactor.close()
-        for committer in self._committers:
-            committer.close()
-        for store in self.stores.values():
-            if store.log is not None:
-                try:
-                    store.log.close()
-                except RingtailError as error:
-                    self.logger.error("log not closed", signal=store.signal.name, error=str(error))
+        self._tenants.close()
         if self._lock is not None:
             self._lock.release()
 

@@ -23,6 +23,8 @@ FLOORS: list[set[str]] = [
     {"testing"},
     {"telemetry", "config", "quantities"},
     {"settings", "memory"},
+    {"tenant"},
+    {"tenants"},
     {"daemon"},
     {"cli"},
     {"__main__"},

@@ -63,7 +63,7 @@ def fill(log: Log, records: int) -> list[bytes]:
 def compact(log: Log) -> float:
     """Compact every sealed segment, without rests; returns the CPU seconds that it took."""
     files, metrics = OperatingSystemFiles(), LogMetrics(CollectorRegistry())
-    compactor = Compactor([log], files=files, metrics=metrics, pause=lambda seconds: False)
+    compactor = Compactor(lambda: [log], files=files, metrics=metrics, pause=lambda seconds: False)
     begin = time.process_time()
     while compactor.work():
         pass

@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-TORTURE_KILLS ?= 500
+MINUTES ?= 90
 
 .PHONY: help run test lint format bench bench-memory torture golden docs clean
 
@@ -42,9 +42,11 @@ bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead 
 bench-memory: $(STAMP) ## compare what the rings say that they hold with what the process holds: MEMORY_ARGS=--help
 	@$(BIN)/python -m tests.benchmarks.memory $(MEMORY_ARGS)
 
-torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
-	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \
-		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py
+torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90, as root for real power cuts
+	@mkdir -p build/torture
+	@RINGTAIL_TORTURE_MINUTES=$(MINUTES) RINGTAIL_TORTURE_RESULTS=build/torture/results.jsonl \
+		$(BIN)/python -m pytest -m torture -v -rs $(PYTEST_ARGS)
+	@echo "build/torture/results.jsonl has a line for each"
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

@@ -4,7 +4,7 @@
 
 `stepwise` is right, but takes its time: files are written in pieces, and there is a pause before each change to a file
 or directory. So kills meet half-written frames, segments without a name, indexes not yet renamed, which on a fast disk
-is rare. `early` is broken: it acknowledges a batch before it is written, and writes it when the next one comes. The
+is rare. And it compacts as soon as it can, so that kills meet that, too. `early` is broken: it acknowledges a batch before it is written, and writes it when the next one comes. The
 crash tests must catch it.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import collector.daemon
 from collector.cli import main
+from collector.wal import compactor
 from collector.wal.commit import Committer
 from collector.wal.files import BLOCK_BYTES, OperatingSystemFiles
 
@@ -83,6 +84,7 @@ def run() -> None:
     variant = sys.argv.pop(1)
     if variant == "stepwise":
         collector.daemon.OperatingSystemFiles = StepwiseFiles  # type: ignore[attr-defined]  # on purpose
+        compactor.SHARE, compactor.IDLE_S = 0.5, 0.01  # type: ignore[misc]  # on purpose
     elif variant == "early":
         collector.daemon.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
     else:

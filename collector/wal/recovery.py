@@ -319,7 +319,7 @@ class _Recovering:
             return
         broken = isinstance(found.header, Damaged)
         empty = made.next_offset == made.base_offset
-        torn = self.cut(found, 0 if broken and empty else made.size, made.nonce)
+        torn = self.cut(found, 0 if broken and empty else made.size, made)
         if empty and (broken or torn):
             # The file was being created, or its first frame written, or nothing of it is left: start it anew.
             self.files.unlink(found.path)
@@ -331,12 +331,18 @@ class _Recovering:
         else:
             self.continues = True
 
-    def cut(self, found: FoundSegment, size: int, nonce: int | None) -> int:
+    def cut(self, found: FoundSegment, size: int, made: Segment) -> int:
         """Account for what lies behind byte `size`, keep a copy if it is small; returns its bytes without zeros."""
-        torn = torn_bytes(self.files, found, size, nonce)
+        torn = torn_bytes(self.files, found, size, made.nonce)
         if torn:
             self.truncated_bytes += torn
-            self.logger.warning("torn tail cut", path=found.path, position=size, truncated_bytes=torn)
+            self.logger.warning(
+                "torn tail cut",
+                path=found.path,
+                position=size,
+                truncated_bytes=torn,
+                from_offset=made.next_offset,
+            )
         if 0 < torn <= TORN_BYTES_MAX:
             try:
                 replace_file(self.files, torn_path(found.path), self.tail(found.path, size, torn))

@@ -2,11 +2,11 @@
 
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
-commit makes of several requests is there beside them for a moment; queries an eighth; the rings what is left, in
-proportion to what is configured for them, and never more than that.
+commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
+quarter; the rings what is left, in proportion to what is configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
-of data is not known before. So the guard looks at the resident memory each second, too. Above the limit the rings give
+of data is not known before. So the guard looks at the resident memory twice a second, too. Near the limit the rings give
 up what is too much, freed memory goes back to the system, and requests are let in one at a time, the others being told
 to come again; far enough below, both go back to their shares in steps. What a ring gives up is still in the log.
 
@@ -33,11 +33,14 @@ DEFAULT_BYTES_MAX: Final = 1024 * MIB
 """What `auto` is at most."""
 IN_FLIGHT_SHARE: Final = 1 / 4
 IN_FLIGHT_COPIES: Final = 2
-QUERIES_SHARE: Final = 1 / 8
-RECOVERED_SHARE: Final = 0.9
+OTHER_SHARE: Final = 1 / 4
+"""For what queries make of data, and compaction and the key indexes of the log hold."""
+PRESSED_SHARE: Final = 0.9
+"""Above this share of the limit the guard acts: it looks now and then, and memory grows in between."""
+RECOVERED_SHARE: Final = 0.8
 """Below this share of the limit the rings grow again."""
 STEPS: Final = 32
-"""In so many steps of a second a ring goes from nothing to its share."""
+"""In so many steps a ring goes from nothing to its share."""
 SLACK_BYTES: Final = 4 * MIB
 """Given up beyond what was too much, so that the next second does not find the same."""
 
@@ -130,9 +133,9 @@ class MemoryGuard:
         rings = self._rings()
         least = sum(bytes_min(ring.signal, ring.capacity) for ring in rings)
         in_flight = min(self._in_flight_max, int(rest * IN_FLIGHT_SHARE) // IN_FLIGHT_COPIES)
-        for_rings = rest - IN_FLIGHT_COPIES * in_flight - int(rest * QUERIES_SHARE)
+        for_rings = rest - IN_FLIGHT_COPIES * in_flight - int(rest * OTHER_SHARE)
         if for_rings < least or in_flight < MIB:
-            needed = held + max(int(least / (1 - IN_FLIGHT_SHARE - QUERIES_SHARE)), int(8 * MIB)) + MIB
+            needed = held + max(int(least / (1 - IN_FLIGHT_SHARE - OTHER_SHARE)), int(8 * MIB)) + MIB
             problem = (
                 f"memory.limit: {self.limit} bytes are too few: the process itself holds {held}, and the indexes of such "
                 f"rings want {least}; make it at least {needed}, or stores.*.capacity smaller"
@@ -151,16 +154,17 @@ class MemoryGuard:
         self._resize(self._shares)
 
     def check(self) -> None:
-        """Look at what the process holds, and act; once a second."""
+        """Look at what the process holds, and act."""
         resident = self._resident()
         rings = self._rings()
-        if resident > self.limit:
+        ceiling = int(self.limit * PRESSED_SHARE)
+        if resident > ceiling:
             if not self._pressed:
                 self._logger.warning("memory limit reached", resident=resident, limit=self.limit)
             self._pressed = True
             self._admission.bytes_max = 0
             self._shrinks.inc()
-            excess = resident - self.limit + SLACK_BYTES
+            excess = resident - ceiling + SLACK_BYTES
             held = max(1, sum(ring.total_bytes for ring in rings))
             self._resize([ring.total_bytes - excess * ring.total_bytes // held for ring in rings])
             self._trim()

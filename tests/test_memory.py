@@ -141,7 +141,7 @@ def test_in_between_nothing_moves() -> None:
     process.press(140 * MIB)
     process.guard.check()
     small = process.max_bytes
-    process.other = int(140 * MIB * 0.95) - process.own - sum(ring.total_bytes for ring in process.rings)
+    process.other = int(140 * MIB * 0.85) - process.own - sum(ring.total_bytes for ring in process.rings)
     process.guard.check()
     assert process.max_bytes == small
 

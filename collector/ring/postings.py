@@ -13,6 +13,10 @@ distance from a record to the one before it with the same key. The slot of an of
 The table is open addressing with linear probing over powers of two, at most three quarters full, and shrinks
 again; removal shifts back, so there are no tombstones. Memory: 4 B a slot, 24 B a table place.
 
+A table of a million keys is not moved into a larger one at once, which would take 150 ms: the old one stays until its
+entries have followed, some with every key that comes or goes, and each when it is asked for. An entry of the old table
+counts as long as it lies behind those that were moved and its `newest` is not negative.
+
 Key columns have a width: 8 (a key of `wire.hash_key`, or a number), 16 (an id; its key is a mix of both halves), 1 (a
 small number; its key is the number + 1). Key 0 means absent, and is not indexed. They come as a buffer, the byte where
 the first key lies, and a number of keys: a memoryview for each would cost more than a key.
@@ -29,6 +33,8 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy
 
 _LEAST = cython.declare(uint64_t, 16)  # places in the smallest table
+_AT_ONCE = cython.declare(uint64_t, 1024)  # a table of so many places or fewer is moved at once: 20 µs
+_STEP = cython.declare(uint64_t, 16)  # places moved with every key: all of them before the next table is due
 
 _Entry = cython.struct(key=uint64_t, newest=int64_t, count=int64_t)
 
@@ -51,6 +57,18 @@ def _key(at: cython.pointer(cython.const[uint8_t]), width: cython.int, row: cyth
         return 0
     low = mix(low ^ SEED, high ^ MIX_1)
     return low if low != 0 else 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def _probe(table: cython.pointer(_Entry), mask: uint64_t, key: uint64_t) -> uint64_t:
+    """Return the place of the key, or the empty place where it belongs."""
+    at: uint64_t = mix(key, SEED) & mask
+    while table[at].count != 0 and table[at].key != key:
+        at = (at + 1) & mask
+    return at
 
 
 def key_of_column(column: cython.const[uint8_t][::1], width: int, row: int) -> int:
@@ -81,6 +99,9 @@ class Postings:
     _mask: uint64_t
     _back: cython.pointer(uint32_t)
     _table: cython.pointer(_Entry)
+    _old: cython.pointer(_Entry)  # the table before, while its entries are moved; else NULL
+    _old_mask: uint64_t
+    _moved: uint64_t  # places of the old table that were moved
 
     def __cinit__(self, slots: int, width: int):
         room: uint64_t = 1
@@ -92,6 +113,7 @@ class Postings:
         self._width = width
         self._slot_mask = room - 1
         self._mask = _LEAST - 1
+        self._old = cython.NULL
         self._back = cython.cast(cython.pointer(uint32_t), calloc(room, 4))
         self._table = cython.cast(cython.pointer(_Entry), calloc(_LEAST, cython.sizeof(_Entry)))
         if self._back == cython.NULL or self._table == cython.NULL:
@@ -100,11 +122,15 @@ class Postings:
     def __dealloc__(self):
         free(self._back)
         free(self._table)
+        free(self._old)
 
     @property
     def nbytes(self) -> int:
-        """The bytes of both arrays."""
-        return (self._slot_mask + 1) * 4 + (self._mask + 1) * cython.sizeof(_Entry)
+        """The bytes of all arrays."""
+        places: uint64_t = self._mask + 1
+        if self._old != cython.NULL:
+            places += self._old_mask + 1
+        return (self._slot_mask + 1) * 4 + places * cython.sizeof(_Entry)
 
     def append(self, base_offset: int64_t, buffer: bytes, begin: cython.Py_ssize_t, n: cython.Py_ssize_t) -> None:
         """Add `n` consecutive records, whose keys lie in the buffer from byte `begin`.
@@ -122,6 +148,8 @@ class Postings:
             key = _key(keys, self._width, i)
             if key == 0:
                 continue
+            if self._old != cython.NULL:
+                self._move(_STEP)
             if (self.keys + 1) * 4 > cython.cast(cython.Py_ssize_t, self._mask + 1) * 3:
                 self._resize((self._mask + 1) * 2)
             at = self._place(key)
@@ -147,6 +175,8 @@ class Postings:
             key = _key(keys, self._width, i)
             if key == 0:
                 continue
+            if self._old != cython.NULL:
+                self._move(_STEP)
             at = self._place(key)
             if self._table[at].count == 0:
                 raise AssertionError(f"key {key} of an evicted record is not in the postings")
@@ -154,8 +184,8 @@ class Postings:
             self.postings -= 1
             if self._table[at].count == 0:
                 self._remove(at)
-        while self._mask + 1 > _LEAST and self.keys * 8 < cython.cast(cython.Py_ssize_t, self._mask + 1):
-            self._resize((self._mask + 1) // 2)
+                if self._mask + 1 > _LEAST and self.keys * 8 < cython.cast(cython.Py_ssize_t, self._mask + 1):
+                    self._resize((self._mask + 1) // 2)
 
     def count(self, key: int) -> int:
         """Return the number of live records with the key."""
@@ -194,11 +224,18 @@ class Postings:
 
     def items(self) -> list:
         """Return (key, newest offset, count) of every key, in no particular order."""
-        return [
+        found: list = [
             (self._table[i].key, self._table[i].newest, self._table[i].count)
             for i in range(self._mask + 1)
             if self._table[i].count
         ]
+        if self._old != cython.NULL:
+            found += [
+                (self._old[i].key, self._old[i].newest, self._old[i].count)
+                for i in range(self._moved, self._old_mask + 1)
+                if self._old[i].count and self._old[i].newest >= 0
+            ]
+        return found
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -212,11 +249,31 @@ class Postings:
     @cython.nogil
     @cython.exceptval(check=False)
     def _place(self, key: uint64_t) -> uint64_t:
-        """Return the table place of the key, or the empty place where it belongs."""
-        at: uint64_t = mix(key, SEED) & self._mask
-        while self._table[at].count != 0 and self._table[at].key != key:
-            at = (at + 1) & self._mask
+        """Return the table place of the key, or the empty place where it belongs. Moves it there if need be."""
+        at: uint64_t = _probe(self._table, self._mask, key)
+        was: uint64_t
+        if self._table[at].count == 0 and self._old != cython.NULL:
+            was = _probe(self._old, self._old_mask, key)
+            if was >= self._moved and self._old[was].count != 0 and self._old[was].newest >= 0:
+                self._table[at] = self._old[was]
+                self._old[was].newest = -1
         return at
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(check=False)
+    def _move(self, places: uint64_t) -> cython.void:
+        """Move what the next places of the old table hold."""
+        last: uint64_t = self._moved + min(places, self._old_mask + 1 - self._moved)
+        entry: cython.pointer(_Entry)
+        while self._moved < last:
+            entry = self._old + self._moved
+            if entry.count != 0 and entry.newest >= 0:
+                self._table[_probe(self._table, self._mask, entry.key)] = entry[0]
+            self._moved += 1
+        if self._moved > self._old_mask:
+            free(self._old)
+            self._old = cython.NULL
 
     @cython.cfunc
     @cython.nogil
@@ -241,16 +298,18 @@ class Postings:
     @cython.cfunc
     @cython.exceptval(-1)
     def _resize(self, places: uint64_t) -> cython.int:
-        old: cython.pointer(_Entry) = self._table
-        old_places: uint64_t = self._mask + 1
-        i: uint64_t
-        grown: cython.pointer(_Entry) = cython.cast(cython.pointer(_Entry), calloc(places, cython.sizeof(_Entry)))
+        """Go on with a table of so many places, into which the entries of this one follow."""
+        grown: cython.pointer(_Entry)
+        if self._old != cython.NULL:
+            self._move(self._old_mask + 1)
+        grown = cython.cast(cython.pointer(_Entry), calloc(places, cython.sizeof(_Entry)))
         if grown == cython.NULL:
             raise MemoryError
+        self._old = self._table
+        self._old_mask = self._mask
+        self._moved = 0
         self._table = grown
         self._mask = places - 1
-        for i in range(old_places):
-            if old[i].count != 0:
-                self._table[self._place(old[i].key)] = old[i]
-        free(old)
+        if self._old_mask < _AT_ONCE:
+            self._move(self._old_mask + 1)
         return 0

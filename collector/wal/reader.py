@@ -331,9 +331,11 @@ def read_segment(
 
     with ExitStack() as stack:
         try:
-            handle, segment = stack.enter_context(opened_segment(files, segment))
+            handle, now = stack.enter_context(opened_segment(files, segment))
         except FileNotFoundError:
             return
+        if now is not segment:
+            segment, only = now, None  # It was compacted meanwhile: its frames lie elsewhere.
         window = Window(files, handle, unpack)
         if only is not None:
             stretches = only[::-1] if newest_first else only

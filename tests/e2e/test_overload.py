@@ -69,8 +69,8 @@ def resident(pid: int) -> int:
 def test_memory_stays_inside_its_limit_under_overload(tmp_path: Path, effort: Effort) -> None:
     settings = [
         f"memory.limit={LIMIT}",
-        "stores.traces.capacity=1000000",
-        "stores.logs.capacity=1000000",
+        "stores.traces.capacity=200000",
+        "stores.logs.capacity=200000",
         "stores.traces.max_bytes=1GiB",
         "stores.logs.max_bytes=1GiB",
     ]

@@ -10,9 +10,11 @@ from urllib.parse import urlencode
 import pytest
 
 from collector.otlp.signals import SIGNALS, TRACES, Signal
+from collector.wal.files import OperatingSystemFiles
+from collector.wal.inspect import inspect
 from tests.crash.journal import Request
 from tests.crash.reading import ask
-from tests.crash.writers import SERVICE, payload
+from tests.crash.writers import EPOCH, SECOND, SERVICE, payload
 from tests.daemon import Daemon
 from tests.e2e.answers import assert_everything, search
 from tests.e2e.python_sdk import exporters, send
@@ -112,6 +114,27 @@ def test_what_the_ring_has_evicted_is_read_from_the_log(tmp_path: Path) -> None:
     with Daemon(tmp_path, *SMALL, allow={"index rebuilt"}) as daemon:
         everything_is_there(daemon)
     assert sorted(data.rglob("*.index")) == sorted(indexes)
+
+
+def test_the_answers_of_a_compacted_log_are_those_before(tmp_path: Path) -> None:
+    time_ns = (EPOCH + 3 * REQUESTS) * SECOND
+    with Daemon(tmp_path, *SMALL, "wal.compaction.enabled=false") as daemon:
+        fill(daemon)
+        before, size = answers(daemon, SERVICE, time_ns), {name: one["log"] for name, one in daemon.stats().items()}
+        assert b"traceID" in before["/api/search"]
+        assert b"write 150" in before["/loki/api/v1/query_range"]
+        assert b"writes" in before["/api/v1/query"]
+    with Daemon(tmp_path, *SMALL) as daemon:
+        while not all(one.active or one.original_size for one in inspect(daemon.data, OperatingSystemFiles())):
+            assert comparable(answers(daemon, SERVICE, time_ns)) == comparable(before)
+        everything_is_there(daemon)
+        assert comparable(answers(daemon, SERVICE, time_ns)) == comparable(before)
+        for name, one in daemon.stats().items():
+            assert one["log"]["bytes"] < size[name]["bytes"] // 2
+            assert one["log"]["segments"] >= size[name]["segments"]
+    with Daemon(tmp_path, *SMALL, "wal.compaction.enabled=false") as daemon:
+        everything_is_there(daemon)
+        assert comparable(answers(daemon, SERVICE, time_ns)) == comparable(before)
 
 
 def everything_is_there(daemon: Daemon) -> None:

@@ -285,7 +285,6 @@ def test_packed_numbers_may_take_more_room_than_their_text(count: int) -> None:
 
 
 def test_lengths_that_change_from_message_to_message() -> None:
-    """The room left for a length is a guess, right or wrong."""
     made = TRACES.request_type()
     for size in (1, 200, 20_000, 3_000_000, 1, 200, 130):
         span = made.resource_spans.add().scope_spans.add().spans.add(name="n" * size)

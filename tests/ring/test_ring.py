@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -300,6 +301,42 @@ def test_postings_of_many_keys_grow_and_shrink() -> None:
     assert postings.keys == 10
     assert postings.nbytes < grown
     assert sorted(key for key, _, _ in postings.items()) == list(range(4991, 5001))
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1_500, 6_000]))
+def test_postings_answer_while_a_table_moves_into_another(seed: int, slots: int) -> None:
+    """Keys come and go by the thousand, new ones and known ones, beside a plain dictionary."""
+    chance = np.random.default_rng(seed)
+    postings = Postings(slots, 8)
+    live: deque[int] = deque()
+    model: dict[int, deque[int]] = {}
+    end = 0
+    for _ in range(12):
+        distinct = int(chance.choice([10, 3_000, 10**9]))
+        keys = chance.integers(1, distinct + 1, int(chance.integers(1, slots)), np.uint64)
+        gone = min(len(live), max(len(live) + len(keys) - slots, int(chance.integers(0, slots))))
+        oldest = np.array([live.popleft() for _ in range(gone)], np.uint64)
+        postings.evict(oldest.tobytes(), 0, gone)
+        for key in oldest.tolist():
+            model[key].popleft()
+            if not model[key]:
+                del model[key]
+        some = [*chance.permutation(list(model))[:20].tolist(), 10**9 + 1]
+        assert [postings.count(int(key)) for key in some] == [len(model.get(key, ())) for key in some]
+        postings.append(end, keys.tobytes(), 0, len(keys))
+        live.extend(keys.tolist())
+        for offset, key in enumerate(keys.tolist(), end):
+            model.setdefault(key, deque()).append(offset)
+        end += len(keys)
+        assert (postings.keys, postings.postings) == (len(model), len(live))
+        if chance.random() < 0.5:
+            assert sorted(postings.items()) == sorted((key, found[-1], len(found)) for key, found in model.items())
+        for key in chance.permutation(list(model))[:20].tolist():
+            assert postings.find(key, end - len(live)).tolist() == list(model[key])[::-1]
+    postings.evict(np.array(live, np.uint64).tobytes(), 0, len(live))
+    assert postings.items() == []
+    assert postings.keys == postings.postings == 0
+    assert postings.nbytes <= Postings(slots, 8).nbytes + 2 * 24 * 2048
 
 
 def test_evicting_what_was_never_appended_is_a_mistake() -> None:

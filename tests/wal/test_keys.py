@@ -345,6 +345,27 @@ def test_a_damaged_recent_segment_is_read_by_those_who_report_damage() -> None:
     assert len(log.damaged) == 1
 
 
+@pytest.mark.usefixtures("small_frames")
+def test_a_segment_compacted_after_its_frames_were_chosen_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames lie elsewhere by then."""
+    files = MemoryFiles()
+    log = otlp_log(files, requests=20)
+    expected = places(log, index="service", any_of=[b"cart"])
+    stretches = log.key_indexes.stretches
+
+    def chosen_too_early(*arguments: Any) -> Any:
+        found = stretches(*arguments)
+        compact_all(files, log)
+        return found
+
+    monkeypatch.setattr(log.key_indexes, "stretches", chosen_too_early)
+    found = list(log.frames(index="service", any_of=[b"cart"]))
+    assert found[0].base_offset == 0
+    held = {offset for frame in found for offset in range(frame.base_offset, frame.end_offset)}
+    assert held >= set(expected)
+    assert log.damaged == ()
+
+
 def test_a_device_that_refuses_costs_no_answer() -> None:
     memory = MemoryFiles()
     log = otlp_log(memory, requests=6, segment_bytes=1 << 20)

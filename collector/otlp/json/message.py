@@ -1,10 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Messages from JSON to protobuf: objects, arrays, and keys in whatever order.
 
-The length of a message is known at its end: as many bytes as the field's last length took are left free in
-front of it, and the message is moved when that was wrong. Keys come in the same order again and again, so the
-key that came behind this one last time is tried first, in a few comparisons of words. An attribute with a short
-string, which most attributes are, is compared with what it looks like as a whole.
+The length of a message is known at its end: one byte is left free in front of it, and a message of 128 bytes or
+more is moved (tried: to leave as many bytes as the field's last length took; it made no difference).
+
+Keys come in the same order again and again, so the key that came behind this one last time is tried first, in a
+few comparisons of words. An attribute with a short string, which most attributes are, is compared with what it
+looks like as a whole.
 
 A value that its field cannot hold is remembered by the message that it is in, and forgotten when an equal key
 follows; at its end the message passes the first one on as its own misfit.
@@ -86,16 +88,16 @@ def _read_submessage(
     p: cython.pointer(Pass), at: cython.pointer(cython.const[uint8_t]), entry: cython.int, depth: cython.int
 ) -> cython.pointer(cython.const[uint8_t]):
     """Read a message of a field: length and content."""
-    left: cython.int = p.prefix[entry]
-    start: cython.Py_ssize_t = p.out + left - p.base
+    start: cython.Py_ssize_t
     body: cython.pointer(uint8_t)
-    p.out += left
+    p.out += 1
+    start = p.out - p.base
     at = read_message(p, at, p.fields[entry].child, depth + 1)
     body = p.base + start
-    if left == 1 and p.out - body < 128:
+    if p.out - body < 128:
         (body - 1)[0] = p.out - body
     else:
-        p.prefix[entry] = lengthen(p, body, left)
+        lengthen(p, body)
     return at
 
 
@@ -119,7 +121,7 @@ def _read_array(
         return at + 1
     if is_packed:
         put_tag(p, field)
-        p.out += p.prefix[entry]
+        p.out += 1
         start = p.out - p.base
     while True:
         p.element[depth] = element
@@ -151,7 +153,7 @@ def _read_array(
     p.element[depth] = -1
     p.unfit = unfit
     if is_packed:
-        p.prefix[entry] = lengthen(p, p.base + start, p.prefix[entry])
+        lengthen(p, p.base + start)
     return at + 1
 
 

@@ -116,7 +116,6 @@ def _prepare(
     """Begin a pass over a text, with room for what a request usually becomes: less than its text."""
     room: cython.Py_ssize_t = length + 2 * SPARE
     memset(p, 0, cython.sizeof(Pass))
-    memset(p.prefix, 1, FIELDS)
     memset(p.element, 255, LEVELS * cython.sizeof(cython.Py_ssize_t))
     memcpy(p.next, usual_order(), FIELDS * cython.sizeof(uint16_t))
     p.fields = all_fields()

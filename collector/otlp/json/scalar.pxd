@@ -39,7 +39,6 @@ cdef struct Pass:
     const Field* fields
     const Message* messages
     uint16_t next[512]         # of fields.FIELDS: the field that came behind a field last time
-    uint8_t prefix[512]        # of fields.FIELDS: the bytes that a field's last length took
     uint16_t path[102]         # of LEVELS: at each depth the field being read
     Py_ssize_t element[102]    # of LEVELS: and its element, or -1
 
@@ -47,7 +46,7 @@ cdef bint grow(Pass* p, Py_ssize_t least) noexcept nogil
 cdef const uint8_t* misfit(Pass* p, const uint8_t* at, int reason, int steps) noexcept nogil
 cdef const uint8_t* unescape(
     Pass* p, const uint8_t* at, const uint8_t** start, const uint8_t** stop) noexcept nogil
-cdef int lengthen(Pass* p, uint8_t* body, int left) noexcept nogil
+cdef void lengthen(Pass* p, uint8_t* body) noexcept nogil
 cdef const uint8_t* read_scalar(Pass* p, const uint8_t* at, const Field* field, int steps) noexcept
 
 cdef inline bint has_room(Pass* p, const uint8_t* at) noexcept nogil:
@@ -71,5 +70,5 @@ cdef inline const uint8_t* read_string(Pass* p, const uint8_t* at) noexcept nogi
     if out - body < 128:
         body[-1] = <uint8_t>(out - body)
     else:
-        lengthen(p, body, 1)
+        lengthen(p, body)
     return at

@@ -93,20 +93,19 @@ def unescape(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def lengthen(p: cython.pointer(Pass), body: cython.pointer(uint8_t), left: cython.int) -> cython.int:
-    """Write the length of what is written from `body` on in front of it, where `left` bytes were left for it.
+def lengthen(p: cython.pointer(Pass), body: cython.pointer(uint8_t)) -> cython.void:
+    """Write the length of what is written from `body` on in front of it, where one byte was left for it.
 
-    Returns the bytes that the length takes; when those are others, the body is moved.
+    When that is too little, the body is moved.
     """
     length: cython.Py_ssize_t = p.out - body
     taken: cython.int = 1
     while length >> 7 * taken:
         taken += 1
-    if taken != left:
-        memmove(body - left + taken, body, length)
-        p.out += taken - left
-    write_varint(body - left, length)
-    return taken
+    if taken > 1:
+        memmove(body - 1 + taken, body, length)
+        p.out += taken - 1
+    write_varint(body - 1, length)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------
@@ -269,7 +268,7 @@ def _bytes(
         if not fits:
             return misfit(p, at, reason, steps)
     p.out = out
-    lengthen(p, body, 1)
+    lengthen(p, body)
     return behind
 
 

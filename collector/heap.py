@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 SLACK_BYTES: Final = 8 * 1024 * 1024
 SLACK_SHARE: Final = 32
 """Memory goes back when this much more is held without use than after the last time: the larger of a number of bytes,
@@ -38,12 +39,14 @@ def anonymous_bytes() -> int:
 def _pages() -> tuple[int, int]:
     """Return resident memory, and the files' and shared part of it, in bytes."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            fields = file.read().split()
+        file = os.open("/proc/self/statm", os.O_RDONLY)
     except OSError:
         return 0, 0
-    page = os.sysconf("SC_PAGE_SIZE")
-    return int(fields[1]) * page, int(fields[2]) * page
+    try:
+        fields = os.read(file, 256).split()
+    finally:
+        os.close(file)
+    return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
 
 
 def give_back() -> None:

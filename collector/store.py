@@ -1,10 +1,10 @@
 """The store: one signal's ring and log, as receivers append to it and queries read it.
 
-The way of one request: `submit` scans it into the block under construction. When no
-commit is under way, the block is sealed at the end of this turn of the event loop and handed to the log's
-committer thread; requests that arrive meanwhile make up the next block. So whatever arrives during a commit
-becomes one payload, one frame, one write and one sync. When the commit is durable (as `wal.sync` defines it),
-the ring admits the block and who waits is told: the ring holds only what the log has.
+The way of one request: `submit` scans it into the block under construction. When no commit is under way, the
+block is sealed as soon as it is worth a commit (`GATHER_BYTES`) or a turn of the event loop brings nothing more, and
+handed to the log's committer thread; requests that arrive meanwhile make up the next block. So whatever arrives
+during a commit becomes one payload, one frame, one write and one sync. When the commit is durable (as `wal.sync`
+defines it), the ring admits the block and who waits is told: the ring holds only what the log has.
 
 Everything here runs on the event loop's thread, except for the committer behind the seam and the reading of a
 `View`, which is immutable and may happen in any thread.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from collector.ring.ring import Snapshot
     from collector.wal.log import Log
 
+
+GATHER_BYTES: Final = 64 * 1024
+"""What is worth a commit, about 170 µs of CPU, at once. Less waits for what the event loop still has to read: clients
+that wait for their answers come back together when they get them."""
+GATHER_S: Final = 0.001
+"""The longest such wait."""
 
 Done = Callable[[Accepted | Exception], None]
 """Told once of a request what was accepted and is durable now, or why nothing is."""
@@ -226,8 +232,19 @@ class Store:
             return
         self._waiters.append((done, accepted))
         if not self._under_way and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._commit)
+            self._gather_from(self._builder.records)
+
+    def _gather_from(self, records: int) -> None:
+        """Commit in a while: when a turn of the loop brings no more than so many records."""
+        self._scheduled = True
+        self._loop.call_soon(self._gather, records, self._loop.time() + GATHER_S)
+
+    def _gather(self, records: int, until: float) -> None:
+        builder = self._builder
+        if records < builder.records and builder.size < GATHER_BYTES and self._loop.time() < until:
+            self._loop.call_soon(self._gather, builder.records, until)
+        else:
+            self._commit()
 
     def _commit(self) -> None:
         self._scheduled = False
@@ -255,9 +272,11 @@ class Store:
             self.ring.append(commit.block)
         else:
             failure = Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0)
-        # What came meanwhile is on its way before the answers are.
-        if self._builder.records:
+        # What came meanwhile is on its way before the answers are, unless it is little: the answers bring more.
+        if self._builder.size >= GATHER_BYTES:
             self._commit()
+        elif self._builder.records:
+            self._gather_from(0)
         for done, accepted in commit.waiters:
             try:
                 done(failure or accepted)

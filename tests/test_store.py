@@ -18,7 +18,7 @@ from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.query.engine import newest, slices
 from collector.ring.ring import Ring
-from collector.store import Store
+from collector.store import GATHER_BYTES, GATHER_S, Commit, Store
 from collector.wal.commit import Committer
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.log import Log
@@ -83,6 +83,62 @@ async def test_concurrent_requests_share_commits_and_all_are_answered(tmp_path: 
     assert everything(opened.store) == [f"op{number}" for number in reversed(range(200))]
     opened.store.ring.check()
     await opened.close()
+
+
+class Held:
+    """A committer that keeps what it gets until the test reports it."""
+
+    def __init__(self) -> None:
+        self.commits: list[Commit] = []
+
+    def submit(self, batch: Commit) -> None:
+        self.commits.append(batch)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_small_requests_are_gathered_and_large_ones_are_not() -> None:
+    loop = asyncio.get_running_loop()
+    store = Store(TRACES, Ring(TRACES, 10_000, 8 * MIB, 0), None, loop)
+    held = Held()
+    store.attach(held)
+    alone = store.append(span_payload([(1, "a", "alone", 1)]))
+    await turns(2)
+    assert [commit.count for commit in held.commits] == [1], "one that comes alone waits for nobody"
+    meanwhile = store.append(span_payload([(1, "a", "meanwhile", 1)]))
+    await turns(5)
+    assert len(held.commits) == 1, "one commit at a time"
+    store.committed(held.commits[0], 0)
+    await alone
+    # The answer has made the client send again: both are one commit.
+    again = store.append(span_payload([(1, "a", "again", 1)]))
+    await turns(5)
+    assert [commit.count for commit in held.commits] == [1, 2]
+    large = store.append(span_payload([(1, "a", "x" * 2 * GATHER_BYTES, 1)]))
+    store.committed(held.commits[1], 1)
+    await meanwhile
+    assert [commit.count for commit in held.commits] == [1, 2, 1], "what is large does not wait for answers to go out"
+    store.committed(held.commits[2], 3)
+    await asyncio.gather(again, large)
+    assert len(store.ring) == 4
+
+
+async def test_gathering_ends_however_much_comes() -> None:
+    loop = asyncio.get_running_loop()
+    store = Store(TRACES, Ring(TRACES, 1_000_000, 64 * MIB, 0), None, loop)
+    held = Held()
+    store.attach(held)
+    futures = []
+    ends = loop.time() + 100 * GATHER_S
+    while not held.commits and loop.time() < ends:
+        futures.append(store.append(span_payload([(1, "a", "b", 1)])))
+        await asyncio.sleep(0)
+    assert held.commits
+    store.committed(held.commits[0], 0)
+    await futures[0]
 
 
 async def test_queries_read_the_log_while_the_ring_is_being_refilled(tmp_path: Path) -> None:

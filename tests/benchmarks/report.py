@@ -222,6 +222,12 @@ _OTHER_WORK = (
     ),
     (f"512 spans, {STEADY_RATE:g} requests a second, gRPC", f"traces/grpc{_STEADY}", f"traces/grpc{_STEADY}", "rotel"),
     (f"512 spans, {STEADY_RATE:g} requests a second, HTTP", f"traces/http{_STEADY}", f"traces/http{_STEADY}", "rotel"),
+    (
+        f"512 spans, {STEADY_RATE:g} requests a second, HTTP, to that program",
+        f"traces/http{_STEADY}",
+        f"traces/http{_STEADY}",
+        "limit",
+    ),
 )
 """Rows of the second table: a title, our workload, the other's and who that is."""
 _NOUNS = {name: signal.noun.removesuffix("s") for name, signal in BY_NAME.items()}

@@ -81,7 +81,16 @@ def workloads(payloads: int) -> list[Workload]:
         Workload("traces", transport, 1, MANY_CONNECTIONS, 16 * payloads, share=10.0) for transport in TRANSPORTS
     ]
     steady = [
-        Workload("traces", transport, RECORDS, CONNECTIONS, payloads, rate=STEADY_RATE, share=0.1)
+        Workload(
+            "traces",
+            transport,
+            RECORDS,
+            CONNECTIONS,
+            payloads,
+            rate=STEADY_RATE,
+            share=0.1,
+            peers="rotel limit" if transport == "http" else "rotel",
+        )
         for transport in TRANSPORTS
     ]
     return [

@@ -11,6 +11,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 MINUTES ?= 90
+TORTURED := build/torture/results.jsonl
 
 .PHONY: help run test lint format bench bench-memory torture golden docs clean
 
@@ -42,11 +43,11 @@ bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead 
 bench-memory: $(STAMP) ## compare what the rings say that they hold with what the process holds: MEMORY_ARGS=--help
 	@$(BIN)/python -m tests.benchmarks.memory $(MEMORY_ARGS)
 
-torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90, as root for real power cuts
-	@mkdir -p build/torture
-	@RINGTAIL_TORTURE_MINUTES=$(MINUTES) RINGTAIL_TORTURE_RESULTS=build/torture/results.jsonl \
-		$(BIN)/python -m pytest -m torture -v -rs $(PYTEST_ARGS)
-	@echo "build/torture/results.jsonl has a line for each"
+torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SEED=…, as root for real power cuts
+	@mkdir -p build/torture && rm -f $(TORTURED)
+	@RINGTAIL_TORTURE_MINUTES=$(MINUTES) RINGTAIL_TORTURE_RESULTS=$(TORTURED) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
+		$(BIN)/python -m pytest -m torture -v -rs $(PYTEST_ARGS); status=$$?; \
+		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

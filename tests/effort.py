@@ -4,10 +4,10 @@ A test that takes the fixture `effort` has both, and is what `make torture` runs
 
 * `RINGTAIL_TORTURE_MINUTES` asks for the long form. `NOMINAL_MINUTES` give the counts that docs/reliability.md
   promises; other values give more or fewer.
-* `RINGTAIL_TEST_SEED` repeats a run; every test derives its own randomness from it. Without it there is a new one, which
-  a failure shows.
+* `RINGTAIL_TEST_SEED` repeats a run; every test derives its own randomness from it. Without it there is a new one. The
+  first and the last line of pytest's output name it.
 * `RINGTAIL_TORTURE_RESULTS` names a file to which each `report` adds a line of JSON: test, row of the table in
-  docs/reliability.md, commit, seed, form, and what was counted.
+  docs/reliability.md, commit, seed, form, and what was counted. `python -m tests.effort FILE` sums them up.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -50,10 +52,11 @@ class Effort:
         return max(short, round(long * self.minutes / NOMINAL_MINUTES)) if self.long else short
 
     def some(self, everything: Sequence[T], short: int) -> Sequence[T]:
-        """All of it in the long form, so many at random in the short one, in their order."""
-        if self.long or short >= len(everything):
+        """So many at random, in their order; in the long form all of it, or its share when the minutes are fewer."""
+        count = self.times(short, len(everything))
+        if count >= len(everything):
             return everything
-        return [everything[at] for at in sorted(self.chance("some").sample(range(len(everything)), short))]
+        return [everything[at] for at in sorted(self.chance("some").sample(range(len(everything)), count))]
 
     def chance(self, about: object = "") -> random.Random:
         """Randomness that the seed repeats; another one for each `about`."""
@@ -80,9 +83,12 @@ class Effort:
 
 def effort_of(test: str) -> Effort:
     """What the environment asks of a test."""
-    seed = int(os.environ.get(SEED, "0")) or random.SystemRandom().randrange(1, 2**32)
-    print(f"{SEED}={seed}")
-    return Effort(test, seed, float(os.environ.get(MINUTES, "0")))
+    return Effort(test, int(os.environ[SEED]), float(os.environ.get(MINUTES, "0")))
+
+
+def seed_of_the_run() -> int:
+    """The seed of this run of pytest: what the environment says, or a new one, which it then says."""
+    return int(os.environ.setdefault(SEED, str(random.SystemRandom().randrange(1, 2**32))))
 
 
 def commit() -> str:
@@ -95,3 +101,26 @@ def commit() -> str:
         text=True,
     )
     return told.stdout.strip()
+
+
+def summary(lines: Iterable[str]) -> Iterator[str]:
+    """What the reports of a run say, row by row: a test may report several times, and its counts are added up."""
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    runs = set()
+    for line in lines:
+        one = json.loads(line)
+        runs.add(f"commit {one['commit']}, seed {one['seed']}, {one['form']} form")
+        counts = rows.setdefault((one["row"], one["test"].rpartition("/")[2]), Counter())
+        for name, value in one.items():
+            if isinstance(value, dict):
+                counts.update({f"{name} {part}": number for part, number in value.items()})
+            elif isinstance(value, int | float) and name != "seed":
+                counts[name] += value
+    yield from sorted(runs)
+    for (row, test), counts in sorted(rows.items(), key=lambda item: (int(item[0][0][1:]), item[0][1])):
+        yield f"{row:4} {test}: " + ", ".join(f"{name} {round(number, 3):,}" for name, number in counts.items())
+
+
+if __name__ == "__main__":
+    with Path(sys.argv[1]).open() as written:
+        print("\n".join(summary(written)))

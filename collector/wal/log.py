@@ -175,7 +175,13 @@ class Log:
             self._writer = SegmentWriter.resume(self._files, active, self._segment_bytes, direct=self._direct)
             self._sealed_bytes -= active.size
         else:
-            self._create()
+            try:
+                self._create()
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    raise
+                # Reading, and removing by retention, need no room; the next append tries again.
+                self._warn_no_segment(error)
         self.logger.info(
             "log opened",
             signal=self.signal.name,
@@ -451,6 +457,10 @@ class Log:
             f"which has {self.first_offset} to before {self.next_offset}"
         )
 
+    def tell_damaged(self, frame: Frame, reason: str) -> None:
+        """Log and count a frame that was read, and is of no use to its reader, as damaged; once."""
+        self._note_damage(Damage(frame.base_offset, frame.end_offset, reason))
+
     def check(self) -> list[str]:
         """Read every frame and compare with what the log believes, damage included; returns the differences, one
         line each.
@@ -494,8 +504,11 @@ class Log:
         except OSError as error:
             if error.errno not in _SHORT:
                 self._fail(error, "create a segment")
-            self.logger.warning("segment not created", signal=self.signal.name, error=str(error))
+            self._warn_no_segment(error)
             raise Unavailable(f"no room for a segment of {self.signal.name}: {error}") from error
+
+    def _warn_no_segment(self, error: OSError) -> None:
+        self.logger.warning("segment not created", signal=self.signal.name, error=str(error))
 
     def _create(self) -> SegmentWriter:
         """Start the next segment; its name is on the disk when this returns.

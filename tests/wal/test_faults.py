@@ -218,6 +218,33 @@ def test_a_full_disk_while_starting_a_segment_is_survived() -> None:
     assert log.segment_count == 2
 
 
+def test_a_log_is_opened_on_a_full_disk_and_goes_on_when_there_is_room() -> None:
+    """With a torn tail, so that the last segment is not continued: reading and retention need no room."""
+    memory = MemoryFiles()
+    log = open_log(memory)
+    for _ in range(16):
+        append(log, 2)
+    frames = content(log)
+    log.close()
+    last = segment_paths(memory)[-1]
+    memory.put(last, memory.contents(last) + b"torn")
+    files = FaultyFiles(memory, {"allocate", "pwritev"}, 1, errno.ENOSPC, None)
+    log = open_log(files, retention_bytes=1500)
+    assert (log.failed, content(log), log.next_offset) == (None, frames, 32)
+    with pytest.raises(Unavailable, match="no room for a segment of traces"):
+        append(log)
+    before = log.segment_count
+    assert log.enforce_retention() > 0
+    assert log.segment_count < before
+    assert content(log) == [frame for frame in frames if frame[0] >= log.first_offset]
+    files.repair()
+    assert append(log) == 32
+    log.sync()
+    assert log.check() == []
+    log.close()
+    assert content(open_log(memory))[-1] == (32, 1, payload(32, 1))
+
+
 def test_what_a_full_disk_left_of_a_new_segment_is_replaced() -> None:
     files, log = failing("pwritev", errno.ENOSPC)
     for _ in range(4):

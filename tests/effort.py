@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 MINUTES = "RINGTAIL_TORTURE_MINUTES"
 SEED = "RINGTAIL_TEST_SEED"
 RESULTS = "RINGTAIL_TORTURE_RESULTS"
@@ -57,6 +59,11 @@ class Effort:
         if count >= len(everything):
             return everything
         return [everything[at] for at in sorted(self.chance("some").sample(range(len(everything)), count))]
+
+    def only_long(self) -> None:
+        """Leave the test to the long form."""
+        if not self.long:
+            pytest.skip("in `make torture` only")
 
     def chance(self, about: object = "") -> random.Random:
         """Randomness that the seed repeats; another one for each `about`."""

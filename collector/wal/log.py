@@ -107,6 +107,8 @@ class Log:
         self._unpack = Unpacker()
         self._failed: BaseException | None = None
         self._closed = False
+        # Whether the last append, or the start, found no room.
+        self._short = False
         # The active segment; None when one was sealed and the next could not be created yet.
         self._writer: SegmentWriter | None = None
         self._direct = direct
@@ -288,6 +290,9 @@ class Log:
         except OSError as error:
             self._undo(writer, error)
         self._next_offset = offset + count
+        if self._short:
+            self._short = False
+            self.logger.info("room again", signal=self.signal.name, directory=self._directory)
         if not writer.dirty:
             self._synced_offset = self._next_offset
             self._metrics.fsync_duration.observe(self.clock.monotonic() - started)
@@ -508,7 +513,13 @@ class Log:
             raise Unavailable(f"no room for a segment of {self.signal.name}: {error}") from error
 
     def _warn_no_segment(self, error: OSError) -> None:
-        self.logger.warning("segment not created", signal=self.signal.name, error=str(error))
+        self._warn_once("segment not created", error)
+
+    def _warn_once(self, event: str, error: OSError) -> None:
+        """Log that there is no room, but not for every request that finds none."""
+        if not self._short:
+            self._short = True
+            self.logger.warning(event, signal=self.signal.name, directory=self._directory, error=str(error))
 
     def _create(self) -> SegmentWriter:
         """Start the next segment; its name is on the disk when this returns.
@@ -562,7 +573,7 @@ class Log:
             writer.undo()
         except OSError as second:
             self._fail(second, "undo a write that found the disk full")
-        self.logger.warning("disk full", signal=self.signal.name, directory=self._directory, error=str(error))
+        self._warn_once("disk full", error)
         raise Unavailable(f"no room for the log of {self.signal.name}: {error}") from error
 
     def _recyclable(self, one: Segment) -> bool:

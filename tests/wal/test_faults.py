@@ -5,13 +5,14 @@ acknowledged after a failure, reading goes on, and a healthy start finds everyth
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from collector.errors import Unavailable
 from collector.testing.files import SHORT, FaultyFiles, MemoryFiles, keep_all, lose_all
 from collector.wal import log as log_module
+from collector.wal.files import BLOCK_BYTES
 from collector.wal.log import Log
 from tests.wal.logs import RecordingLogger, append, content, open_log, payload, segment_paths
 
@@ -192,6 +193,8 @@ def test_a_full_disk_is_survived_without_a_restart() -> None:
         assert content(log) == [(0, 1, payload(0, 1))]
     files.repair()
     assert append(log, 2) == 1
+    assert isinstance(log.logger, RecordingLogger)
+    assert [len(log.logger.named(event)) for event in ("disk full", "room again")] == [1, 1], "told once"
     log.sync()
     assert log.check() == []
     assert isinstance(files.inner, MemoryFiles)
@@ -199,6 +202,35 @@ def test_a_full_disk_is_survived_without_a_restart() -> None:
         (0, 1, payload(0, 1)),
         (1, 2, payload(1, 2)),
     ]
+
+
+class NearlyFull(MemoryFiles):
+    """Files on a disk that is full after one more block: the write is short, and the next one finds no room."""
+
+    blocks = 1 << 30
+
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """See `Files.pwritev`."""
+        if self.blocks == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        data = b"".join(pieces)[: self.blocks * BLOCK_BYTES]
+        self.blocks -= -(-len(data) // BLOCK_BYTES)
+        return super().pwritev(handle, [data], position, sync=sync)
+
+
+def test_a_write_that_was_short_before_the_disk_was_full_is_survived() -> None:
+    """Its error, which clients may still be told of, holds a view of the writer's memory while the segment is sealed."""
+    files = NearlyFull()
+    log = open_log(files, segment_bytes=20_000)
+    append(log)
+    files.blocks = 1
+    with pytest.raises(Unavailable, match="no room") as caught:
+        append(log, size=9000)
+    files.blocks = 1 << 30
+    while log.segment_count < 3:
+        append(log, size=9000)
+    assert caught.value
+    assert log.check() == []
 
 
 def test_a_full_disk_while_starting_a_segment_is_survived() -> None:

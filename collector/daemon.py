@@ -39,6 +39,7 @@ from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
+from collector.wal.recovery import require_known_formats
 
 if TYPE_CHECKING:
     from collector.config import Config
@@ -194,6 +195,7 @@ class Daemon:
         if self.config.wal.enabled:
             self._lock = DirectoryLock(self.config.wal.directory, self._files)
             self._lock.acquire()
+            require_known_formats(self._files, self.config.wal.directory)
 
     async def _open_store(self, one: Signal) -> None:
         wal = self.config.wal

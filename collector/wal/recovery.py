@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from collector.otlp.signals import Signal
+from collector.otlp.signals import SIGNALS, Signal
 from collector.wal import frame, index, segment
 from collector.wal.files import BLOCK_BYTES, Files, read_file, read_fully, replace_file
 from collector.wal.frame import Damaged
@@ -109,6 +109,18 @@ def find_segments(files: Files, directory: str) -> list[FoundSegment]:
         if one is not None:
             found.append(one)
     return found
+
+
+def require_known_formats(files: Files, directory: str) -> None:
+    """Raise UnsupportedFormat if any signal's log in a data directory has a segment of a newer version.
+
+    For before the first log is opened, which may change things. What cannot be read is left to that.
+    """
+    for signal in SIGNALS:
+        try:
+            find_segments(files, os.path.join(directory, signal.name))
+        except OSError:
+            continue
 
 
 def find_segment(files: Files, path: str, base_offset: int) -> FoundSegment | None:

@@ -122,9 +122,9 @@ class Case:
     def refused_by_grpc(self, signal: Signal) -> bool:
         """Whether gRPC says UNAVAILABLE too, with RetryInfo."""
         request = self.journal.send(signal, 1)
-        with grpc.insecure_channel(self.daemon.grpc, [("grpc.enable_retries", 0)]) as channel:
-            with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary(f"/{signal.service}/Export")(payload(request), timeout=PATIENCE_S)
+        channel = grpc.insecure_channel(self.daemon.grpc, [("grpc.enable_retries", 0)])
+        with channel, pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(f"/{signal.service}/Export")(payload(request), timeout=PATIENCE_S)
         names = {name for name, _ in caught.value.trailing_metadata()}
         return caught.value.code() is grpc.StatusCode.UNAVAILABLE and "google.rpc.retryinfo-bin" in names
 

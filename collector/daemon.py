@@ -22,22 +22,19 @@ from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.clock import SystemClock
-from collector.errors import InvalidConfig, RingtailError
+from collector.errors import RingtailError
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
-from collector.otlp.signals import SIGNALS, Signal
+from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
 from collector.receivers.export import Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
-from collector.ring.ring import Ring
-from collector.store import Commit, Store
-from collector.wal.commit import Committer
+from collector.tenant import Tenant
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
-from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
 from collector.wal.recovery import require_known_formats
 
@@ -84,11 +81,9 @@ class Daemon:
         self.logger = logger
         self.clock = SystemClock()
         self.registry = CollectorRegistry()
-        self.stores: dict[str, Store] = {}
         self.ports: dict[str, int] = {}
         self._files = OperatingSystemFiles()
         self._lock: DirectoryLock | None = None
-        self._committers: list[Committer[Commit]] = []
         self._compactor: Compactor | None = None
         self._draining = False
         self._stop = asyncio.Event()
@@ -99,11 +94,18 @@ class Daemon:
         self._api: ApiServer | None = None
         self._heap = HeapKeeper(self._used_bytes)
         self._log_metrics = LogMetrics(self.registry)
-        self._replaying = ""
+        self._tenant = Tenant(
+            config,
+            config.wal.directory,
+            files=self._files,
+            clock=self.clock,
+            metrics=self._log_metrics,
+            logger=logger,
+        )
         self._watching: asyncio.TimerHandle | None = None
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
-            lambda: [store.ring for store in self.stores.values()],
+            lambda: self._tenant.rings,
             self._admission,
             logger,
             self.registry,
@@ -134,20 +136,18 @@ class Daemon:
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
         telemetry.process_metrics(self.registry, self.clock)
-        self.registry.register(telemetry.StoreCollector(lambda: statistics(self.stores)))
+        self.registry.register(telemetry.StoreCollector(lambda: statistics(self._tenant.stores)))
         self._open_directory()
-        for one in SIGNALS:
-            await self._open_store(one)
+        await self._tenant.open()
         self._guard.divide()
         self._api = ApiServer(
-            create_app(self.stores, self._engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+            create_app(self._tenant.stores, self._engine, self.registry, self.not_ready, self._guard.stats, self.logger)
         )
         self._listening(
             "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
         )
         self._watch_memory()
-        for store in self.stores.values():
-            await self._replay(store)
+        await self._tenant.refill(self._stop.is_set)
         if not self._stop.is_set():
             await self._receive()
             self._compact()
@@ -157,7 +157,7 @@ class Daemon:
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
         if protocols.grpc is not None:
-            receivers = [Receiver(one, "grpc", self.stores[one.name], metrics) for one in SIGNALS]
+            receivers = [Receiver(one, "grpc", self._tenant.stores[one.name], metrics) for one in SIGNALS]
             self._grpc = GrpcReceiver(
                 receivers,
                 self._admission,
@@ -169,7 +169,7 @@ class Daemon:
             )
         if protocols.http is not None:
             self._http = HttpReceiver(
-                [Receiver(one, "http", self.stores[one.name], metrics) for one in SIGNALS],
+                [Receiver(one, "http", self._tenant.stores[one.name], metrics) for one in SIGNALS],
                 self._admission,
                 self.clock,
                 self.logger,
@@ -186,7 +186,7 @@ class Daemon:
 
     def _compact(self) -> None:
         """Start compacting the logs."""
-        logs = [store.log for store in self.stores.values() if store.log is not None]
+        logs = self._tenant.logs
         if logs and self.config.wal.compaction.enabled:
             self._compactor = Compactor(logs, files=self._files, metrics=self._log_metrics)
             self._compactor.start()
@@ -197,34 +197,8 @@ class Daemon:
             self._lock.acquire()
             require_known_formats(self._files, self.config.wal.directory)
 
-    async def _open_store(self, one: Signal) -> None:
-        wal = self.config.wal
-        log = await asyncio.to_thread(self._open_log, one) if wal.enabled else None
-        sizes = getattr(self.config.stores, one.name)
-        try:
-            ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
-        except ValueError as error:
-            raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
-        self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
-
-    async def _replay(self, store: Store) -> None:
-        """Fill a ring from its log, and let the log be written to."""
-        if store.log is None or self._stop.is_set():
-            return
-        self._replaying = store.signal.name
-        started = self.clock.monotonic()
-        ring = await asyncio.to_thread(store.replay, self._stop.is_set)
-        self._replaying = ""
-        store.adopt(ring)
-        took = round(self.clock.monotonic() - started, 3)
-        self.logger.info("ring refilled", signal=store.signal.name, records=len(store.ring), seconds=took)
-        wal = self.config.wal
-        committer: Committer[Commit] = Committer(store.log, wal.sync, wal.sync_interval, store.committed)
-        self._committers.append(committer)
-        store.attach(committer)
-
     def _used_bytes(self) -> int:
-        return sum(store.ring.total_bytes for store in self.stores.values()) + self._admission.in_flight_bytes
+        return sum(ring.total_bytes for ring in self._tenant.rings) + self._admission.in_flight_bytes
 
     def _watch_memory(self) -> None:
         self._guard.check()
@@ -238,32 +212,9 @@ class Daemon:
         if host not in ("127.0.0.1", "::1", "localhost"):
             self.logger.warning("open to the network, without authentication", what=what, address=host)
 
-    def _open_log(self, one: Signal) -> Log:
-        wal = self.config.wal
-        return Log.open(
-            wal.directory,
-            one,
-            files=self._files,
-            clock=self.clock,
-            metrics=self._log_metrics,
-            logger=self.logger,
-            segment_bytes=wal.segment_bytes,
-            retention_bytes=wal.retention.max_bytes or None,
-            retention_age_s=wal.retention.max_age or None,
-            direct=wal.sync == "always",
-        )
-
     def not_ready(self) -> list[str]:
         """Return why no traffic should come; empty when it may."""
-        reasons = ["the daemon is shutting down"] if self._draining else []
-        if self._replaying:
-            reasons.append(
-                f"the ring of {self._replaying} is being filled from the log, which answers queries meanwhile"
-            )
-        for name, store in self.stores.items():
-            if store.log is not None and store.log.failed is not None:
-                reasons.append(f"the log of {name} has failed: {store.log.failed}")
-        return reasons
+        return (["the daemon is shutting down"] if self._draining else []) + self._tenant.not_ready()
 
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
@@ -279,19 +230,11 @@ class Daemon:
             *([self._grpc.stop(CLOSE_S)] if self._grpc is not None else []),
             *([self._api.stop()] if self._api is not None else []),
         )
-        for store in self.stores.values():
-            await store.drain()
+        await self._tenant.drain()
         self._engine.close()
         if self._compactor is not None:
             self._compactor.close()
-        for committer in self._committers:
-            committer.close()
-        for store in self.stores.values():
-            if store.log is not None:
-                try:
-                    store.log.close()
-                except RingtailError as error:
-                    self.logger.error("log not closed", signal=store.signal.name, error=str(error))
+        self._tenant.close()
         if self._lock is not None:
             self._lock.release()
 

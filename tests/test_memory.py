@@ -108,10 +108,11 @@ def test_above_the_limit_rings_shrink_and_requests_wait() -> None:
     assert process.own + process.other + sum(ring.total_bytes for ring in process.rings) <= 140 * MIB
     for ring in process.rings:
         ring.check()
-    process.admission.admit(10)
+    one, other = process.admission.share(), process.admission.share()
+    one.admit(10)
     with pytest.raises(Overloaded):
-        process.admission.admit(10)
-    process.admission.release(10)
+        other.admit(10)
+    one.release(10)
 
 
 def test_rings_and_requests_recover_in_steps() -> None:

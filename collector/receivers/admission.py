@@ -5,7 +5,12 @@ A request takes its announced size from the budget before its body is read, more
 not fit is refused with a retryable cause. Numbers only: nothing here waits for room, because a client that waits
 holds its bytes somewhere else.
 
-Owner: the event loop's thread. Cost: two additions a request.
+It is fair among connections. Each has a share, and a share may grow to `FREE_TIMES` what it leaves free: dynamic
+thresholds, as switches divide their memory among ports (Choudhury and Hahne, 1998). One connection gets two thirds of an
+otherwise unused budget, n that want all get 2 in 2n + 1 parts each, and there is always room for one that holds little.
+No list of connections is kept for it.
+
+Owner: the event loop's thread. Cost: a few additions a request.
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_S: Final = 1.0
 """What a refused client is told to wait: long enough for many commits, well inside an exporter's ten seconds."""
+FREE_TIMES: Final = 2
+"""What one connection may hold, in times of what is left free then."""
 
 
 class Admission:
@@ -48,37 +55,60 @@ class Admission:
         """Whether the door is closed."""
         return self._draining
 
-    def admit(self, size: int) -> None:
-        """Take `size` bytes for a new request; raise Unavailable when draining, Overloaded when they do not fit."""
-        if self._draining:
-            raise Unavailable("the daemon is shutting down", RETRY_AFTER_S)
-        self._take(size, self.in_flight_requests)
-        self.in_flight_requests += 1
-        self._empty.clear()
-
-    def grow(self, size: int) -> None:
-        """Take `size` bytes more for a request that was admitted; raise Overloaded when they do not fit."""
-        self._take(size, self.in_flight_requests - 1)
-
-    def _take(self, size: int, others: int) -> None:
-        # A request alone always fits: a budget below the size limit must not refuse it for ever.
-        if others and self.in_flight_bytes + size > self.bytes_max:
-            raise Overloaded(
-                f"{self.in_flight_bytes} bytes of requests are in flight; {size} more would pass the limit of "
-                f"{self.bytes_max} (receivers.otlp.max_in_flight_bytes)",
-                RETRY_AFTER_S,
-            )
-        self.in_flight_bytes += size
-
-    def release(self, size: int) -> None:
-        """End a request, giving back all that it had taken."""
-        self.in_flight_bytes -= size
-        self.in_flight_requests -= 1
-        assert self.in_flight_bytes >= 0 <= self.in_flight_requests, "a request was released twice"
-        if not self.in_flight_requests:
-            self._empty.set()
+    def share(self) -> Share:
+        """Return the share of a new connection."""
+        return Share(self)
 
     async def drain(self) -> None:
         """Refuse new requests from now on, and wait until none is in flight."""
         self._draining = True
         await self._empty.wait()
+
+
+class Share:
+    """What the requests of one connection hold of the budget. `held` is in bytes."""
+
+    __slots__ = ("_admission", "held")
+
+    def __init__(self, admission: Admission) -> None:
+        """Hold nothing yet."""
+        self._admission = admission
+        self.held = 0
+
+    def admit(self, size: int) -> None:
+        """Take `size` bytes for a new request; raise Unavailable when draining, Overloaded when they do not fit."""
+        admission = self._admission
+        if admission.draining:
+            raise Unavailable("the daemon is shutting down", RETRY_AFTER_S)
+        self._take(size, admission.in_flight_requests)
+        admission.in_flight_requests += 1
+        admission._empty.clear()
+
+    def grow(self, size: int) -> None:
+        """Take `size` bytes more for a request that was admitted; raise Overloaded when they do not fit."""
+        self._take(size, self._admission.in_flight_requests - 1)
+
+    def release(self, size: int) -> None:
+        """End a request, giving back all that it had taken."""
+        admission = self._admission
+        self.held -= size
+        admission.in_flight_bytes -= size
+        admission.in_flight_requests -= 1
+        assert self.held >= 0 <= admission.in_flight_bytes, "a request was released twice"
+        if not admission.in_flight_requests:
+            admission._empty.set()
+
+    def _take(self, size: int, others: int) -> None:
+        admission = self._admission
+        held = self.held + size
+        in_flight = admission.in_flight_bytes + size
+        # A request alone always fits: a budget below the size limit must not refuse it for ever.
+        if others and held > FREE_TIMES * (admission.bytes_max - in_flight):
+            raise Overloaded(
+                f"{admission.in_flight_bytes} bytes of requests are in flight, {self.held} of them from this connection; "
+                f"{size} more would be too much for the limit of {admission.bytes_max} "
+                "(receivers.otlp.max_in_flight_bytes)",
+                RETRY_AFTER_S,
+            )
+        self.held = held
+        admission.in_flight_bytes = in_flight

@@ -151,7 +151,7 @@ class Call(Stream):
         self._compressed = flag == 1
         if self._compressed and self._encoding in ("", "identity"):
             raise Malformed("the message says that it is compressed, the call does not say how")
-        self._listener.admission.admit(length)
+        self._connection.share.admit(length)
         self._taken = length
         return Body(length, BODY_STEP_BYTES)
 
@@ -236,11 +236,11 @@ class Call(Stream):
     def release(self) -> None:
         """Give the budget back."""
         if self._taken >= 0:
-            self._listener.admission.release(self._taken)
+            self._connection.share.release(self._taken)
             self._taken = -1
 
     def _grow(self, size: int) -> None:
-        self._listener.admission.grow(size)
+        self._connection.share.grow(size)
         self._taken += size
 
     def stop(self) -> None:

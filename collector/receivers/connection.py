@@ -100,6 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         "_paused",
         "_pending",
         "_receiver",
+        "_share",
         "_taken",
         "_transport",
         "deadline",
@@ -109,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, listener: HttpReceiver) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its ready-made answers."""
         self._listener = listener
+        self._share = listener.admission.share()
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._blocked = False  # the client does not read its answers
@@ -276,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         limit = self._listener.body_bytes_max
         if length > limit:
             raise TooLarge(f"the request announces {length} bytes; the limit is {limit} ({LIMIT_KEY})")
-        self._listener.admission.admit(length)
+        self._share.admit(length)
         self._taken = length
         if self._expects and self._transport is not None:
             self._transport.write(CONTINUE)
@@ -441,12 +443,12 @@ class Connection(asyncio.BufferedProtocol):
     # --- limits -------------------------------------------------------------------------------------------
 
     def _grow(self, size: int) -> None:
-        self._listener.admission.grow(size)
+        self._share.grow(size)
         self._taken += size
 
     def _release(self) -> None:
         if self._taken >= 0:
-            self._listener.admission.release(self._taken)
+            self._share.release(self._taken)
             self._taken = -1
 
     def _wait_for(self, seconds: float) -> None:

@@ -23,6 +23,7 @@ FLOORS: list[set[str]] = [
     {"testing"},
     {"telemetry", "config", "quantities"},
     {"settings", "memory"},
+    {"tenant"},
     {"daemon"},
     {"cli"},
     {"__main__"},

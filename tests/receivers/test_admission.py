@@ -5,105 +5,152 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prometheus_client import CollectorRegistry
 
 from collector.errors import Overloaded, Unavailable
-from collector.receivers.admission import Admission
+from collector.receivers.admission import FREE_TIMES, Admission
 
 
 def test_what_does_not_fit_is_told_to_come_again() -> None:
     admission = Admission(100)
-    admission.admit(60)
+    one, other = admission.share(), admission.share()
+    one.admit(60)
     with pytest.raises(
-        Overloaded, match=r"60 bytes .* 41 more .* 100 \(receivers.otlp.max_in_flight_bytes\)"
+        Overloaded, match=r"60 bytes .*, 0 of them .* 27 more .* 100 \(receivers.otlp.max_in_flight_bytes\)"
     ) as caught:
-        admission.admit(41)
+        other.admit(27)
     assert 0 < caught.value.retry_after_s < 9, "Python's exporter gives up on delays above nine seconds"
-    admission.admit(40)
-    with pytest.raises(Overloaded):
-        admission.grow(1)
-    admission.release(60)
-    admission.admit(60)
+    other.admit(26)
+    with pytest.raises(Overloaded, match="60 of them from this connection"):
+        one.grow(1)
+    one.release(60)
+    other.admit(30)
 
 
 def test_alone_any_size_fits() -> None:
     admission = Admission(100)
-    admission.admit(500)
-    admission.grow(500)
+    one, other = admission.share(), admission.share()
+    one.admit(500)
+    one.grow(500)
     with pytest.raises(Overloaded):
-        admission.admit(0)
-    admission.release(1000)
-    admission.admit(100)
+        other.admit(0)
+    one.release(1000)
+    other.admit(100)
+
+
+@given(st.integers(1, 30), st.integers(1, 50))
+def test_connections_that_want_everything_get_the_same_and_leave_room(count: int, size: int) -> None:
+    admission = Admission(10_000)
+    shares = [admission.share() for _ in range(count)]
+    wanting = set(range(count))
+    while wanting:
+        for number in sorted(wanting):
+            try:
+                shares[number].admit(size)
+            except Overloaded:
+                wanting.discard(number)
+    fair = FREE_TIMES * 10_000 / (FREE_TIMES * count + 1)
+    assert all(fair - (FREE_TIMES * count + 1) * size <= share.held <= fair + size for share in shares)
+    late = admission.share()
+    late.admit(min(size, (10_000 - admission.in_flight_bytes) // 2))
+
+
+def test_a_flood_does_not_keep_others_out() -> None:
+    admission = Admission(10_000)
+    flood, other = admission.share(), admission.share()
+    with pytest.raises(Overloaded):
+        for _ in range(1000):
+            flood.admit(100)
+    for _ in range(20):
+        other.admit(100)
+        with pytest.raises(Overloaded):
+            flood.admit(100)
+    assert other.held == 2000
 
 
 def test_the_gauge() -> None:
     registry = CollectorRegistry()
     admission = Admission(100, registry)
-    admission.admit(7)
+    admission.share().admit(7)
     assert registry.get_sample_value("ringtail_receiver_in_flight_bytes") == 7
 
 
 async def test_draining() -> None:
     admission = Admission(100)
-    admission.admit(1)
-    admission.admit(0)
+    share = admission.share()
+    share.admit(1)
+    share.admit(0)
     drained = asyncio.ensure_future(admission.drain())
     await asyncio.sleep(0)
     assert admission.draining
     with pytest.raises(Unavailable, match="shutting down"):
-        admission.admit(1)
-    admission.grow(5)
-    admission.release(6)
+        share.admit(1)
+    share.grow(5)
+    share.release(6)
     await asyncio.sleep(0)
     assert not drained.done(), "a request of no bytes is a request"
-    admission.release(0)
+    share.release(0)
     await drained
     await Admission(1).drain()
 
 
 class AdmissionMachine(RuleBasedStateMachine):
-    """Any order of admitting, growing and releasing, against a list of what is held."""
+    """Any order of admitting, growing and releasing by three connections, against lists of what is held."""
 
     def __init__(self) -> None:
         super().__init__()
         self.admission = Admission(100)
-        self.held: list[int] = []
+        self.shares = [self.admission.share() for _ in range(3)]
+        self.held: list[list[int]] = [[], [], []]
 
-    @rule(size=st.integers(0, 130))
-    def admit(self, size: int) -> None:
-        fits = not self.held or sum(self.held) + size <= 100
+    def total(self) -> int:
+        return sum(map(sum, self.held))
+
+    def requests(self) -> int:
+        return sum(map(len, self.held))
+
+    def fits(self, who: int, size: int) -> bool:
+        return sum(self.held[who]) + size <= FREE_TIMES * (100 - self.total() - size)
+
+    @rule(who=st.integers(0, 2), size=st.integers(0, 130))
+    def admit(self, who: int, size: int) -> None:
+        fits = not self.requests() or self.fits(who, size)
         try:
-            self.admission.admit(size)
+            self.shares[who].admit(size)
         except Overloaded:
             assert not fits
         else:
             assert fits
-            self.held.append(size)
+            self.held[who].append(size)
 
-    @rule(size=st.integers(0, 60), at=st.integers(0, 9))
-    def grow(self, size: int, at: int) -> None:
-        if not self.held:
+    @rule(who=st.integers(0, 2), size=st.integers(0, 60), at=st.integers(0, 9))
+    def grow(self, who: int, size: int, at: int) -> None:
+        held = self.held[who]
+        if not held:
             return
-        fits = len(self.held) == 1 or sum(self.held) + size <= 100
+        fits = self.requests() == 1 or self.fits(who, size)
         try:
-            self.admission.grow(size)
+            self.shares[who].grow(size)
         except Overloaded:
             assert not fits
         else:
             assert fits
-            self.held[at % len(self.held)] += size
+            held[at % len(held)] += size
 
-    @rule(at=st.integers(0, 9))
-    def release(self, at: int) -> None:
-        if self.held:
-            self.admission.release(self.held.pop(at % len(self.held)))
+    @rule(who=st.integers(0, 2), at=st.integers(0, 9))
+    def release(self, who: int, at: int) -> None:
+        held = self.held[who]
+        if held:
+            self.shares[who].release(held.pop(at % len(held)))
 
     @invariant()
     def figures_agree(self) -> None:
-        assert self.admission.in_flight_bytes == sum(self.held)
-        assert self.admission.in_flight_requests == len(self.held)
+        assert self.admission.in_flight_bytes == self.total()
+        assert self.admission.in_flight_requests == self.requests()
+        assert [share.held for share in self.shares] == [sum(held) for held in self.held]
 
 
 TestAdmission = AdmissionMachine.TestCase

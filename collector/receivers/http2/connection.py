@@ -131,6 +131,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_stream_window_out",
         "_transport",
         "deadline",
+        "share",
         "streams",
     )
 
@@ -138,6 +139,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
         super().__init__()
         self._listener = listener
+        self.share = listener.admission.share()
+        """What its streams hold of the budget."""
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(TABLE_BYTES, HEADER_LIST_BYTES)
         self.streams: dict[int, Stream] = {}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import collector.daemon
+import collector.tenant
 from collector.cli import main
 from collector.wal import compactor
 from collector.wal.commit import Committer
@@ -105,7 +106,7 @@ def run() -> None:
         collector.daemon.SystemClock = lambda: OrderedClock(Path.cwd())  # type: ignore[attr-defined]  # on purpose
         compactor.IDLE_S = 0.01  # type: ignore[misc]  # on purpose
     elif variant == "early":
-        collector.daemon.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
+        collector.tenant.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
     else:
         raise SystemExit(f"no variant {variant}")
     main()

@@ -117,7 +117,7 @@ def judge(daemon: Daemon) -> Counter[str]:
 
 
 def test_what_is_damaged_is_told_and_the_rest_is_served(written: Path, tmp_path: Path, effort: Effort) -> None:
-    rounds = effort.times(4, 100)
+    rounds = effort.times(2, 100)
     done: Counter[str] = Counter()
     for number in range(rounds):
         directory = tmp_path / str(number)

@@ -26,7 +26,7 @@ from tests.crash.writers import payload
 from tests.daemon import COMMAND, Daemon, environment
 from tests.effort import Effort
 
-KILLS_PER_DIRECTORY = 25
+KILLS_PER_DIRECTORY = 10
 
 
 def kills(effort: Effort, short: int, long: int) -> int:

@@ -4,7 +4,7 @@ The machine goes on, so this is the file system's word for what a power cut leav
 the page cache and the journal in memory, and refuses every later call. tests/wal/test_power_cut.py has every call and
 every order of unsynced sectors, in a model; here are the kernel, ext4's journal, and direct writes.
 
-Needs root, mkfs.ext4 and loop devices.
+In the long form only. Needs root, mkfs.ext4 and loop devices.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def cut(directory: Path, effort: Effort, cuts: int, command: Sequence[str] = COM
 
 
 def test_what_was_acknowledged_survives_a_power_cut(tmp_path: Path, effort: Effort) -> None:
-    effort.report("R2", sync="always", **cut(tmp_path, effort, effort.times(2, 200)))
+    effort.only_long()
+    effort.report("R2", sync="always", **cut(tmp_path, effort, effort.times(10, 200)))
 
 
 def test_cuts_in_the_middle_of_writes(tmp_path: Path, effort: Effort) -> None:
@@ -82,6 +83,7 @@ def test_cuts_in_the_middle_of_writes(tmp_path: Path, effort: Effort) -> None:
 
 def test_an_early_acknowledgement_is_caught(tmp_path: Path, effort: Effort) -> None:
     """The canary: a daemon that does not sync loses what was acknowledged, when the file system does not by itself."""
+    effort.only_long()
     with Disk(tmp_path / "image", tmp_path / "data", DISK_BYTES, "commit=1000") as disk:
         torture = PowerTorture(tmp_path, effort.seed, disk, ["wal.sync=never"])
         findings = torture.run(4)

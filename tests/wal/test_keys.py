@@ -219,7 +219,7 @@ def test_a_wrong_key_index_costs_no_answer(effort: Effort) -> None:
             assert told["reason"]
     assert noticed > 20
     assert len(log.logger.named("key index not used")) == noticed, "told once each"  # type: ignore[attr-defined]
-    effort.report("R4", damage="flip", form="key index", logs=len(bits), of=len(data) * 8, bytes=len(data))
+    effort.report("R4", damage="flip", segment="key index", logs=len(bits), of=len(data) * 8, bytes=len(data))
 
 
 @pytest.mark.parametrize("change", ["missing", "wrong"])

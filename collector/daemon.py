@@ -37,6 +37,7 @@ from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.metrics import LogMetrics
 from collector.wal.recovery import require_known_formats
+from collector.wal.reserve import Reserve
 
 if TYPE_CHECKING:
     from collector.config import Config
@@ -84,6 +85,7 @@ class Daemon:
         self.ports: dict[str, int] = {}
         self._files = OperatingSystemFiles()
         self._lock: DirectoryLock | None = None
+        self._reserve: Reserve | None = None
         self._compactor: Compactor | None = None
         self._draining = False
         self._stop = asyncio.Event()
@@ -148,6 +150,8 @@ class Daemon:
         )
         self._watch_memory()
         await self._tenant.refill(self._stop.is_set)
+        if self._reserve is not None:
+            self._reserve.hold()
         if not self._stop.is_set():
             await self._receive()
             self._compact()
@@ -196,6 +200,8 @@ class Daemon:
             self._lock = DirectoryLock(self.config.wal.directory, self._files)
             self._lock.acquire()
             require_known_formats(self._files, self.config.wal.directory)
+            self._reserve = Reserve(self.config.wal.directory, self._files, self.logger)
+            self._reserve.release()
 
     def _used_bytes(self) -> int:
         return sum(ring.total_bytes for ring in self._tenant.rings) + self._admission.in_flight_bytes
@@ -235,6 +241,8 @@ class Daemon:
         if self._compactor is not None:
             self._compactor.close()
         self._tenant.close()
+        if self._reserve is not None:
+            self._reserve.hold()
         if self._lock is not None:
             self._lock.release()
 

@@ -29,7 +29,8 @@ from tests.crash.journal import Journal, Request
 from tests.crash.orders import HOLD, Orders
 from tests.crash.reading import ask, read_log
 from tests.crash.writers import payload
-from tests.daemon import Answer, Daemon
+from tests.daemon import COMMAND, Answer, Daemon
+from tests.e2e.requirements import require
 from tests.effort import Effort
 
 PADDING = 30_000
@@ -50,9 +51,10 @@ class Outcome(Enum):
     UNNOTICED = "unnoticed"
 
 
+# A sync that finds no room is not here: it FAILS, but WAITS when it was part of the one write that it is about, which can
+# be undone. tests/wal/test_faults.py has both.
 FAULTS = {
     ("fdatasync", errno.EIO): Outcome.FAILS,
-    ("fdatasync", errno.ENOSPC): Outcome.FAILS,
     ("pwritev", errno.EIO): Outcome.FAILS,
     ("pwritev", errno.ENOSPC): Outcome.WAITS,
     ("pwritev", errno.EDQUOT): Outcome.WAITS,
@@ -263,6 +265,46 @@ def test_a_disk_that_takes_its_time_holds_up_its_own_signal_only(tmp_path: Path,
         assert 200 in waiting
         figures = pace_of_a_slow_disk(daemon, orders, effort) if effort.long else {}
     effort.report("R9", held=len(waiting) - refused, refused=refused, **figures)
+
+
+@pytest.mark.parametrize("call", ["pwritev2", "fdatasync", "fsync", "ftruncate", "fallocate"])
+def test_the_kernel_says_that_a_call_failed(tmp_path: Path, call: str, effort: Effort) -> None:
+    """The same without a layer of ours in between: strace answers system calls of the real daemon, from the k-th on, in
+    all three logs. Nothing is acknowledged that the next start does not find."""
+    effort.only_long()
+    require("strace")
+    codes: Counter[int | str] = Counter()
+    for number in range(effort.times(2, 20)):
+        chance = effort.chance(number)
+        error = chance.choice(["EIO", "ENOSPC", "EDQUOT", "EINTR"])
+        # The k-th call of a thread. A call that is interrupted again and again is called again for ever.
+        which = f"{chance.randint(1, 16)}{chance.choice(['', '+']) if error != 'EINTR' else ''}"
+        inject = f"{call}:error={error}:when={which}"
+        inside = tmp_path / str(number)
+        inside.mkdir()
+        journal = Journal(inside / "journal")
+        strace = ("strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={inject}")
+        daemon = Daemon(inside, *SETTINGS, command=(*strace, *COMMAND), wait=False, allow=EXPECTED)
+        try:
+            daemon.ready()
+        except AssertionError:
+            codes["refused starts"] += 1
+        else:
+            for turn in range(60):
+                request = journal.send(SIGNALS[turn % 3], 4)
+                code = daemon.export(request.signal.http_path, payload(request, PADDING)).code
+                codes[code] += 1
+                if code == 200:
+                    journal.acknowledge(request)
+        daemon.kill()
+        with Daemon(inside, *SETTINGS, allow=EXPECTED) as daemon:
+            assert daemon.get("/readyz").code == 200
+            later = journal.send(TRACES, 4)
+            assert daemon.export(TRACES.http_path, payload(later)).code == 200
+            journal.acknowledge(later)
+        journal.close()
+        assert journal.judge(read_log(inside / "data")) == [], inject
+    effort.report("R5", call=call, answers={str(code): count for code, count in codes.items()})
 
 
 def in_flight(daemon: Daemon) -> float:

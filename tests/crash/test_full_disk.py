@@ -17,6 +17,7 @@ import pytest
 from collector.otlp.signals import SIGNALS, TRACES, Signal
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.inspect import cat
+from collector.wal.reserve import RESERVE_BYTES, RESERVE_NAME
 from tests.crash.disks import Disk, memory_disk
 from tests.crash.journal import Journal
 from tests.crash.reading import NO_LIMIT, ask, ids_of
@@ -52,6 +53,7 @@ class Case:
         self.directory = directory
         self.journal = Journal(directory / "journal")
         self.filler = directory / "data" / "filler"
+        self.reserve = directory / "data" / RESERVE_NAME
 
     def start(self, *settings: str) -> Daemon:
         return Daemon(self.directory, *SETTINGS, *settings, allow=EXPECTED)
@@ -129,7 +131,12 @@ def endure(case: Case) -> dict[str, float]:
         case.send_until(daemon, 503)
         daemon.kill()
     case.fill()
+    assert case.reserve.stat().st_size == RESERVE_BYTES
+    (case.reserve.parent / TRACES.name / f"{0:020}.index").unlink()
+    case.fill()
     with case.start(KEEP_ALL) as daemon:
+        assert "index rebuilt" in {event["event"] for event in daemon.events}
+        assert "index not written" not in {event["event"] for event in daemon.events}, "there was a reserve"
         case.judge(daemon)
         case.send_until(daemon, 503)
     case.fill()

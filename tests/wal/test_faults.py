@@ -319,6 +319,20 @@ def test_a_full_disk_noticed_by_the_sync_fails_the_log() -> None:
     assert log.failed is not None
 
 
+def test_a_synced_write_that_finds_no_room_is_undone() -> None:
+    """The sync was about this write alone, which is cut off again: all before it was on the disk."""
+    files, log = failing("fdatasync", errno.ENOSPC, at=2)
+    append(log, sync=True)
+    with pytest.raises(Unavailable, match="no room"):
+        append(log, 3, sync=True)
+    assert log.failed is None
+    assert append(log, 2, sync=True) == 2
+    log.sync()
+    assert isinstance(files.inner, MemoryFiles)
+    expected = [(0, 1, payload(0, 1)), (1, 1, payload(1, 1)), (2, 2, payload(2, 2))]
+    assert content(open_log(files.inner.after_power_cut(lose_all))) == expected
+
+
 def test_after_a_failed_sync_a_restart_builds_on_bytes_that_may_vanish() -> None:
     """The kernel forgets to write what a failed sync was about, and a restart reads it all the same from the page
     cache. What is acknowledged afterwards must not need it."""

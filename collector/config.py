@@ -194,6 +194,20 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenants:
+    """tenants"""
+
+    enabled: bool = setting(
+        False,
+        "switch",
+        "Keep tenants apart, which requests name in X-Scope-OrgID: each has logs, rings and queries of its own.",
+    )
+    max: int = setting(
+        16, "count", "How many tenants there may be; stores.* and wal.retention are for each.", low=1, high=1000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """api"""
 
@@ -233,6 +247,7 @@ class Config:
     stores: Stores = section(Stores, "What is kept in memory, for each signal.")
     wal: Wal = section(Wal, "What is kept on disk.")
     memory: Memory = section(Memory, "What the process may hold.")
+    tenants: Tenants = section(Tenants, "Whose data is kept apart.")
     api: Api = section(Api, "How data is read.")
     query: Query = section(Query, "Limits of queries.")
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")

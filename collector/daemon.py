@@ -12,6 +12,7 @@ import asyncio
 import gc
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -21,25 +22,35 @@ from collector import __version__, telemetry
 from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.server import ApiServer
+from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
-from collector.errors import RingtailError
+from collector.errors import InvalidConfig, RingtailError, Unavailable
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
-from collector.receivers.export import Receiver, ReceiverMetrics
+from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
+from collector.ring.ring import Ring, bytes_min
+from collector.store import Store
 from collector.tenant import Tenant
+from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
+from collector.tenants import Tenants
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.metrics import LogMetrics
+from collector.wal.pruning import KEY_INDEX_BYTES
 from collector.wal.recovery import require_known_formats
 from collector.wal.reserve import Reserve
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp
+
     from collector.config import Config
 
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -96,18 +107,15 @@ class Daemon:
         self._api: ApiServer | None = None
         self._heap = HeapKeeper(self._used_bytes)
         self._log_metrics = LogMetrics(self.registry)
-        self._tenant = Tenant(
-            config,
-            config.wal.directory,
-            files=self._files,
-            clock=self.clock,
-            metrics=self._log_metrics,
-            logger=logger,
+        self._tenants = Tenants(
+            config.tenants.max if config.tenants.enabled else 0, self._tenant, self._opened, self.clock, logger
         )
+        self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
-            lambda: self._tenant.rings,
+            lambda: self._tenants.rings,
+            {one.name: getattr(config.stores, one.name).max_bytes for one in SIGNALS},
             self._admission,
             logger,
             self.registry,
@@ -137,19 +145,24 @@ class Daemon:
 
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
+        loop = asyncio.get_running_loop()
         telemetry.process_metrics(self.registry, self.clock)
-        self.registry.register(telemetry.StoreCollector(lambda: statistics(self._tenant.stores)))
-        self._open_directory()
-        await self._tenant.open()
+        self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
+        names = self._open_directory()
+        self._make_room(names)
+        await self._tenants.open(names)
         self._guard.divide()
-        self._api = ApiServer(
-            create_app(self._tenant.stores, self._engine, self.registry, self.not_ready, self._guard.stats, self.logger)
-        )
+        if self._tenants.apart:
+            nobody = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
+            self._apps[""] = self._app(nobody, self._engine)
+            self._api = ApiServer(TenantApps(self._apps[""], self._app_of))
+        else:
+            self._api = ApiServer(self._app(self._tenants.by_name[""].stores, self._engine))
         self._listening(
             "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
         )
         self._watch_memory()
-        await self._tenant.refill(self._stop.is_set)
+        await self._tenants.refill(self._stop.is_set)
         if self._reserve is not None:
             self._reserve.hold()
         if not self._stop.is_set():
@@ -161,7 +174,7 @@ class Daemon:
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
         if protocols.grpc is not None:
-            receivers = [Receiver(one, "grpc", self._tenant.stores[one.name], metrics) for one in SIGNALS]
+            receivers = [Receiver(one, "grpc", partial(self._destination, one.name), metrics) for one in SIGNALS]
             self._grpc = GrpcReceiver(
                 receivers,
                 self._admission,
@@ -173,7 +186,7 @@ class Daemon:
             )
         if protocols.http is not None:
             self._http = HttpReceiver(
-                [Receiver(one, "http", self._tenant.stores[one.name], metrics) for one in SIGNALS],
+                [Receiver(one, "http", partial(self._destination, one.name), metrics) for one in SIGNALS],
                 self._admission,
                 self.clock,
                 self.logger,
@@ -190,21 +203,83 @@ class Daemon:
 
     def _compact(self) -> None:
         """Start compacting the logs."""
-        logs = self._tenant.logs
-        if logs and self.config.wal.compaction.enabled:
-            self._compactor = Compactor(logs, files=self._files, metrics=self._log_metrics)
+        if self.config.wal.enabled and self.config.wal.compaction.enabled:
+            self._compactor = Compactor(lambda: self._tenants.logs, files=self._files, metrics=self._log_metrics)
             self._compactor.start()
 
-    def _open_directory(self) -> None:
+    def _open_directory(self) -> list[str]:
+        """Lock the data directory, and return the names of the tenants that have one in it."""
+        directory = self.config.wal.directory
         if self.config.wal.enabled:
-            self._lock = DirectoryLock(self.config.wal.directory, self._files)
+            self._lock = DirectoryLock(directory, self._files)
             self._lock.acquire()
-            require_known_formats(self._files, self.config.wal.directory)
+        if not self._tenants.apart:
+            return [""]
+        if not self.config.wal.enabled:
+            return []
+        if any(os.path.exists(os.path.join(directory, one.name)) for one in SIGNALS):
+            self.logger.warning("what was kept without tenants is not read", directory=directory)
+        try:
+            names = sorted(self._files.listdir(os.path.join(directory, TENANTS_DIRECTORY)))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unavailable(f"the tenants in {directory} cannot be read: {error}") from error
+        for name in names:
+            self._tenants.check(name)
+        if len(names) > self.config.tenants.max:
+            raise InvalidConfig([f"tenants.max: {self.config.tenants.max} are too few: there are {len(names)} tenants"])
+        return names
+
+    def _make_room(self, names: list[str]) -> None:
+        """Give up the reserve, unless there is anything that a newer version has written: then nothing is changed."""
+        if self.config.wal.enabled:
+            for name in names:
+                require_known_formats(self._files, self._place(name))
             self._reserve = Reserve(self.config.wal.directory, self._files, self.logger)
             self._reserve.release()
 
+    def _place(self, name: str) -> str:
+        """Return where a tenant's logs lie."""
+        directory = self.config.wal.directory
+        return os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory
+
+    def _tenant(self, name: str) -> Tenant:
+        return Tenant(
+            self.config,
+            self._place(name),
+            files=self._files,
+            clock=self.clock,
+            metrics=self._log_metrics,
+            logger=self.logger.bind(tenant=name) if name else self.logger,
+            share=self._admission.share() if self._tenants.apart else None,
+            key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
+        )
+
+    def _opened(self) -> None:
+        """A tenant has come: everybody's share of the memory is smaller."""
+        self._guard.share_out()
+
+    def _destination(self, signal: str, name: str) -> Destination:
+        return self._tenants.written(name).destinations[signal]
+
+    def _statistics(self) -> dict[str, dict[str, Any]]:
+        return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
+
+    def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
+        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+
+    def _app_of(self, name: str) -> ASGIApp:
+        """Return a tenant's query API; one without records for a tenant that was never written to."""
+        tenant = self._tenants.find(name)
+        if tenant is None:
+            return self._apps[""]
+        if name not in self._apps:
+            self._apps[name] = self._app(tenant.stores, self._engine.lane())
+        return self._apps[name]
+
     def _used_bytes(self) -> int:
-        return sum(ring.total_bytes for ring in self._tenant.rings) + self._admission.in_flight_bytes
+        return sum(ring.total_bytes for ring in self._tenants.rings) + self._admission.in_flight_bytes
 
     def _watch_memory(self) -> None:
         self._guard.check()
@@ -220,7 +295,7 @@ class Daemon:
 
     def not_ready(self) -> list[str]:
         """Return why no traffic should come; empty when it may."""
-        return (["the daemon is shutting down"] if self._draining else []) + self._tenant.not_ready()
+        return (["the daemon is shutting down"] if self._draining else []) + self._tenants.not_ready()
 
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
@@ -236,11 +311,11 @@ class Daemon:
             *([self._grpc.stop(CLOSE_S)] if self._grpc is not None else []),
             *([self._api.stop()] if self._api is not None else []),
         )
-        await self._tenant.drain()
+        await self._tenants.drain()
         self._engine.close()
         if self._compactor is not None:
             self._compactor.close()
-        self._tenant.close()
+        self._tenants.close()
         if self._reserve is not None:
             self._reserve.hold()
         if self._lock is not None:

@@ -24,6 +24,10 @@ class Unsupported(RingtailError):
     """A media type, a content encoding, a method or a signal that is not served here."""
 
 
+class Unauthenticated(RingtailError):
+    """The request does not say, or prove, whose it is."""
+
+
 class Overloaded(RingtailError):
     """No room in the budget now; the same request may succeed after `retry_after_s` seconds."""
 

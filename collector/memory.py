@@ -16,13 +16,13 @@ Not here: a limit on one query's memory; that is bounded by the limits on what a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from collector.errors import InvalidConfig
+from collector.errors import InvalidConfig, Overloaded
 from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
 from collector.receivers.admission import Admission
@@ -98,6 +98,7 @@ class MemoryGuard:
         self,
         limit: int,
         rings: Callable[[], Sequence[Ring]],
+        wanted: Mapping[str, int],
         admission: Admission,
         logger: Any,
         registry: CollectorRegistry,
@@ -105,9 +106,12 @@ class MemoryGuard:
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = give_back,
     ) -> None:
-        """Take the limit in bytes, and who shares it: the rings as they are configured, and the admission."""
+        """Take the limit in bytes, and who shares it: the rings, of which each wants so many bytes by its signal's
+        name, and the admission."""
         self.limit = limit
         self._rings = rings
+        self._wanted = wanted
+        self._for_rings = 0
         self._admission = admission
         self._logger = logger
         self._resident = resident
@@ -142,14 +146,33 @@ class MemoryGuard:
             )
             raise InvalidConfig([problem])
         self._in_flight_max = self._admission.bytes_max = in_flight
-        wanted = sum(ring.max_bytes for ring in rings)
-        for ring in rings:
+        self._for_rings = for_rings
+        self.share_out()
+
+    def share_out(self) -> None:
+        """Divide what `divide` has left for the rings among those that there are now.
+
+        Raises Overloaded, and changes nothing, when that is too little for their indexes.
+        """
+        rings = self._rings()
+        least = sum(bytes_min(ring.signal, ring.capacity) for ring in rings)
+        if least > self._for_rings:
+            raise Overloaded(
+                f"the indexes of {len(rings)} rings want {least} bytes; memory.limit leaves {self._for_rings}"
+            )
+        wanted = [self._wanted[ring.signal.name] for ring in rings]
+        together = sum(wanted)
+        self._shares = []
+        for ring, most in zip(rings, wanted, strict=True):
             own = bytes_min(ring.signal, ring.capacity)
-            share = own + (ring.max_bytes - own) * max(0, for_rings - least) // max(1, wanted - least)
-            self._shares.append(min(ring.max_bytes, share))
-        if wanted > for_rings:
+            share = own + (most - own) * (self._for_rings - least) // max(1, together - least)
+            self._shares.append(min(most, share))
+        if together > self._for_rings:
             self._logger.warning(
-                "rings are smaller than configured", memory_limit=self.limit, configured=wanted, bytes=sum(self._shares)
+                "rings are smaller than configured",
+                memory_limit=self.limit,
+                configured=together,
+                bytes=sum(self._shares),
             )
         self._resize(self._shares)
 

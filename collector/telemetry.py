@@ -20,7 +20,7 @@ from collector import __version__
 from collector.heap import resident_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client import CollectorRegistry, Metric
 
@@ -123,8 +123,10 @@ def process_metrics(registry: CollectorRegistry, clock: Clock) -> None:
 class StoreCollector(Collector):
     """Rings, indexes and logs, read off the same statistics as `/api/stats`."""
 
-    def __init__(self, statistics: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, statistics: Callable[[], Mapping[str, dict[str, Any]]], *, tenants: bool) -> None:
+        """`statistics` are those of each tenant by its name, which is a label when there are `tenants`."""
         self._statistics = statistics
+        self._labels = ("tenant", "signal") if tenants else ("signal",)
 
     def describe(self) -> Iterable[Metric]:
         """Say nothing: the stores may not be open yet."""
@@ -132,26 +134,31 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Read the statistics now."""
-        signals = self._statistics()["signals"]
+        labels = self._labels
+        found = [
+            ((tenant, signal)[-len(labels) :], stats)
+            for tenant, statistics in self._statistics().items()
+            for signal, stats in statistics["signals"].items()
+        ]
         for name, key, text in _RING_GAUGES:
-            family = GaugeMetricFamily(name, text, labels=("signal",))
-            for signal, stats in signals.items():
-                family.add_metric((signal,), stats[key])
+            family = GaugeMetricFamily(name, text, labels=labels)
+            for values, stats in found:
+                family.add_metric(values, stats[key])
             yield family
-        evicted = CounterMetricFamily("ringtail_ring_evicted_records", "Records evicted.", labels=("signal",))
-        for signal, stats in signals.items():
-            evicted.add_metric((signal,), stats["evicted"])
+        evicted = CounterMetricFamily("ringtail_ring_evicted_records", "Records evicted.", labels=labels)
+        for values, stats in found:
+            evicted.add_metric(values, stats["evicted"])
         yield evicted
         for key, text in (("keys", "Distinct keys."), ("postings", "Postings."), ("bytes", "Bytes of the index.")):
-            family = GaugeMetricFamily(f"ringtail_index_{key}", text, labels=("signal", "index"))
-            for signal, stats in signals.items():
+            family = GaugeMetricFamily(f"ringtail_index_{key}", text, labels=(*labels, "index"))
+            for values, stats in found:
                 for index, figures in stats["indexes"].items():
-                    family.add_metric((signal, index), figures[key])
+                    family.add_metric((*values, index), figures[key])
             yield family
         for key, text in _LOG_GAUGES:
-            family = GaugeMetricFamily(f"ringtail_wal_{key}", text, labels=("signal",))
-            for signal, stats in signals.items():
-                family.add_metric((signal,), stats["log"][key])
+            family = GaugeMetricFamily(f"ringtail_wal_{key}", text, labels=labels)
+            for values, stats in found:
+                family.add_metric(values, stats["log"][key])
             yield family
 
 

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from collector.errors import InvalidConfig, RingtailError
 from collector.otlp.signals import SIGNALS, Signal
+from collector.receivers.export import Destination
 from collector.ring.ring import Ring
 from collector.store import Commit, Store
 from collector.wal.commit import Committer
 from collector.wal.log import Log
+from collector.wal.pruning import KEY_INDEX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.clock import Clock
     from collector.config import Config
+    from collector.receivers.admission import Share
     from collector.wal.files import Files
     from collector.wal.metrics import LogMetrics
 
@@ -39,12 +42,15 @@ class Tenant:
         clock: Clock,
         metrics: LogMetrics,
         logger: Any,
-        name: str = "",
+        share: Share | None = None,
+        key_index_bytes: int = KEY_INDEX_BYTES,
     ) -> None:
-        """Nothing is opened yet. The directory is locked by the daemon."""
-        self.name = name
+        """Nothing is opened yet. The directory is locked by the daemon. `share` is of the in-flight budget;
+        `key_index_bytes` are for each of its logs."""
         self.stores: dict[str, Store] = {}
         """By the signal's name; all three after `open`."""
+        self.destinations: dict[str, Destination] = {}
+        """The same, as receivers want them."""
         self.replaying = ""
         """The signal whose ring is being filled."""
         self._config = config
@@ -53,6 +59,8 @@ class Tenant:
         self._clock = clock
         self._metrics = metrics
         self._logger = logger
+        self._share = share
+        self._key_index_bytes = key_index_bytes
         self._committers: list[Committer[Commit]] = []
 
     @property
@@ -74,7 +82,8 @@ class Tenant:
                 ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
             except ValueError as error:
                 raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
-            self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
+            store = self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
+            self.destinations[one.name] = Destination(store, self._share)
 
     def _open_log(self, one: Signal) -> Log:
         wal = self._config.wal
@@ -89,6 +98,7 @@ class Tenant:
             retention_bytes=wal.retention.max_bytes or None,
             retention_age_s=wal.retention.max_age or None,
             direct=wal.sync == "always",
+            key_index_bytes=self._key_index_bytes,
         )
 
     async def refill(self, stopping: Callable[[], bool]) -> None:

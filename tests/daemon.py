@@ -190,9 +190,9 @@ class Daemon:
         """GET from the query API; `path` is encoded already."""
         return _request(self.api, "GET", path, None, dict(headers or {}))
 
-    def export(self, path: str, body: bytes) -> Answer:
+    def export(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """POST a protobuf request to OTLP/HTTP; `path` is `/v1/traces` and so on."""
-        return _request(self.http, "POST", path, body, {"Content-Type": "application/x-protobuf"})
+        return _request(self.http, "POST", path, body, {"Content-Type": "application/x-protobuf", **(headers or {})})
 
     def stats(self) -> dict[str, Any]:
         """Return `signals` of `/api/stats`."""

@@ -280,7 +280,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
     [
         (
             "wall: 1",
-            "one.yaml:1: 'wall': unknown key; did you mean wal? accepted here: receivers, stores, wal, memory, api, query,",
+            "one.yaml:1: 'wall': unknown key; did you mean wal? accepted here: receivers, stores, wal, memory, tenants, api, query,",
         ),
         (
             "\nwal:\n  segment_byte: 1",
@@ -288,7 +288,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ),
         (
             "exporters: {}",
-            "one.yaml:1: 'exporters': unknown key; accepted here: receivers, stores, wal, memory, api, query, telem",
+            "one.yaml:1: 'exporters': unknown key; accepted here: receivers, stores, wal, memory, tenants, api, query, telem",
         ),
         ("wal:\n  sync: x\n", "one.yaml:2: wal.sync: 'x' is not one of always, interval, never"),
         ("wal:\n  enabled: 1", "one.yaml:2: wal.enabled: '1' is not true or false"),
@@ -325,7 +325,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ),
         (
             "- 1",
-            "one.yaml:1: the file: must be a mapping with the keys receivers, stores, wal, memory, api, query, telemetry",
+            "one.yaml:1: the file: must be a mapping with the keys receivers, stores, wal, memory, tenants, api, query, telemetry",
         ),
         ("query: {threads: 1}\nquery: {threads: 2}", "one.yaml:2: 'query': stands here twice, first at one.yaml:1"),
         ("a: [", "one.yaml:1: not valid YAML: expected the node content, but found '<stream end>'"),
@@ -336,7 +336,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ("[" * (NESTING_MAX + 1), f"one.yaml:1: nested more than {NESTING_MAX} deep"),
         (
             "? [a]\n: 1",
-            "one.yaml:1: '?': unknown key; accepted here: receivers, stores, wal, memory, api, query, telemetry",
+            "one.yaml:1: '?': unknown key; accepted here: receivers, stores, wal, memory, tenants, api, query, telemetry",
         ),
         ("#" * (SOURCE_BYTES_MAX + 1), f"one.yaml: is larger than {SOURCE_BYTES_MAX} bytes"),
     ],

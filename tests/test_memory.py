@@ -41,6 +41,7 @@ class Process:
         self.guard = MemoryGuard(
             limit,
             lambda: self.rings,
+            {signal.name: ring_bytes for signal in SIGNALS},
             self.admission,
             self.logger,
             CollectorRegistry(),

@@ -116,7 +116,7 @@ async def exposition() -> tuple[str, dict[str, Any]]:
     stores = {signal.name: Store(signal, Ring(signal, 10, 1 << 20), None, loop) for signal in SIGNALS}
     await stores["traces"].append(traces(24))
     telemetry.process_metrics(registry, SystemClock())
-    registry.register(telemetry.StoreCollector(lambda: statistics(stores)))
+    registry.register(telemetry.StoreCollector(lambda: {"": statistics(stores)}, tenants=False))
     return generate_latest(registry).decode(), statistics(stores)["signals"]
 
 

@@ -12,6 +12,7 @@ from collector.errors import (
     QueryTimeout,
     RingtailError,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
@@ -19,6 +20,7 @@ from collector.errors import (
 _CODES: dict[type[RingtailError], int] = {
     InvalidQuery: 400,
     Malformed: 400,
+    Unauthenticated: 401,
     NotFound: 404,
     TooLarge: 413,
     QueryLimit: 422,

@@ -17,7 +17,15 @@ import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from collector.errors import Malformed, Overloaded, RingtailError, TooLarge, Unavailable, Unsupported
+from collector.errors import (
+    Malformed,
+    Overloaded,
+    RingtailError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
 
 MESSAGE_BYTES_MAX: Final = 1024
 """UTF-8 bytes of an error's message: over gRPC it travels three times in 8 KiB of headers, escaped threefold."""
@@ -25,7 +33,7 @@ _RETRY_DEFECT_S = 1.0
 
 # google.rpc.Code, which gRPC's status codes are.
 _INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND, _RESOURCE_EXHAUSTED = 3, 4, 5, 8
-_UNIMPLEMENTED, _UNAVAILABLE = 12, 14
+_UNIMPLEMENTED, _UNAVAILABLE, _UNAUTHENTICATED = 12, 14, 16
 
 
 class Answer(NamedTuple):
@@ -58,6 +66,7 @@ OUTCOMES: Final = (
     "malformed",
     "too_large",
     "unsupported",
+    "unauthenticated",
     "overloaded",
     "unavailable",
     "timeout",
@@ -69,6 +78,7 @@ _CODES: Final[dict[type[RingtailError], tuple[int, int, str]]] = {
     Malformed: (_INVALID_ARGUMENT, 400, "malformed"),
     TooLarge: (_RESOURCE_EXHAUSTED, 413, "too_large"),
     Unsupported: (_UNIMPLEMENTED, 415, "unsupported"),
+    Unauthenticated: (_UNAUTHENTICATED, 401, "unauthenticated"),
     Overloaded: (_UNAVAILABLE, 503, "overloaded"),
     Unavailable: (_UNAVAILABLE, 503, "unavailable"),
 }
@@ -76,6 +86,7 @@ _CODES: Final[dict[type[RingtailError], tuple[int, int, str]]] = {
 PHRASES: Final = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",

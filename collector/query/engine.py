@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -205,8 +206,17 @@ class Engine:
         """Run at most `threads` queries at once, each for at most `timeout_s` seconds, waiting included."""
         self.clock = clock
         self.timeout_s = timeout_s
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._pending = 0
+        self._running = asyncio.Semaphore(threads)
+
+    def lane(self) -> Engine:
+        """Return an engine over the same threads of which one always stays for others, if there are two."""
+        lane = copy(self)
+        lane._pending = 0
+        lane._running = asyncio.Semaphore(max(1, self._threads - 1))
+        return lane
 
     async def run(self, function: Callable[..., Result], *args: Any) -> Result:
         """Return `function(deadline, *args)`, run in a worker thread.
@@ -219,7 +229,8 @@ class Engine:
         deadline = Deadline(self.timeout_s, self.clock)
         self._pending += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, deadline, *args)
+            async with self._running:
+                return await asyncio.get_running_loop().run_in_executor(self._pool, function, deadline, *args)
         except asyncio.CancelledError:
             deadline.cancel()
             raise

@@ -5,7 +5,7 @@ A request takes its announced size from the budget before its body is read, more
 not fit is refused with a retryable cause. Numbers only: nothing here waits for room, because a client that waits
 holds its bytes somewhere else.
 
-It is fair among connections. Each has a share, and a share may grow to `FREE_TIMES` what it leaves free: dynamic
+It is fair among connections, and among tenants. Each has a share, and a share may grow to `FREE_TIMES` what it leaves free: dynamic
 thresholds, as switches divide their memory among ports (Choudhury and Hahne, 1998). One connection gets two thirds of an
 otherwise unused budget, n that want all get 2 in 2n + 1 parts each, and there is always room for one that holds little.
 No list of connections is kept for it.
@@ -56,7 +56,7 @@ class Admission:
         return self._draining
 
     def share(self) -> Share:
-        """Return the share of a new connection."""
+        """Return the share of a new connection, or tenant."""
         return Share(self)
 
     async def drain(self) -> None:
@@ -66,7 +66,10 @@ class Admission:
 
 
 class Share:
-    """What the requests of one connection hold of the budget. `held` is in bytes."""
+    """What the requests of one connection, or of one tenant, hold of the budget. `held` is in bytes.
+
+    A connection's share is asked, and told of the share of the request's tenant, if there is one: both must have room.
+    """
 
     __slots__ = ("_admission", "held")
 
@@ -75,40 +78,46 @@ class Share:
         self._admission = admission
         self.held = 0
 
-    def admit(self, size: int) -> None:
+    def admit(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes for a new request; raise Unavailable when draining, Overloaded when they do not fit."""
         admission = self._admission
         if admission.draining:
             raise Unavailable("the daemon is shutting down", RETRY_AFTER_S)
-        self._take(size, admission.in_flight_requests)
+        self._take(size, tenant, admission.in_flight_requests)
         admission.in_flight_requests += 1
         admission._empty.clear()
 
-    def grow(self, size: int) -> None:
+    def grow(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes more for a request that was admitted; raise Overloaded when they do not fit."""
-        self._take(size, self._admission.in_flight_requests - 1)
+        self._take(size, tenant, self._admission.in_flight_requests - 1)
 
-    def release(self, size: int) -> None:
+    def release(self, size: int, tenant: Share | None = None) -> None:
         """End a request, giving back all that it had taken."""
         admission = self._admission
         self.held -= size
+        if tenant is not None:
+            tenant.held -= size
         admission.in_flight_bytes -= size
         admission.in_flight_requests -= 1
         assert self.held >= 0 <= admission.in_flight_bytes, "a request was released twice"
         if not admission.in_flight_requests:
             admission._empty.set()
 
-    def _take(self, size: int, others: int) -> None:
+    def _take(self, size: int, tenant: Share | None, others: int) -> None:
         admission = self._admission
-        held = self.held + size
         in_flight = admission.in_flight_bytes + size
+        most = FREE_TIMES * (admission.bytes_max - in_flight)
         # A request alone always fits: a budget below the size limit must not refuse it for ever.
-        if others and held > FREE_TIMES * (admission.bytes_max - in_flight):
+        if others and (self.held + size > most or (tenant is not None and tenant.held + size > most)):
+            whose = f"{self.held} of them from this connection"
+            if tenant is not None:
+                whose += f" and {tenant.held} from this tenant"
             raise Overloaded(
-                f"{admission.in_flight_bytes} bytes of requests are in flight, {self.held} of them from this connection; "
-                f"{size} more would be too much for the limit of {admission.bytes_max} "
-                "(receivers.otlp.max_in_flight_bytes)",
+                f"{admission.in_flight_bytes} bytes of requests are in flight, {whose}; {size} more would be too much "
+                f"for the limit of {admission.bytes_max} (receivers.otlp.max_in_flight_bytes)",
                 RETRY_AFTER_S,
             )
-        self.held = held
+        self.held += size
+        if tenant is not None:
+            tenant.held += size
         admission.in_flight_bytes = in_flight

@@ -25,7 +25,8 @@ from collector.receivers.http2.stream import Stream
 from collector.receivers.listener import BODY_RATE_MIN
 
 if TYPE_CHECKING:
-    from collector.receivers.export import Receiver
+    from collector.receivers.admission import Share
+    from collector.receivers.export import Destination, Receiver
     from collector.receivers.grpc import GrpcReceiver
     from collector.receivers.http2.connection import Connection
     from collector.receivers.http2.stream import Fields
@@ -76,16 +77,20 @@ class Call(Stream):
     """A call, from its first header to its answer."""
 
     __slots__ = ("_compressed", "_connection", "_encoding", "_gone", "_listener", "_mark", "_marked_at", "_method",
-                 "_prefix", "_served", "_taken")  # fmt: skip
+                 "_prefix", "_served", "_taken", "_tenant",
+                 "destination")  # fmt: skip
 
     def __init__(self, listener: GrpcReceiver, connection: Connection, number: int, send_window: int) -> None:
         super().__init__(number, send_window, 0)
         self._listener = listener
         self._connection = connection
         self._method: Method | None = None
+        self.destination: Destination | None = None
+        """Where its records go, if its method takes any."""
         self._encoding = ""
         self._compressed = False
         self._prefix = b""  # what came of it, while it is not whole
+        self._tenant: Share | None = None  # the tenant's share of the budget
         self._taken = -1  # bytes of the budget; -1: nothing was admitted
         self._served = False  # the message is with the method
         self._gone = False
@@ -96,7 +101,7 @@ class Call(Stream):
 
     def opened(self, fields: Fields) -> None:
         """Find the method."""
-        method = path = content_type = encoding = b""
+        method = path = content_type = encoding = tenant = b""
         for name, value in fields:
             if name == b":path":
                 path = value
@@ -106,6 +111,8 @@ class Call(Stream):
                 content_type = value
             elif name == b"grpc-encoding":
                 encoding = value
+            elif name == b"x-scope-orgid":
+                tenant = value
         if method != b"POST":
             self._connection.refuse(self, _http_block(405, literal(b"allow", b"POST")))
         elif content_type[:16] != b"application/grpc" or content_type[16:] not in (b"", b"+proto"):
@@ -116,10 +123,22 @@ class Call(Stream):
                 self.refuse(Unsupported(f"there is no method {path[:200].decode('latin-1')!r} here"))
             elif encoding and encoding.decode("latin-1") not in ENCODINGS:
                 self.refuse(Unsupported(f"grpc-encoding {encoding[:100].decode('latin-1')!r} is not supported"))
-            else:
+            elif self._find(tenant):
                 self._encoding = encoding.decode("latin-1")
                 self._marked_at = self._listener.clock.monotonic()
                 self._connection.watch(self._marked_at + self._listener.idle_timeout_s)
+
+    def _find(self, tenant: bytes) -> bool:
+        """Find where a tenant's records go, or refuse the call."""
+        receiver = self._method.receiver if self._method is not None else None
+        try:
+            if receiver is not None:
+                self.destination = receiver.find(tenant.decode("latin-1"))
+                self._tenant = self.destination.share
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            self.refuse(error)
+            return False
+        return True
 
     def received(self, data: memoryview) -> None:
         """Take a piece of the message, or of its prefix."""
@@ -151,7 +170,7 @@ class Call(Stream):
         self._compressed = flag == 1
         if self._compressed and self._encoding in ("", "identity"):
             raise Malformed("the message says that it is compressed, the call does not say how")
-        self._connection.share.admit(length)
+        self._connection.share.admit(length, self._tenant)
         self._taken = length
         return Body(length, BODY_STEP_BYTES)
 
@@ -236,11 +255,11 @@ class Call(Stream):
     def release(self) -> None:
         """Give the budget back."""
         if self._taken >= 0:
-            self._connection.share.release(self._taken)
+            self._connection.share.release(self._taken, self._tenant)
             self._taken = -1
 
     def _grow(self, size: int) -> None:
-        self._connection.share.grow(size)
+        self._connection.share.grow(size, self._tenant)
         self._taken += size
 
     def stop(self) -> None:

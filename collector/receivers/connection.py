@@ -50,7 +50,7 @@ from collector.receivers.response import (
 )
 
 if TYPE_CHECKING:
-    from collector.receivers.export import Outcome, Receiver
+    from collector.receivers.export import Destination, Outcome, Receiver
     from collector.receivers.http import HttpReceiver
 
 BODY_STEP_BYTES: Final = 256 * 1024
@@ -87,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         "_blocked",
         "_body",
         "_chunks",
+        "_destination",
         "_encoding",
         "_ended",
         "_expects",
@@ -129,6 +130,7 @@ class Connection(asyncio.BufferedProtocol):
         self.state = State.HEAD
         self._length = 0  # bytes still to be thrown away, in DISCARD
         self._receiver: Receiver | None = None
+        self._destination: Destination | None = None
         self._is_json = True
         self._is_bodiless = False  # the answer has headers only
         self._encoding = ""
@@ -272,13 +274,15 @@ class Connection(asyncio.BufferedProtocol):
         if media_type not in (PROTOBUF, JSON):
             raise Unsupported(f"Content-Type {media_type[:100]!r} is not supported; use {PROTOBUF} or {JSON}")
         check_encoding(self._encoding)
+        self._destination = receiver.find(request.tenant)
         return receiver
 
     def _admit(self, length: int) -> None:
         limit = self._listener.body_bytes_max
         if length > limit:
             raise TooLarge(f"the request announces {length} bytes; the limit is {limit} ({LIMIT_KEY})")
-        self._share.admit(length)
+        assert self._destination is not None
+        self._share.admit(length, self._destination.share)
         self._taken = length
         if self._expects and self._transport is not None:
             self._transport.write(CONTINUE)
@@ -332,13 +336,14 @@ class Connection(asyncio.BufferedProtocol):
         """The body is there: bring it into protobuf's form and give it to the store."""
         self.state = State.WORK
         self.deadline = _NEVER
-        receiver = self._receiver
+        receiver, destination = self._receiver, self._destination
         assert receiver is not None
+        assert destination is not None
         try:
             payload = inflate(body, self._encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
             if self._is_json:
                 payload = to_protobuf(receiver.signal, payload)
-            receiver.export(payload, self._stored)
+            receiver.export(destination, payload, self._stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._refuse(error, 0)
 
@@ -443,12 +448,14 @@ class Connection(asyncio.BufferedProtocol):
     # --- limits -------------------------------------------------------------------------------------------
 
     def _grow(self, size: int) -> None:
-        self._share.grow(size)
+        assert self._destination is not None
+        self._share.grow(size, self._destination.share)
         self._taken += size
 
     def _release(self) -> None:
         if self._taken >= 0:
-            self._share.release(self._taken)
+            assert self._destination is not None
+            self._share.release(self._taken, self._destination.share)
             self._taken = -1
 
     def _wait_for(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ asks for: a counter with a lock costs more than all else about a small request h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from prometheus_client import CollectorRegistry
+
+    from collector.receivers.admission import Share
 
 TRANSPORTS: Final = ("grpc", "http")
 
@@ -40,6 +42,14 @@ class Submitter(Protocol):
         Raises Malformed, Overloaded or Unavailable, and then `done` is not called.
         """
         ...
+
+
+class Destination(NamedTuple):
+    """Where a tenant's requests go."""
+
+    store: Submitter
+    share: Share | None = None
+    """What the tenant holds of the in-flight budget, where tenants are kept apart."""
 
 
 class Counts:
@@ -97,16 +107,22 @@ class ReceiverMetrics:
 class Receiver:
     """The export endpoint of one signal on one transport."""
 
-    def __init__(self, signal: Signal, transport: str, store: Submitter, metrics: ReceiverMetrics) -> None:
-        """Take the store that requests go to, and the metrics of the whole daemon."""
+    def __init__(
+        self, signal: Signal, transport: str, find: Callable[[str], Destination], metrics: ReceiverMetrics
+    ) -> None:
+        """Take what finds a tenant's destination, and the metrics of the whole daemon.
+
+        `find` gets what the request's X-Scope-OrgID says, empty if it has none, and raises a cause when that leads
+        nowhere; a daemon without tenants has one destination for all.
+        """
         self.signal = signal
-        self._store = store
+        self.find: Final = find
         self._counts = metrics.of(signal, transport)
         field = signal.response_type.DESCRIPTOR.fields_by_name["partial_success"].message_type.fields_by_name
         self._rejected_key = field[signal.rejected_field].json_name
 
-    def export(self, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
-        """Give a request to the store; `done` is called with what became of it, when that is counted.
+    def export(self, destination: Destination, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
+        """Give a request to where `find` said; `done` is called with what became of it, when that is counted.
 
         Raises what `Submitter.submit` raises; `refused` counts that.
         """
@@ -121,7 +137,7 @@ class Receiver:
                 self.refused(outcome)
             done(outcome)
 
-        self._store.submit(payload, counted)
+        destination.store.submit(payload, counted)
 
     def refused(self, error: BaseException) -> Answer:
         """Count a request that is not stored, and return how it is answered."""

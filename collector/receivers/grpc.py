@@ -53,7 +53,8 @@ class Export:
             else:
                 call.succeed(receiver.response(outcome))
 
-        receiver.export(message, stored)
+        assert call.destination is not None
+        receiver.export(call.destination, message, stored)
 
 
 class Health:

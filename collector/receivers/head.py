@@ -22,7 +22,9 @@ KEPT_BYTES_MAX: Final = 1024
 """Heads that are remembered, and their size: an exporter sends the same ones again and again."""
 
 _END = b"\r\n\r\n"
-_WANTED = frozenset({b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect"})
+_WANTED = frozenset(
+    {b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect", b"x-scope-orgid"}
+)
 
 
 class Request(NamedTuple):
@@ -43,6 +45,8 @@ class Request(NamedTuple):
     """Whether the client lets the connection stay open. HTTP/1.0's way of asking for that is not served."""
     expects_continue: bool
     """Whether the client waits for `100 Continue` before it sends the body."""
+    tenant: str
+    """What X-Scope-OrgID says; empty when absent."""
 
 
 class Heads:
@@ -159,6 +163,7 @@ class Head:
             chunked=coding is not None,
             keep_alive=self._keep_alive and not old,
             expects_continue=fields.get(b"expect", b"").lower() == b"100-continue",
+            tenant=fields.get(b"x-scope-orgid", b"").decode("latin-1").strip(),
         )
 
     def _text(self, name: bytes) -> str:

@@ -27,7 +27,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Final, TypeVar
 
-from collector.otlp.signals import Signal
 from collector.wal.compact import compact, rebuild_keys
 from collector.wal.files import Files
 from collector.wal.log import Log
@@ -56,14 +55,14 @@ class Compactor:
 
     def __init__(
         self,
-        logs: Sequence[Log],
+        logs: Callable[[], Sequence[Log]],
         *,
         files: Files,
         metrics: LogMetrics,
         entropy: Callable[[int], bytes] = os.urandom,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
-        """Take open logs. `pause(seconds)` waits, and tells whether to stop; without it, until `close`."""
+        """`logs` tells the open logs, in any thread. `pause(seconds)` waits, and tells whether to stop; without it, until `close`."""
         self._logs = logs
         self._files = files
         self._metrics = metrics
@@ -74,7 +73,7 @@ class Compactor:
         # Seconds since the last rest.
         self._worked_s = 0.0
         # Until when a segment rests, by the monotonic clock.
-        self._resting: dict[tuple[Signal, int], float] = {}
+        self._resting: dict[tuple[Log, int], float] = {}
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -95,8 +94,9 @@ class Compactor:
 
     def work(self) -> bool:
         """Compact one segment, or make one key index anew, of the logs in turn; false when there is nothing to do."""
-        for _ in self._logs:
-            log = self._logs[self._turn % len(self._logs)]
+        logs = self._logs()
+        for _ in logs:
+            log = logs[self._turn % len(logs)]
             self._turn += 1
             found = self._next(log)
             if found is not None:
@@ -110,11 +110,11 @@ class Compactor:
             return None
         now = log.clock.monotonic()
         self._resting = {
-            key: until for key, until in self._resting.items() if key[0] is not log.signal or key[1] >= log.first_offset
+            key: until for key, until in self._resting.items() if key[0] is not log or key[1] >= log.first_offset
         }
         for one in reversed(log.sealed_segments):
             done = one.compacted and (one.keyed or log.key_indexes.usable(one))
-            if not done and self._resting.get((log.signal, one.base_offset), 0.0) <= now:
+            if not done and self._resting.get((log, one.base_offset), 0.0) <= now:
                 return one
         return None
 
@@ -126,7 +126,7 @@ class Compactor:
                 self._compact(log, one)
         except FileNotFoundError:
             # Retention was faster, or somebody has removed the file by hand.
-            self._resting[log.signal, one.base_offset] = log.clock.monotonic() + RETRY_S
+            self._resting[log, one.base_offset] = log.clock.monotonic() + RETRY_S
         except OSError as error:
             self._failed(log, one, str(error), RETRY_S)
             self._pause(PAUSE_S)
@@ -184,5 +184,5 @@ class Compactor:
 
     def _failed(self, log: Log, old: Segment, reason: str, rest_s: float) -> None:
         self._metrics.of(log.signal).compaction_failures.inc()
-        self._resting[log.signal, old.base_offset] = log.clock.monotonic() + rest_s
+        self._resting[log, old.base_offset] = log.clock.monotonic() + rest_s
         log.logger.warning("segment not compacted", signal=log.signal.name, path=old.path, reason=reason)

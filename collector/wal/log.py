@@ -42,7 +42,7 @@ from collector.wal.compression import Unpacker
 from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
-from collector.wal.pruning import KeyIndexes
+from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
 from collector.wal.reader import Damage, DamageLedger, read_segment
 from collector.wal.recovery import Recovered, recover, spare_path, write_index
 from collector.wal.retention import Retention, remove_segment
@@ -80,6 +80,7 @@ class Log:
         logger: Any,
         entropy: Callable[[int], bytes],
         direct: bool,
+        key_index_bytes: int,
         recovered: Recovered,
     ) -> None:
         """Not for callers: see `open`."""
@@ -88,7 +89,7 @@ class Log:
         self.logger = logger
         self.recovery = recovered.report
         """What opening the log found."""
-        self.key_indexes = KeyIndexes(files, signal, logger)
+        self.key_indexes = KeyIndexes(files, signal, logger, key_index_bytes)
         """What is known of the keys in its segments."""
         self._directory = directory
         self._files = files
@@ -130,13 +131,14 @@ class Log:
         retention_bytes: int | None = None,
         retention_age_s: float | None = None,
         direct: bool = True,
+        key_index_bytes: int = KEY_INDEX_BYTES,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> Self:
         """Recover the log in `<directory>/<signal>/`, creating it if need be, and make it ready to append.
 
         `segment_bytes`: a segment is sealed before it would grow beyond. `retention_bytes` and
         `retention_age_s` (None: no limit): see `enforce_retention`. `direct`: write past the page cache, as is best when each write
-        is synced. `entropy` gives the nonces.
+        is synced. `key_index_bytes`: memory for its key indexes. `entropy` gives the nonces.
 
         Raises UnsupportedFormat for a directory written by a newer version, before anything is changed, and
         Unavailable when the file system refuses. Damage is repaired or stepped over, and told in `recovery`.
@@ -158,6 +160,7 @@ class Log:
                 logger=logger,
                 entropy=entropy,
                 direct=direct,
+                key_index_bytes=key_index_bytes,
                 recovered=recovered,
             )
             log._start(recovered)

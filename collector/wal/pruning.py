@@ -2,10 +2,10 @@
 
 A lookup in one segment costs about 10 us when the head of its key index is in memory, and reads one page of 4 KiB; so
 a trace is found in a log of a hundred segments in a millisecond, and the frames that hold it are all that is read. Heads
-are kept, the least recently used ones going first, `HEADS_BYTES_MAX` for each log; no file is held open.
+are kept, the least recently used ones going first, half of `KEY_INDEX_BYTES` for each log; no file is held open.
 
 Segments that are not compacted have no key index; what queries learn of the newest of them is kept in memory
-(recent.py), `RECENT_BYTES_MAX` for each log.
+(recent.py), in the other half.
 
 A key index is derived data: one that is missing, damaged or of another segment is told once and then not asked again,
 and the segment is read whole. The compactor makes it anew.
@@ -31,12 +31,11 @@ from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
 
-HEADS_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Heads of key indexes that a log holds in memory: those of some 100 GB of payload."""
+KEY_INDEX_BYTES: Final = 32 * 1024 * 1024
+"""Memory for one log's key indexes: half for heads, those of some 100 GB of payload, half for the keys of segments that
+are not compacted, those of some 4 GB, the newest."""
 HEAD_OVERHEAD: Final = 2048
 """Bytes of the objects around a head."""
-RECENT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Keys of segments that are not compacted: those of some 4 GB of payload. The newest segments have it."""
 KEYS_BYTES_MAX: Final = 1 << 30
 FIRST_READ: Final = 16 * 1024
 """What is read of a key index at first: most heads are smaller."""
@@ -45,7 +44,8 @@ FIRST_READ: Final = 16 * 1024
 class KeyIndexes:
     """The key indexes of one log's segments. For any thread."""
 
-    def __init__(self, files: Files, signal: Signal, logger: Any) -> None:
+    def __init__(self, files: Files, signal: Signal, logger: Any, bytes_max: int = KEY_INDEX_BYTES) -> None:
+        self._half = bytes_max // 2
         self._files = files
         self._signal = signal
         self._logger = logger
@@ -159,7 +159,7 @@ class KeyIndexes:
         return found
 
     def _full(self) -> bool:
-        return sum(one.nbytes for one in self._recent.values()) > RECENT_BYTES_MAX
+        return sum(one.nbytes for one in self._recent.values()) > self._half
 
     def _head(self, of: Segment, handle: int) -> KeyIndex | None:
         """The head of the segment's key index, from memory or from the open file; None when it cannot be used."""
@@ -178,7 +178,7 @@ class KeyIndexes:
             if nonce not in self._heads:
                 self._heads[nonce] = head
                 self._held += head.nbytes + HEAD_OVERHEAD
-            while self._held > HEADS_BYTES_MAX and len(self._heads) > 1:
+            while self._held > self._half and len(self._heads) > 1:
                 _, oldest = self._heads.popitem(last=False)
                 self._held -= oldest.nbytes + HEAD_OVERHEAD
         return head

@@ -82,9 +82,9 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     loop = asyncio.get_running_loop()
     stores = {signal.name: Store(signal, Ring(signal, 10, 1 << 20), None, loop) for signal in SIGNALS}
     telemetry.process_metrics(registry, SystemClock())
-    registry.register(telemetry.StoreCollector(lambda: statistics(stores)))
+    registry.register(telemetry.StoreCollector(lambda: {"": statistics(stores)}, tenants=False))
     ReceiverMetrics(registry)
-    MemoryGuard(1, list, Admission(1, registry), None, registry)
+    MemoryGuard(1, list, {}, Admission(1, registry), None, registry)
     LogMetrics(registry)
     engine = Engine(1, 1.0, SystemClock())
     app = create_app(stores, engine, registry, list, dict, None)

@@ -24,6 +24,7 @@ FLOORS: list[set[str]] = [
     {"telemetry", "config", "quantities"},
     {"settings", "memory"},
     {"tenant"},
+    {"tenants"},
     {"daemon"},
     {"cli"},
     {"__main__"},

@@ -86,3 +86,19 @@ async def test_too_many_queries_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert await asyncio.gather(*running) == [True, True]
     assert await engine.run(lambda deadline: 7) == 7
     engine.close()
+
+
+async def test_a_lane_leaves_a_thread_to_others() -> None:
+    engine = Engine(2, 10.0, SystemClock())
+    greedy, other = engine.lane(), engine.lane()
+    release = threading.Event()
+
+    def wait(deadline: Deadline) -> bool:
+        return release.wait(10)
+
+    waiting = [asyncio.ensure_future(greedy.run(wait)) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(other.run(lambda deadline: "answered"), 10) == "answered"
+    release.set()
+    assert await asyncio.gather(*waiting) == [True] * 5
+    engine.close()

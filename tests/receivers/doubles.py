@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -13,7 +14,7 @@ from collector.errors import Malformed
 from collector.otlp.signals import SIGNALS, Signal
 from collector.otlp.validate import Accepted
 from collector.receivers.admission import Admission
-from collector.receivers.export import Outcome, Receiver, ReceiverMetrics
+from collector.receivers.export import Destination, Outcome, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
 
@@ -147,7 +148,11 @@ class Receiving:
         )
 
     def receivers(self, transport: str) -> list[Receiver]:
-        return [Receiver(signal, transport, self.stores[signal.name], self.metrics) for signal in SIGNALS]
+        return [Receiver(signal, transport, partial(self.find, signal), self.metrics) for signal in SIGNALS]
+
+    def find(self, signal: Signal, tenant: str) -> Destination:
+        """What a daemon without tenants finds."""
+        return Destination(self.stores[signal.name])
 
     def sample(self, name: str, **labels: str) -> float:
         """Return a metric's value."""

@@ -71,6 +71,24 @@ def test_a_flood_does_not_keep_others_out() -> None:
     assert other.held == 2000
 
 
+def test_a_tenant_of_many_connections_does_not_keep_another_out() -> None:
+    admission = Admission(10_000)
+    flooding, other = admission.share(), admission.share()
+    for _ in range(500):
+        try:
+            admission.share().admit(100, flooding)
+        except Overloaded as error:
+            assert "from this tenant" in str(error)
+    assert flooding.held <= FREE_TIMES * (10_000 - admission.in_flight_bytes)
+    share = admission.share()
+    for _ in range(20):
+        share.admit(100, other)
+    assert other.held == 2000
+    share.release(100, other)
+    share.grow(50, other)
+    assert (other.held, share.held) == (1950, 1950)
+
+
 def test_the_gauge() -> None:
     registry = CollectorRegistry()
     admission = Admission(100, registry)

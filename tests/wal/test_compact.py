@@ -30,7 +30,7 @@ OPERATIONS = (WRITING | READING | {"close"}) - {"mkdir", "listdir", "allocate", 
 def compactor(files: Files, *logs: Log, **options: Any) -> Compactor:
     """A compactor that rests no time."""
     arguments: dict[str, Any] = {"metrics": LogMetrics(CollectorRegistry()), "pause": lambda seconds: False}
-    return Compactor(logs, files=files, **(arguments | options))
+    return Compactor(lambda: logs, files=files, **(arguments | options))
 
 
 def compact_all(files: Files, *logs: Log, **options: Any) -> int:
@@ -325,7 +325,7 @@ def test_the_thread_compacts_and_ends(tmp_path: Path) -> None:
     files = OperatingSystemFiles()
     log = a_log(files, directory=str(tmp_path))
     expected = flat(list(log.frames()))
-    one = Compactor([log], files=files, metrics=LogMetrics(CollectorRegistry()))
+    one = Compactor(lambda: [log], files=files, metrics=LogMetrics(CollectorRegistry()))
     one.start()
     while not all(segment.compacted for segment in log.sealed_segments):
         assert one._thread is not None

@@ -85,7 +85,7 @@ def test_everybody_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rete
     log = open_log(files, directory=str(tmp_path), segment_bytes=20_000, retention_bytes=retention_bytes)
     payloads = [traces(RECORDS, seed=seed, service=SERVICES[seed % 3]) for seed in range(60)]
     payloads = [payloads[number % 60] for number in range(REQUESTS)]
-    compactor = Compactor([log], files=files, metrics=LogMetrics(CollectorRegistry()))
+    compactor = Compactor(lambda: [log], files=files, metrics=LogMetrics(CollectorRegistry()))
     readers = [Reader(log, payloads, newest_first) for newest_first in (False, True)]
     for payload in payloads[:20]:
         log.append([payload], RECORDS, 1, 2)

@@ -287,13 +287,13 @@ def pruning_retention() -> Any:
     return Retention(1)
 
 
-def test_memory_of_heads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_heads_is_bounded() -> None:
     log = otlp_log(files := MemoryFiles(), requests=40)
     compact_all(files, log)
     places(log, index="service", any_of=[b"cart"])
     held = log.key_indexes.nbytes
     assert held > 5 * pruning.HEAD_OVERHEAD
-    monkeypatch.setattr(pruning, "HEADS_BYTES_MAX", held // 2)
+    log.key_indexes._half = held // 2
     for one in log._segments:
         log.key_indexes.forget(one)
     assert log.key_indexes.nbytes == 0
@@ -381,12 +381,12 @@ def test_a_device_that_refuses_costs_no_answer() -> None:
     assert log.damaged == ()
 
 
-def test_memory_of_recent_keys_goes_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_recent_keys_goes_to_the_newest() -> None:
     log = otlp_log(MemoryFiles(), requests=60)
     places(log, index="trace_id", any_of=[b"x" * 16])
     held = log.key_indexes.nbytes
     everything = len(log.key_indexes._recent)
-    monkeypatch.setattr(pruning, "RECENT_BYTES_MAX", held // 3)
+    log.key_indexes._half = held // 3
     for newest_first in (True, False, True):
         assert places(log, index="trace_id", any_of=[b"x" * 16], newest_first=newest_first) is not None
         assert log.key_indexes.nbytes <= held // 3

@@ -21,7 +21,8 @@ whatever the policy of the committer, so all that is not on the disk is in the a
 index, which is derived data: failing at that is a warning.
 
 A removed segment's file is kept to be written over, at most one: its blocks are there already, and a sync then
-writes nothing but data. So is the file that a segment had before it was compacted. Not one that a reader holds.
+writes nothing but data. So is the file that a segment had before it was compacted. Not one that a reader holds, and
+none while there is no room: what retention removes is what makes some.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class Log:
                 if error.errno not in _SHORT:
                     raise
                 # Reading, and removing by retention, need no room; the next append tries again.
-                self._warn_no_segment(error)
+                self._note_short("segment not created", error)
         self.logger.info(
             "log opened",
             signal=self.signal.name,
@@ -512,14 +513,14 @@ class Log:
         except OSError as error:
             if error.errno not in _SHORT:
                 self._fail(error, "create a segment")
-            self._warn_no_segment(error)
+            self._note_short("segment not created", error)
             raise Unavailable(f"no room for a segment of {self.signal.name}: {error}") from error
 
-    def _warn_no_segment(self, error: OSError) -> None:
-        self._warn_once("segment not created", error)
-
-    def _warn_once(self, event: str, error: OSError) -> None:
-        """Log that there is no room, but not for every request that finds none."""
+    def _note_short(self, event: str, error: OSError) -> None:
+        """There is no room: give up the spare file, and say so, but not for every request that finds none."""
+        with self._changing:
+            spare, self._spare = self._spare, None
+        self._unlink(spare)
         if not self._short:
             self._short = True
             self.logger.warning(event, signal=self.signal.name, directory=self._directory, error=str(error))
@@ -576,12 +577,12 @@ class Log:
             writer.undo()
         except OSError as second:
             self._fail(second, "undo a write that found the disk full")
-        self._warn_once("disk full", error)
+        self._note_short("disk full", error)
         raise Unavailable(f"no room for the log of {self.signal.name}: {error}") from error
 
     def _recyclable(self, one: Segment) -> bool:
-        """Whether a segment's file is wanted for the next one, and as large as that may become."""
-        return self._spare is None and one.size >= self._segment_bytes // 2
+        """Whether a segment's file is wanted for the next one, and as large as that may become; not while room is short."""
+        return self._spare is None and not self._short and one.size >= self._segment_bytes // 2
 
     def _keep_spare(self, name: str | None) -> None:
         """Keep a file for the next segment, unless there is one."""

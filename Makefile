@@ -10,10 +10,9 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-MINUTES ?= 90
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format bench bench-memory torture golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log soak torture golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,6 +35,10 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+conformance: $(STAMP) ## check Ringtail and rotel against the specification, and write docs/conformance.md
+	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: checking Ringtail alone"
+	@$(BIN)/python -m tests.conformance.page
+
 bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead of minutes
 	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: measuring Ringtail alone"
 	@$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
@@ -43,9 +46,19 @@ bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead 
 bench-memory: $(STAMP) ## compare what the rings say that they hold with what the process holds: MEMORY_ARGS=--help
 	@$(BIN)/python -m tests.benchmarks.memory $(MEMORY_ARGS)
 
+bench-growth: $(STAMP) ## what a record costs as requests, connections, rings and logs grow: GROWTH_ARGS=--short
+	@$(BIN)/python -m tests.benchmarks.growth $(GROWTH_ARGS)
+
+bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--short
+	@$(BIN)/python -m tests.benchmarks.log $(LOG_ARGS)
+
+soak: $(STAMP) ## watch a daemon under steady mixed work for leaks: MINUTES=10
+	@$(BIN)/pip show --quiet matplotlib 2>/dev/null || $(PIP) -e '.[soak]' || echo "without matplotlib: no picture"
+	@$(BIN)/python -m tests.benchmarks.soak --minutes $(or $(MINUTES),10) $(SOAK_ARGS)
+
 torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SEED=…, as root for real power cuts
 	@mkdir -p build/torture && rm -f $(TORTURED)
-	@RINGTAIL_TORTURE_MINUTES=$(MINUTES) RINGTAIL_TORTURE_RESULTS=$(TORTURED) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
+	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) RINGTAIL_TORTURE_RESULTS=$(TORTURED) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
 		$(BIN)/python -m pytest -m torture -v -rs $(PYTEST_ARGS); status=$$?; \
 		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 

@@ -59,10 +59,13 @@ from collector.receivers.http2.frames import (
     window_update,
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
+from collector.receivers.http2.keepalive import Keepalive, Life
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
 from collector.receivers.listener import Listener
 
 if TYPE_CHECKING:
+    from random import Random
+
     from collector.receivers.http2.stream import Fields, Stream
 
 STREAM_WINDOW: Final = 4 * 1024 * 1024
@@ -77,9 +80,6 @@ RESETS_MAX: Final = 500
 """Streams that the client has reset beyond those that were answered."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
-KEEPALIVE_S: Final = 7200.0
-"""A connection from which nothing came so long is pinged."""
-KEEPALIVE_TIMEOUT_S: Final = 20.0
 LINGER_S: Final = 2.0
 """How long a client may take to read why its connection ends."""
 
@@ -94,6 +94,9 @@ class Http2Listener(Listener):
     idle_timeout_s: float
     """How long a request may rest half-way, a frame half-sent, and answers unread."""
     streams_max: int
+    keepalive: Keepalive
+    chance: Random
+    """What ages differ by."""
     requests: Requests
 
     def open_stream(self, connection: Connection, number: int, send_window: int) -> Stream:
@@ -118,8 +121,10 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_data_stream",
         "_decoder",
         "_direct",
+        "_due",
         "_frame_bytes_out",
         "_last",
+        "_life",
         "_listener",
         "_pinged",
         "_receive_window",
@@ -147,6 +152,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Streams that are not closed."""
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
+        self._life = Life(listener.keepalive, listener.clock.monotonic(), listener.chance)
+        self._due = _NEVER  # when anything but its life's length is due
         self._closing = False  # GOAWAY was sent
         self._blocked = False  # the client does not read its answers
         self._last = 0  # the newest stream of the client's
@@ -318,6 +325,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 _require(number == 0, "PING on a stream")
                 _require_size(len(payload) == 8, "PING")
                 if not flags & ACK:
+                    if self._life.ping(self._listener.clock.monotonic(), len(self.streams)):
+                        raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too_many_pings")
                     self._write(frame(PING, ACK, 0, payload))
             elif kind == RST_STREAM:
                 self._take_reset(number, payload)
@@ -451,7 +460,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
         if not self.settled:
             self.settled = True
-            self._wait_for(KEEPALIVE_S)
+            self._wait_for(self._listener.keepalive.time_s)
         self._write(frame(SETTINGS, ACK, 0))
 
     def _move_windows(self, size: int) -> None:
@@ -540,6 +549,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._resets_known.append(stream.id)
         if self._resets:
             self._resets -= 1
+        self._life.answered()
         self._forget(stream)
         self._close_if_done()
 
@@ -577,10 +587,32 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """The listener stops: tell the client, and close when its requests are answered."""
         if self._transport is None or self._closing:
             return
-        self._closing = True
-        self._write(goaway(self._last, Code.NO_ERROR, "the daemon is shutting down"))
+        self._retire("the daemon is shutting down")
         for stream in list(self.streams.values()):
             stream.stop()
+        self._close_if_done()
+
+    def _retire(self, why: str) -> None:
+        """Tell the client to open no further calls here."""
+        self._closing = True
+        self._write(goaway(self._last, Code.NO_ERROR, why))
+
+    def _look_at_life(self, now: float) -> bool:
+        """Close what is idle or too old; tell whether the connection is at its end."""
+        life = self._life
+        if now >= life.grace_ends_at:
+            self.abort()
+            return True
+        if now >= life.ends_at:
+            life.grow_old(now)
+            self._retire_once("max_age")
+        elif now >= life.idle_at and life.was_idle(now, self._last, len(self.streams)):
+            self._retire_once("max_idle")
+        return self._closing and not self.streams
+
+    def _retire_once(self, why: str) -> None:
+        if not self._closing:
+            self._retire(why)
         self._close_if_done()
 
     def _close_if_done(self) -> None:
@@ -595,43 +627,52 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     # --- limits -------------------------------------------------------------------------------------------
 
     def _wait_for(self, seconds: float) -> None:
-        self.deadline = self._listener.clock.monotonic() + seconds
+        self._set_due(self._listener.clock.monotonic() + seconds)
+
+    def _set_due(self, due: float) -> None:
+        self._due = due
+        self.deadline = min(due, self._life.next_look)
 
     def watch(self, deadline: float) -> None:
         """Ask the streams whether they are too slow at `deadline`, if nothing is due before."""
-        self.deadline = min(self.deadline, deadline)
+        self._set_due(min(self._due, deadline))
 
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
         transport = self._transport
         if transport is None:
             return
+        now = self._listener.clock.monotonic()
+        if now >= self._life.next_look and self._look_at_life(now):
+            return
+        if now < self._due:
+            self._set_due(self._due)
+            return
         if self._blocked or transport.is_closing() or not self.settled:
             transport.abort()
             return
-        now = self._listener.clock.monotonic()
         came = self._seen != self._seen_before
         self._seen_before = self._seen
         if (self.pending or self.block_stream) and not came:
             self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
             return
-        due = _NEVER
+        due, rules = _NEVER, self._listener.keepalive
         for stream in list(self.streams.values()):
             due = min(due, stream.too_slow(now))
         if self.pending or self.block_stream:
             due = min(due, now + self._listener.idle_timeout_s)
         if due < _NEVER or self.streams:
             self._pinged = False
-            self.deadline = min(due, now + KEEPALIVE_S)
+            self._set_due(min(due, now + rules.time_s))
         elif came:
             self._pinged = False
-            self.deadline = now + KEEPALIVE_S
+            self._set_due(now + rules.time_s)
         elif self._pinged:
             transport.abort()
         else:
             self._pinged = True
             self._write(frame(PING, 0, 0, bytes(8)))
-            self.deadline = now + KEEPALIVE_TIMEOUT_S
+            self._set_due(now + rules.timeout_s)
 
 
 def _require(holds: bool, message: str) -> None:

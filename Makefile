@@ -10,8 +10,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-TORTURE_KILLS ?= 500
-MINUTES ?= 10
+TORTURED := build/torture/results.jsonl
 
 .PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log soak torture golden docs clean
 
@@ -55,11 +54,13 @@ bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--sho
 
 soak: $(STAMP) ## watch a daemon under steady mixed work for leaks: MINUTES=10
 	@$(BIN)/pip show --quiet matplotlib 2>/dev/null || $(PIP) -e '.[soak]' || echo "without matplotlib: no picture"
-	@$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) $(SOAK_ARGS)
+	@$(BIN)/python -m tests.benchmarks.soak --minutes $(or $(MINUTES),10) $(SOAK_ARGS)
 
-torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
-	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \
-		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py
+torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SEED=…, as root for real power cuts
+	@mkdir -p build/torture && rm -f $(TORTURED)
+	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) RINGTAIL_TORTURE_RESULTS=$(TORTURED) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
+		$(BIN)/python -m pytest -m torture -v -rs $(PYTEST_ARGS); status=$$?; \
+		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

@@ -58,6 +58,8 @@ from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
 from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES
+from collector.wal.recovery import require_known_formats
+from collector.wal.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,6 +119,7 @@ class Daemon:
         self.ports: dict[str, int] = {}
         self._files = OperatingSystemFiles()
         self._lock: DirectoryLock | None = None
+        self._reserve: Reserve | None = None
         self._compactor: Compactor | None = None
         self._draining = False
         self._stop = asyncio.Event()
@@ -219,6 +222,7 @@ class Daemon:
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
         names = self._open_directory()
+        self._make_room(names)
         await self._tenants.open(names)
         self._guard.divide()
         if self._tenants.apart:
@@ -233,6 +237,8 @@ class Daemon:
         self._listening("api", await self._api.start(*split_address(api.endpoint)))
         self._watch_memory()
         await self._tenants.refill(self._stop.is_set)
+        if self._reserve is not None:
+            self._reserve.hold()
         if not self._stop.is_set():
             await self._receive()
             self._compact()
@@ -338,11 +344,23 @@ class Daemon:
             raise InvalidConfig([f"tenants.max: {self.config.tenants.max} are too few: there are {len(names)} tenants"])
         return names
 
-    def _tenant(self, name: str) -> Tenant:
+    def _make_room(self, names: list[str]) -> None:
+        """Give up the reserve, unless there is anything that a newer version has written: then nothing is changed."""
+        if self.config.wal.enabled:
+            for name in names:
+                require_known_formats(self._files, self._place(name))
+            self._reserve = Reserve(self.config.wal.directory, self._files, self.logger)
+            self._reserve.release()
+
+    def _place(self, name: str) -> str:
+        """Return where a tenant's logs lie."""
         directory = self.config.wal.directory
+        return os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory
+
+    def _tenant(self, name: str) -> Tenant:
         return Tenant(
             self.config,
-            os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory,
+            self._place(name),
             files=self._files,
             clock=self.clock,
             metrics=self._log_metrics,
@@ -429,6 +447,8 @@ class Daemon:
         if self._compactor is not None:
             self._compactor.close()
         self._tenants.close()
+        if self._reserve is not None:
+            self._reserve.hold()
         if self._lock is not None:
             self._lock.release()
 

@@ -13,13 +13,13 @@ Everything here runs on the event loop's thread, except for the committer behind
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 
-from collector.errors import Unavailable
+from collector.errors import Malformed, Unavailable
 from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
     from collector.ring.ring import Snapshot
+    from collector.wal.frame import Frame
     from collector.wal.log import Log
 
 
@@ -185,10 +186,10 @@ class Store:
             if stopping():
                 return ring
         filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin)
-        for frame in log.frames(begin, log.next_offset):
-            if frame.base_offset != filled.next_offset:
-                filled.restart(frame.base_offset)
-            filled.append(scan(self.signal, frame.payload, frame.base_offset))
+        for block in blocks(log, log.frames(begin, log.next_offset)):
+            if block.base_offset != filled.next_offset:
+                filled.restart(block.base_offset)
+            filled.append(block)
             if stopping():
                 break
         if filled.next_offset != log.next_offset:
@@ -314,6 +315,19 @@ class Store:
                 "bytes": self.log.byte_size,
             }
         return stats
+
+
+def blocks(log: Log, frames: Iterable[Frame]) -> Iterator[Block]:
+    """Scan frames of a log. One with the right checksum whose payload is no valid request, as a program with other
+    rules has written it, is told as damaged by the log, and left out: it costs its own records, and no start.
+    """
+    for frame in frames:
+        try:
+            block = scan(log.signal, frame.payload, frame.base_offset)
+        except Malformed as error:
+            log.tell_damaged(frame, str(error))
+        else:
+            yield block
 
 
 def key_matches(block: Block, index: str, key: int | bytes) -> NDArray[np.bool_]:

@@ -98,6 +98,7 @@ class Daemon:
         self._allow = frozenset(allow)
         self._changed = threading.Condition()
         self._lines: list[str] = []
+        self._addresses: dict[str, str] = {}
         self._closed = False
         self._waited = False
         self.process = subprocess.Popen(
@@ -176,9 +177,11 @@ class Daemon:
         return self
 
     def _address(self, what: str) -> str:
-        for event in self.events:
-            if event["event"] == "listening" and event["what"] == what:
-                return str(event["address"])
+        if what not in self._addresses:
+            listening = [event for event in self.events if event["event"] == "listening"]
+            self._addresses |= {event["what"]: str(event["address"]) for event in listening}
+        if what in self._addresses:
+            return self._addresses[what]
         raise AssertionError(f"the daemon does not listen for {what}")
 
     @property

@@ -256,6 +256,25 @@ async def test_a_malformed_request_costs_nobody_else(tmp_path: Path) -> None:
     await opened.close()
 
 
+async def test_a_frame_that_is_no_request_costs_its_own_records_and_no_start(tmp_path: Path) -> None:
+    """Its checksum is right: what wrote it had other rules. Ring and queries go on around it, and it is told once."""
+    opened = Opened(tmp_path)
+    await opened.store.append(span_payload([(1, "a", "before", 1)]))
+    await opened.close()
+    log = Opened(tmp_path).log
+    log.append([b"no request"], 3, 1, 1, sync=True)
+    log.close()
+    opened = Opened(tmp_path)
+    await opened.store.append(span_payload([(1, "a", "after", 2)]))
+    assert everything(opened.store) == ["after", "before"]
+    assert [(one.first_offset, one.end_offset) for one in opened.log.damaged] == [(1, 4)]
+    await opened.close()
+    opened = Opened(tmp_path, capacity=1)
+    assert everything(opened.store) == ["after", "before"], "read from the log"
+    assert [(one.first_offset, one.end_offset) for one in opened.log.damaged] == [(1, 4)]
+    await opened.close()
+
+
 async def test_nothing_to_store_is_answered_at_once(tmp_path: Path) -> None:
     opened = Opened(tmp_path)
     assert (await opened.store.append(b"")).records == 0

@@ -20,8 +20,7 @@ import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
 from collector.otlp.records import Ref, isolate
-from collector.otlp.scan import scan
-from collector.store import key_matches
+from collector.store import blocks, key_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,10 +108,10 @@ def _log_slices(
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
     index, keys = among or (None, ())
-    for frame in view.log.frames(0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys):
+    frames = view.log.frames(0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys)
+    for block in blocks(view.log, frames):
         if deadline is not None:
             deadline.check()
-        block = scan(view.signal, frame.payload, frame.base_offset)
         rows = _before(end, block, _rows(view, block, start_ns, end_ns, in_ring=False))
         if rows.size:
             yield Slice(block, rows)

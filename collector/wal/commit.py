@@ -103,16 +103,20 @@ class Committer(Generic[B]):
 
     def _run(self) -> None:
         ended = False
+        self._retain()  # A start on a full disk is to make room by what it is told to forget.
         while not ended:
             group, ended = self._next_group()
             if group:
                 self._commit(group)
             if ended or (self._due is not None and self._log.clock.monotonic() >= self._due):
                 self._sync_late()
-            try:
-                self._log.enforce_retention()
-            except Exception as error:  # noqa: BLE001 - a defect there costs space, and must not stop commits
-                self._log.logger.error("retention failed", signal=self._log.signal.name, error=repr(error))
+            self._retain()
+
+    def _retain(self) -> None:
+        try:
+            self._log.enforce_retention()
+        except Exception as error:  # noqa: BLE001 - a defect there costs space, and must not stop commits
+            self._log.logger.error("retention failed", signal=self._log.signal.name, error=repr(error))
 
     def _next_group(self) -> tuple[list[B], bool]:
         """Wait for batches, at most until a sync is due: (what is there, whether the end mark was)."""
@@ -144,6 +148,13 @@ class Committer(Generic[B]):
                 results = [result if isinstance(result, Exception) else error for result in results]
         elif self._policy == "interval" and self._due is None:
             self._due = self._log.clock.monotonic() + self._interval_s
+        self._deliver(group, results)
+        # An error knows this frame by its traceback: what is left in it here would live until Python looks for cycles,
+        # and on a full disk that is every batch that comes.
+        group.clear()
+        results.clear()
+
+    def _deliver(self, group: list[B], results: list[int | Exception]) -> None:
         for batch, result in zip(group, results, strict=True):
             try:
                 self._done(batch, result)

@@ -7,6 +7,7 @@ holds the holder's process id as text, for the message to whoever comes second.
 
 from __future__ import annotations
 
+import errno
 import os
 from types import TracebackType
 from typing import Self
@@ -55,12 +56,21 @@ class DirectoryLock:
             if not files.lock(handle):
                 holder = read_fully(files, handle, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
                 raise Locked(f"{self.path} is held by process {holder or 'unknown'}")
-            files.truncate(handle, 0)
-            write_fully(files, handle, [b"%d\n" % os.getpid()], 0)
+            self._tell_holder(handle)
         except BaseException:
             files.close(handle)
             raise
         return handle
+
+    def _tell_holder(self, handle: int) -> None:
+        """Put our process id into the file; a full disk has no room for it, and is no reason not to start."""
+        try:
+            self._files.truncate(handle, 0)
+            write_fully(self._files, handle, [b"%d\n" % os.getpid()], 0)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._files.truncate(handle, 0)  # Half a number would name somebody else.
 
     def release(self) -> None:
         """Let go of the lock; nothing happens when it is not held."""

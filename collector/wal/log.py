@@ -21,7 +21,8 @@ whatever the policy of the committer, so all that is not on the disk is in the a
 index, which is derived data: failing at that is a warning.
 
 A removed segment's file is kept to be written over, at most one: its blocks are there already, and a sync then
-writes nothing but data. So is the file that a segment had before it was compacted. Not one that a reader holds.
+writes nothing but data. So is the file that a segment had before it was compacted. Not one that a reader holds, and
+none while there is no room: what retention removes is what makes some.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ class Log:
         self._unpack = Unpacker()
         self._failed: BaseException | None = None
         self._closed = False
+        # Whether the last append, or the start, found no room.
+        self._short = False
         # The active segment; None when one was sealed and the next could not be created yet.
         self._writer: SegmentWriter | None = None
         self._direct = direct
@@ -178,7 +181,13 @@ class Log:
             self._writer = SegmentWriter.resume(self._files, active, self._segment_bytes, direct=self._direct)
             self._sealed_bytes -= active.size
         else:
-            self._create()
+            try:
+                self._create()
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    raise
+                # Reading, and removing by retention, need no room; the next append tries again.
+                self._note_short("segment not created", error)
         self.logger.info(
             "log opened",
             signal=self.signal.name,
@@ -285,6 +294,9 @@ class Log:
         except OSError as error:
             self._undo(writer, error)
         self._next_offset = offset + count
+        if self._short:
+            self._short = False
+            self.logger.info("room again", signal=self.signal.name, directory=self._directory)
         if not writer.dirty:
             self._synced_offset = self._next_offset
             self._metrics.fsync_duration.observe(self.clock.monotonic() - started)
@@ -458,6 +470,10 @@ class Log:
             f"which has {self.first_offset} to before {self.next_offset}"
         )
 
+    def tell_damaged(self, frame: Frame, reason: str) -> None:
+        """Log and count a frame that was read, and is of no use to its reader, as damaged; once."""
+        self._note_damage(Damage(frame.base_offset, frame.end_offset, reason))
+
     def check(self) -> list[str]:
         """Read every frame and compare with what the log believes, damage included; returns the differences, one
         line each.
@@ -501,8 +517,17 @@ class Log:
         except OSError as error:
             if error.errno not in _SHORT:
                 self._fail(error, "create a segment")
-            self.logger.warning("segment not created", signal=self.signal.name, error=str(error))
+            self._note_short("segment not created", error)
             raise Unavailable(f"no room for a segment of {self.signal.name}: {error}") from error
+
+    def _note_short(self, event: str, error: OSError) -> None:
+        """There is no room: give up the spare file, and say so, but not for every request that finds none."""
+        with self._changing:
+            spare, self._spare = self._spare, None
+        self._unlink(spare)
+        if not self._short:
+            self._short = True
+            self.logger.warning(event, signal=self.signal.name, directory=self._directory, error=str(error))
 
     def _create(self) -> SegmentWriter:
         """Start the next segment; its name is on the disk when this returns.
@@ -556,12 +581,12 @@ class Log:
             writer.undo()
         except OSError as second:
             self._fail(second, "undo a write that found the disk full")
-        self.logger.warning("disk full", signal=self.signal.name, directory=self._directory, error=str(error))
+        self._note_short("disk full", error)
         raise Unavailable(f"no room for the log of {self.signal.name}: {error}") from error
 
     def _recyclable(self, one: Segment) -> bool:
-        """Whether a segment's file is wanted for the next one, and as large as that may become."""
-        return self._spare is None and one.size >= self._segment_bytes // 2
+        """Whether a segment's file is wanted for the next one, and as large as that may become; not while room is short."""
+        return self._spare is None and not self._short and one.size >= self._segment_bytes // 2
 
     def _keep_spare(self, name: str | None) -> None:
         """Keep a file for the next segment, unless there is one."""

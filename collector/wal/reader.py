@@ -190,7 +190,7 @@ class Walk:
         while self.position < self._limit and self.offset != self._end_offset:
             header = self._judge(window.header(self.position), 0, self.position)
             if not isinstance(header, Header):
-                reason = f"at byte {self.position}: {header.reason}"
+                reason = self._told(self.position, header.reason)
                 found = self._search(self.position + frame.ALIGNMENT)
                 if found is None:
                     self.reason = reason
@@ -211,11 +211,16 @@ class Walk:
             payload = window.payload(position + frame.HEADER_SIZE, header.payload_length)
             whole = frame.with_payload(header, payload, window.unpack)
             if isinstance(whole, Damaged):
-                yield Damage(header.base_offset, header.end_offset, f"at byte {position}: {whole.reason}")
+                yield Damage(header.base_offset, header.end_offset, self._told(position, whole.reason))
             else:
                 yield position, header, whole
         if self._end_offset is not None and self.offset < self._end_offset:
             yield Damage(self.offset, self._end_offset, self.reason or f"at byte {self.position}: the file ends")
+
+    def _told(self, position: int, reason: str) -> str:
+        refused = self._window.unreadable
+        sectors = f", after the device refused to read {refused} bytes, which were taken for zeros" if refused else ""
+        return f"at byte {position}: {reason}{sectors}"
 
     def _judge(self, data: bytes, at: int, position: int) -> Header | Damaged:
         """The header at `data[at:]` if it is the one of a frame that may stand at `position` of the segment."""

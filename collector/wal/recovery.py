@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from collector.otlp.signals import Signal
+from collector.otlp.signals import SIGNALS, Signal
 from collector.wal import frame, index, segment
 from collector.wal.files import BLOCK_BYTES, Files, read_file, read_fully, replace_file
 from collector.wal.frame import Damaged
@@ -109,6 +109,18 @@ def find_segments(files: Files, directory: str) -> list[FoundSegment]:
         if one is not None:
             found.append(one)
     return found
+
+
+def require_known_formats(files: Files, directory: str) -> None:
+    """Raise UnsupportedFormat if any signal's log in a data directory has a segment of a newer version.
+
+    For before the first log is opened, which may change things. What cannot be read is left to that.
+    """
+    for signal in SIGNALS:
+        try:
+            find_segments(files, os.path.join(directory, signal.name))
+        except OSError:
+            continue
 
 
 def find_segment(files: Files, path: str, base_offset: int) -> FoundSegment | None:
@@ -319,7 +331,7 @@ class _Recovering:
             return
         broken = isinstance(found.header, Damaged)
         empty = made.next_offset == made.base_offset
-        torn = self.cut(found, 0 if broken and empty else made.size, made.nonce)
+        torn = self.cut(found, 0 if broken and empty else made.size, made)
         if empty and (broken or torn):
             # The file was being created, or its first frame written, or nothing of it is left: start it anew.
             self.files.unlink(found.path)
@@ -331,12 +343,18 @@ class _Recovering:
         else:
             self.continues = True
 
-    def cut(self, found: FoundSegment, size: int, nonce: int | None) -> int:
+    def cut(self, found: FoundSegment, size: int, made: Segment) -> int:
         """Account for what lies behind byte `size`, keep a copy if it is small; returns its bytes without zeros."""
-        torn = torn_bytes(self.files, found, size, nonce)
+        torn = torn_bytes(self.files, found, size, made.nonce)
         if torn:
             self.truncated_bytes += torn
-            self.logger.warning("torn tail cut", path=found.path, position=size, truncated_bytes=torn)
+            self.logger.warning(
+                "torn tail cut",
+                path=found.path,
+                position=size,
+                truncated_bytes=torn,
+                from_offset=made.next_offset,
+            )
         if 0 < torn <= TORN_BYTES_MAX:
             try:
                 replace_file(self.files, torn_path(found.path), self.tail(found.path, size, torn))

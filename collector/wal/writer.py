@@ -212,7 +212,10 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Give up the file. Nothing is synced."""
-        self._stage.close()
+        try:
+            self._stage.close()
+        except BufferError:
+            pass  # The error of a failed write still has views of it, in its traceback; it goes with the last one.
         try:
             self._files.close(self._handle)
         except OSError:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
+import google_crc32c
 import pytest
 
-from collector.otlp.signals import TRACES
+from collector.otlp.signals import SIGNALS, TRACES
 from tests.crash.journal import Request
 from tests.crash.reading import ask
 from tests.crash.writers import payload
 from tests.daemon import COMMAND, Daemon, environment, run_arguments
 from tests.e2e.requirements import require
+from tests.wal.test_format import FIXTURES
 
 PATIENCE_S = 30
 
@@ -92,3 +95,41 @@ def test_a_port_in_use(tmp_path: Path, key: str) -> None:
     # what the failed start left behind is no obstacle
     with Daemon(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_directory_of_an_earlier_release(tmp_path: Path, version: str) -> None:
+    """What is in it is read, and the log goes on. The payloads of v1 are no requests, which costs no start."""
+    shutil.copytree(FIXTURES / version, tmp_path / "data")
+    counts = {"v1": 13, "v2": 48}
+    with Daemon(tmp_path, allow={"records damaged"}) as daemon:
+        assert daemon.stats()["traces"]["log"]["next_offset"] == counts[version]
+        if version == "v2":
+            assert not any(event["event"] == "records damaged" for event in daemon.events)
+            assert daemon.stats()["traces"]["records"] == counts[version]
+            assert daemon.get(f"/api/traces/{0:031x}1").code == 200
+        later = Request(TRACES, 100, 3)
+        assert daemon.export(TRACES.http_path, payload(later)).code == 200
+        assert ask(daemon, later) == list(later.ids)
+
+
+@pytest.mark.parametrize("name", ["traces", "metrics"])
+def test_the_directory_of_a_later_release_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Whichever log it is that is newer, the others are not touched either."""
+    with Daemon(tmp_path) as daemon:
+        for number, signal in enumerate(SIGNALS, 1):
+            assert daemon.export(signal.http_path, payload(Request(signal, number, 3))).code == 200
+    (newest,) = (tmp_path / "data" / name).glob("*.log")
+    data = bytearray(newest.read_bytes())
+    data[8:10] = (99).to_bytes(2, "little")
+    data[124:128] = google_crc32c.value(bytes(data[:124])).to_bytes(4, "little")
+    newest.write_bytes(data)
+    (tmp_path / "data" / "traces" / "00000000000000000099.index").write_text("a leftover")
+    before = contents(tmp_path / "data")
+    line = refused(tmp_path / "data")
+    assert str(newest) in line
+    assert "99" in line
+    after = contents(tmp_path / "data")
+    assert {path: data for path, data in after.items() if not path.endswith("LOCK")} == {
+        path: data for path, data in before.items() if not path.endswith("LOCK")
+    }

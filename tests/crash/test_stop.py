@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import random
+import shutil
 import signal
 import socket
 import time
@@ -19,8 +19,9 @@ from tests.crash.journal import Journal, Request
 from tests.crash.reading import ask, read_log, verify_log
 from tests.crash.writers import Fleet, payload
 from tests.daemon import Daemon
+from tests.effort import Effort
 
-ROUNDS = 4
+ROUNDS_PER_DIRECTORY = 25
 LIFE_S = (0.1, 0.5)
 PATIENCE_S = 30.0
 
@@ -85,21 +86,19 @@ def test_an_idle_daemon_stops_at_once_whoever_is_connected(tmp_path: Path, numbe
             one.close()
 
 
-def test_under_load_what_is_stored_is_what_was_acknowledged(tmp_path: Path) -> None:
-    """Nothing acknowledged is lost; and nothing is stored whose client was cut off, and will send it again."""
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    journal = Journal(tmp_path / "journal")
-    fleet = Fleet(journal, seed)
+def stopped_under_load(directory: Path, effort: Effort, first: int, rounds: int) -> int:
+    """Stop a daemon so often under load; find all well, and return how many records were acknowledged."""
+    chance = effort.chance(first)
+    journal = Journal(directory / "journal")
+    fleet = Fleet(journal, effort.seed + first)
     try:
-        for _ in range(ROUNDS):
-            with Daemon(tmp_path, "wal.retention.max_bytes=0") as daemon:
+        for _ in range(rounds):
+            with Daemon(directory, "wal.retention.max_bytes=0") as daemon:
                 fleet.write_to(daemon.grpc, daemon.http)
                 time.sleep(chance.uniform(*LIFE_S))  # the fault's moment, not a wait for anything
                 daemon.stop()
             fleet.rest()
-            found = read_log(tmp_path / "data")
+            found = read_log(directory / "data")
             assert journal.judge(found) == []
             for one in SIGNALS:
                 acknowledged = {record for request in journal.acknowledged(one) for record in request.ids}
@@ -108,7 +107,19 @@ def test_under_load_what_is_stored_is_what_was_acknowledged(tmp_path: Path) -> N
     finally:
         fleet.end()
         journal.close()
-    verify_log(tmp_path / "data")
+    verify_log(directory / "data")
+    return sum(request.count for one in SIGNALS for request in journal.acknowledged(one))
+
+
+def test_under_load_what_is_stored_is_what_was_acknowledged(tmp_path: Path, effort: Effort) -> None:
+    """Nothing acknowledged is lost; and nothing is stored whose client was cut off, and will send it again."""
+    rounds, records = effort.times(4, 500), 0
+    for first in range(0, rounds, ROUNDS_PER_DIRECTORY):
+        inside = tmp_path / str(first)
+        inside.mkdir()
+        records += stopped_under_load(inside, effort, first, min(ROUNDS_PER_DIRECTORY, rounds - first))
+        shutil.rmtree(inside)
+    effort.report("R16", stops=rounds, acknowledged_records=records)
 
 
 def test_a_request_in_flight_is_finished(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 One cycle: writers write; after a random time SIGKILL, sometimes with SIGTERM before it, so that it meets the drain;
 then, sometimes, a start that is killed before it is ready, so that it meets the recovery; then a start that must succeed.
-After it the log is read as a whole and compared with the journal, and the newest requests of each signal, the ones that
-the kill put at risk, are asked for through the query APIs, with some older ones.
+After it the log is read as a whole and compared with the journal and with what `/api/stats` says of rings, indexes and
+log; and the newest requests of each signal, the ones that the kill put at risk, are asked for through the query APIs,
+with some older ones.
 
 What this proves: the path from acknowledgement to start-up. What it does not: that data reached the disk, since the
 operating system's cache outlives a killed process. tests/wal/test_power_cut.py is about that.
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from collector.otlp.signals import SIGNALS, Signal
 from tests.crash.journal import Journal, Request
-from tests.crash.reading import ask, read_log
+from tests.crash.reading import ask, disagreements, read_ids, read_log
 from tests.crash.writers import Fleet
 from tests.daemon import COMMAND, Daemon
 
@@ -56,6 +58,8 @@ class Torture:
         self.starts = 0
         self.torn = 0
         """Torn tails that starts have cut: kills that came in the middle of a write."""
+        self.compacted = 0
+        """Segments that daemons have compacted before they were killed."""
         self._directory = directory
         self._settings = (*SETTINGS, *settings)
         self._command = command
@@ -106,12 +110,15 @@ class Torture:
     def _kill(self, daemon: Daemon) -> None:
         self.kills += 1
         daemon.kill()
+        self.compacted += sum(event["event"] == "segment compacted" for event in daemon.events)
 
     def findings(self, daemon: Daemon) -> list[str]:
         """Look for everything, in a daemon that has just started, while the writers rest."""
         self.torn += sum(event["event"] == "torn tail cut" for event in daemon.events)
         findings = [f"in the daemon's log: {event}" for event in daemon.troubles()]
-        findings += self._judge()
+        held = read_ids(self._directory / "data")
+        findings += self._journal.judge({signal: Counter(ids) for signal, ids in held.items()})
+        findings += disagreements(daemon, held)
         for signal in SIGNALS:
             for request in self._sample(signal):
                 answered = ask(daemon, request)

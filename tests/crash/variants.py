@@ -4,8 +4,10 @@
 
 `stepwise` is right, but takes its time: files are written in pieces, and there is a pause before each change to a file
 or directory. So kills meet half-written frames, segments without a name, indexes not yet renamed, which on a fast disk
-is rare. `early` is broken: it acknowledges a batch before it is written, and writes it when the next one comes. The
-crash tests must catch it.
+is rare. And it compacts as soon as it can, so that kills meet that, too. `faulty` is right, with files that fail and a
+clock that jumps as orders.py says. `early` and `retrying` are broken: the first acknowledges a batch before it is
+written, and writes it when the next one comes; the second, with orders as `faulty`, takes a sync that fails for one that
+did not. The crash tests must catch them.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import collector.daemon
+import collector.tenant
 from collector.cli import main
+from collector.wal import compactor
 from collector.wal.commit import Committer
 from collector.wal.files import BLOCK_BYTES, OperatingSystemFiles
+from tests.crash.orders import OrderedClock, OrderedFiles
 
 PAUSE_S = 0.002
 PIECES = 4
@@ -78,13 +84,29 @@ class EarlyCommitter(Committer[Any]):
         self._kept = tuple(group)
 
 
+class DeafFiles(OrderedFiles):
+    """Takes the second fsync for the truth."""
+
+    def _sync(self, handle: int) -> None:
+        try:
+            super()._sync(handle)
+        except OSError:
+            pass
+
+
 def run() -> None:
     """Make of the daemon what the first argument says, and go on as `ringtail`."""
     variant = sys.argv.pop(1)
     if variant == "stepwise":
         collector.daemon.OperatingSystemFiles = StepwiseFiles  # type: ignore[attr-defined]  # on purpose
+        compactor.SHARE, compactor.IDLE_S = 0.5, 0.01  # type: ignore[misc]  # on purpose
+    elif variant in ("faulty", "retrying"):
+        files = OrderedFiles if variant == "faulty" else DeafFiles
+        collector.daemon.OperatingSystemFiles = lambda: files(Path.cwd())  # type: ignore[attr-defined]  # on purpose
+        collector.daemon.SystemClock = lambda: OrderedClock(Path.cwd())  # type: ignore[attr-defined]  # on purpose
+        compactor.IDLE_S = 0.01  # type: ignore[misc]  # on purpose
     elif variant == "early":
-        collector.daemon.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
+        collector.tenant.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
     else:
         raise SystemExit(f"no variant {variant}")
     main()

@@ -35,8 +35,8 @@ def trace_id(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def payload(request: Request, padding: int = 0) -> bytes:
-    """Return a request's bytes; `padding` bytes of text are added to its first record."""
+def payload(request: Request, padding: int | str = 0) -> bytes:
+    """Return a request's bytes; a text, or one of so many bytes that is easily compressed, is added to its first record."""
     message = request.signal.request_type()
     if request.signal is TRACES:
         outer = message.resource_spans.add()
@@ -68,7 +68,9 @@ def payload(request: Request, padding: int = 0) -> bytes:
         for record in inner:
             record.body.string_value = f"write {request.number}"
     if padding:
-        inner[0].attributes.add(key="padding").value.string_value = "x" * padding
+        inner[0].attributes.add(key="padding").value.string_value = (
+            "x" * padding if isinstance(padding, int) else padding
+        )
     return bytes(message.SerializeToString())
 
 

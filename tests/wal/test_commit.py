@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +99,29 @@ def test_batches_are_written_in_order_and_answered_with_their_offsets(policy: Sy
     expected = [(offset, one.count, b"".join(one.payloads)) for one, offset in zip(batches, results, strict=True)]
     for fates in (keep_all, lose_all):
         assert content(open_log(files.after_power_cut(fates))) == expected, "closing syncs under every policy"
+
+
+def test_refused_batches_are_not_kept() -> None:
+    """On a full disk each batch comes back with an error; the error must not hold the batch for longer."""
+    files = FaultyFiles(MemoryFiles())
+    log = open_log(files)
+    answered = threading.Event()
+    committer: Committer[OneBatch] = Committer(log, "always", 0.0, lambda batch, result: answered.set())
+    files._operations, files._at, files._error, files._left = frozenset({"pwritev"}), 1, errno.ENOSPC, None
+    refused = []
+    gc.disable()
+    try:
+        for number in range(5):
+            one = batch(number)
+            refused.append(weakref.ref(one))
+            committer.submit(one)
+            del one
+            assert answered.wait(PATIENCE_S)
+            answered.clear()
+        committer.close()
+        assert [one() for one in refused] == [None] * 5
+    finally:
+        gc.enable()
 
 
 def test_always_answers_after_the_sync() -> None:

@@ -5,13 +5,14 @@ acknowledged after a failure, reading goes on, and a healthy start finds everyth
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from collector.errors import Unavailable
 from collector.testing.files import SHORT, FaultyFiles, MemoryFiles, keep_all, lose_all
 from collector.wal import log as log_module
+from collector.wal.files import BLOCK_BYTES
 from collector.wal.log import Log
 from tests.wal.logs import RecordingLogger, append, content, open_log, payload, segment_paths
 
@@ -192,6 +193,8 @@ def test_a_full_disk_is_survived_without_a_restart() -> None:
         assert content(log) == [(0, 1, payload(0, 1))]
     files.repair()
     assert append(log, 2) == 1
+    assert isinstance(log.logger, RecordingLogger)
+    assert [len(log.logger.named(event)) for event in ("disk full", "room again")] == [1, 1], "told once"
     log.sync()
     assert log.check() == []
     assert isinstance(files.inner, MemoryFiles)
@@ -199,6 +202,35 @@ def test_a_full_disk_is_survived_without_a_restart() -> None:
         (0, 1, payload(0, 1)),
         (1, 2, payload(1, 2)),
     ]
+
+
+class NearlyFull(MemoryFiles):
+    """Files on a disk that is full after one more block: the write is short, and the next one finds no room."""
+
+    blocks = 1 << 30
+
+    def pwritev(self, handle: int, pieces: Sequence[bytes | memoryview], position: int, *, sync: bool = False) -> int:
+        """See `Files.pwritev`."""
+        if self.blocks == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        data = b"".join(pieces)[: self.blocks * BLOCK_BYTES]
+        self.blocks -= -(-len(data) // BLOCK_BYTES)
+        return super().pwritev(handle, [data], position, sync=sync)
+
+
+def test_a_write_that_was_short_before_the_disk_was_full_is_survived() -> None:
+    """Its error, which clients may still be told of, holds a view of the writer's memory while the segment is sealed."""
+    files = NearlyFull()
+    log = open_log(files, segment_bytes=20_000)
+    append(log)
+    files.blocks = 1
+    with pytest.raises(Unavailable, match="no room") as caught:
+        append(log, size=9000)
+    files.blocks = 1 << 30
+    while log.segment_count < 3:
+        append(log, size=9000)
+    assert caught.value
+    assert log.check() == []
 
 
 def test_a_full_disk_while_starting_a_segment_is_survived() -> None:
@@ -216,6 +248,33 @@ def test_a_full_disk_while_starting_a_segment_is_survived() -> None:
     assert append(log) == 5
     assert log.check() == []
     assert log.segment_count == 2
+
+
+def test_a_log_is_opened_on_a_full_disk_and_goes_on_when_there_is_room() -> None:
+    """With a torn tail, so that the last segment is not continued: reading and retention need no room."""
+    memory = MemoryFiles()
+    log = open_log(memory)
+    for _ in range(16):
+        append(log, 2)
+    frames = content(log)
+    log.close()
+    last = segment_paths(memory)[-1]
+    memory.put(last, memory.contents(last) + b"torn")
+    files = FaultyFiles(memory, {"allocate", "pwritev"}, 1, errno.ENOSPC, None)
+    log = open_log(files, retention_bytes=1500)
+    assert (log.failed, content(log), log.next_offset) == (None, frames, 32)
+    with pytest.raises(Unavailable, match="no room for a segment of traces"):
+        append(log)
+    before = log.segment_count
+    assert log.enforce_retention() > 0
+    assert log.segment_count < before
+    assert content(log) == [frame for frame in frames if frame[0] >= log.first_offset]
+    files.repair()
+    assert append(log) == 32
+    log.sync()
+    assert log.check() == []
+    log.close()
+    assert content(open_log(memory))[-1] == (32, 1, payload(32, 1))
 
 
 def test_what_a_full_disk_left_of_a_new_segment_is_replaced() -> None:
@@ -258,6 +317,20 @@ def test_a_full_disk_noticed_by_the_sync_fails_the_log() -> None:
     with pytest.raises(Unavailable):
         log.sync()
     assert log.failed is not None
+
+
+def test_a_synced_write_that_finds_no_room_is_undone() -> None:
+    """The sync was about this write alone, which is cut off again: all before it was on the disk."""
+    files, log = failing("fdatasync", errno.ENOSPC, at=2)
+    append(log, sync=True)
+    with pytest.raises(Unavailable, match="no room"):
+        append(log, 3, sync=True)
+    assert log.failed is None
+    assert append(log, 2, sync=True) == 2
+    log.sync()
+    assert isinstance(files.inner, MemoryFiles)
+    expected = [(0, 1, payload(0, 1)), (1, 1, payload(1, 1)), (2, 2, payload(2, 2))]
+    assert content(open_log(files.inner.after_power_cut(lose_all))) == expected
 
 
 def test_after_a_failed_sync_a_restart_builds_on_bytes_that_may_vanish() -> None:

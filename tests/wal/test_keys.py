@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from collector.testing.otlp import BUILDERS
 from collector.wal import keys, merging, pruning
 from collector.wal.frame import Damaged
 from collector.wal.log import Log
+from tests.effort import Effort
 from tests.wal.logs import DIRECTORY, RecordingLogger, append, open_log, segment_paths
 from tests.wal.test_compact import compact_all, compactor
 
@@ -183,12 +184,12 @@ def keyed_log() -> tuple[MemoryFiles, Log, list[int], str]:
     return files, log, expected, segment_paths(files, "keys")[0]
 
 
-def wrong_bytes(data: bytes, other: bytes) -> list[tuple[str, bytes]]:
-    """What may be found in place of a key index."""
+def wrong_bytes(data: bytes, other: bytes, bits: Sequence[int]) -> list[tuple[str, bytes]]:
+    """What may be found in place of a key index: some damage, and one with each of these bits flipped."""
     found = [("of another segment", other), ("empty", b""), ("not one", b"x" * len(data)), ("longer", data + b"x" * 99)]
     for length in (1, 63, 64, 65, len(data) // 2, len(data) - 1):
         found.append((f"cut to {length}", data[:length]))
-    for bit in random.Random(5).sample(range(len(data) * 8), 150):
+    for bit in bits:
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         found.append((f"bit {bit}", bytes(flipped)))
@@ -196,12 +197,13 @@ def wrong_bytes(data: bytes, other: bytes) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.usefixtures("small_frames")
-def test_a_wrong_key_index_costs_no_answer() -> None:
+def test_a_wrong_key_index_costs_no_answer(effort: Effort) -> None:
     files, log, expected, path = keyed_log()
     data = files.contents(path)
+    bits = effort.some(range(len(data) * 8), 150)
     first = log.sealed_segments[0]
     noticed = 0
-    for what, found in wrong_bytes(data, files.contents(segment_paths(files, "keys")[1])):
+    for what, found in wrong_bytes(data, files.contents(segment_paths(files, "keys")[1]), bits):
         files.put(path, found)
         first.keyed = None
         log.key_indexes.forget(first)
@@ -217,6 +219,7 @@ def test_a_wrong_key_index_costs_no_answer() -> None:
             assert told["reason"]
     assert noticed > 20
     assert len(log.logger.named("key index not used")) == noticed, "told once each"  # type: ignore[attr-defined]
+    effort.report("R4", damage="flip", segment="key index", logs=len(bits), of=len(data) * 8, bytes=len(data))
 
 
 @pytest.mark.parametrize("change", ["missing", "wrong"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -72,6 +73,12 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match=f"{tmp_path}/file/data cannot be used: .*Not a directory"):
         DirectoryLock(tmp_path / "file" / "data", OperatingSystemFiles()).acquire()
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock() -> None:
+    files = FaultyFiles(MemoryFiles(), {"pwritev"}, 1, errno.ENOSPC)
+    with DirectoryLock("/data", files), pytest.raises(Locked, match="is held by process unknown"):
+        DirectoryLock("/data", files).acquire()
 
 
 def test_no_failing_call_leaks_a_handle() -> None:

@@ -139,7 +139,7 @@ def test_garbage_behind_the_last_frame_is_cut_told_and_kept(rest: bytes) -> None
     assert log.recovery.truncated_bytes == len(rest)
     assert registry.get_sample_value("ringtail_wal_truncated_bytes_total", {"signal": "traces"}) == len(rest)
     assert logger.named("torn tail cut") == [
-        {"path": f"{DATA}/{name(0)}", "position": 128 + 2 * 88, "truncated_bytes": len(rest)}
+        {"path": f"{DATA}/{name(0)}", "position": 128 + 2 * 88, "truncated_bytes": len(rest), "from_offset": 3}
     ]
     assert files.contents(f"{DATA}/{name(0, 'torn')}") == rest
     assert log.segment_count == 2, "a segment that had to be cut is not continued"

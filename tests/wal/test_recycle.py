@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.errors import Unavailable
 from collector.testing.files import FaultyFiles, MemoryFiles, keep_all
 from collector.wal import segment
 from collector.wal.files import BLOCK_BYTES, Files, OperatingSystemFiles
@@ -241,6 +242,27 @@ def test_there_is_one_spare_file_whoever_offers_it() -> None:
     log._retention = Retention(1)
     log.enforce_retention()
     assert segment_paths(files, "spare") == [log._spare]
+
+
+def test_a_full_disk_takes_the_spare_file() -> None:
+    """The active segment has no use for it until it is full; what is kept must not be what is missing."""
+    memory = MemoryFiles()
+    files = FaultyFiles(memory)
+    log = open_recycling(files)
+    while not segment_paths(memory, "spare"):
+        turn_over(log, random.Random(1), 1)
+    kept = content(log)
+    files._operations, files._at, files._error, files._left = frozenset({"pwritev"}), 1, errno.ENOSPC, None
+    with pytest.raises(Unavailable, match="no room"):
+        append(log, 1)
+    assert segment_paths(memory, "spare") == []
+    log._retention = Retention(1)
+    assert log.enforce_retention() > 0
+    assert segment_paths(memory, "spare") == [], "nor is another one kept"
+    files.repair()
+    append(log, 1)
+    assert content(log)[:-1] == [frame for frame in kept if frame[0] >= log.first_offset]
+    assert log.check() == []
 
 
 def test_a_file_system_without_links_compacts_all_the_same() -> None:

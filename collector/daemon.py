@@ -63,8 +63,8 @@ DRAIN_S = 7.5
 CLOSE_S = 1.0
 """Seconds that connections without a request in flight may take after that, as with half a header sent."""
 
-FIRST_BYTES_TIMEOUT_S = 20.0
-"""How long a new gRPC connection may take to begin."""
+FIRST_BYTES_TIMEOUT_S = 10.0
+"""How long a new gRPC connection may take to begin, and a header block to be whole."""
 
 GRPC_IDLE_TIMEOUT_S = 60.0
 """How long a gRPC message may bring next to nothing, and answers may be left unread."""
@@ -177,6 +177,7 @@ class Daemon:
                 message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
                 first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+                connections_max=protocols.grpc.max_connections,
             )
         if protocols.http is not None:
             self._http = HttpReceiver(
@@ -187,6 +188,7 @@ class Daemon:
                 body_bytes_max=protocols.http.max_request_body_size,
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
+                connections_max=protocols.http.max_connections,
             )
         if self._grpc is not None and protocols.grpc is not None:
             endpoint = protocols.grpc.endpoint

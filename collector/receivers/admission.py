@@ -39,6 +39,8 @@ class Admission:
         self.bytes_max = bytes_max
         self.in_flight_bytes = 0
         self.in_flight_requests = 0
+        self.refusals = 0
+        """Requests, or parts of them, that did not fit. While they grow, listeners are less patient with slow bodies."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -109,6 +111,7 @@ class Share:
         most = FREE_TIMES * (admission.bytes_max - in_flight)
         # A request alone always fits: a budget below the size limit must not refuse it for ever.
         if others and (self.held + size > most or (tenant is not None and tenant.held + size > most)):
+            admission.refusals += 1
             whose = f"{self.held} of them from this connection"
             if tenant is not None:
                 whose += f" and {tenant.held} from this tenant"

@@ -29,14 +29,15 @@ import math
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
-from collector.errors import RingtailError, TooLarge, Unavailable, Unsupported
+from collector.errors import Overloaded, RingtailError, TooLarge, Unavailable, Unsupported
 from collector.otlp.json.request import to_protobuf
 from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_method
+from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
 from collector.receivers.encoding import check_encoding, inflate
 from collector.receivers.head import Head, Request
-from collector.receivers.listener import BODY_RATE_MIN
+from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESSED_PATIENCE_S
 from collector.receivers.response import (
     CLOSE,
     CONTINUE,
@@ -61,9 +62,6 @@ DISCARD_BYTES_MAX: Final = 1024 * 1024
 LINGER_S: Final = 2.0
 """How long a client may take to read the last answer before the connection is torn down."""
 
-REFUSED_CONNECTIONS_MAX: Final = 256
-"""Connections over the limit that are told so at any time; further ones are cut."""
-
 _NEVER = math.inf
 _UNKNOWN = 2**63
 """The length of a body that tells its end itself."""
@@ -86,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_blocked",
         "_body",
+        "_body_begun",
         "_chunks",
         "_destination",
         "_encoding",
@@ -121,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._mark = 0  # how much of a body had come when its deadline was last set
+        self._body_begun = 0.0
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
         self._reset()
@@ -144,12 +144,11 @@ class Connection(asyncio.BufferedProtocol):
         """Take the connection, or refuse it when there are too many."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
         self._wait_for(self._listener.read_header_timeout_s)
-        count = self._listener.add(self)
-        limit = self._listener.connections_max
-        if count > limit + REFUSED_CONNECTIONS_MAX:
-            self._transport.abort()
-        elif count > limit:
-            self._refuse(Unavailable(f"there are {limit} connections, which is the limit"))
+        if self._listener.add(self):
+            if self._listener.may_explain:
+                self._refuse(Unavailable(self._listener.refusal, RETRY_AFTER_S))
+            else:
+                self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give back what a request that will not come to its end has taken."""
@@ -297,14 +296,14 @@ class Connection(asyncio.BufferedProtocol):
         body.write(memoryview(data)[at:stop])
         self._mark = came
         self.state = State.BODY
-        self._wait_for(self._listener.idle_timeout_s)
+        self._expect_body()
         return stop
 
     def _begin_chunks(self, data: bytes, at: int) -> int:
         self._chunks = ChunkDecoder()
         self._mark = 0
         self.state = State.CHUNKS
-        self._wait_for(self._listener.idle_timeout_s)
+        self._expect_body()
         return self._feed_chunks(data, at)
 
     def _feed_chunks(self, data: bytes, at: int) -> int:
@@ -463,6 +462,25 @@ class Connection(asyncio.BufferedProtocol):
         if self.state is not State.WORK:
             self.deadline = self._listener.clock.monotonic() + seconds
 
+    def _expect_body(self) -> None:
+        self._body_begun = now = self._listener.clock.monotonic()
+        self.deadline = now + self._listener.idle_timeout_s
+
+    def _came(self) -> int:
+        """How much of a body has come."""
+        return len(self._chunks.body) if self._chunks is not None else self._body.filled if self._body else 0
+
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up a body that holds its part of the budget without filling it."""
+        seconds = now - self._body_begun
+        if (
+            self.state in (State.BODY, State.CHUNKS)
+            and seconds >= PRESSED_PATIENCE_S
+            and self._came() < seconds * BODY_RATE_PRESSED
+        ):
+            reason = f"less than {BODY_RATE_PRESSED} bytes a second of the body arrived, and others want its room"
+            self._refuse(Overloaded(reason, RETRY_AFTER_S))
+
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
         transport = self._transport
@@ -475,7 +493,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is State.HEAD:
             self._refuse(too_slow("the head of the request did not arrive in time"))
         else:
-            came = len(self._chunks.body) if self._chunks is not None else self._body.filled if self._body else 0
+            came = self._came()
             seconds = self._listener.idle_timeout_s
             if came - self._mark >= BODY_RATE_MIN * seconds:
                 self._mark = came

@@ -24,6 +24,12 @@ SWEEP_S: Final = 1.0
 """How often deadlines are looked at: they are met this much late at most."""
 BODY_RATE_MIN: Final = 1024
 """Bytes a second that a request must bring, over each idle timeout, so as not to be given up."""
+BODY_RATE_PRESSED: Final = 16 * 1024
+"""The same while the budget is used up: what is announced and does not come keeps others out."""
+PRESSED_PATIENCE_S: Final = 2.0
+"""How long a body may take to begin then."""
+REFUSED_CONNECTIONS_MAX: Final = 256
+"""Connections over the limit that are told so at any time; further ones are cut."""
 GRACE_S: Final = 10.0
 """How long `stop` lets requests end."""
 
@@ -36,6 +42,10 @@ class Served(Protocol):
 
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
+        ...
+
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up what holds its part of the budget without filling it."""
         ...
 
     def stop(self) -> None:
@@ -74,6 +84,8 @@ class Listener:
         self.scratch = memoryview(bytearray(scratch_bytes))
         self.stopping = False
         self._connections: set[Served] = set()
+        self._refused: set[Served] = set()
+        self._refusals_seen = 0
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._server: asyncio.Server | None = None
@@ -116,20 +128,40 @@ class Listener:
             self._timer.cancel()
 
     def sweep(self) -> None:
-        """Give up what has passed its deadline."""
+        """Give up what has passed its deadline, and sooner what is slow while requests are being refused."""
         now = self.clock.monotonic()
+        refusals, before = self.admission.refusals, self._refusals_seen
+        self._refusals_seen = refusals
+        if refusals != before:
+            for connection in list(self._connections):
+                connection.hurry(now)
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expire()
 
-    def add(self, connection: Served) -> int:
-        """Take a connection into account; return how many there are with it."""
+    def add(self, connection: Served) -> bool:
+        """Take a connection into account; tell whether it is one too many, which is refused."""
         self._connections.add(connection)
         self._all_closed.clear()
-        return len(self._connections)
+        if len(self._connections) - len(self._refused) <= self.connections_max:
+            return False
+        self._refused.add(connection)
+        return True
+
+    @property
+    def may_explain(self) -> bool:
+        """Whether a connection that is refused may stay long enough to be told why: not if there are many of them."""
+        return len(self._refused) <= REFUSED_CONNECTIONS_MAX
+
+    @property
+    def refusal(self) -> str:
+        """Why a connection is refused."""
+        key = f"receivers.otlp.protocols.{self.transport}.max_connections"
+        return f"there are {self.connections_max} connections, which is the limit ({key})"
 
     def remove(self, connection: Served) -> None:
         """Forget a connection, which is closed."""
         self._connections.discard(connection)
+        self._refused.discard(connection)
         if not self._connections:
             self._all_closed.set()
 

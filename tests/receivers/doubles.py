@@ -101,6 +101,9 @@ class FakeTransport(asyncio.Transport):
         assert not self.ended, "written after the end of the stream"
         self.written += data
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.ended = True
 

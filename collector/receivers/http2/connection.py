@@ -5,7 +5,11 @@ a frame is what is left of a message, the socket is read straight into the messa
 
 What a client does wrong breaks its stream (RST_STREAM) or its connection (GOAWAY), as the RFC has it. What costs
 more than it should has a limit: streams at a time, header blocks, streams that are opened and reset at once
-(CVE-2023-44487), answers that are not read (then nothing is read either), and time to send what was begun.
+(CVE-2023-44487), frames that bring no request forward (PING, SETTINGS, empty DATA and such), answers that are not read
+(then nothing is read either) or for which the client opens no window, and time to send what was begun.
+
+A connection that ends is told why, and then read over until the client has closed it: closing a socket with unread
+bytes would reset it, and the reason might be lost.
 
 Windows are generous, because memory is not theirs to bound: a stream takes its bytes from the admission's budget
 before it holds them.
@@ -77,6 +81,11 @@ RESETS_MAX: Final = 500
 """Streams that the client has reset beyond those that were answered."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
+IDLE_FRAMES_MAX: Final = 1000
+"""Frames a second that bring no request forward, beyond `IDLE_FRAMES_EACH` for each answer."""
+IDLE_FRAMES_EACH: Final = 16
+DATA_BYTES_MIN: Final = 256
+"""Smaller DATA frames, but for the last of a request, bring it hardly forward."""
 KEEPALIVE_S: Final = 7200.0
 """A connection from which nothing came so long is pinged."""
 KEEPALIVE_TIMEOUT_S: Final = 20.0
@@ -90,9 +99,9 @@ class Http2Listener(Listener):
     """A listener of HTTP/2 connections: what they ask of it."""
 
     first_bytes_timeout_s: float
-    """How long a new connection may take for its preface."""
+    """How long a new connection may take for its preface, and any frame but DATA, or header block, to be whole."""
     idle_timeout_s: float
-    """How long a request may rest half-way, a frame half-sent, and answers unread."""
+    """How long a request may rest half-way, and answers unread."""
     streams_max: int
     requests: Requests
 
@@ -119,7 +128,12 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_decoder",
         "_direct",
         "_frame_bytes_out",
+        "_half_block",
+        "_half_since",
+        "_idle_frames",
+        "_idle_frames_since",
         "_last",
+        "_lingering",
         "_listener",
         "_pinged",
         "_receive_window",
@@ -148,6 +162,11 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
         self._closing = False  # GOAWAY was sent
+        self._lingering = False  # nothing more is sent, and what comes is read over
+        self._half_since = _NEVER  # when the frame or header block began that is not whole yet
+        self._half_block = 0
+        self._idle_frames = IDLE_FRAMES_MAX  # that may yet come
+        self._idle_frames_since = -_NEVER
         self._blocked = False  # the client does not read its answers
         self._last = 0  # the newest stream of the client's
         self._direct: Stream | None = None  # whose body is being read into
@@ -171,7 +190,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or cut it when there are too many."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
-        if self._listener.add(self) > self._listener.connections_max:
+        too_many = self._listener.add(self)
+        if too_many and not self._listener.may_explain:
             self._transport.abort()
             return
         self._wait_for(self._listener.first_bytes_timeout_s)
@@ -183,6 +203,10 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         }
         self._transport.write(settings(ours) + window_update(0, CONNECTION_WINDOW - WINDOW_DEFAULT))
         self._receive_window = CONNECTION_WINDOW
+        if too_many:
+            # Streams above 0, which is all of them, were not served: a client may send them again.
+            self._write(goaway(0, Code.NO_ERROR, self._listener.refusal))
+            self._close_soon()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give up the streams."""
@@ -202,6 +226,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def buffer_updated(self, count: int) -> None:
         """Take `count` bytes that arrived."""
+        if self._lingering:
+            return
         self._seen += 1
         stream = self._direct
         if stream is not None:
@@ -245,16 +271,26 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._break(error.code, str(error))
         except CompressionError as error:
             self._break(Code.COMPRESSION_ERROR, str(error))
-        if self.pending and not self.streams:
-            self.watch(self._listener.clock.monotonic() + self._listener.idle_timeout_s)
+        if not self.pending and not self.block_stream:
+            self._half_since = _NEVER
+        elif (
+            self._half_since == _NEVER
+            or self.block_stream != self._half_block
+            or (self.advanced and not self.block_stream)
+        ):
+            self._half_since = self._listener.clock.monotonic()
+            self.watch(self._half_since + self._listener.first_bytes_timeout_s)
+        self._half_block = self.block_stream
 
     def open(self) -> bool:
         """Tell whether frames are still wanted."""
-        return self._transport is not None and not self._transport.is_closing()
+        return self._transport is not None and not self._lingering and not self._transport.is_closing()
 
     def begin_data(self, number: int, flags: int, length: int) -> Stream | None:
         """Take a DATA frame's length from the windows; return its stream unless that is closed."""
         stream = self._existing(number, "DATA")
+        if length < DATA_BYTES_MIN and not flags & END_STREAM:
+            self.count_idle()
         self._receive_window -= length
         if self._receive_window < 0:
             raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
@@ -303,6 +339,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame that is not data."""
+        if kind != HEADERS:
+            self.count_idle()
         try:
             if kind == HEADERS:
                 self._take_headers(flags, number, payload)
@@ -476,6 +514,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._count_reset()
             self._close_if_done()
 
+    def count_idle(self) -> None:
+        """Count a frame that brings no request forward."""
+        self._idle_frames -= 1
+        if self._idle_frames < 0:
+            now = self._listener.clock.monotonic()
+            if now < self._idle_frames_since + 1.0:
+                raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many frames that bring no request forward")
+            self._idle_frames_since = now
+            self._idle_frames = IDLE_FRAMES_MAX
+
     def _count_reset(self) -> None:
         self._resets += 1
         if self._resets > RESETS_MAX:
@@ -484,8 +532,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     # --- frames out ---------------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self.open():
+            cast("asyncio.Transport", self._transport).write(data)
 
     def answer(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         """Send a whole response: a header block, data, and the header block that ends it."""
@@ -525,7 +573,11 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         while stream.out:
             count = min(len(stream.out), self._send_window, stream.send_window, self._frame_bytes_out)
             if count <= 0:
+                if stream.waits_since == _NEVER:
+                    stream.waits_since = self._listener.clock.monotonic()
+                    self.watch(stream.waits_since + self._listener.idle_timeout_s)
                 return
+            stream.waits_since = _NEVER
             self._write(frame(DATA, 0, stream.id, stream.out[:count]))
             stream.out = stream.out[count:]
             self._send_window -= count
@@ -540,6 +592,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._resets_known.append(stream.id)
         if self._resets:
             self._resets -= 1
+        self._idle_frames = min(self._idle_frames + IDLE_FRAMES_EACH, 2 * IDLE_FRAMES_MAX)
         self._forget(stream)
         self._close_if_done()
 
@@ -569,13 +622,21 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self.pending = b""
         for stream in streams:
             stream.gone()
-        if self._transport is not None:
-            self._transport.close()
-            self._wait_for(LINGER_S)
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.can_write_eof():
+            self._lingering = True
+            transport.write_eof()
+        else:
+            transport.close()
+        self._wait_for(LINGER_S)
 
     def stop(self) -> None:
         """The listener stops: tell the client, and close when its requests are answered."""
-        if self._transport is None or self._closing:
+        if self._lingering:
+            self.abort()
+        if self._transport is None or self._closing or self._lingering:
             return
         self._closing = True
         self._write(goaway(self._last, Code.NO_ERROR, "the daemon is shutting down"))
@@ -601,25 +662,41 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Ask the streams whether they are too slow at `deadline`, if nothing is due before."""
         self.deadline = min(self.deadline, deadline)
 
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up those that hold their part of the budget without filling it."""
+        for stream in list(self.streams.values()):
+            stream.hurry(now)
+
+    def _give_up(self, stream: Stream) -> None:
+        """Forget an answer for which the client has opened no window."""
+        self._write(rst_stream(stream.id, Code.CANCEL))
+        self._resets_known.append(stream.id)
+        self._forget(stream)
+        stream.gone()
+        self._close_if_done()
+
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
         transport = self._transport
         if transport is None:
             return
-        if self._blocked or transport.is_closing() or not self.settled:
+        if self._blocked or self._lingering or transport.is_closing() or not self.settled:
             transport.abort()
             return
         now = self._listener.clock.monotonic()
-        came = self._seen != self._seen_before
-        self._seen_before = self._seen
-        if (self.pending or self.block_stream) and not came:
+        patience = self._listener.first_bytes_timeout_s
+        if now >= self._half_since + patience:
             self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
             return
-        due = _NEVER
+        came = self._seen != self._seen_before
+        self._seen_before = self._seen
+        due = self._half_since + patience
         for stream in list(self.streams.values()):
-            due = min(due, stream.too_slow(now))
-        if self.pending or self.block_stream:
-            due = min(due, now + self._listener.idle_timeout_s)
+            given_up = stream.waits_since + self._listener.idle_timeout_s
+            if now >= given_up:
+                self._give_up(stream)
+            else:
+                due = min(due, given_up, stream.too_slow(now))
         if due < _NEVER or self.streams:
             self._pinged = False
             self.deadline = min(due, now + KEEPALIVE_S)

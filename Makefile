@@ -11,8 +11,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 TORTURE_KILLS ?= 500
+SECONDS ?= 60
 
-.PHONY: help run test lint format bench bench-memory torture golden docs clean
+.PHONY: help run test lint format bench bench-memory torture overload golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -45,6 +46,9 @@ bench-memory: $(STAMP) ## compare what the rings say that they hold with what th
 torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
 	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \
 		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py
+
+overload: $(STAMP) ## attack a daemon with a small memory limit, and measure well-behaved clients beside: SECONDS=60 of each
+	@$(BIN)/python -m tests.hostile.run --seconds $(SECONDS) $(OVERLOAD_ARGS)
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

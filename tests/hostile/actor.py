@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,14 @@ Act = Callable[..., Awaitable[dict[str, Any]]]
 class Actor:
     """A running client process. `name` is `module.function` below tests.hostile."""
 
-    def __init__(self, name: str, daemon: Daemon, *, nice: int = NICENESS, **options: Any) -> None:
+    def __init__(
+        self, name: str, daemon: Daemon, *, nice: int = NICENESS, command: Sequence[str] = (), **options: Any
+    ) -> None:
+        """Start it, and wait until it is ready. `command` is another program that keeps to the same rules."""
         self.name = name
+        own = [sys.executable, "-m", "tests.hostile.actor", name, daemon.grpc, daemon.http, json.dumps(options)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.actor", name, daemon.grpc, daemon.http, json.dumps(options)],
+            command or own,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from tests.accounts import disagreements
 from tests.daemon import Daemon
 from tests.hostile import http1, http2
+from tests.hostile.actor import Actor
+from tests.hostile.delivery import deliver
 from tests.hostile.measure import MIB, Books, Finding, Plan, Watch, idle_bytes, measure, steady
 
 LIMIT = 256 * MIB
@@ -65,9 +68,6 @@ HEADER = """\
 
 def crowd(daemon: Daemon, seconds: float, books: Books, http: int, grpc: int) -> tuple[dict[str, Any], list[str]]:
     """R14: many active connections at half of what they reach flat out."""
-    from tests.hostile.actor import Actor
-    import time
-
     fast = Actor("steady.flat_out", daemon, nice=0, http=http, grpc=grpc)
     time.sleep(max(2.0, seconds / 4))
     reached = fast.end()
@@ -123,6 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = disagreements(metrics, books.acknowledged, books.unread)
         print(f"accounts: {'; '.join(lines) or 'agree'}")
         failed |= bool(lines)
+    if options.only in "delivery":
+        with tempfile.TemporaryDirectory() as directory:
+            found = deliver(Path(directory), options.seconds)
+        failed |= bool(found.problems)
+        print(found.report(), flush=True)
     return int(failed)
 
 

@@ -287,6 +287,26 @@ def test_over_the_budget(receiving: Receiving) -> None:
     assert receiving.admission.in_flight_bytes == 0
 
 
+@both_ways
+def test_while_requests_are_refused_slow_bodies_give_way(receiving: Receiving, make: Callable[..., bytes]) -> None:
+    slow, busy = Client(receiving), Client(receiving)
+    large = otlp.traces(2000)
+    slow.send(make(large)[:2000])
+    busy.send(make(large)[:200_000])
+    receiving.clock.seconds += 2.5
+    receiving.http.sweep()
+    assert not slow.responses, "nothing was refused"
+    receiving.admission.refusals += 1
+    receiving.clock.seconds += 0.5
+    receiving.http.sweep()
+    (refused,) = slow.responses
+    assert (refused.code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
+    assert not busy.responses
+    busy.send(make(large)[200_000:])
+    assert [one.code for one in busy.responses] == [200]
+    assert receiving.admission.in_flight_bytes == 0
+
+
 def test_inflating_takes_from_the_budget(receiving: Receiving) -> None:
     receiving.admission.bytes_max = 10_000
     receiving.stores["traces"].holds = True

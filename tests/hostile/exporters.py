@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import Protocol, cast
 
 from collector.otlp.signals import Signal
 from tests.hostile.wire import (
@@ -159,9 +159,8 @@ class GrpcExporter(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(PREFACE + frame(SETTINGS, 0, 0))
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
+        self._transport.write(PREFACE + frame(SETTINGS, 0, 0))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Whatever was under way has no answer."""

@@ -74,7 +74,7 @@ def test_an_export_is_stored_and_answered(peer: Peer, step: int, size: int) -> N
 @pytest.mark.parametrize("frame_bytes", [1, 1000, 16384, 1 << 20])
 @pytest.mark.parametrize("step", [999, 1 << 20])
 def test_a_message_in_many_frames(peer: Peer, frame_bytes: int, step: int) -> None:
-    payload = otlp.traces(60 if frame_bytes == 1 else 2000)
+    payload = otlp.traces(2 if frame_bytes == 1 else 2000)
     whole = message(payload)
     pieces = [whole[i : i + frame_bytes] for i in range(0, len(whole), frame_bytes)]
     peer.send(peer.headers(1) + b"".join(frame(DATA, 0, 1, one) for one in pieces) + frame(DATA, END_STREAM, 1), step)

@@ -61,6 +61,8 @@ DISCARD_BYTES_MAX: Final = 1024 * 1024
 """A refused request's body up to this size is read and thrown away; beyond, the connection ends."""
 LINGER_S: Final = 2.0
 """How long a client may take to read the last answer before the connection is torn down."""
+HEADS_A_TURN: Final = 8
+"""Requests that a connection may have answered, without the store, before others come to their turn."""
 
 _NEVER = math.inf
 _UNKNOWN = 2**63
@@ -103,6 +105,8 @@ class Connection(asyncio.BufferedProtocol):
         "_share",
         "_taken",
         "_transport",
+        "_turn",
+        "_yielding",
         "deadline",
         "state",
     )
@@ -114,6 +118,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._blocked = False  # the client does not read its answers
+        self._turn = 0  # requests that were answered in this turn
+        self._yielding = False  # it is the turn of others
         self._ended = False  # the client has said that it sends no more
         self._pending = b""  # what came behind the request at work
         self._head: Head | None = None
@@ -178,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends nothing more: finish what is at work or waits, and close."""
         self._ended = True
-        return self.state is State.WORK or self._blocked
+        return self.state is State.WORK or self._blocked or self._yielding
 
     def pause_writing(self) -> None:
         """The client does not read its answers: take no further requests from it."""
@@ -201,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
             state = self.state
             if state is State.LINGER:
                 return
-            if state is State.WORK or self._blocked:
+            if state is State.WORK or self._blocked or self._yielding:
                 self._pending += data[at:]
                 self._pause()
                 return
@@ -223,6 +229,8 @@ class Connection(asyncio.BufferedProtocol):
         begin = at
         if head is None:
             request, at = self._listener.heads.find(data, at)
+        if head is None:
+            self._count_turn()
         if request is None:
             if head is None:
                 head = self._head = Head()
@@ -349,6 +357,7 @@ class Connection(asyncio.BufferedProtocol):
     def _stored(self, outcome: Outcome) -> None:
         """The store has answered; answer the client, if it is still there."""
         self._release()
+        self._turn = 0
         if self._transport is None:
             return
         receiver = self._receiver
@@ -431,12 +440,25 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = True
             self._transport.pause_reading()
 
+    def _count_turn(self) -> None:
+        """Count a request, and let others come to their turn behind it when there were many."""
+        self._turn += 1
+        if self._turn >= HEADS_A_TURN and self._listener.soon is not None:
+            self._yielding = True
+            self._pause()
+            self._listener.soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = 0
+        self._yielding = False
+        self._resume()
+
     def _resume(self) -> None:
         """Take what has waited, and read on."""
-        if self._pending and self.state is not State.WORK and not self._blocked:
+        if self._pending and self.state is not State.WORK and not self._blocked and not self._yielding:
             data, self._pending = self._pending, b""
             self._feed(data)
-        if self._transport is None or self.state is State.WORK or self._blocked:
+        if self._transport is None or self.state is State.WORK or self._blocked or self._yielding:
             return
         if self._ended:
             self._transport.close()

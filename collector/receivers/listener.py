@@ -2,6 +2,9 @@
 
 A connection is asked for little: when its deadline is (`expire` is called after it), to `stop` when it has nothing
 to do, and to `abort`. A listener costs nothing per idle connection but the connection object and its socket.
+
+Connections take turns. One whose bytes hold many small requests serves a few of them, stops reading, and goes on `soon`,
+behind what others have sent meanwhile: libuv would let it fill the buffer 32 times before it looks at another.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from collector.errors import Unavailable
 from collector.receivers.address import reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collector.clock import Clock
     from collector.receivers.admission import Admission
 
@@ -28,6 +33,8 @@ BODY_RATE_PRESSED: Final = 16 * 1024
 """The same while the budget is used up: what is announced and does not come keeps others out."""
 PRESSED_PATIENCE_S: Final = 2.0
 """How long a body may take to begin then."""
+TELLS_MAX: Final = 10
+"""Lines a second about what clients do wrong: hostile ones must not fill the log."""
 REFUSED_CONNECTIONS_MAX: Final = 256
 """Connections over the limit that are told so at any time; further ones are cut."""
 GRACE_S: Final = 10.0
@@ -86,6 +93,9 @@ class Listener:
         self._connections: set[Served] = set()
         self._refused: set[Served] = set()
         self._refusals_seen = 0
+        self._told = 0
+        self.soon: Callable[[Callable[[], None]], object] | None = None
+        """Calls a function in the loop's next turn; None while it does not listen."""
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._server: asyncio.Server | None = None
@@ -101,6 +111,7 @@ class Listener:
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""
         loop = asyncio.get_running_loop()
+        self.soon = loop.call_soon
         try:
             self._server = await loop.create_server(self.connect, host, port, backlog=BACKLOG)
         except OSError as error:
@@ -138,6 +149,12 @@ class Listener:
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expire()
 
+    def tell(self, event: str, **fields: Any) -> None:
+        """Log what a client does wrong, if there is not too much of it."""
+        self._told += 1
+        if self._told <= TELLS_MAX:
+            self.logger.info(event, transport=self.transport, **fields)
+
     def add(self, connection: Served) -> bool:
         """Take a connection into account; tell whether it is one too many, which is refused."""
         self._connections.add(connection)
@@ -166,6 +183,7 @@ class Listener:
             self._all_closed.set()
 
     def _go_round(self) -> None:
+        self._told = 0
         self.tick()
         self.sweep()
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._go_round)

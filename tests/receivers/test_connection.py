@@ -156,6 +156,26 @@ def test_pipelined_requests_are_answered_in_order(client: Client, step: int) -> 
     assert client.connection.state is State.HEAD
 
 
+def test_connections_take_turns(client: Client) -> None:
+    turns: list[Callable[[], None]] = []
+    client.receiving.http.soon = turns.append
+    requests = post(b"\xff\xff") * 20 + post(SPANS)
+    client.send(requests)
+    seen = [len(client.responses)]
+    while turns:
+        assert client.transport.paused
+        turns.pop()()
+        client.send(b"")
+        seen.append(len(client.responses))
+    assert seen == [8, 16, 21]
+    assert not client.transport.paused
+    assert [one.code for one in client.responses] == [400] * 20 + [200]
+    client.send(post(b"\xff\xff") * 20)
+    client.connection.eof_received()
+    client.close()
+    turns.pop()()
+
+
 @each_step
 def test_what_is_pipelined_waits_while_the_store_works(client: Client, step: int) -> None:
     store = client.receiving.stores["traces"]

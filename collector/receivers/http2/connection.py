@@ -89,6 +89,10 @@ DATA_BYTES_MIN: Final = 256
 KEEPALIVE_S: Final = 7200.0
 """A connection from which nothing came so long is pinged."""
 KEEPALIVE_TIMEOUT_S: Final = 20.0
+TURN: Final = 128
+"""What a connection may do before others come to their turn: a frame counts as 1, a header block as `BLOCK_COST` and 1
+more for each 64 bytes, a message as 1 for each 4 KiB."""
+BLOCK_COST: Final = 16
 LINGER_S: Final = 2.0
 """How long a client may take to read why its connection ends."""
 
@@ -134,6 +138,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_idle_frames_since",
         "_last",
         "_lingering",
+        "_paused",
         "_listener",
         "_pinged",
         "_receive_window",
@@ -144,6 +149,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_send_window",
         "_stream_window_out",
         "_transport",
+        "_turn",
         "deadline",
         "share",
         "streams",
@@ -162,12 +168,14 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
         self._closing = False  # GOAWAY was sent
+        self._turn = 0  # what was done in this turn
         self._lingering = False  # nothing more is sent, and what comes is read over
         self._half_since = _NEVER  # when the frame or header block began that is not whole yet
         self._half_block = 0
         self._idle_frames = IDLE_FRAMES_MAX  # that may yet come
         self._idle_frames_since = -_NEVER
         self._blocked = False  # the client does not read its answers
+        self._paused = False
         self._last = 0  # the newest stream of the client's
         self._direct: Stream | None = None  # whose body is being read into
         self._data_stream = 0
@@ -234,6 +242,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self.came_directly(stream, count)
             return
         view = self._listener.scratch[:count]
+        if count < len(self._listener.scratch):
+            self._turn = 0  # the loop looks at others before this one's next bytes
         if self.pending:
             view = memoryview(self.pending + view)
             self.pending = b""
@@ -246,15 +256,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The client does not read its answers: read nothing from it either."""
         self._blocked = True
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._pause()
         self._wait_for(self._listener.idle_timeout_s)
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._blocked = False
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
 
     # --- frames in ----------------------------------------------------------------------------------------
@@ -281,6 +289,33 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._half_since = self._listener.clock.monotonic()
             self.watch(self._half_since + self._listener.first_bytes_timeout_s)
         self._half_block = self.block_stream
+
+    def _work(self, cost: int) -> None:
+        """Count what was done, and let others come to their turn behind it when it was much."""
+        self._turn += cost
+        soon = self._listener.soon
+        if self._turn >= TURN and not self.yielding and soon is not None and self._transport is not None:
+            self.yielding = True
+            self._pause()
+            soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = 0
+        self.yielding = False
+        if self.pending and self.open():
+            data, self.pending = self.pending, b""
+            self._guarded(memoryview(data))
+        self._read_on()
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._paused and self._transport is not None and not self._blocked and not self.yielding:
+            self._paused = False
+            self._transport.resume_reading()
 
     def open(self) -> bool:
         """Tell whether frames are still wanted."""
@@ -321,6 +356,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def _end_request(self, stream: Stream) -> None:
         stream.remote_ended = True
+        self._work(stream.came >> 12)
         if stream.announced not in (-1, stream.came):
             self._reset(stream, Code.PROTOCOL_ERROR)
         else:
@@ -407,6 +443,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             part = bytes(self._block) + part
             self._block = bytearray()
         number, self.block_stream = self.block_stream, 0
+        self._work(BLOCK_COST + (len(part) >> 6))
         fields = self._decoder.decode(part)
         stream = self.streams.get(number)
         if stream is not None:
@@ -517,6 +554,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     def count_idle(self) -> None:
         """Count a frame that brings no request forward."""
         self._idle_frames -= 1
+        self._work(1)
         if self._idle_frames < 0:
             now = self._listener.clock.monotonic()
             if now < self._idle_frames_since + 1.0:
@@ -612,7 +650,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def _break(self, code: Code, message: str) -> None:
         """End the connection for what the client did wrong."""
-        self._listener.logger.info("connection broken", transport="grpc", code=code.name, reason=message)
+        self._listener.tell("connection broken", code=code.name, reason=message)
         self._write(goaway(self._last, code, message))
         self._close_soon()
 

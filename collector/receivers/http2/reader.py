@@ -36,7 +36,8 @@ DIRECT_BYTES_MIN: Final = 16 * 1024
 class FrameReader:
     """Takes a connection's bytes apart. What the frames mean is for who inherits to define."""
 
-    __slots__ = ("_into", "_padding", "_rest", "advanced", "block_stream", "pending", "prefaced", "settled")
+    __slots__ = ("_into", "_padding", "_rest", "advanced", "block_stream", "pending", "prefaced", "settled",
+                 "yielding")  # fmt: skip
 
     def __init__(self) -> None:
         self.prefaced = False
@@ -49,6 +50,8 @@ class FrameReader:
         """The stream whose header block is under way, or 0."""
         self.advanced = False
         """Whether the last bytes ended a frame, or part of one."""
+        self.yielding = False
+        """Whether it is the turn of others: what has come waits in `pending`."""
         self._rest = 0  # bytes of the current frame's payload that are still to come
         self._into: Stream | None = None  # where they go
         self._padding = 0  # bytes behind them that go nowhere
@@ -112,7 +115,7 @@ class FrameReader:
     def feed(self, view: memoryview, at: int = 0) -> None:
         """Take frames from `view[at:]`; raises ConnectionBroken. What is no whole frame is left in `pending`."""
         begin, end = at, len(view)
-        while self.open():
+        while self.open() and not self.yielding:
             rest = self._rest
             if rest:
                 count = min(rest, end - at)

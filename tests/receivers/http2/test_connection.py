@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from collector.receivers.http2 import connection as module
@@ -631,6 +633,45 @@ def test_an_idle_connection_is_pinged_and_then_cut(peer: Peer) -> None:
     for _ in range(2):
         pass_time(peer, module.KEEPALIVE_S + 1)
     assert peer.transport.aborted
+
+
+# --- turns ----------------------------------------------------------------------------------------------------
+
+
+def test_connections_take_turns(peer: Peer) -> None:
+    turns: list[Callable[[], None]] = []
+    peer.receiving.grpc.soon = turns.append
+    peer.receiving.grpc.idle_timeout_s = 1e9
+    count = 100
+    data = b"".join(peer.export(2 * i + 1, b"") for i in range(count))
+    peer.send(data, len(peer.receiving.grpc.scratch))
+    seen = []
+    while turns:
+        assert peer.transport.paused
+        seen.append(len(peer.streams))
+        turns.pop()()
+        peer.send(b"", len(peer.receiving.grpc.scratch))
+    assert not peer.transport.paused
+    assert len(peer.streams) == count
+    assert max(b - a for a, b in zip([0, *seen], seen, strict=False)) <= module.TURN // module.BLOCK_COST
+    assert all(one.grpc_status == 0 for one in peer.streams.values())
+
+
+def test_a_turn_ends_while_the_client_does_not_read(peer: Peer) -> None:
+    turns: list[Callable[[], None]] = []
+    peer.receiving.grpc.soon = turns.append
+    data = b"".join(peer.export(2 * i + 1, b"") for i in range(10))
+    peer.send(data, len(peer.receiving.grpc.scratch))
+    peer.connection.pause_writing()
+    turns.pop()()
+    assert peer.transport.paused
+    peer.connection.resume_writing()
+    assert not peer.transport.paused
+    peer.read()
+    assert len(peer.streams) == 10
+    peer.send(b"".join(peer.export(2 * i + 1, b"") for i in range(10, 30)))
+    peer.close()
+    turns.pop()()
 
 
 # --- stopping -------------------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ SIZES = ((1, 20), (20, 30), (200, 30), (2000, 15), (8000, 4), (20_000, 1))
 """Records of a request, and how often: 400 B to 8 MiB."""
 
 
-def payloads() -> list[tuple[Signal, int, bytes, int]]:
-    """Return what the floods send: signal, records, bytes and weight."""
-    return [(one, count, otlp.BUILDERS[one](count), weight) for one in SIGNALS for count, weight in SIZES]
+def payloads(sizes: int) -> list[tuple[Signal, int, bytes, int]]:
+    """Return what the floods send, in so many of the sizes: signal, records, bytes and weight."""
+    return [(one, count, otlp.BUILDERS[one](count), weight) for one in SIGNALS for count, weight in SIZES[:sizes]]
 
 
 class Counts:
@@ -68,7 +68,7 @@ class Counts:
         }
 
 
-async def flood(target: Target, connections: int = 1000, rude: float = 0.5) -> dict[str, Any]:
+async def flood(target: Target, connections: int = 1000, rude: float = 0.5, sizes: int = len(SIZES)) -> dict[str, Any]:
     """Send all sizes and signals over both transports as fast as answers come.
 
     A share of the connections is rude: it does not wait when it is told to.
@@ -76,7 +76,7 @@ async def flood(target: Target, connections: int = 1000, rude: float = 0.5) -> d
     exporters: list[Exporter] = [
         GrpcExporter(target.grpc) if i % 2 else HttpExporter(target.http) for i in range(connections)
     ]
-    choices = payloads()
+    choices = payloads(sizes)
     weights = [one[-1] for one in choices]
     counts = Counts()
     taken = [0] * connections

@@ -40,7 +40,10 @@ def resets() -> Iterator[tuple[bytes, int]]:
     block = grpc_fields(TRACES)
     for first in range(1, 2**31, 2 * BATCH):
         numbers = range(first, first + 2 * BATCH, 2)
-        yield b"".join(frame(HEADERS, END_HEADERS, n, block) + frame(RST_STREAM, 0, n, b"\0\0\0\x08") for n in numbers), BATCH
+        yield (
+            b"".join(frame(HEADERS, END_HEADERS, n, block) + frame(RST_STREAM, 0, n, b"\0\0\0\x08") for n in numbers),
+            BATCH,
+        )
 
 
 def made_resets() -> Iterator[tuple[bytes, int]]:
@@ -48,7 +51,10 @@ def made_resets() -> Iterator[tuple[bytes, int]]:
     block = grpc_fields(TRACES)
     for first in range(1, 2**31, 2 * BATCH):
         numbers = range(first, first + 2 * BATCH, 2)
-        yield b"".join(frame(HEADERS, END_HEADERS, n, block) + frame(WINDOW_UPDATE, 0, n, bytes(4)) for n in numbers), BATCH
+        yield (
+            b"".join(frame(HEADERS, END_HEADERS, n, block) + frame(WINDOW_UPDATE, 0, n, bytes(4)) for n in numbers),
+            BATCH,
+        )
 
 
 def continuations() -> Iterator[tuple[bytes, int]]:
@@ -115,9 +121,10 @@ def empty_calls() -> Iterator[tuple[bytes, int]]:
     block = grpc_fields(TRACES)
     for first in range(1, 2**31, 2 * BATCH):
         numbers = range(first, first + 2 * BATCH, 2)
-        yield b"".join(
-            frame(HEADERS, END_HEADERS, n, block) + frame(DATA, END_STREAM, n, message(b"")) for n in numbers
-        ), BATCH
+        yield (
+            b"".join(frame(HEADERS, END_HEADERS, n, block) + frame(DATA, END_STREAM, n, message(b"")) for n in numbers),
+            BATCH,
+        )
 
 
 def _rest(value: int) -> bytes:

@@ -39,8 +39,10 @@ GRPC_RETRYABLE = {1, 4, 10, 11, 14, 15}
 async def python_sdk(target: Target, protocol: str = "http", service: str = "python") -> dict[str, Any]:
     """Export through the official Python exporters."""
     logging.disable(logging.CRITICAL)
-    made: Any = GrpcLogs(endpoint=target.grpc, insecure=True) if protocol == "grpc" else HttpLogs(
-        endpoint=f"http://{target.http}/v1/logs"
+    made: Any = (
+        GrpcLogs(endpoint=target.grpc, insecure=True)
+        if protocol == "grpc"
+        else HttpLogs(endpoint=f"http://{target.http}/v1/logs")
     )
     seen = InMemoryLogRecordExporter()
     provider = LoggerProvider(Resource({"service.name": service}), shutdown_on_exit=False)

@@ -93,14 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     books = Books()
     with tempfile.TemporaryDirectory() as directory, Daemon(Path(directory), *SETTINGS, allow=ALLOWED) as daemon:
-        print(HEADER)
-        for name, plan in attacks():
-            if options.only in name:
-                finding = measure(daemon, LIMIT, name, plan, options.seconds, books)
-                failed |= bool(finding.problems)
-                print(line(finding), flush=True)
-                if options.details:
-                    print(json.dumps({"beside": finding.beside, "attackers": finding.attackers}), flush=True)
         if options.only in "idle connections":
             each, wrong = idle_bytes(daemon, 2500, 2500, books)
             failed |= bool(wrong)
@@ -115,6 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"peak {watch.peak_bytes / LIMIT:.2f} of the limit; {'; '.join(problems) or 'ok'}",
                 flush=True,
             )
+        print(HEADER)
+        for name, plan in attacks():
+            if options.only in name:
+                finding = measure(daemon, LIMIT, name, plan, options.seconds, books)
+                failed |= bool(finding.problems)
+                print(line(finding), flush=True)
+                if options.details:
+                    print(json.dumps({"beside": finding.beside, "attackers": finding.attackers}), flush=True)
         if options.only in "smuggling":
             findings = http1.smuggled(daemon.http)
             books.acknowledged[TRACES] += len(http1.TAKEN)

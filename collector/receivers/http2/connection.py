@@ -24,6 +24,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
+from collector.errors import Unavailable
 from collector.receivers.http2.fields import Requests, check_trailers
 from collector.receivers.http2.frames import (
     ACK,
@@ -148,6 +149,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_seen_before",
         "_send_window",
         "_stream_window_out",
+        "_surplus",
         "_transport",
         "_turn",
         "deadline",
@@ -167,6 +169,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Streams that are not closed."""
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
+        self._surplus = False  # it is one too many
         self._closing = False  # GOAWAY was sent
         self._turn = 0  # what was done in this turn
         self._lingering = False  # nothing more is sent, and what comes is read over
@@ -196,13 +199,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     # --- asyncio's side -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or cut it when there are too many."""
+        """Take the connection; one too many is told so when it calls, or cut."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
-        too_many = self._listener.add(self)
-        if too_many and not self._listener.may_explain:
+        self._surplus = self._listener.add(self)
+        if self._surplus and not self._listener.may_explain:
             self._transport.abort()
             return
-        self._wait_for(self._listener.first_bytes_timeout_s)
+        self._wait_for(LINGER_S if self._surplus else self._listener.first_bytes_timeout_s)
         ours = {
             MAX_CONCURRENT_STREAMS: self._listener.streams_max,
             INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -211,10 +214,6 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         }
         self._transport.write(settings(ours) + window_update(0, CONNECTION_WINDOW - WINDOW_DEFAULT))
         self._receive_window = CONNECTION_WINDOW
-        if too_many:
-            # Streams above 0, which is all of them, were not served: a client may send them again.
-            self._write(goaway(0, Code.NO_ERROR, self._listener.refusal))
-            self._close_soon()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give up the streams."""
@@ -481,6 +480,12 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         stream.receive_window = STREAM_WINDOW
         stream.announced = announced
         self.streams[number] = stream
+        if self._surplus:
+            # Told by GOAWAY alone, clients of gRPC would connect again at once, and for ever.
+            stream.refuse(Unavailable(self._listener.refusal))
+            self._write(goaway(number, Code.NO_ERROR, self._listener.refusal))
+            self._close_soon()
+            return
         stream.opened(fields)
         if self._block_ends_stream and number in self.streams:
             self._end_request(stream)
@@ -526,7 +531,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
         if not self.settled:
             self.settled = True
-            self._wait_for(KEEPALIVE_S)
+            if not self._surplus:
+                self._wait_for(KEEPALIVE_S)
         self._write(frame(SETTINGS, ACK, 0))
 
     def _move_windows(self, size: int) -> None:
@@ -718,7 +724,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        if self._blocked or self._lingering or transport.is_closing() or not self.settled:
+        if self._blocked or self._lingering or self._surplus or transport.is_closing() or not self.settled:
             transport.abort()
             return
         now = self._listener.clock.monotonic()

@@ -54,6 +54,10 @@ class Stream:
         """The request is at its end."""
         raise NotImplementedError
 
+    def refuse(self, error: Exception) -> None:
+        """Answer with an error, at once."""
+        raise NotImplementedError
+
     def gone(self) -> None:
         """The stream is closed, by the client or with the connection, before it was answered."""
         raise NotImplementedError

@@ -451,17 +451,21 @@ def test_a_header_list_over_the_limit(peer: Peer) -> None:
 
 def test_connections_over_the_limit_are_told_so(receiving: Receiving) -> None:
     receiving.grpc.connections_max = 1
-    first, second = Peer(receiving), Peer(receiving)
-    assert first.goaway is None
-    second.read()
-    assert second.goaway == Code.NO_ERROR
-    assert "max_connections" in second.frames[-1][3].decode("latin-1")
+    first, second, silent = Peer(receiving), Peer(receiving), Peer(receiving)
     second.send(second.export(1, SPANS))
+    answered = second.streams[1]
+    assert answered.grpc_status == 14
+    assert "max_connections" in answered.grpc_message
+    assert len(answered.status.details) == 1
+    assert second.goaway == Code.NO_ERROR
     assert second.transport.ended
     assert not receiving.stores["traces"].payloads
+    assert not silent.transport.closed
     pass_time(second, module.LINGER_S + 1)
     assert second.transport.aborted, "it may not linger for ever"
+    assert silent.transport.aborted
     second.close()
+    silent.close()
     first.close()
     third = Peer(receiving)
     third.send(third.export(1, SPANS))

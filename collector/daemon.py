@@ -9,8 +9,10 @@ second signal exits at once; what was acknowledged is on the disk all the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,12 +77,21 @@ MIB = 1024 * 1024
 def run(config: Config) -> int:
     """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start."""
     logger = telemetry.logger(config.telemetry.logs.level, config.telemetry.logs.format)
+    raise_descriptor_limit()
     daemon = Daemon(config, logger)
     try:
         return uvloop.run(daemon.run())
     except RingtailError as error:
         logger.error("cannot start", reason=str(error))
         return 1
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as it may ask for: shells give 1,024, which is fewer than its connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # as where the system's own limit is below
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Daemon:

@@ -5,13 +5,14 @@ A request takes its announced size from the budget before its body is read, more
 not fit is refused with a retryable cause. Numbers only: nothing here waits for room, because a client that waits
 holds its bytes somewhere else.
 
-It is fair among connections, and among tenants. Each has a share, and a share may grow to `FREE_TIMES` what it leaves free: dynamic
-thresholds, as switches divide their memory among ports (Choudhury and Hahne, 1998). One connection gets two thirds of an
-otherwise unused budget, and n that want all get 2 in 2n + 1 parts each. No list of connections is kept for it.
+It is fair among connections, and among tenants. Each has a share, and a share may grow to `FREE_TIMES` what it leaves
+free of three quarters of the budget: dynamic thresholds, as switches divide their memory among ports (Choudhury and
+Hahne, 1998). One connection gets half of an otherwise unused budget, and n that want all get 2 in 2n + 1 parts of the
+three quarters each. No list of connections is kept for it.
 
-A quarter of the budget is for shares that hold little, up to `small_bytes`, and out of the thresholds' reach: a thousand
-connections with large requests would otherwise leave nothing for one with a small one. What is small is there at once,
-and soon gone: it does not fill a quarter for long.
+The last quarter is out of these thresholds' reach: a thousand connections with large requests would leave
+nothing of it. There a share may hold a sixteenth of what is free: the less that is, the smaller are the requests that
+still get in, and the small ones of a usual client do when large ones do not.
 
 Owner: the event loop's thread. Cost: a few additions a request.
 """
@@ -33,11 +34,9 @@ RETRY_AFTER_S: Final = 1.0
 FREE_TIMES: Final = 2
 """What one connection may hold, in times of what is left free then."""
 RESERVED_PART: Final = 4
-"""One part in so many is for shares that hold little."""
-SMALL_BYTES_MAX: Final = 256 * 1024
-"""A usual batch of an SDK."""
-SMALL_PARTS: Final = 64
-"""What is little is at most one part in so many of the budget."""
+"""One part in so many of the budget is for small requests."""
+SMALL_PART: Final = 16
+"""Which are those that take at most one part in so many of what is left free."""
 
 
 class Admission:
@@ -65,11 +64,6 @@ class Admission:
     def draining(self) -> bool:
         """Whether the door is closed."""
         return self._draining
-
-    @property
-    def small_bytes(self) -> int:
-        """What a share may hold at any time, as long as the budget is not used up."""
-        return min(SMALL_BYTES_MAX, self.bytes_max // SMALL_PARTS)
 
     def share(self) -> Share:
         """Return the share of a new connection, or tenant."""
@@ -123,10 +117,7 @@ class Share:
         admission = self._admission
         in_flight = admission.in_flight_bytes + size
         free = admission.bytes_max - in_flight
-        most = -1
-        if free >= 0:
-            thresholds = FREE_TIMES * (free - admission.bytes_max // RESERVED_PART)
-            most = max(thresholds, admission.small_bytes)
+        most = max(FREE_TIMES * (free - admission.bytes_max // RESERVED_PART), free // SMALL_PART)
         # A request alone always fits: a budget below the size limit must not refuse it for ever.
         if others and (self.held + size > most or (tenant is not None and tenant.held + size > most)):
             admission.refusals += 1

@@ -118,7 +118,7 @@ def grpc_reply(block: bytes) -> Reply | None:
     """Judge a header block; None when it has no status, as the one that begins an answer."""
     if OK_TRAILER in block:
         return Reply("grpc 0")
-    fields = {name: value for name, value in hpack.Decoder().decode(block, raw=True)}
+    fields = dict(hpack.Decoder().decode(block, raw=True))
     if b"grpc-status" not in fields:
         code = fields.get(b":status", b"")
         return None if code == b"200" else Reply(code.decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prometheus_client import CollectorRegistry
 
 from collector.errors import Overloaded, Unavailable
-from collector.receivers.admission import FREE_TIMES, RESERVED_PART, Admission
+from collector.receivers.admission import FREE_TIMES, RESERVED_PART, SMALL_PART, Admission
 
 
 def test_what_does_not_fit_is_told_to_come_again() -> None:
@@ -53,7 +54,6 @@ def test_connections_that_want_everything_get_the_same_and_leave_room(count: int
             except Overloaded:
                 wanting.discard(number)
     fair = FREE_TIMES * 10_000 * (1 - 1 / RESERVED_PART) / (FREE_TIMES * count + 1)
-    assert fair > admission.small_bytes
     assert all(fair - (FREE_TIMES * count + 1) * size <= share.held <= fair + size for share in shares)
     late = admission.share()
     late.admit(min(size, (10_000 - admission.in_flight_bytes) // 2))
@@ -82,13 +82,11 @@ def test_a_flood_of_large_requests_leaves_room_for_small_ones() -> None:
             refused += 1
     assert refused > 900
     assert admission.bytes_max - admission.in_flight_bytes >= admission.bytes_max // RESERVED_PART
-    small = admission.small_bytes
-    assert small == 156
-    for _ in range(admission.bytes_max // RESERVED_PART // small):
-        admission.share().admit(small)
-    with pytest.raises(Overloaded):
-        for _ in range(2):
-            admission.share().admit(small)
+    for size in (150, 100, 50, 10, 1):
+        admission.share().admit(size)
+        for _ in range(1000):
+            with contextlib.suppress(Overloaded):
+                admission.share().admit(size)
     assert admission.in_flight_bytes <= admission.bytes_max
 
 
@@ -154,7 +152,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def fits(self, who: int, size: int) -> bool:
         free = 640 - self.total() - size
         held = sum(self.held[who]) + size
-        return free >= 0 and (held <= 10 or held <= FREE_TIMES * (free - 160))
+        return held <= max(FREE_TIMES * (free - 160), free // SMALL_PART)
 
     @rule(who=st.integers(0, 2), size=st.one_of(st.integers(0, 20), st.integers(0, 700)))
     def admit(self, who: int, size: int) -> None:

@@ -25,18 +25,77 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    many: bool = False,
 ) -> Any:
-    """Declare a key. `kind` is size, duration, count, address, memory, path, switch or choice.
+    """Declare a key. `kind` is size, duration, count, address, memory, path, route, switch, choice, origin or header.
 
-    The first three have a range: `low` and `high` are inclusive.
+    The first three have a range: `low` and `high` are inclusive. With `many` it is a list (a tuple) of that kind.
     """
-    metadata = {"kind": kind, "doc": doc, "low": low, "high": high, "choices": choices}
+    metadata = {
+        "kind": kind,
+        "doc": doc,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "many": many,
+    }
     return field(default=default, metadata=metadata)
 
 
 def section(kind: type, doc: str, *, optional: bool = False) -> Any:
     """Declare a group of keys; an optional one may be null, which switches it off."""
     return field(default_factory=kind, metadata={"kind": "section", "type": kind, "doc": doc, "optional": optional})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerParameters:
+    """receivers.otlp.protocols.grpc.keepalive.server_parameters"""
+
+    max_connection_idle: float = setting(
+        0.0,
+        "duration",
+        "A connection without calls for so long is closed; up to twice that. 0 is never.",
+        low=0,
+        high=30 * DAY_S,
+    )
+    max_connection_age: float = setting(
+        0.0,
+        "duration",
+        "A connection so old is closed when its calls are answered, so that a load balancer may choose anew. 0 is never.",
+        low=0,
+        high=30 * DAY_S,
+    )
+    max_connection_age_grace: float = setting(
+        0.0, "duration", "How long calls may take after that. 0 is as long as they want.", low=0, high=DAY_S
+    )
+    time: float = setting(
+        7200.0, "duration", "A connection from which nothing came for so long is pinged.", low=1, high=30 * DAY_S
+    )
+    timeout: float = setting(
+        20.0, "duration", "A connection that does not answer a ping within that is closed.", low=1, high=3600
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EnforcementPolicy:
+    """receivers.otlp.protocols.grpc.keepalive.enforcement_policy"""
+
+    min_time: float = setting(
+        10.0,
+        "duration",
+        "A client that pings more often between its calls is told GOAWAY (ENHANCE_YOUR_CALM). 0 lets all pings pass.",
+        low=0,
+        high=DAY_S,
+    )
+    permit_without_stream: bool = setting(True, "switch", "Whether a client may ping while it has no call open.")
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """receivers.otlp.protocols.grpc.keepalive"""
+
+    server_parameters: ServerParameters = section(ServerParameters, "When connections are looked after, and closed.")
+    enforcement_policy: EnforcementPolicy = section(EnforcementPolicy, "How often clients may ping.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +107,32 @@ class Grpc:
         64, "count", "Largest message, before and after decompression, in MiB.", low=1, high=1024
     )
     max_connections: int = setting(
-        4096, "count", "Open connections; one more is told to go away.", low=1, high=1_000_000
+        4096, "count", "Open connections; one more is told to come again.", low=1, high=1_000_000
+    )
+    max_concurrent_streams: int = setting(
+        256, "count", "Calls at once on one connection; a client's further calls wait on its side.", low=1, high=65535
+    )
+    keepalive: Keepalive = section(Keepalive, "How long connections live.")
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """receivers.otlp.protocols.http.cors"""
+
+    allowed_origins: tuple[str, ...] = setting(
+        (),
+        "origin",
+        "Origins of web pages that may send: `https://app.example`, with `*` for any part. None: no page of another origin.",
+        many=True,
+    )
+    allowed_headers: tuple[str, ...] = setting(
+        (),
+        "header",
+        "Headers that such pages may send beside Content-Type and Content-Encoding. `*` is any.",
+        many=True,
+    )
+    max_age: int = setting(
+        7200, "count", "Seconds for which a browser may remember the answer to a preflight request.", low=0, high=86400
     )
 
 
@@ -69,6 +153,17 @@ class Http:
     idle_timeout: float = setting(
         60.0, "duration", "How long a connection may be idle, or a body stand still.", low=0.1, high=86400
     )
+    compression_algorithms: tuple[str, ...] = setting(
+        ("gzip", "zstd", "deflate", "zlib"),
+        "choice",
+        "Content encodings that are accepted beside none, which is always.",
+        choices=("gzip", "zstd", "deflate", "zlib"),
+        many=True,
+    )
+    cors: Cors = section(Cors, "Requests from web pages.")
+    traces_url_path: str = setting("/v1/traces", "route", "Where spans are received.")
+    metrics_url_path: str = setting("/v1/metrics", "route", "Where metrics are received.")
+    logs_url_path: str = setting("/v1/logs", "route", "Where log records are received.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import resource
 import signal
@@ -29,13 +30,18 @@ from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError, Unavailable
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
+from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
+from collector.receivers.cors import Cors
 from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
+from collector.receivers.http2.keepalive import Keepalive
+from collector.reload import is_live, merged, ring_sizes
 from collector.ring.ring import Ring, bytes_min
+from collector.settings import differences
 from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
@@ -47,11 +53,12 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp
 
     from collector.config import Config
+    from collector.config import Keepalive as GrpcKeepalive
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
@@ -74,11 +81,13 @@ GRPC_IDLE_TIMEOUT_S = 60.0
 MIB = 1024 * 1024
 
 
-def run(config: Config) -> int:
-    """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start."""
-    logger = telemetry.logger(config.telemetry.logs.level, config.telemetry.logs.format)
+def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> int:
+    """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start.
+
+    `load` reads the configuration again, as it is then; `level` is the logger's, which that may change.
+    """
     raise_descriptor_limit()
-    daemon = Daemon(config, logger)
+    daemon = Daemon(config, load, logger, level)
     try:
         return uvloop.run(daemon.run())
     except RingtailError as error:
@@ -97,9 +106,11 @@ def raise_descriptor_limit() -> None:
 class Daemon:
     """One Ringtail: three stores, their receivers and the query API. Built and run on one event loop."""
 
-    def __init__(self, config: Config, logger: Any) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> None:
         self.config = config
         self.logger = logger
+        self._load = load
+        self._level = level
         self.clock = SystemClock()
         self.registry = CollectorRegistry()
         self.ports: dict[str, int] = {}
@@ -123,7 +134,7 @@ class Daemon:
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
-            {one.name: getattr(config.stores, one.name).max_bytes for one in SIGNALS},
+            ring_sizes(config),
             self._admission,
             logger,
             self.registry,
@@ -134,11 +145,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             await self.start()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             self.logger.info("ready", version=__version__, pid=os.getpid())
+            notify(READY)
             await self._stop.wait()
         finally:
             await self.stop()
@@ -150,6 +163,41 @@ class Daemon:
             os._exit(128 + number)
         self.logger.info("stopping", signal=signal.Signals(number).name)
         self._stop.set()
+
+    def _hung_up(self) -> None:
+        try:
+            self.reload()
+        except InvalidConfig as error:
+            self.logger.error("configuration not reloaded", problems=error.problems)
+
+    def reload(self) -> dict[str, list[str]]:
+        """Read the configuration again and apply what can change while the daemon runs.
+
+        Returns the keys that have other values now (`applied`), and those that will after a restart (`restart`). Raises
+        InvalidConfig for a configuration that has a mistake, or that memory has no room for; nothing has changed then.
+        """
+        config = self._load()
+        changed = differences(self.config, config)
+        applied = [key for key in changed if is_live(key)]
+        restart = [key for key in changed if not is_live(key)]
+        otlp = config.receivers.otlp
+        self._guard.reconfigure(
+            limit_bytes(config.memory.limit, available_bytes()), otlp.max_in_flight_bytes, ring_sizes(config)
+        )
+        retention = config.wal.retention
+        for log in self._tenants.logs:
+            log.retain(retention.max_bytes or None, retention.max_age or None)
+        if self._http is not None and otlp.protocols.http is not None:
+            self._http.body_bytes_max = otlp.protocols.http.max_request_body_size
+            self._http.read_header_timeout_s = otlp.protocols.http.read_header_timeout
+            self._http.idle_timeout_s = otlp.protocols.http.idle_timeout
+        if self._grpc is not None and otlp.protocols.grpc is not None:
+            self._grpc.message_bytes_max = otlp.protocols.grpc.max_recv_msg_size_mib * MIB
+        self._engine.limit(config.query.timeout)
+        self._level.set(config.telemetry.logs.level)
+        self.config = merged(self.config, config)
+        self.logger.info("configuration reloaded", applied=applied, restart=restart)
+        return {"applied": applied, "restart": restart}
 
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
@@ -189,8 +237,11 @@ class Daemon:
                 first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
                 connections_max=protocols.grpc.max_connections,
+                streams_max=protocols.grpc.max_concurrent_streams,
+                keepalive=_keepalive(protocols.grpc.keepalive),
             )
         if protocols.http is not None:
+            cors = protocols.http.cors
             self._http = HttpReceiver(
                 [Receiver(one, "http", partial(self._destination, one.name), metrics) for one in SIGNALS],
                 self._admission,
@@ -200,6 +251,9 @@ class Daemon:
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
                 connections_max=protocols.http.max_connections,
+                paths={one.name: getattr(protocols.http, f"{one.name}_url_path") for one in SIGNALS},
+                compressions=protocols.http.compression_algorithms,
+                cors=Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age),
             )
         if self._grpc is not None and protocols.grpc is not None:
             endpoint = protocols.grpc.endpoint
@@ -262,7 +316,7 @@ class Daemon:
         return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
 
     def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
-        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.reload, self.logger)
 
     def _app_of(self, name: str) -> ASGIApp:
         """Return a tenant's query API; one without records for a tenant that was never written to."""
@@ -295,6 +349,7 @@ class Daemon:
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
         self._draining = True
+        notify(STOPPING)
         if self._watching is not None:
             self._watching.cancel()
         try:
@@ -319,3 +374,16 @@ def split_address(endpoint: str) -> tuple[str, int]:
     """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
     host, _, port = endpoint.rpartition(":")
     return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _keepalive(settings: GrpcKeepalive) -> Keepalive:
+    server, policy = settings.server_parameters, settings.enforcement_policy
+    return Keepalive(
+        idle_s=server.max_connection_idle or math.inf,
+        age_s=server.max_connection_age or math.inf,
+        age_grace_s=server.max_connection_age_grace or math.inf,
+        time_s=server.time,
+        timeout_s=server.timeout,
+        ping_interval_s=policy.min_time,
+        idle_pings=policy.permit_without_stream,
+    )

@@ -1,4 +1,4 @@
-"""How the values of settings are written: sizes, durations, counts, addresses, paths, switches and choices.
+"""How the values of settings are written: sizes, durations, counts, addresses, paths, routes, switches and choices.
 
 Each kind has a reader from text, and sizes and durations a writer that says the same value in its largest units:
 `read(write(value)) == value` for every value that a reader can return. A reader raises ValueError, whose message
@@ -10,6 +10,7 @@ A bare number is no duration: the Collector takes it for nanoseconds and people 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -42,6 +43,11 @@ _DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|us|µs|d|h|m|s)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _COUNT: Final = re.compile(rf"[0-9](?:_?[0-9]){{0,{DIGITS_MAX - 1}}}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
+_ROUTE: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,255}")
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]{0,19}://[A-Za-z0-9.*\[\]:_-]{1,255}")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
+"""What needs no quotes in a list of YAML."""
 
 
 def read_size(text: str) -> int:
@@ -122,6 +128,27 @@ def read_memory(text: str) -> str:
     return text
 
 
+def read_route(text: str) -> str:
+    """Read the path of a URL, `/v1/traces`; returns it unchanged."""
+    if not _ROUTE.fullmatch(text):
+        raise ValueError("it begins with / and has neither query nor fragment")
+    return text
+
+
+def read_origin(text: str) -> str:
+    """Read an origin, `https://app.example:8443`, in which `*` stands for any part, or `*` alone; returns it unchanged."""
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError("an origin has a scheme and no path")
+    return text
+
+
+def read_header(text: str) -> str:
+    """Read the name of an HTTP header, or `*`; returns it in lower case."""
+    if not _HEADER.fullmatch(text):
+        raise ValueError
+    return text.lower()
+
+
 def write_size(value: float) -> str:
     """Write bytes in the largest binary unit that divides them."""
     amount = int(value)
@@ -143,7 +170,10 @@ def write_duration(seconds: float) -> str:
 
 
 def read(metadata: Mapping[str, Any], text: str) -> Any:
-    """Read one setting's value as its declaration (`config.setting`) says; ValueError when it is not accepted."""
+    """Read one value as its declaration (`config.setting`) says; ValueError when it is not accepted.
+
+    Of a list this is one element.
+    """
     kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
     text = text if kind == "path" else text.strip()
     if kind == "choice":
@@ -157,14 +187,17 @@ def read(metadata: Mapping[str, Any], text: str) -> Any:
 
 
 def write(metadata: Mapping[str, Any], value: Any) -> str:
-    """Write one setting's value so that `read` returns it."""
+    """Write one setting's value as YAML that is read back to it."""
+    if isinstance(value, tuple):
+        written = (write(metadata, one) for one in value)
+        return f"[{', '.join(one if _PLAIN.fullmatch(one) else json.dumps(one) for one in written)}]"
     if isinstance(value, bool):
         return str(value).lower()
     return {"size": write_size, "duration": write_duration}.get(metadata["kind"], str)(value)
 
 
 def accepted(metadata: Mapping[str, Any]) -> str:
-    """Say in words what a setting takes."""
+    """Say in words what a setting takes; of a list, what an element is."""
     kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
     words = {
         "size": "a size like 64MiB",
@@ -172,6 +205,9 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "count": "a whole number",
         "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
         "path": "a path",
+        "route": "a path like /v1/traces",
+        "origin": "an origin like https://app.example, or *",
+        "header": "a header's name, or *",
         "switch": "true or false",
         "memory": "a size like 512MiB, a share like 50%, or auto",
         "choice": f"one of {', '.join(metadata['choices'])}",
@@ -186,5 +222,8 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "address": read_address,
     "memory": read_memory,
     "path": read_path,
+    "route": read_route,
+    "origin": read_origin,
+    "header": read_header,
     "switch": read_switch,
 }

@@ -79,10 +79,11 @@ class Daemon:
         command: Sequence[str] = COMMAND,
         wait: bool = True,
         allow: Collection[str] = (),
+        files: Sequence[str] = (),
     ) -> None:
         """Start it, and wait until it is ready unless `wait` is False; then call `ready` before using addresses.
 
-        `settings` are `a.b.c=VALUE`. `command` is what runs before `run`: another entry point, or a broken variant.
+        `settings` are `a.b.c=VALUE`, and win over the configuration `files`. `command` is what runs before `run`: another entry point, or a broken variant.
         `allow` names events that are warnings or errors, and that this test expects.
         """
         self.data = directory / "data"
@@ -92,7 +93,7 @@ class Daemon:
         self._closed = False
         self._waited = False
         self.process = subprocess.Popen(
-            [*command, *run_arguments(self.data, *settings)],
+            [*command, *run_arguments(self.data, *settings), *(f"--config={file}" for file in files)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

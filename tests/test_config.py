@@ -225,6 +225,8 @@ def test_a_duration_reads_as_it_was_written(microseconds: int) -> None:
 
 def values(metadata: Any) -> st.SearchStrategy[Any]:
     """Any value that a setting accepts."""
+    if metadata["many"]:
+        return st.lists(values({**metadata, "many": False}), max_size=3).map(tuple)
     kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
     if kind in ("size", "count"):
         return st.integers(low, high)
@@ -234,6 +236,12 @@ def values(metadata: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(["localhost:0", "[::1]:0", ":0", "0.0.0.0:0"])
     if kind == "memory":
         return st.sampled_from(["auto", "50%", "0.5%", "512MiB", "123456789"])
+    if kind == "origin":
+        return st.sampled_from(["*", "null", "https://app.example", "http://*.example:8443"])
+    if kind == "header":
+        return st.sampled_from(["*", "authorization", "x-scope-orgid"])
+    if kind == "route":
+        return st.from_regex(r"/[a-z0-9/._%-]{1,20}", fullmatch=True)
     if kind == "path":
         return st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20)
     return st.booleans() if kind == "switch" else st.sampled_from(metadata["choices"])
@@ -251,6 +259,9 @@ def test_a_ring_wants_room_for_its_indexes() -> None:
 def test_printed_settings_load_again(chosen: dict[str, Any]) -> None:
     # Two keys that constrain each other have tests of their own.
     rings = [f"stores.{signal}.{key}" for signal in ("traces", "logs", "metrics") for key in ("capacity", "max_bytes")]
+    paths = [f"receivers.otlp.protocols.http.{signal}_url_path" for signal in ("traces", "logs", "metrics")]
+    if len({chosen.get(path, path) for path in paths}) < 3:
+        rings += paths
     for key in ("wal.segment_bytes", "wal.retention.max_bytes", *rings):
         chosen.pop(key, None)
     options = [f"{key}={write(KEYS[key], value).replace('$', '$$')}" for key, value in chosen.items()]
@@ -260,6 +271,34 @@ def test_printed_settings_load_again(chosen: dict[str, Any]) -> None:
         key = one.partition("=")[0]
         assert value_of(config, key) == chosen[key]
     assert load([("printed.yaml", dump(config))], [], {}) == config
+
+
+def test_lists_are_wholes() -> None:
+    key = "receivers.otlp.protocols.http.cors.allowed_origins"
+    one = ("one.yaml", "receivers: {otlp: {protocols: {http: {cors: {allowed_origins: [https://a, 'http://*.b']}}}}}")
+    assert value_of(load([one], [], {}), key) == ("https://a", "http://*.b")
+    assert value_of(load([one], [f"{key}=https://c"], {}), key) == ("https://c",)
+    assert value_of(load([one], [f"{key}=[]"], {}), key) == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("cors.allowed_origins=[https://a/path]", "allowed_origins[0]: 'https://a/path' is not an origin"),
+        ("cors.allowed_origins={a: b}", "allowed_origins: must be a list, each an origin"),
+        ("cors.allowed_headers=[[a]]", "allowed_headers[0]: must be a header's name"),
+        ("cors.allowed_headers=[a b]", "allowed_headers[0]: 'a b' is not a header's name"),
+        ("compression_algorithms=[gzip, snappy]", "compression_algorithms[1]: 'snappy' is not one of gzip, zstd"),
+        (f"cors.allowed_headers=[{', '.join('a' * 300)}]", "allowed_headers: has more than 256 elements"),
+        ("traces_url_path=v1/traces", "traces_url_path: 'v1/traces' is not a path like /v1/traces"),
+        ("traces_url_path=/v1/logs", "logs_url_path: /v1/logs is taken already, by receivers.otlp"),
+        ("metrics_url_path=/", "metrics_url_path: / is taken already, by the greeting"),
+    ],
+)
+def test_mistakes_in_lists_and_paths(option: str, problem: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load([], [f"receivers.otlp.protocols.http.{option}"], {})
+    assert [problem in one for one in caught.value.problems] == [True], caught.value.problems
 
 
 def test_a_protocol_that_is_off_is_printed_as_off() -> None:

@@ -26,7 +26,7 @@ INDEX = """Ringtail answers here.
 Tempo       /api/search?q={...}   /api/v2/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
-Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz
+Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
@@ -38,6 +38,7 @@ def create_app(
     registry: CollectorRegistry,
     not_ready: Callable[[], list[str]],
     memory: Callable[[], dict[str, int]],
+    reload: Callable[[], dict[str, list[str]]],
     logger: Any,
 ) -> Starlette:
     """Build the application over the three stores."""
@@ -63,7 +64,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory),
+            *admin.routes(stores, registry, not_ready, memory, reload),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),

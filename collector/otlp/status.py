@@ -85,6 +85,7 @@ _CODES: Final[dict[type[RingtailError], tuple[int, int, str]]] = {
 
 PHRASES: Final = {
     200: "OK",
+    204: "No Content",
     400: "Bad Request",
     401: "Unauthorized",
     404: "Not Found",

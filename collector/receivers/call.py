@@ -20,7 +20,7 @@ from collector.errors import Malformed, Overloaded, TooLarge, Unsupported
 from collector.otlp.status import Answer, answer, too_slow, trailing_metadata
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
-from collector.receivers.encoding import ENCODINGS, inflate
+from collector.receivers.encoding import GRPC_ENCODINGS, inflate
 from collector.receivers.http2.frames import literal
 from collector.receivers.http2.stream import Stream
 from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESSED_PATIENCE_S
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PREFIX_BYTES: Final = 5
 BODY_STEP_BYTES: Final = 256 * 1024
 """The first buffer of a message is no larger; a usual one fits."""
-ENCODINGS_ACCEPTED: Final = ",".join(ENCODINGS).encode()
+ENCODINGS_ACCEPTED: Final = ",".join(GRPC_ENCODINGS).encode()
 LIMIT_KEY: Final = "receivers.otlp.protocols.grpc.max_recv_msg_size_mib"
 
 HEAD_BLOCK: Final = (
@@ -123,7 +123,7 @@ class Call(Stream):
             self._method = self._listener.methods.get(path)
             if self._method is None:
                 self.refuse(Unsupported(f"there is no method {path[:200].decode('latin-1')!r} here"))
-            elif encoding and encoding.decode("latin-1") not in ENCODINGS:
+            elif encoding and encoding.decode("latin-1") not in GRPC_ENCODINGS:
                 self.refuse(Unsupported(f"grpc-encoding {encoding[:100].decode('latin-1')!r} is not supported"))
             elif self._find(tenant):
                 self._encoding = encoding.decode("latin-1")

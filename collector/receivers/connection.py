@@ -41,12 +41,12 @@ from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESS
 from collector.receivers.response import (
     CLOSE,
     CONTINUE,
-    GREETING,
     JSON,
     PROTOBUF,
     TEXT,
     error_body,
     error_headers,
+    preflight_head,
     response_head,
 )
 
@@ -88,6 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         "_body",
         "_body_begun",
         "_chunks",
+        "_cors_headers",
         "_destination",
         "_encoding",
         "_ended",
@@ -140,6 +141,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_json = True
         self._is_bodiless = False  # the answer has headers only
         self._encoding = ""
+        self._cors_headers = ""
         self._expects = False  # the client may wait for leave to send the body
         self._keep_alive = True
         self._taken = -1  # bytes of the budget; -1: the request has not been admitted
@@ -249,6 +251,10 @@ class Connection(asyncio.BufferedProtocol):
         chunked, length = request.chunked, request.length
         self._keep_alive = request.keep_alive
         self._expects = request.expects_continue and at == len(data)
+        if self._listener.cors:
+            if request.preflight is not None and request.path in self._listener.routes:
+                return self._answer_preflight(request, at)
+            self._cors_headers = self._listener.cors.headers(request.origin)
         try:
             receiver = self._choose(request)
             if receiver is not None:
@@ -258,10 +264,22 @@ class Connection(asyncio.BufferedProtocol):
             return at
         if receiver is None:
             self._limit_discarding(_UNKNOWN if chunked else length)
-            self._write(200, GREETING, TEXT)
+            self._write(200, self._listener.greeting, TEXT)
             self._next(length)
             return at
         return self._begin_chunks(data, at) if chunked else self._begin_body(data, at, length)
+
+    def _answer_preflight(self, request: Request, at: int) -> int:
+        """Answer a browser that asks what it may send."""
+        assert request.preflight is not None
+        unread = _UNKNOWN if request.chunked else request.length
+        self._limit_discarding(unread)
+        headers = self._listener.cors.preflight(request.origin, request.preflight)
+        if self._transport is not None:
+            headers += "" if self._keep_alive else CLOSE
+            self._transport.write(preflight_head(self._listener.date, headers))
+        self._next(unread)
+        return at
 
     def _choose(self, request: Request) -> Receiver | None:
         """Find the request's receiver and form, None for the greeting; raise what is wrong with its head."""
@@ -280,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
             raise wrong_method(f"{method.decode()} is not allowed here; POST an export request", "POST")
         if media_type not in (PROTOBUF, JSON):
             raise Unsupported(f"Content-Type {media_type[:100]!r} is not supported; use {PROTOBUF} or {JSON}")
-        check_encoding(self._encoding)
+        check_encoding(self._encoding, self._listener.compressions)
         self._destination = receiver.find(request.tenant)
         return receiver
 
@@ -397,7 +415,7 @@ class Connection(asyncio.BufferedProtocol):
         self._write(found.http, body, JSON if self._is_json else PROTOBUF, error_headers(found))
 
     def _succeed(self, response: bytes) -> None:
-        if self._keep_alive and self._transport is not None and response in (b"", b"{}"):
+        if self._keep_alive and self._transport is not None and response in (b"", b"{}") and not self._cors_headers:
             self._transport.write(self._listener.success_json if self._is_json else self._listener.success)
         else:
             self._write(200, response, JSON if self._is_json else PROTOBUF)
@@ -405,6 +423,7 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, code: int, body: bytes, media_type: str, headers: str = "") -> None:
         if self._transport is None:
             return
+        headers += self._cors_headers
         if not self._keep_alive:
             headers += CLOSE
         head = response_head(code, media_type, len(body), self._listener.date, headers)

@@ -9,6 +9,7 @@ among them, are UNIMPLEMENTED.
 
 from __future__ import annotations
 
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -19,6 +20,7 @@ from collector.otlp.status import answer, unknown_path
 from collector.receivers.call import Call, Method
 from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
+from collector.receivers.http2.keepalive import Keepalive
 from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 
 if TYPE_CHECKING:
@@ -146,6 +148,8 @@ class GrpcReceiver(Http2Listener):
         message_bytes_max: int,
         first_bytes_timeout_s: float,
         idle_timeout_s: float,
+        streams_max: int = STREAMS_MAX,
+        keepalive: Keepalive | None = None,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         """Take one receiver for each service; it listens after `start`.
@@ -165,7 +169,9 @@ class GrpcReceiver(Http2Listener):
         self.message_bytes_max = message_bytes_max
         self.first_bytes_timeout_s = first_bytes_timeout_s
         self.idle_timeout_s = idle_timeout_s
-        self.streams_max = STREAMS_MAX
+        self.streams_max = streams_max
+        self.keepalive = keepalive or Keepalive()
+        self.chance = SystemRandom()
         self.requests = Requests()
         self.health = Health([one.signal.service for one in receivers])
         methods: dict[bytes, Method] = {

@@ -23,7 +23,17 @@ KEPT_BYTES_MAX: Final = 1024
 
 _END = b"\r\n\r\n"
 _WANTED = frozenset(
-    {b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"expect", b"x-scope-orgid"}
+    {
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+        b"x-scope-orgid",
+        b"origin",
+        b"access-control-request-method",
+        b"access-control-request-headers",
+    }
 )
 
 
@@ -47,6 +57,10 @@ class Request(NamedTuple):
     """Whether the client waits for `100 Continue` before it sends the body."""
     tenant: str
     """What X-Scope-OrgID says; empty when absent."""
+    origin: str
+    """The web page's origin, when a browser sends; else empty."""
+    preflight: str | None
+    """The headers that a browser asks leave to send, if it does nothing but ask; else None."""
 
 
 class Heads:
@@ -163,8 +177,15 @@ class Head:
             chunked=coding is not None,
             keep_alive=self._keep_alive and not old,
             expects_continue=fields.get(b"expect", b"").lower() == b"100-continue",
+            origin=fields.get(b"origin", b"").decode("latin-1").strip(),
+            preflight=self._preflight(parser.get_method()),
             tenant=fields.get(b"x-scope-orgid", b"").decode("latin-1").strip(),
         )
+
+    def _preflight(self, method: bytes) -> str | None:
+        if method != b"OPTIONS" or b"access-control-request-method" not in self._fields:
+            return None
+        return self._fields.get(b"access-control-request-headers", b"").decode("latin-1").strip()
 
     def _text(self, name: bytes) -> str:
         value = self._fields.get(name)

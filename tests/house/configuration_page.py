@@ -6,6 +6,7 @@ from pathlib import Path
 
 from collector.config import Config
 from collector.quantities import write
+from collector.reload import is_live
 from collector.settings import entries
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -28,7 +29,8 @@ Settings are YAML: `ringtail run --config FILE`. Without a file, every key has t
 
 Several `--config` files merge key by key in their order, then come the `--set` options in theirs. A group of keys may
 stand empty and then keeps its defaults: as in the Collector, `grpc:` alone receives gRPC on the default port.
-`grpc: null` and `http: null` switch a protocol off; a later source that names it again switches it back on.
+`grpc: null` and `http: null` switch a protocol off; a later source that names it again switches it back on. Lists do not
+merge: a later one takes an earlier one's place.
 
 `${env:NAME}` in a value is an environment variable; one that is not set is a mistake. `${env:NAME:-default}` gives a
 default for one that is not set or is empty. `$$` is a dollar sign.
@@ -39,6 +41,7 @@ default for one that is not set or is empty. `$$` is a dollar sign.
 - Durations: `500ms`, `30s`, `1m30s`, `1.5h`, `7d`. A unit is needed, except for 0.
 - Addresses: `127.0.0.1:4317`, `localhost:4317`, `"[::1]:4317"` (quoted, for YAML's sake), `0.0.0.0:4317` or `:4317` for
   all interfaces. Port 0 is one that the operating system chooses; the log tells it.
+- Lists: `[a, b]` or a line each, as in YAML; a single value is a list of one.
 - Values after `--set` need no quotes but the shell's: `--set api.endpoint=[::1]:8888`. For a group of keys the value is
   YAML: `--set 'stores.traces={capacity: 1000, max_bytes: 8MiB}'`.
 
@@ -52,6 +55,9 @@ twice and values out of range are mistakes; so are two listeners on one address,
     collector.yaml:3: wal.sync: 'allways' is not one of always, interval, never
 
 ## Keys
+
+What is marked "Live" changes in a running daemon, by SIGHUP or `POST /-/reload`: see
+[operations.md](operations.md#reload).
 
 | key | default | meaning |
 | --- | --- | --- |
@@ -68,10 +74,11 @@ def page() -> str:
         low, high = metadata["low"], metadata["high"]
         extra = ""
         if metadata["choices"]:
-            extra = f" One of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
+            extra = f" {'Any' if metadata['many'] else 'One'} of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
         elif low is not None:
             extra = f" From {write(metadata, low)} to {write(metadata, high)}."
-        rows.append(f"| `{key}` | `{write(metadata, default)}` | {metadata['doc']}{extra} |")
+        live = " Live." if is_live(key) else ""
+        rows.append(f"| `{key}` | `{write(metadata, default)}` | {metadata['doc']}{extra}{live} |")
     return _HEAD + "\n".join(rows) + "\n"
 
 

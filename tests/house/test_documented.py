@@ -87,7 +87,7 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     MemoryGuard(1, list, {}, Admission(1, registry), None, registry)
     LogMetrics(registry)
     engine = Engine(1, 1.0, SystemClock())
-    app = create_app(stores, engine, registry, list, dict, None)
+    app = create_app(stores, engine, registry, list, dict, dict, None)
     engine.close()
     return app, registry
 

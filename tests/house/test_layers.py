@@ -13,17 +13,17 @@ PACKAGE = ROOT / "collector"
 
 # Ground floor first. Rooms on one floor do not import each other.
 FLOORS: list[set[str]] = [
-    {"errors", "clock", "heap", "__init__"},
+    {"errors", "clock", "heap", "notify", "__init__"},
     {"otlp"},
     {"wal", "ring"},
     {"store"},
     {"query"},
     {"receivers"},
     {"api"},
-    {"testing"},
+    {"testing", "conformance"},
     {"telemetry", "config", "quantities"},
     {"settings", "memory"},
-    {"tenant"},
+    {"tenant", "reload"},
     {"tenants"},
     {"daemon"},
     {"cli"},
@@ -74,6 +74,16 @@ def upward(room: str, imported: set[str]) -> list[str]:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_downwards(path: Path) -> None:
     assert upward(room_of(path), imports_of(path.read_text())) == []
+
+
+def test_the_conformance_kit_is_a_black_box() -> None:
+    """It knows what a signal is, the time and the causes of failure, and nothing of what it checks."""
+    known = {"collector.conformance", "collector.otlp.signals", "collector.clock", "collector.errors"}
+    for path in (PACKAGE / "conformance").glob("*.py"):
+        imported = {
+            ".".join(name.split(".")[: 2 if "conformance" in name else None]) for name in imports_of(path.read_text())
+        }
+        assert imported <= known, path.name
 
 
 def test_an_upward_import_is_caught() -> None:

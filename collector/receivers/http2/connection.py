@@ -29,21 +29,17 @@ from collector.receivers.http2.fields import Requests, check_trailers
 from collector.receivers.http2.frames import (
     ACK,
     CONTINUATION,
-    DATA,
     ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
     FRAME_BYTES_DEFAULT,
     FRAME_BYTES_MAX,
     GOAWAY,
-    HAS_PRIORITY,
-    HEAD,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
-    PADDED,
     PING,
     PRIORITY,
     PUSH_PROMISE,
@@ -57,17 +53,26 @@ from collector.receivers.http2.frames import (
     Code,
     ConnectionBroken,
     StreamBroken,
+    block_part,
+    check_dependency,
     frame,
     goaway,
+    require,
+    require_size,
     rst_stream,
     settings,
     window_update,
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
-from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
+from collector.receivers.http2.keepalive import Keepalive, Life
+from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, TURN, Pace
+from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES
+from collector.receivers.http2.writer import FrameWriter
 from collector.receivers.listener import Listener
 
 if TYPE_CHECKING:
+    from random import Random
+
     from collector.receivers.http2.stream import Fields, Stream
 
 STREAM_WINDOW: Final = 4 * 1024 * 1024
@@ -78,22 +83,8 @@ BLOCK_FRAMES_MAX: Final = 64
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
-RESETS_MAX: Final = 500
-"""Streams that the client has reset beyond those that were answered."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
-IDLE_FRAMES_MAX: Final = 1000
-"""Frames a second that bring no request forward, beyond `IDLE_FRAMES_EACH` for each answer."""
-IDLE_FRAMES_EACH: Final = 16
-DATA_BYTES_MIN: Final = 256
-"""Smaller DATA frames, but for the last of a request, bring it hardly forward."""
-KEEPALIVE_S: Final = 7200.0
-"""A connection from which nothing came so long is pinged."""
-KEEPALIVE_TIMEOUT_S: Final = 20.0
-TURN: Final = 128
-"""What a connection may do before others come to their turn: a frame counts as 1, a header block as `BLOCK_COST` and 1
-more for each 64 bytes, a message as 1 for each 4 KiB."""
-BLOCK_COST: Final = 16
 LINGER_S: Final = 2.0
 """How long a client may take to read why its connection ends."""
 
@@ -108,6 +99,9 @@ class Http2Listener(Listener):
     idle_timeout_s: float
     """How long a request may rest half-way, and answers unread."""
     streams_max: int
+    keepalive: Keepalive
+    chance: Random
+    """What ages differ by."""
     requests: Requests
 
     def open_stream(self, connection: Connection, number: int, send_window: int) -> Stream:
@@ -119,43 +113,13 @@ class Http2Listener(Listener):
         raise NotImplementedError
 
 
-class Connection(FrameReader, asyncio.BufferedProtocol):
+class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = (
-        "_block",
-        "_block_ends_stream",
-        "_block_parts",
-        "_blocked",
-        "_closing",
-        "_data_ends_stream",
-        "_data_stream",
-        "_decoder",
-        "_direct",
-        "_frame_bytes_out",
-        "_half_block",
-        "_half_since",
-        "_idle_frames",
-        "_idle_frames_since",
-        "_last",
-        "_lingering",
-        "_listener",
-        "_paused",
-        "_pinged",
-        "_receive_window",
-        "_resets",
-        "_resets_known",
-        "_seen",
-        "_seen_before",
-        "_send_window",
-        "_stream_window_out",
-        "_surplus",
-        "_transport",
-        "_turn",
-        "deadline",
-        "share",
-        "streams",
-    )
+    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_data_ends_stream",
+                 "_data_stream", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_last", "_life",
+                 "_lingering", "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
+                 "_seen", "_seen_before", "_surplus", "_transport", "deadline", "share", "streams")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
@@ -165,18 +129,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """What its streams hold of the budget."""
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(TABLE_BYTES, HEADER_LIST_BYTES)
-        self.streams: dict[int, Stream] = {}
-        """Streams that are not closed."""
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
         self._surplus = False  # it is one too many
+        self._life = Life(listener.keepalive, listener.clock.monotonic(), listener.chance)
+        self._due = _NEVER  # when anything but its life's length is due
         self._closing = False  # GOAWAY was sent
-        self._turn = 0  # what was done in this turn
+        self._pace = Pace(listener.clock)
         self._lingering = False  # nothing more is sent, and what comes is read over
         self._half_since = _NEVER  # when the frame or header block began that is not whole yet
         self._half_block = 0
-        self._idle_frames = IDLE_FRAMES_MAX  # that may yet come
-        self._idle_frames_since = -_NEVER
         self._blocked = False  # the client does not read its answers
         self._paused = False
         self._last = 0  # the newest stream of the client's
@@ -187,10 +149,6 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self._block_ends_stream = False
         self._block_parts = 0
         self._receive_window = WINDOW_DEFAULT
-        self._send_window = WINDOW_DEFAULT
-        self._stream_window_out = WINDOW_DEFAULT
-        self._frame_bytes_out = FRAME_BYTES_DEFAULT
-        self._resets = 0
         self._resets_known: deque[int] = deque(maxlen=RESETS_KNOWN)
         self._seen = 0  # reads, for `expire` to see whether anything came
         self._seen_before = -1
@@ -242,7 +200,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             return
         view = self._listener.scratch[:count]
         if count < len(self._listener.scratch):
-            self._turn = 0  # the loop looks at others before this one's next bytes
+            self._pace.turn = 0  # the loop looks at others before this one's next bytes
         if self.pending:
             view = memoryview(self.pending + view)
             self.pending = b""
@@ -272,7 +230,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             if self.prefaced:
                 self.feed(view)
             elif not self.feed_preface(view):
-                self._write(self._listener.greet(bytes(view)))
+                self.write(self._listener.greet(bytes(view)))
                 self._close_soon()
         except ConnectionBroken as error:
             self._break(error.code, str(error))
@@ -291,15 +249,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def _work(self, cost: int) -> None:
         """Count what was done, and let others come to their turn behind it when it was much."""
-        self._turn += cost
+        pace = self._pace
+        pace.turn += cost
         soon = self._listener.soon
-        if self._turn >= TURN and not self.yielding and soon is not None and self._transport is not None:
+        if pace.turn >= TURN and not self.yielding and soon is not None and self._transport is not None:
             self.yielding = True
             self._pause()
             soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._turn = 0
+        self._pace.turn = 0
         self.yielding = False
         if self.pending and self.open():
             data, self.pending = self.pending, b""
@@ -343,14 +302,14 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         stream = self.streams.get(self._data_stream)
         self._data_stream = 0
         if self._receive_window < CONNECTION_WINDOW // 2:
-            self._write(window_update(0, CONNECTION_WINDOW - self._receive_window))
+            self.write(window_update(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         if stream is None:
             return
         if self._data_ends_stream:
             self._end_request(stream)
         elif stream.receive_window < STREAM_WINDOW // 2:
-            self._write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
+            self.write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
             stream.receive_window = STREAM_WINDOW
 
     def _end_request(self, stream: Stream) -> None:
@@ -368,7 +327,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             if number > self._last or number % 2 == 0:
                 raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
             if what == "DATA" and number not in self._resets_known:
-                self._write(rst_stream(number, Code.STREAM_CLOSED))
+                self.write(rst_stream(number, Code.STREAM_CLOSED))
                 self._resets_known.append(number)
         return stream
 
@@ -388,20 +347,22 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             elif kind == SETTINGS:
                 self._take_settings(flags, number, payload)
             elif kind == PING:
-                _require(number == 0, "PING on a stream")
-                _require_size(len(payload) == 8, "PING")
+                require(number == 0, "PING on a stream")
+                require_size(len(payload) == 8, "PING")
                 if not flags & ACK:
-                    self._write(frame(PING, ACK, 0, payload))
+                    if self._life.ping(self._listener.clock.monotonic(), len(self.streams)):
+                        raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too_many_pings")
+                    self.write(frame(PING, ACK, 0, payload))
             elif kind == RST_STREAM:
                 self._take_reset(number, payload)
             elif kind == PRIORITY:
-                _require(number != 0, "PRIORITY on stream 0")
+                require(number != 0, "PRIORITY on stream 0")
                 if len(payload) != 5:
                     raise StreamBroken(Code.FRAME_SIZE_ERROR)
-                _check_dependency(number, payload)
+                check_dependency(number, payload)
             elif kind == GOAWAY:
-                _require(number == 0, "GOAWAY on a stream")
-                _require_size(len(payload) >= 8, "GOAWAY")
+                require(number == 0, "GOAWAY on a stream")
+                require_size(len(payload) >= 8, "GOAWAY")
             elif kind == PUSH_PROMISE:
                 raise ConnectionBroken(Code.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         except StreamBroken as error:
@@ -412,25 +373,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 # A stream that was never opened cannot be reset.
                 raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
-                self._write(rst_stream(number, error.code))
+                self.write(rst_stream(number, error.code))
                 self._resets_known.append(number)
-                self._count_reset()
+                self._pace.reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        _require(number % 2 == 1, f"HEADERS on stream {number}")
-        begin, end = 0, len(payload)
-        if flags & PADDED:
-            _require(end > 0 and payload[0] < end, "more padding than frame")
-            begin, end = 1, end - payload[0]
-        if flags & HAS_PRIORITY:
-            _require_size(end - begin >= 5, "HEADERS")
-            if WORD.unpack_from(payload, begin)[0] & WINDOW_MAX == number:
-                raise ConnectionBroken(Code.PROTOCOL_ERROR, "a stream depends on itself")
-            begin += 5
+        part = block_part(flags, number, payload)
         self.block_stream = number
         self._block_parts = 0
         self._block_ends_stream = flags & END_STREAM != 0
-        self._take_block(flags, payload[begin:end])
+        self._take_block(flags, part)
 
     def _take_block(self, flags: int, part: bytes) -> None:
         if not flags & END_HEADERS:
@@ -476,14 +428,14 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
         announced = self._listener.requests.check(fields)
-        stream = self._listener.open_stream(self, number, self._stream_window_out)
+        stream = self._listener.open_stream(self, number, self.stream_window_out)
         stream.receive_window = STREAM_WINDOW
         stream.announced = announced
         self.streams[number] = stream
         if self._surplus:
             # Told by GOAWAY alone, clients of gRPC would connect again at once, and for ever.
             stream.refuse(Unavailable(self._listener.refusal))
-            self._write(goaway(number, Code.NO_ERROR, self._listener.refusal))
+            self.write(goaway(number, Code.NO_ERROR, self._listener.refusal))
             self._close_soon()
             return
         stream.opened(fields)
@@ -491,15 +443,11 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._end_request(stream)
 
     def _take_window_update(self, number: int, payload: bytes) -> None:
-        _require_size(len(payload) == 4, "WINDOW_UPDATE")
+        require_size(len(payload) == 4, "WINDOW_UPDATE")
         increment = WORD.unpack(payload)[0] & WINDOW_MAX
         if number == 0:
-            _require(increment > 0, "WINDOW_UPDATE by 0")
-            self._send_window += increment
-            if self._send_window > WINDOW_MAX:
-                raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
-            for waiting in [one for one in self.streams.values() if one.out]:
-                self._flush(waiting)
+            require(increment > 0, "WINDOW_UPDATE by 0")
+            self.widen(increment)
             return
         stream = self._existing(number, "WINDOW_UPDATE")
         if stream is None:
@@ -510,143 +458,76 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         if stream.send_window > WINDOW_MAX:
             raise StreamBroken(Code.FLOW_CONTROL_ERROR)
         if stream.out:
-            self._flush(stream)
+            self.flush(stream)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
-        _require(number == 0, "SETTINGS on a stream")
+        require(number == 0, "SETTINGS on a stream")
         if flags & ACK:
-            _require_size(not payload, "an acknowledgement of SETTINGS")
+            require_size(not payload, "an acknowledgement of SETTINGS")
             return
-        _require_size(len(payload) % 6 == 0, "SETTINGS")
+        require_size(len(payload) % 6 == 0, "SETTINGS")
         for key, value in SETTING.iter_unpack(payload):
             if key == INITIAL_WINDOW_SIZE:
                 if value > WINDOW_MAX:
                     raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-                self._move_windows(value)
+                self.move_windows(value)
             elif key == MAX_FRAME_SIZE:
-                _require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
-                self._frame_bytes_out = value
+                require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
+                self.frame_bytes_out = value
             elif key == ENABLE_PUSH:
-                _require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
+                require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
             # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
         if not self.settled:
             self.settled = True
             if not self._surplus:
-                self._wait_for(KEEPALIVE_S)
-        self._write(frame(SETTINGS, ACK, 0))
-
-    def _move_windows(self, size: int) -> None:
-        """Change the initial window of streams, and with it that of all open ones (6.9.2)."""
-        moved = size - self._stream_window_out
-        self._stream_window_out = size
-        for stream in list(self.streams.values()):
-            stream.send_window += moved
-            if stream.send_window > WINDOW_MAX:
-                raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "a stream's window is too large")
-            if stream.out:
-                self._flush(stream)
+                self._wait_for(self._listener.keepalive.time_s)
+        self.write(frame(SETTINGS, ACK, 0))
 
     def _take_reset(self, number: int, payload: bytes) -> None:
-        _require(number != 0, "RST_STREAM on stream 0")
-        _require_size(len(payload) == 4, "RST_STREAM")
+        require(number != 0, "RST_STREAM on stream 0")
+        require_size(len(payload) == 4, "RST_STREAM")
         stream = self._existing(number, "RST_STREAM")
         if stream is not None:
             self._forget(stream)
             stream.gone()
             self._resets_known.append(number)
-            self._count_reset()
+            self._pace.reset()
             self._close_if_done()
 
     def count_idle(self) -> None:
         """Count a frame that brings no request forward."""
-        self._idle_frames -= 1
         self._work(1)
-        if self._idle_frames < 0:
-            now = self._listener.clock.monotonic()
-            if now < self._idle_frames_since + 1.0:
-                raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many frames that bring no request forward")
-            self._idle_frames_since = now
-            self._idle_frames = IDLE_FRAMES_MAX
-
-    def _count_reset(self) -> None:
-        self._resets += 1
-        if self._resets > RESETS_MAX:
-            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many streams are opened and reset")
+        self._pace.idle_frame()
 
     # --- frames out ---------------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the connection is at its end."""
         if self.open():
             cast("asyncio.Transport", self._transport).write(data)
 
-    def answer(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
-        """Send a whole response: a header block, data, and the header block that ends it."""
-        size = len(body)
-        if size <= self._send_window and size <= stream.send_window and size <= FRAME_BYTES_DEFAULT:
-            number = stream.id
-            self._send_window -= size
-            self._write(
-                HEAD.pack(0, len(head), HEADERS, END_HEADERS, number)
-                + head
-                + HEAD.pack(size >> 8, size & 0xFF, DATA, 0, number)
-                + body
-                + HEAD.pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, END_HEADERS | END_STREAM, number)
-                + trailers
-            )
-            self._finish(stream)
-        else:
-            self.begin(stream, head)
-            self.send(stream, body, trailers)
+    def starve(self, stream: Stream) -> None:
+        """A response begins to wait for a window, which it may not for ever."""
+        stream.waits_since = self._listener.clock.monotonic()
+        self.watch(stream.waits_since + self._listener.idle_timeout_s)
 
-    def begin(self, stream: Stream, head: bytes) -> None:
-        """Begin a response with a header block; `send` follows."""
-        self._write(frame(HEADERS, END_HEADERS, stream.id, head))
-
-    def send(self, stream: Stream, data: bytes, trailers: bytes | None = None) -> None:
-        """Send data as the client's windows allow, and behind it, if given, the block that ends the response."""
-        stream.out += data
-        stream.trailers = trailers
-        self._flush(stream)
-
-    def refuse(self, stream: Stream, block: bytes) -> None:
-        """Answer with a header block alone."""
-        self._write(frame(HEADERS, END_HEADERS | END_STREAM, stream.id, block))
-        self._finish(stream)
-
-    def _flush(self, stream: Stream) -> None:
-        while stream.out:
-            count = min(len(stream.out), self._send_window, stream.send_window, self._frame_bytes_out)
-            if count <= 0:
-                if stream.waits_since == _NEVER:
-                    stream.waits_since = self._listener.clock.monotonic()
-                    self.watch(stream.waits_since + self._listener.idle_timeout_s)
-                return
-            stream.waits_since = _NEVER
-            self._write(frame(DATA, 0, stream.id, stream.out[:count]))
-            stream.out = stream.out[count:]
-            self._send_window -= count
-            stream.send_window -= count
-        if stream.trailers is not None:
-            self.refuse(stream, stream.trailers)
-
-    def _finish(self, stream: Stream) -> None:
+    def finish(self, stream: Stream) -> None:
         """A response was sent whole. What the client still sends of its request is not wanted (8.1)."""
         if not stream.remote_ended:
-            self._write(rst_stream(stream.id, Code.NO_ERROR))
+            self.write(rst_stream(stream.id, Code.NO_ERROR))
             self._resets_known.append(stream.id)
-        if self._resets:
-            self._resets -= 1
-        self._idle_frames = min(self._idle_frames + IDLE_FRAMES_EACH, 2 * IDLE_FRAMES_MAX)
+        self._pace.answered()
+        self._life.answered()
         self._forget(stream)
         self._close_if_done()
 
     def _reset(self, stream: Stream, code: Code) -> None:
         """End a stream for what its client did wrong."""
-        self._write(rst_stream(stream.id, code))
+        self.write(rst_stream(stream.id, code))
         self._resets_known.append(stream.id)
         self._forget(stream)
         stream.gone()
-        self._count_reset()
+        self._pace.reset()
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
@@ -657,7 +538,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     def _break(self, code: Code, message: str) -> None:
         """End the connection for what the client did wrong."""
         self._listener.tell("connection broken", code=code.name, reason=message)
-        self._write(goaway(self._last, code, message))
+        self.write(goaway(self._last, code, message))
         self._close_soon()
 
     def _close_soon(self) -> None:
@@ -682,10 +563,32 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self.abort()
         if self._transport is None or self._closing or self._lingering:
             return
-        self._closing = True
-        self._write(goaway(self._last, Code.NO_ERROR, "the daemon is shutting down"))
+        self._retire("the daemon is shutting down")
         for stream in list(self.streams.values()):
             stream.stop()
+        self._close_if_done()
+
+    def _retire(self, why: str) -> None:
+        """Tell the client to open no further calls here."""
+        self._closing = True
+        self.write(goaway(self._last, Code.NO_ERROR, why))
+
+    def _look_at_life(self, now: float) -> bool:
+        """Close what is idle or too old; tell whether the connection is at its end."""
+        life = self._life
+        if now >= life.grace_ends_at:
+            self.abort()
+            return True
+        if now >= life.ends_at:
+            life.grow_old(now)
+            self._retire_once("max_age")
+        elif now >= life.idle_at and life.was_idle(now, self._last, len(self.streams)):
+            self._retire_once("max_idle")
+        return self._closing and not self.streams
+
+    def _retire_once(self, why: str) -> None:
+        if not self._closing:
+            self._retire(why)
         self._close_if_done()
 
     def _close_if_done(self) -> None:
@@ -700,11 +603,15 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     # --- limits -------------------------------------------------------------------------------------------
 
     def _wait_for(self, seconds: float) -> None:
-        self.deadline = self._listener.clock.monotonic() + seconds
+        self._set_due(self._listener.clock.monotonic() + seconds)
+
+    def _set_due(self, due: float) -> None:
+        self._due = due
+        self.deadline = min(due, self._life.next_look)
 
     def watch(self, deadline: float) -> None:
         """Ask the streams whether they are too slow at `deadline`, if nothing is due before."""
-        self.deadline = min(self.deadline, deadline)
+        self._set_due(min(self._due, deadline))
 
     def hurry(self, now: float) -> None:
         """Requests are being refused: give up those that hold their part of the budget without filling it."""
@@ -713,7 +620,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def _give_up(self, stream: Stream) -> None:
         """Forget an answer for which the client has opened no window."""
-        self._write(rst_stream(stream.id, Code.CANCEL))
+        self.write(rst_stream(stream.id, Code.CANCEL))
         self._resets_known.append(stream.id)
         self._forget(stream)
         stream.gone()
@@ -724,17 +631,22 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
+        now = self._listener.clock.monotonic()
+        if now >= self._life.next_look and self._look_at_life(now):
+            return
+        if now < self._due:
+            self._set_due(self._due)
+            return
         if self._blocked or self._lingering or self._surplus or transport.is_closing() or not self.settled:
             transport.abort()
             return
-        now = self._listener.clock.monotonic()
         patience = self._listener.first_bytes_timeout_s
         if now >= self._half_since + patience:
             self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
             return
         came = self._seen != self._seen_before
         self._seen_before = self._seen
-        due = self._half_since + patience
+        due, rules = self._half_since + patience, self._listener.keepalive
         for stream in list(self.streams.values()):
             given_up = stream.waits_since + self._listener.idle_timeout_s
             if now >= given_up:
@@ -743,28 +655,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 due = min(due, given_up, stream.too_slow(now))
         if due < _NEVER or self.streams:
             self._pinged = False
-            self.deadline = min(due, now + KEEPALIVE_S)
+            self._set_due(min(due, now + rules.time_s))
         elif came:
             self._pinged = False
-            self.deadline = now + KEEPALIVE_S
+            self._set_due(now + rules.time_s)
         elif self._pinged:
             transport.abort()
         else:
             self._pinged = True
-            self._write(frame(PING, 0, 0, bytes(8)))
-            self.deadline = now + KEEPALIVE_TIMEOUT_S
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConnectionBroken(Code.PROTOCOL_ERROR, message)
-
-
-def _require_size(holds: bool, what: str) -> None:
-    if not holds:
-        raise ConnectionBroken(Code.FRAME_SIZE_ERROR, f"{what} of a wrong size")
-
-
-def _check_dependency(number: int, payload: bytes) -> None:
-    if WORD.unpack_from(payload)[0] & WINDOW_MAX == number:
-        raise StreamBroken(Code.PROTOCOL_ERROR)
+            self.write(frame(PING, 0, 0, bytes(8)))
+            self._set_due(now + rules.timeout_s)

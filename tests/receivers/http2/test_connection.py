@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from collector.receivers.http2 import connection as module
-from collector.receivers.http2 import frames
+from collector.receivers.http2 import frames, pace
 from collector.receivers.http2.frames import Code
+from collector.receivers.http2.keepalive import Keepalive
 from collector.receivers.listener import REFUSED_CONNECTIONS_MAX
 from collector.testing import otlp
 from tests.receivers.doubles import Receiving
@@ -64,7 +65,7 @@ def test_an_export_is_stored_and_answered(peer: Peer, step: int, size: int) -> N
     assert dict(answered.headers) == {
         ":status": "200",
         "content-type": "application/grpc",
-        "grpc-accept-encoding": "identity,gzip,deflate",
+        "grpc-accept-encoding": "identity,gzip,deflate,zstd",
     }
     assert (answered.data, answered.trailers, answered.ended) == (message(b""), [("grpc-status", "0")], True)
     assert answered.reset is None
@@ -429,13 +430,13 @@ def test_rapid_resets_end_the_connection(peer: Peer) -> None:
     while not peer.transport.ended:
         peer.send(peer.headers(number) + frame(RST_STREAM, 0, number, word(Code.CANCEL)))
         number += 2
-        assert number < 3 * module.RESETS_MAX
+        assert number < 3 * pace.RESETS_MAX
     assert peer.goaway == Code.ENHANCE_YOUR_CALM
-    assert number > module.RESETS_MAX
+    assert number > pace.RESETS_MAX
 
 
 def test_cancelling_now_and_then_is_fine(peer: Peer) -> None:
-    for number in range(1, 6 * module.RESETS_MAX, 4):
+    for number in range(1, 6 * pace.RESETS_MAX, 4):
         peer.send(peer.headers(number) + frame(RST_STREAM, 0, number, word(Code.CANCEL)))
         peer.send(peer.export(number + 2, b""))
     assert peer.goaway is None
@@ -497,16 +498,16 @@ IDLE = {
 def test_frames_that_bring_no_request_forward(peer: Peer, name: str) -> None:
     peer.send(peer.headers(1))
     for _ in range(10):
-        peer.send(IDLE[name] * (module.IDLE_FRAMES_MAX // 2))
+        peer.send(IDLE[name] * (pace.IDLE_FRAMES_MAX // 2))
         peer.receiving.clock.seconds += 1
     assert peer.goaway is None, "at this rate they may come"
-    peer.send(IDLE[name] * (3 * module.IDLE_FRAMES_MAX))
+    peer.send(IDLE[name] * (3 * pace.IDLE_FRAMES_MAX))
     assert peer.goaway == Code.ENHANCE_YOUR_CALM
 
 
 def test_requests_pay_for_frames_beside_them(peer: Peer) -> None:
-    for number in range(1, 4 * module.IDLE_FRAMES_MAX, 2):
-        peer.send(peer.export(number, b"") + IDLE["PING"] * (module.IDLE_FRAMES_EACH - 1))
+    for number in range(1, 4 * pace.IDLE_FRAMES_MAX, 2):
+        peer.send(peer.export(number, b"") + IDLE["PING"] * (pace.IDLE_FRAMES_EACH - 1))
     assert peer.goaway is None
 
 
@@ -627,15 +628,15 @@ def test_waiting_for_the_store_is_not_slow(peer: Peer) -> None:
 
 def test_an_idle_connection_is_pinged_and_then_cut(peer: Peer) -> None:
     for _ in range(2):
-        pass_time(peer, module.KEEPALIVE_S + 1)
+        pass_time(peer, Keepalive().time_s + 1)
         pings = [one for one in peer.frames if one[0] == PING]
         peer.frames.clear()
         if pings:
             peer.send(frame(PING, ACK, 0, pings[0][3]))
-            pass_time(peer, module.KEEPALIVE_TIMEOUT_S + 1)
+            pass_time(peer, Keepalive().timeout_s + 1)
             assert not peer.transport.closed
     for _ in range(2):
-        pass_time(peer, module.KEEPALIVE_S + 1)
+        pass_time(peer, Keepalive().time_s + 1)
     assert peer.transport.aborted
 
 
@@ -657,7 +658,7 @@ def test_connections_take_turns(peer: Peer) -> None:
         peer.send(b"", len(peer.receiving.grpc.scratch))
     assert not peer.transport.paused
     assert len(peer.streams) == count
-    assert max(b - a for a, b in zip([0, *seen], seen, strict=False)) <= module.TURN // module.BLOCK_COST
+    assert max(b - a for a, b in zip([0, *seen], seen, strict=False)) <= pace.TURN // pace.BLOCK_COST
     assert all(one.grpc_status == 0 for one in peer.streams.values())
 
 

@@ -22,7 +22,6 @@ from tests.hostile.measure import MIB, PEAK_MAX, Books, Watch
 LIMIT = 256 * MIB
 SETTINGS = (
     f"memory.limit={LIMIT}",
-    "receivers.otlp.max_in_flight_bytes=16MiB",
     "wal.retention.max_bytes=0",
     "query.timeout=10m",
 )
@@ -61,10 +60,15 @@ def node_is_here() -> bool:
     return shutil.which("node") is not None and (NODE / "node_modules" / ".package-lock.json").exists()
 
 
-def deliver(directory: Path, seconds: float, *, first_backoff_s: float = 5.0, **flooding: Any) -> Delivered:
-    """Run the overload for so long, with all exporters beside it."""
+def deliver(
+    directory: Path, seconds: float, *, first_backoff_s: float = 5.0, budget: str = "16MiB", **flooding: Any
+) -> Delivered:
+    """Run the overload for so long, with all exporters beside it. `budget` is for all requests in flight."""
     books = Books()
-    with Daemon(directory, *SETTINGS, allow=ALLOWED) as daemon, Watch(daemon) as watch:
+    with (
+        Daemon(directory, *SETTINGS, f"receivers.otlp.max_in_flight_bytes={budget}", allow=ALLOWED) as daemon,
+        Watch(daemon) as watch,
+    ):
         actors: list[Actor] = []
         try:
             flood = Actor("flood.flood", daemon, **flooding)

@@ -69,6 +69,7 @@ from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, TURN, Pac
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES
 from collector.receivers.http2.writer import FrameWriter
 from collector.receivers.listener import Listener
+from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
     from random import Random
@@ -117,9 +118,9 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
     __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_data_ends_stream",
-                 "_data_stream", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_last", "_life",
+                 "_data_stream", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_holds", "_last", "_life",
                  "_lingering", "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
-                 "_seen", "_seen_before", "_surplus", "_transport", "deadline", "share", "streams")  # fmt: skip
+                 "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
@@ -132,6 +133,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
         self._surplus = False  # it is one too many
+        self.peer: frozenset[str] = frozenset()  # the names in the client's certificate
         self._life = Life(listener.keepalive, listener.clock.monotonic(), listener.chance)
         self._due = _NEVER  # when anything but its life's length is due
         self._closing = False  # GOAWAY was sent
@@ -141,6 +143,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._half_block = 0
         self._blocked = False  # the client does not read its answers
         self._paused = False
+        self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
         self._direct: Stream | None = None  # whose body is being read into
         self._data_stream = 0
@@ -164,6 +167,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._wait_for(LINGER_S if self._surplus else self._listener.first_bytes_timeout_s)
+        self.peer = peer_names(transport)
         ours = {
             MAX_CONCURRENT_STREAMS: self._listener.streams_max,
             INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -222,6 +226,16 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
 
+    def hold(self) -> None:
+        """Read nothing from the client until as many `release` as `hold` have come."""
+        self._holds += 1
+        self._pause()
+
+    def release(self) -> None:
+        """See `hold`."""
+        self._holds -= 1
+        self._read_on()
+
     # --- frames in ----------------------------------------------------------------------------------------
 
     def _guarded(self, view: memoryview) -> None:
@@ -271,7 +285,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _read_on(self) -> None:
-        if self._paused and self._transport is not None and not self._blocked and not self.yielding:
+        if self._paused and self._transport is not None and not (self._blocked or self._holds or self.yielding):
             self._paused = False
             self._transport.resume_reading()
 

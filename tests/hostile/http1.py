@@ -19,7 +19,7 @@ from tests.hostile.exporters import nap, split
 from tests.hostile.slow import connect
 from tests.hostile.wire import http_head
 
-POST = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+POST = b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
 PATIENCE_S = 20.0
 
 REFUSED: dict[str, bytes] = {
@@ -35,7 +35,7 @@ REFUSED: dict[str, bytes] = {
     "a space before the colon": POST + b"Content-Length : 0\r\n\r\n",
     "obs-fold": POST + b"X-One: a\r\n b\r\nContent-Length: 0\r\n\r\n",
     "obs-fold of the length": POST + b"Content-Length:\r\n 0\r\n\r\n",
-    "bare LF in the head": b"POST /v1/traces HTTP/1.1\nHost: x\nContent-Length: 0\n\r\n\r\n",
+    "bare LF in the head": b"POST /v1/traces HTTP/1.1\nHost: localhost\nContent-Length: 0\n\r\n\r\n",
     "bare LF behind a field": POST + b"X-One: a\nContent-Length: 0\r\n\r\n",
     "bare CR in a field": POST + b"X-One: a\rContent-Length: 0\r\n\r\n",
     "NUL in a field": POST + b"X-One: a\0b\r\nContent-Length: 0\r\n\r\n",
@@ -51,8 +51,8 @@ REFUSED: dict[str, bytes] = {
     "a chunk longer than it says": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
     "a chunk extension without an end": POST + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 4096 + b"\r\n",
     "trailers without an end": POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 4096,
-    "no such version": b"POST /v1/traces HTTP/3.7\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-    "a method of no letters": b"P(ST /v1/traces HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no such version": b"POST /v1/traces HTTP/3.7\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+    "a method of no letters": b"P(ST /v1/traces HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 """Refused with 400, and the connection ends."""
 
@@ -67,7 +67,7 @@ TAKEN: dict[str, bytes] = {
 LARGE: dict[str, bytes] = {
     "a head of 64 KiB": POST + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 100) for i in range(640)) + b"\r\n",
     "a field of 64 KiB": POST + b"X-One: " + b"a" * 65536 + b"\r\n\r\n",
-    "a target of 64 KiB": b"POST /" + b"a" * 65536 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target of 64 KiB": b"POST /" + b"a" * 65536 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 """Refused with 431."""
 

@@ -151,13 +151,14 @@ FLOODS: dict[str, Callable[[], Iterator[tuple[bytes, int]]]] = {
 }
 
 
-async def frames(target: Target, flood: str, connections: int = 20, most: int = 0) -> dict[str, Any]:
-    """Send one of `FLOODS` over so many connections; `most` frames, or until the end."""
+async def frames(target: Target, flood: str = "", connections: int = 20, most: int = 0) -> dict[str, Any]:
+    """Send one of `FLOODS`, or all in turn, over so many connections; `most` frames, or until the end."""
+    chosen = [flood] if flood else list(FLOODS)
     sent = cut = 0
     reasons: Counter[str] = Counter()
     ready()
 
-    async def run() -> None:
+    async def run(index: int) -> None:
         nonlocal sent, cut
         while not target.until.is_set() and not 0 < most <= sent:
             try:
@@ -166,7 +167,7 @@ async def frames(target: Target, flood: str, connections: int = 20, most: int = 
                 await asyncio.sleep(0.01)
                 continue
             await raw.send(GREETING)
-            for data, count in FLOODS[flood]():
+            for data, count in FLOODS[chosen[index % len(chosen)]]():
                 if target.until.is_set() or 0 < most <= sent:
                     break
                 if not await _send(raw, data, target.until):
@@ -180,7 +181,7 @@ async def frames(target: Target, flood: str, connections: int = 20, most: int = 
                 reasons[_reason(raw.begin)] += 1
             raw.abort()
 
-    tasks = [asyncio.create_task(run()) for _ in range(connections)]
+    tasks = [asyncio.create_task(run(index)) for index in range(connections)]
     await target.until.wait()
     await asyncio.gather(*tasks)
     return {"frames": sent, "cut": cut, "reasons": dict(reasons)}

@@ -89,7 +89,7 @@ async def connect(address: str, *, reads: bool = True) -> Raw:
 def _slow(kind: int) -> tuple[bytes, Callable[[int], bytes]]:
     """Return what a slow sender begins with, and what it sends each second."""
     if kind == 0:  # in the head
-        return b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nX-Slow: ", lambda _: b"a"
+        return b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", lambda _: b"a"
     if kind == 1:  # in the body
         return http_head(TRACES, ANNOUNCED), lambda _: b"\n"
     if kind == 2:  # in a chunked body

@@ -54,7 +54,7 @@ def http_head(signal: Signal, length: int | None, more: str = "") -> bytes:
     """Return the head of an export; chunked without a length."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     return (
-        f"POST {signal.http_path} HTTP/1.1\r\nHost: ringtail\r\nContent-Type: application/x-protobuf\r\n"
+        f"POST {signal.http_path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
         f"{size}\r\n{more}\r\n"
     ).encode()
 

@@ -201,6 +201,9 @@ class Grpc:
     max_recv_msg_size_mib: int = setting(
         64, "count", "Largest message, before and after decompression, in MiB.", low=1, high=1024
     )
+    max_connections: int = setting(
+        4096, "count", "Open connections; one more is told to come again.", low=1, high=1_000_000
+    )
     max_concurrent_streams: int = setting(
         256, "count", "Calls at once on one connection; a client's further calls wait on its side.", low=1, high=65535
     )
@@ -238,8 +241,11 @@ class Http:
     max_request_body_size: int = setting(
         64 * MIB, "size", "Largest body, before and after decompression.", low=1024, high=1 * GIB
     )
+    max_connections: int = setting(
+        4096, "count", "Open connections; one more is told to come again.", low=1, high=1_000_000
+    )
     read_header_timeout: float = setting(
-        60.0, "duration", "How long the head of a request may take.", low=0.1, high=3600
+        10.0, "duration", "How long the head of a request may take.", low=0.1, high=3600
     )
     idle_timeout: float = setting(
         60.0, "duration", "How long a connection may be idle, or a body stand still.", low=0.1, high=86400

@@ -9,9 +9,11 @@ second signal exits at once; what was acknowledged is on the disk all the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
 import os
+import resource
 import signal
 from dataclasses import replace
 from functools import partial
@@ -81,8 +83,8 @@ DRAIN_S = 7.5
 CLOSE_S = 1.0
 """Seconds that connections without a request in flight may take after that, as with half a header sent."""
 
-FIRST_BYTES_TIMEOUT_S = 20.0
-"""How long a new gRPC connection may take to begin."""
+FIRST_BYTES_TIMEOUT_S = 10.0
+"""How long a new gRPC connection may take to begin, and a header block to be whole."""
 
 GRPC_IDLE_TIMEOUT_S = 60.0
 """How long a gRPC message may bring next to nothing, and answers may be left unread."""
@@ -98,12 +100,21 @@ def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetr
 
     `load` reads the configuration again, as it is then; `level` is the logger's, which that may change.
     """
+    raise_descriptor_limit()
     daemon = Daemon(config, load, logger, level)
     try:
         return uvloop.run(daemon.run())
     except RingtailError as error:
         logger.error("cannot start", reason=str(error))
         return 1
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as it may ask for: shells give 1,024, which is fewer than its connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # as where the system's own limit is below
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Daemon:
@@ -257,6 +268,7 @@ class Daemon:
                 message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
                 first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+                connections_max=protocols.grpc.max_connections,
                 streams_max=protocols.grpc.max_concurrent_streams,
                 keepalive=_keepalive(protocols.grpc.keepalive),
                 tls=self._tls("otlp/grpc", "h2", required=True),
@@ -272,6 +284,7 @@ class Daemon:
                 body_bytes_max=protocols.http.max_request_body_size,
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
+                connections_max=protocols.http.max_connections,
                 paths={one.name: getattr(protocols.http, f"{one.name}_url_path") for one in SIGNALS},
                 compressions=protocols.http.compression_algorithms,
                 cors=Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age),

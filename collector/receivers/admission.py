@@ -5,10 +5,14 @@ A request takes its announced size from the budget before its body is read, more
 not fit is refused with a retryable cause. Numbers only: nothing here waits for room, because a client that waits
 holds its bytes somewhere else.
 
-It is fair among connections, and among tenants. Each has a share, and a share may grow to `FREE_TIMES` what it leaves free: dynamic
-thresholds, as switches divide their memory among ports (Choudhury and Hahne, 1998). One connection gets two thirds of an
-otherwise unused budget, n that want all get 2 in 2n + 1 parts each, and there is always room for one that holds little.
-No list of connections is kept for it.
+It is fair among connections, and among tenants. Each has a share, and a share may grow to `FREE_TIMES` what it leaves
+free of three quarters of the budget: dynamic thresholds, as switches divide their memory among ports (Choudhury and
+Hahne, 1998). One connection gets half of an otherwise unused budget, and n that want all get 2 in 2n + 1 parts of the
+three quarters each. No list of connections is kept for it.
+
+The last quarter is out of these thresholds' reach: a thousand connections with large requests would leave
+nothing of it. There a share may hold a sixteenth of what is free: the less that is, the smaller are the requests that
+still get in, and the small ones of a usual client do when large ones do not.
 
 Owner: the event loop's thread. Cost: a few additions a request.
 """
@@ -29,6 +33,10 @@ RETRY_AFTER_S: Final = 1.0
 """What a refused client is told to wait: long enough for many commits, well inside an exporter's ten seconds."""
 FREE_TIMES: Final = 2
 """What one connection may hold, in times of what is left free then."""
+RESERVED_PART: Final = 4
+"""One part in so many of the budget is for small requests."""
+SMALL_PART: Final = 16
+"""Which are those that take at most one part in so many of what is left free."""
 
 
 class Admission:
@@ -39,6 +47,8 @@ class Admission:
         self.bytes_max = bytes_max
         self.in_flight_bytes = 0
         self.in_flight_requests = 0
+        self.refusals = 0
+        """Requests, or parts of them, that did not fit. While they grow, listeners are less patient with slow bodies."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -106,9 +116,11 @@ class Share:
     def _take(self, size: int, tenant: Share | None, others: int) -> None:
         admission = self._admission
         in_flight = admission.in_flight_bytes + size
-        most = FREE_TIMES * (admission.bytes_max - in_flight)
+        free = admission.bytes_max - in_flight
+        most = max(FREE_TIMES * (free - admission.bytes_max // RESERVED_PART), free // SMALL_PART)
         # A request alone always fits: a budget below the size limit must not refuse it for ever.
         if others and (self.held + size > most or (tenant is not None and tenant.held + size > most)):
+            admission.refusals += 1
             whose = f"{self.held} of them from this connection"
             if tenant is not None:
                 whose += f" and {tenant.held} from this tenant"

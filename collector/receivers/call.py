@@ -19,13 +19,14 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
-from collector.errors import Malformed, RingtailError, TooLarge, Unauthenticated, Unsupported
+from collector.errors import Malformed, Overloaded, RingtailError, TooLarge, Unauthenticated, Unsupported
 from collector.otlp.status import Answer, answer, too_slow, trailing_metadata
+from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.encoding import GRPC_ENCODINGS, inflate
 from collector.receivers.http2.frames import literal
 from collector.receivers.http2.stream import Stream
-from collector.receivers.listener import BODY_RATE_MIN
+from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESSED_PATIENCE_S
 from collector.security.rights import WRITE
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def error_block(found: Answer) -> bytes:
 class Call(Stream):
     """A call, from its first header to its answer."""
 
-    __slots__ = ("_compressed", "_connection", "_encoding", "_gone", "_held", "_listener", "_mark", "_marked_at",
-                 "_method", "_prefix", "_served", "_taken", "_tenant",
+    __slots__ = ("_admitted_at", "_compressed", "_connection", "_encoding", "_gone", "_held", "_listener", "_mark",
+                 "_marked_at", "_method", "_prefix", "_served", "_taken", "_tenant",
                  "destination")  # fmt: skip
 
     def __init__(self, listener: GrpcReceiver, connection: Connection, number: int, send_window: int) -> None:
@@ -99,6 +100,7 @@ class Call(Stream):
         self._prefix = b""  # what came of it, while it is not whole
         self._tenant: Share | None = None  # the tenant's share of the budget
         self._taken = -1  # bytes of the budget; -1: nothing was admitted
+        self._admitted_at = math.inf
         self._served = False  # the message is with the method
         self._gone = False
         self._held: bytes | None = None  # what came while the client's password is being checked
@@ -225,6 +227,7 @@ class Call(Stream):
             raise Malformed("the message says that it is compressed, the call does not say how")
         self._connection.share.admit(length, self._tenant)
         self._taken = length
+        self._admitted_at = self._listener.clock.monotonic()
         return Body(length, BODY_STEP_BYTES)
 
     def ended(self) -> None:
@@ -269,6 +272,13 @@ class Call(Stream):
             return math.inf
         self._mark, self._marked_at = self.came, now
         return now + timeout
+
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up a message that holds its part of the budget without filling it."""
+        seconds = now - self._admitted_at
+        if not self.remote_ended and seconds >= PRESSED_PATIENCE_S and self.came < seconds * BODY_RATE_PRESSED:
+            reason = f"less than {BODY_RATE_PRESSED} bytes a second of the message arrived, and others want its room"
+            self.refuse(Overloaded(reason, RETRY_AFTER_S))
 
     # --- the answer goes ----------------------------------------------------------------------------------
 

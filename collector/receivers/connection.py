@@ -32,14 +32,15 @@ import math
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
-from collector.errors import RingtailError, TooLarge, Unavailable, Unsupported
+from collector.errors import Overloaded, RingtailError, TooLarge, Unavailable, Unsupported
 from collector.otlp.json.request import to_protobuf
 from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_method
+from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
 from collector.receivers.encoding import check_encoding, inflate
 from collector.receivers.head import Head, Request
-from collector.receivers.listener import BODY_RATE_MIN
+from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESSED_PATIENCE_S
 from collector.receivers.response import (
     CLOSE,
     CONTINUE,
@@ -66,9 +67,8 @@ DISCARD_BYTES_MAX: Final = 1024 * 1024
 """A refused request's body up to this size is read and thrown away; beyond, the connection ends."""
 LINGER_S: Final = 2.0
 """How long a client may take to read the last answer before the connection is torn down."""
-
-REFUSED_CONNECTIONS_MAX: Final = 256
-"""Connections over the limit that are told so at any time; further ones are cut."""
+HEADS_A_TURN: Final = 8
+"""Requests that a connection may have answered, without the store, before others come to their turn."""
 
 _NEVER = math.inf
 _UNKNOWN = 2**63
@@ -92,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_blocked",
         "_body",
+        "_body_begun",
         "_chunks",
         "_cors_headers",
         "_destination",
@@ -112,6 +113,8 @@ class Connection(asyncio.BufferedProtocol):
         "_share",
         "_taken",
         "_transport",
+        "_turn",
+        "_yielding",
         "deadline",
         "state",
     )
@@ -123,12 +126,15 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._blocked = False  # the client does not read its answers
+        self._turn = 0  # requests that were answered in this turn
+        self._yielding = False  # it is the turn of others
         self._ended = False  # the client has said that it sends no more
         self._pending = b""  # what came behind the request at work
         self._head: Head | None = None
         self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._mark = 0  # how much of a body had come when its deadline was last set
+        self._body_begun = 0.0
         self._peer: frozenset[str] = frozenset()  # the names in the client's certificate
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
@@ -156,12 +162,11 @@ class Connection(asyncio.BufferedProtocol):
         self._wait_for(self._listener.read_header_timeout_s)
         if self._listener.tls is not None:
             self._peer = peer_names(transport)
-        count = self._listener.add(self)
-        limit = self._listener.connections_max
-        if count > limit + REFUSED_CONNECTIONS_MAX:
-            self._transport.abort()
-        elif count > limit:
-            self._refuse(Unavailable(f"there are {limit} connections, which is the limit"))
+        if self._listener.add(self):
+            if self._listener.may_explain:
+                self._refuse(Unavailable(self._listener.refusal, RETRY_AFTER_S))
+            else:
+                self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give back what a request that will not come to its end has taken."""
@@ -191,7 +196,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends nothing more: finish what is at work or waits, and close."""
         self._ended = True
-        return self.state is State.WORK or self._blocked
+        return self.state is State.WORK or self._blocked or self._yielding
 
     def pause_writing(self) -> None:
         """The client does not read its answers: take no further requests from it."""
@@ -214,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
             state = self.state
             if state is State.LINGER:
                 return
-            if state is State.WORK or self._blocked:
+            if state is State.WORK or self._blocked or self._yielding:
                 self._pending += data[at:]
                 self._pause()
                 return
@@ -236,6 +241,8 @@ class Connection(asyncio.BufferedProtocol):
         begin = at
         if head is None:
             request, at = self._listener.heads.find(data, at)
+        if head is None:
+            self._count_turn()
         if request is None:
             if head is None:
                 head = self._head = Head()
@@ -366,14 +373,14 @@ class Connection(asyncio.BufferedProtocol):
         body.write(memoryview(data)[at:stop])
         self._mark = came
         self.state = State.BODY
-        self._wait_for(self._listener.idle_timeout_s)
+        self._expect_body()
         return stop
 
     def _begin_chunks(self, data: bytes, at: int) -> int:
         self._chunks = ChunkDecoder()
         self._mark = 0
         self.state = State.CHUNKS
-        self._wait_for(self._listener.idle_timeout_s)
+        self._expect_body()
         return self._feed_chunks(data, at)
 
     def _feed_chunks(self, data: bytes, at: int) -> int:
@@ -419,6 +426,7 @@ class Connection(asyncio.BufferedProtocol):
     def _stored(self, outcome: Outcome) -> None:
         """The store has answered; answer the client, if it is still there."""
         self._release()
+        self._turn = 0
         if self._transport is None:
             return
         receiver = self._receiver
@@ -503,12 +511,25 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = True
             self._transport.pause_reading()
 
+    def _count_turn(self) -> None:
+        """Count a request, and let others come to their turn behind it when there were many."""
+        self._turn += 1
+        if self._turn >= HEADS_A_TURN and self._listener.soon is not None:
+            self._yielding = True
+            self._pause()
+            self._listener.soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = 0
+        self._yielding = False
+        self._resume()
+
     def _resume(self) -> None:
         """Take what has waited, and read on."""
-        if self._pending and self.state is not State.WORK and not self._blocked:
+        if self._pending and self.state is not State.WORK and not self._blocked and not self._yielding:
             data, self._pending = self._pending, b""
             self._feed(data)
-        if self._transport is None or self.state is State.WORK or self._blocked:
+        if self._transport is None or self.state is State.WORK or self._blocked or self._yielding:
             return
         if self._ended:
             self._transport.close()
@@ -534,6 +555,25 @@ class Connection(asyncio.BufferedProtocol):
         if self.state is not State.WORK:
             self.deadline = self._listener.clock.monotonic() + seconds
 
+    def _expect_body(self) -> None:
+        self._body_begun = now = self._listener.clock.monotonic()
+        self.deadline = now + self._listener.idle_timeout_s
+
+    def _came(self) -> int:
+        """How much of a body has come."""
+        return len(self._chunks.body) if self._chunks is not None else self._body.filled if self._body else 0
+
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up a body that holds its part of the budget without filling it."""
+        seconds = now - self._body_begun
+        if (
+            self.state in (State.BODY, State.CHUNKS)
+            and seconds >= PRESSED_PATIENCE_S
+            and self._came() < seconds * BODY_RATE_PRESSED
+        ):
+            reason = f"less than {BODY_RATE_PRESSED} bytes a second of the body arrived, and others want its room"
+            self._refuse(Overloaded(reason, RETRY_AFTER_S))
+
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
         transport = self._transport
@@ -546,7 +586,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is State.HEAD:
             self._refuse(too_slow("the head of the request did not arrive in time"))
         else:
-            came = len(self._chunks.body) if self._chunks is not None else self._body.filled if self._body else 0
+            came = self._came()
             seconds = self._listener.idle_timeout_s
             if came - self._mark >= BODY_RATE_MIN * seconds:
                 self._mark = came

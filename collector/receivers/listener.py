@@ -2,6 +2,9 @@
 
 A connection is asked for little: when its deadline is (`expire` is called after it), to `stop` when it has nothing
 to do, and to `abort`. A listener costs nothing per idle connection but the connection object and its socket.
+
+Connections take turns. One whose bytes hold many small requests serves a few of them, stops reading, and goes on `soon`,
+behind what others have sent meanwhile: libuv would let it fill the buffer 32 times before it looks at another.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collector.receivers.address import reason
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collector.clock import Clock
     from collector.receivers.admission import Admission
     from collector.security.gate import Gate
@@ -27,6 +32,14 @@ SWEEP_S: Final = 1.0
 """How often deadlines are looked at: they are met this much late at most."""
 BODY_RATE_MIN: Final = 1024
 """Bytes a second that a request must bring, over each idle timeout, so as not to be given up."""
+BODY_RATE_PRESSED: Final = 16 * 1024
+"""The same while the budget is used up: what is announced and does not come keeps others out."""
+PRESSED_PATIENCE_S: Final = 2.0
+"""How long a body may take to begin then."""
+TELLS_MAX: Final = 10
+"""Lines a second about what clients do wrong: hostile ones must not fill the log."""
+REFUSED_CONNECTIONS_MAX: Final = 256
+"""Connections over the limit that are told so at any time; further ones are cut."""
 GRACE_S: Final = 10.0
 """How long `stop` lets requests end."""
 
@@ -39,6 +52,10 @@ class Served(Protocol):
 
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
+        ...
+
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up what holds its part of the budget without filling it."""
         ...
 
     def stop(self) -> None:
@@ -83,6 +100,11 @@ class Listener:
         self.scratch = memoryview(bytearray(scratch_bytes))
         self.stopping = False
         self._connections: set[Served] = set()
+        self._refused: set[Served] = set()
+        self._refusals_seen = 0
+        self._told = 0
+        self.soon: Callable[[Callable[[], None]], object] | None = None
+        """Calls a function in the loop's next turn; None while it does not listen."""
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._server: asyncio.Server | None = None
@@ -98,6 +120,7 @@ class Listener:
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""
         loop = asyncio.get_running_loop()
+        self.soon = loop.call_soon
         secure: dict[str, Any] = {}
         if self.tls is not None:
             secure = {
@@ -132,24 +155,51 @@ class Listener:
             self._timer.cancel()
 
     def sweep(self) -> None:
-        """Give up what has passed its deadline."""
+        """Give up what has passed its deadline, and sooner what is slow while requests are being refused."""
         now = self.clock.monotonic()
+        refusals, before = self.admission.refusals, self._refusals_seen
+        self._refusals_seen = refusals
+        if refusals != before:
+            for connection in list(self._connections):
+                connection.hurry(now)
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.expire()
 
-    def add(self, connection: Served) -> int:
-        """Take a connection into account; return how many there are with it."""
+    def tell(self, event: str, **fields: Any) -> None:
+        """Log what a client does wrong, if there is not too much of it."""
+        self._told += 1
+        if self._told <= TELLS_MAX:
+            self.logger.info(event, transport=self.transport, **fields)
+
+    def add(self, connection: Served) -> bool:
+        """Take a connection into account; tell whether it is one too many, which is refused."""
         self._connections.add(connection)
         self._all_closed.clear()
-        return len(self._connections)
+        if len(self._connections) - len(self._refused) <= self.connections_max:
+            return False
+        self._refused.add(connection)
+        return True
+
+    @property
+    def may_explain(self) -> bool:
+        """Whether a connection that is refused may stay long enough to be told why: not if there are many of them."""
+        return len(self._refused) <= REFUSED_CONNECTIONS_MAX
+
+    @property
+    def refusal(self) -> str:
+        """Why a connection is refused."""
+        key = f"receivers.otlp.protocols.{self.transport}.max_connections"
+        return f"there are {self.connections_max} connections, which is the limit ({key})"
 
     def remove(self, connection: Served) -> None:
         """Forget a connection, which is closed."""
         self._connections.discard(connection)
+        self._refused.discard(connection)
         if not self._connections:
             self._all_closed.set()
 
     def _go_round(self) -> None:
+        self._told = 0
         self.tick()
         self.sweep()
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._go_round)

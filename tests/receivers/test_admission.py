@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prometheus_client import CollectorRegistry
 
 from collector.errors import Overloaded, Unavailable
-from collector.receivers.admission import FREE_TIMES, Admission
+from collector.receivers.admission import FREE_TIMES, RESERVED_PART, SMALL_PART, Admission
 
 
 def test_what_does_not_fit_is_told_to_come_again() -> None:
@@ -19,11 +20,11 @@ def test_what_does_not_fit_is_told_to_come_again() -> None:
     one, other = admission.share(), admission.share()
     one.admit(60)
     with pytest.raises(
-        Overloaded, match=r"60 bytes .*, 0 of them .* 27 more .* 100 \(receivers.otlp.max_in_flight_bytes\)"
+        Overloaded, match=r"60 bytes .*, 0 of them .* 11 more .* 100 \(receivers.otlp.max_in_flight_bytes\)"
     ) as caught:
-        other.admit(27)
+        other.admit(11)
     assert 0 < caught.value.retry_after_s < 9, "Python's exporter gives up on delays above nine seconds"
-    other.admit(26)
+    other.admit(10)
     with pytest.raises(Overloaded, match="60 of them from this connection"):
         one.grow(1)
     one.release(60)
@@ -52,7 +53,7 @@ def test_connections_that_want_everything_get_the_same_and_leave_room(count: int
                 shares[number].admit(size)
             except Overloaded:
                 wanting.discard(number)
-    fair = FREE_TIMES * 10_000 / (FREE_TIMES * count + 1)
+    fair = FREE_TIMES * 10_000 * (1 - 1 / RESERVED_PART) / (FREE_TIMES * count + 1)
     assert all(fair - (FREE_TIMES * count + 1) * size <= share.held <= fair + size for share in shares)
     late = admission.share()
     late.admit(min(size, (10_000 - admission.in_flight_bytes) // 2))
@@ -64,11 +65,29 @@ def test_a_flood_does_not_keep_others_out() -> None:
     with pytest.raises(Overloaded):
         for _ in range(1000):
             flood.admit(100)
-    for _ in range(20):
+    for _ in range(12):
         other.admit(100)
         with pytest.raises(Overloaded):
             flood.admit(100)
-    assert other.held == 2000
+    assert other.held == 1200
+
+
+def test_a_flood_of_large_requests_leaves_room_for_small_ones() -> None:
+    admission = Admission(10_000)
+    refused = 0
+    for _ in range(1000):
+        try:
+            admission.share().admit(200)
+        except Overloaded:
+            refused += 1
+    assert refused > 900
+    assert admission.bytes_max - admission.in_flight_bytes >= admission.bytes_max // RESERVED_PART
+    for size in (150, 100, 50, 10, 1):
+        admission.share().admit(size)
+        for _ in range(1000):
+            with contextlib.suppress(Overloaded):
+                admission.share().admit(size)
+    assert admission.in_flight_bytes <= admission.bytes_max
 
 
 def test_a_tenant_of_many_connections_does_not_keep_another_out() -> None:
@@ -81,12 +100,12 @@ def test_a_tenant_of_many_connections_does_not_keep_another_out() -> None:
             assert "from this tenant" in str(error)
     assert flooding.held <= FREE_TIMES * (10_000 - admission.in_flight_bytes)
     share = admission.share()
-    for _ in range(20):
+    for _ in range(12):
         share.admit(100, other)
-    assert other.held == 2000
+    assert other.held == 1200
     share.release(100, other)
     share.grow(50, other)
-    assert (other.held, share.held) == (1950, 1950)
+    assert (other.held, share.held) == (1150, 1150)
 
 
 def test_the_gauge() -> None:
@@ -120,7 +139,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.admission = Admission(100)
+        self.admission = Admission(640)
         self.shares = [self.admission.share() for _ in range(3)]
         self.held: list[list[int]] = [[], [], []]
 
@@ -131,9 +150,11 @@ class AdmissionMachine(RuleBasedStateMachine):
         return sum(map(len, self.held))
 
     def fits(self, who: int, size: int) -> bool:
-        return sum(self.held[who]) + size <= FREE_TIMES * (100 - self.total() - size)
+        free = 640 - self.total() - size
+        held = sum(self.held[who]) + size
+        return held <= max(FREE_TIMES * (free - 160), free // SMALL_PART)
 
-    @rule(who=st.integers(0, 2), size=st.integers(0, 130))
+    @rule(who=st.integers(0, 2), size=st.one_of(st.integers(0, 20), st.integers(0, 700)))
     def admit(self, who: int, size: int) -> None:
         fits = not self.requests() or self.fits(who, size)
         try:
@@ -144,7 +165,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert fits
             self.held[who].append(size)
 
-    @rule(who=st.integers(0, 2), size=st.integers(0, 60), at=st.integers(0, 9))
+    @rule(who=st.integers(0, 2), size=st.one_of(st.integers(0, 20), st.integers(0, 400)), at=st.integers(0, 9))
     def grow(self, who: int, size: int, at: int) -> None:
         held = self.held[who]
         if not held:

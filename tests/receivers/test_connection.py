@@ -159,6 +159,26 @@ def test_pipelined_requests_are_answered_in_order(client: Client, step: int) -> 
     assert client.connection.state is State.HEAD
 
 
+def test_connections_take_turns(client: Client) -> None:
+    turns: list[Callable[[], None]] = []
+    client.receiving.http.soon = turns.append
+    requests = post(b"\xff\xff") * 20 + post(SPANS)
+    client.send(requests)
+    seen = [len(client.responses)]
+    while turns:
+        assert client.transport.paused
+        turns.pop()()
+        client.send(b"")
+        seen.append(len(client.responses))
+    assert seen == [8, 16, 21]
+    assert not client.transport.paused
+    assert [one.code for one in client.responses] == [400] * 20 + [200]
+    client.send(post(b"\xff\xff") * 20)
+    client.connection.eof_received()
+    client.close()
+    turns.pop()()
+
+
 @each_step
 def test_what_is_pipelined_waits_while_the_store_works(client: Client, step: int) -> None:
     store = client.receiving.stores["traces"]
@@ -287,6 +307,26 @@ def test_over_the_budget(receiving: Receiving) -> None:
     store.settle()
     second.turn()
     assert [one.code for one in second.responses] == [503, 200], "alone, any size fits"
+    assert receiving.admission.in_flight_bytes == 0
+
+
+@both_ways
+def test_while_requests_are_refused_slow_bodies_give_way(receiving: Receiving, make: Callable[..., bytes]) -> None:
+    slow, busy = Client(receiving), Client(receiving)
+    large = otlp.traces(2000)
+    slow.send(make(large)[:2000])
+    busy.send(make(large)[:200_000])
+    receiving.clock.seconds += 2.5
+    receiving.http.sweep()
+    assert not slow.responses, "nothing was refused"
+    receiving.admission.refusals += 1
+    receiving.clock.seconds += 0.5
+    receiving.http.sweep()
+    (refused,) = slow.responses
+    assert (refused.code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
+    assert not busy.responses
+    busy.send(make(large)[200_000:])
+    assert [one.code for one in busy.responses] == [200]
     assert receiving.admission.in_flight_bytes == 0
 
 

@@ -5,7 +5,11 @@ a frame is what is left of a message, the socket is read straight into the messa
 
 What a client does wrong breaks its stream (RST_STREAM) or its connection (GOAWAY), as the RFC has it. What costs
 more than it should has a limit: streams at a time, header blocks, streams that are opened and reset at once
-(CVE-2023-44487), answers that are not read (then nothing is read either), and time to send what was begun.
+(CVE-2023-44487), frames that bring no request forward (PING, SETTINGS, empty DATA and such), answers that are not read
+(then nothing is read either) or for which the client opens no window, and time to send what was begun.
+
+A connection that ends is told why, and then read over until the client has closed it: closing a socket with unread
+bytes would reset it, and the reason might be lost.
 
 Windows are generous, because memory is not theirs to bound: a stream takes its bytes from the admission's budget
 before it holds them.
@@ -20,25 +24,22 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
+from collector.errors import Unavailable
 from collector.receivers.http2.fields import Requests, check_trailers
 from collector.receivers.http2.frames import (
     ACK,
     CONTINUATION,
-    DATA,
     ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
     FRAME_BYTES_DEFAULT,
     FRAME_BYTES_MAX,
     GOAWAY,
-    HAS_PRIORITY,
-    HEAD,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
-    PADDED,
     PING,
     PRIORITY,
     PUSH_PROMISE,
@@ -52,6 +53,7 @@ from collector.receivers.http2.frames import (
     Code,
     ConnectionBroken,
     StreamBroken,
+    block_part,
     check_dependency,
     frame,
     goaway,
@@ -63,7 +65,9 @@ from collector.receivers.http2.frames import (
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
 from collector.receivers.http2.keepalive import Keepalive, Life
-from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
+from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, TURN, Pace
+from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES
+from collector.receivers.http2.writer import FrameWriter
 from collector.receivers.listener import Listener
 from collector.security.tls import peer_names
 
@@ -80,8 +84,6 @@ BLOCK_FRAMES_MAX: Final = 64
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
-RESETS_MAX: Final = 500
-"""Streams that the client has reset beyond those that were answered."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
 LINGER_S: Final = 2.0
@@ -94,9 +96,9 @@ class Http2Listener(Listener):
     """A listener of HTTP/2 connections: what they ask of it."""
 
     first_bytes_timeout_s: float
-    """How long a new connection may take for its preface."""
+    """How long a new connection may take for its preface, and any frame but DATA, or header block, to be whole."""
     idle_timeout_s: float
-    """How long a request may rest half-way, a frame half-sent, and answers unread."""
+    """How long a request may rest half-way, and answers unread."""
     streams_max: int
     keepalive: Keepalive
     chance: Random
@@ -112,39 +114,13 @@ class Http2Listener(Listener):
         raise NotImplementedError
 
 
-class Connection(FrameReader, asyncio.BufferedProtocol):
+class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = (
-        "_block",
-        "_block_ends_stream",
-        "_block_parts",
-        "_blocked",
-        "_closing",
-        "_data_ends_stream",
-        "_data_stream",
-        "_decoder",
-        "_direct",
-        "_due",
-        "_frame_bytes_out",
-        "_holds",
-        "_last",
-        "_life",
-        "_listener",
-        "_pinged",
-        "_receive_window",
-        "_resets",
-        "_resets_known",
-        "_seen",
-        "_seen_before",
-        "_send_window",
-        "_stream_window_out",
-        "_transport",
-        "deadline",
-        "peer",
-        "share",
-        "streams",
-    )
+    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_data_ends_stream",
+                 "_data_stream", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_holds", "_last", "_life",
+                 "_lingering", "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
+                 "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
@@ -154,15 +130,19 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """What its streams hold of the budget."""
         self._transport: asyncio.Transport | None = None
         self._decoder = Decoder(TABLE_BYTES, HEADER_LIST_BYTES)
-        self.streams: dict[int, Stream] = {}
-        """Streams that are not closed."""
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
+        self._surplus = False  # it is one too many
         self.peer: frozenset[str] = frozenset()  # the names in the client's certificate
         self._life = Life(listener.keepalive, listener.clock.monotonic(), listener.chance)
         self._due = _NEVER  # when anything but its life's length is due
         self._closing = False  # GOAWAY was sent
+        self._pace = Pace(listener.clock)
+        self._lingering = False  # nothing more is sent, and what comes is read over
+        self._half_since = _NEVER  # when the frame or header block began that is not whole yet
+        self._half_block = 0
         self._blocked = False  # the client does not read its answers
+        self._paused = False
         self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
         self._direct: Stream | None = None  # whose body is being read into
@@ -172,10 +152,6 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self._block_ends_stream = False
         self._block_parts = 0
         self._receive_window = WINDOW_DEFAULT
-        self._send_window = WINDOW_DEFAULT
-        self._stream_window_out = WINDOW_DEFAULT
-        self._frame_bytes_out = FRAME_BYTES_DEFAULT
-        self._resets = 0
         self._resets_known: deque[int] = deque(maxlen=RESETS_KNOWN)
         self._seen = 0  # reads, for `expire` to see whether anything came
         self._seen_before = -1
@@ -184,12 +160,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     # --- asyncio's side -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or cut it when there are too many."""
+        """Take the connection; one too many is told so when it calls, or cut."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
-        if self._listener.add(self) > self._listener.connections_max:
+        self._surplus = self._listener.add(self)
+        if self._surplus and not self._listener.may_explain:
             self._transport.abort()
             return
-        self._wait_for(self._listener.first_bytes_timeout_s)
+        self._wait_for(LINGER_S if self._surplus else self._listener.first_bytes_timeout_s)
         self.peer = peer_names(transport)
         ours = {
             MAX_CONCURRENT_STREAMS: self._listener.streams_max,
@@ -218,12 +195,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def buffer_updated(self, count: int) -> None:
         """Take `count` bytes that arrived."""
+        if self._lingering:
+            return
         self._seen += 1
         stream = self._direct
         if stream is not None:
             self.came_directly(stream, count)
             return
         view = self._listener.scratch[:count]
+        if count < len(self._listener.scratch):
+            self._pace.turn = 0  # the loop looks at others before this one's next bytes
         if self.pending:
             view = memoryview(self.pending + view)
             self.pending = b""
@@ -235,8 +216,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers: read nothing from it either."""
-        self._read_no_more()
         self._blocked = True
+        self._pause()
         self._wait_for(self._listener.idle_timeout_s)
 
     def resume_writing(self) -> None:
@@ -247,21 +228,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def hold(self) -> None:
         """Read nothing from the client until as many `release` as `hold` have come."""
-        self._read_no_more()
         self._holds += 1
+        self._pause()
 
     def release(self) -> None:
         """See `hold`."""
         self._holds -= 1
         self._read_on()
-
-    def _read_no_more(self) -> None:
-        if self._transport is not None and not self._blocked and not self._holds:
-            self._transport.pause_reading()
-
-    def _read_on(self) -> None:
-        if self._transport is not None and not self._blocked and not self._holds:
-            self._transport.resume_reading()
 
     # --- frames in ----------------------------------------------------------------------------------------
 
@@ -271,22 +244,60 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             if self.prefaced:
                 self.feed(view)
             elif not self.feed_preface(view):
-                self._write(self._listener.greet(bytes(view)))
+                self.write(self._listener.greet(bytes(view)))
                 self._close_soon()
         except ConnectionBroken as error:
             self._break(error.code, str(error))
         except CompressionError as error:
             self._break(Code.COMPRESSION_ERROR, str(error))
-        if self.pending and not self.streams:
-            self.watch(self._listener.clock.monotonic() + self._listener.idle_timeout_s)
+        if not self.pending and not self.block_stream:
+            self._half_since = _NEVER
+        elif (
+            self._half_since == _NEVER
+            or self.block_stream != self._half_block
+            or (self.advanced and not self.block_stream)
+        ):
+            self._half_since = self._listener.clock.monotonic()
+            self.watch(self._half_since + self._listener.first_bytes_timeout_s)
+        self._half_block = self.block_stream
+
+    def _work(self, cost: int) -> None:
+        """Count what was done, and let others come to their turn behind it when it was much."""
+        pace = self._pace
+        pace.turn += cost
+        soon = self._listener.soon
+        if pace.turn >= TURN and not self.yielding and soon is not None and self._transport is not None:
+            self.yielding = True
+            self._pause()
+            soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._pace.turn = 0
+        self.yielding = False
+        if self.pending and self.open():
+            data, self.pending = self.pending, b""
+            self._guarded(memoryview(data))
+        self._read_on()
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._paused and self._transport is not None and not (self._blocked or self._holds or self.yielding):
+            self._paused = False
+            self._transport.resume_reading()
 
     def open(self) -> bool:
         """Tell whether frames are still wanted."""
-        return self._transport is not None and not self._transport.is_closing()
+        return self._transport is not None and not self._lingering and not self._transport.is_closing()
 
     def begin_data(self, number: int, flags: int, length: int) -> Stream | None:
         """Take a DATA frame's length from the windows; return its stream unless that is closed."""
         stream = self._existing(number, "DATA")
+        if length < DATA_BYTES_MIN and not flags & END_STREAM:
+            self.count_idle()
         self._receive_window -= length
         if self._receive_window < 0:
             raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
@@ -305,18 +316,19 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         stream = self.streams.get(self._data_stream)
         self._data_stream = 0
         if self._receive_window < CONNECTION_WINDOW // 2:
-            self._write(window_update(0, CONNECTION_WINDOW - self._receive_window))
+            self.write(window_update(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         if stream is None:
             return
         if self._data_ends_stream:
             self._end_request(stream)
         elif stream.receive_window < STREAM_WINDOW // 2:
-            self._write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
+            self.write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
             stream.receive_window = STREAM_WINDOW
 
     def _end_request(self, stream: Stream) -> None:
         stream.remote_ended = True
+        self._work(stream.came >> 12)
         if stream.announced not in (-1, stream.came):
             self._reset(stream, Code.PROTOCOL_ERROR)
         else:
@@ -329,12 +341,14 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             if number > self._last or number % 2 == 0:
                 raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
             if what == "DATA" and number not in self._resets_known:
-                self._write(rst_stream(number, Code.STREAM_CLOSED))
+                self.write(rst_stream(number, Code.STREAM_CLOSED))
                 self._resets_known.append(number)
         return stream
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame that is not data."""
+        if kind != HEADERS:
+            self.count_idle()
         try:
             if kind == HEADERS:
                 self._take_headers(flags, number, payload)
@@ -352,7 +366,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 if not flags & ACK:
                     if self._life.ping(self._listener.clock.monotonic(), len(self.streams)):
                         raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too_many_pings")
-                    self._write(frame(PING, ACK, 0, payload))
+                    self.write(frame(PING, ACK, 0, payload))
             elif kind == RST_STREAM:
                 self._take_reset(number, payload)
             elif kind == PRIORITY:
@@ -373,25 +387,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 # A stream that was never opened cannot be reset.
                 raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
-                self._write(rst_stream(number, error.code))
+                self.write(rst_stream(number, error.code))
                 self._resets_known.append(number)
-                self._count_reset()
+                self._pace.reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        require(number % 2 == 1, f"HEADERS on stream {number}")
-        begin, end = 0, len(payload)
-        if flags & PADDED:
-            require(end > 0 and payload[0] < end, "more padding than frame")
-            begin, end = 1, end - payload[0]
-        if flags & HAS_PRIORITY:
-            require_size(end - begin >= 5, "HEADERS")
-            if WORD.unpack_from(payload, begin)[0] & WINDOW_MAX == number:
-                raise ConnectionBroken(Code.PROTOCOL_ERROR, "a stream depends on itself")
-            begin += 5
+        part = block_part(flags, number, payload)
         self.block_stream = number
         self._block_parts = 0
         self._block_ends_stream = flags & END_STREAM != 0
-        self._take_block(flags, payload[begin:end])
+        self._take_block(flags, part)
 
     def _take_block(self, flags: int, part: bytes) -> None:
         if not flags & END_HEADERS:
@@ -403,6 +408,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             part = bytes(self._block) + part
             self._block = bytearray()
         number, self.block_stream = self.block_stream, 0
+        self._work(BLOCK_COST + (len(part) >> 6))
         fields = self._decoder.decode(part)
         stream = self.streams.get(number)
         if stream is not None:
@@ -436,10 +442,16 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
         announced = self._listener.requests.check(fields)
-        stream = self._listener.open_stream(self, number, self._stream_window_out)
+        stream = self._listener.open_stream(self, number, self.stream_window_out)
         stream.receive_window = STREAM_WINDOW
         stream.announced = announced
         self.streams[number] = stream
+        if self._surplus:
+            # Told by GOAWAY alone, clients of gRPC would connect again at once, and for ever.
+            stream.refuse(Unavailable(self._listener.refusal))
+            self.write(goaway(number, Code.NO_ERROR, self._listener.refusal))
+            self._close_soon()
+            return
         stream.opened(fields)
         if self._block_ends_stream and number in self.streams:
             self._end_request(stream)
@@ -449,11 +461,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         increment = WORD.unpack(payload)[0] & WINDOW_MAX
         if number == 0:
             require(increment > 0, "WINDOW_UPDATE by 0")
-            self._send_window += increment
-            if self._send_window > WINDOW_MAX:
-                raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
-            for waiting in [one for one in self.streams.values() if one.out]:
-                self._flush(waiting)
+            self.widen(increment)
             return
         stream = self._existing(number, "WINDOW_UPDATE")
         if stream is None:
@@ -464,7 +472,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         if stream.send_window > WINDOW_MAX:
             raise StreamBroken(Code.FLOW_CONTROL_ERROR)
         if stream.out:
-            self._flush(stream)
+            self.flush(stream)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
         require(number == 0, "SETTINGS on a stream")
@@ -476,28 +484,18 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             if key == INITIAL_WINDOW_SIZE:
                 if value > WINDOW_MAX:
                     raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-                self._move_windows(value)
+                self.move_windows(value)
             elif key == MAX_FRAME_SIZE:
                 require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
-                self._frame_bytes_out = value
+                self.frame_bytes_out = value
             elif key == ENABLE_PUSH:
                 require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
             # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
         if not self.settled:
             self.settled = True
-            self._wait_for(self._listener.keepalive.time_s)
-        self._write(frame(SETTINGS, ACK, 0))
-
-    def _move_windows(self, size: int) -> None:
-        """Change the initial window of streams, and with it that of all open ones (6.9.2)."""
-        moved = size - self._stream_window_out
-        self._stream_window_out = size
-        for stream in list(self.streams.values()):
-            stream.send_window += moved
-            if stream.send_window > WINDOW_MAX:
-                raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "a stream's window is too large")
-            if stream.out:
-                self._flush(stream)
+            if not self._surplus:
+                self._wait_for(self._listener.keepalive.time_s)
+        self.write(frame(SETTINGS, ACK, 0))
 
     def _take_reset(self, number: int, payload: bytes) -> None:
         require(number != 0, "RST_STREAM on stream 0")
@@ -507,84 +505,43 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._forget(stream)
             stream.gone()
             self._resets_known.append(number)
-            self._count_reset()
+            self._pace.reset()
             self._close_if_done()
 
-    def _count_reset(self) -> None:
-        self._resets += 1
-        if self._resets > RESETS_MAX:
-            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many streams are opened and reset")
+    def count_idle(self) -> None:
+        """Count a frame that brings no request forward."""
+        self._work(1)
+        self._pace.idle_frame()
 
     # --- frames out ---------------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the connection is at its end."""
+        if self.open():
+            cast("asyncio.Transport", self._transport).write(data)
 
-    def answer(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
-        """Send a whole response: a header block, data, and the header block that ends it."""
-        size = len(body)
-        if size <= self._send_window and size <= stream.send_window and size <= FRAME_BYTES_DEFAULT:
-            number = stream.id
-            self._send_window -= size
-            self._write(
-                HEAD.pack(0, len(head), HEADERS, END_HEADERS, number)
-                + head
-                + HEAD.pack(size >> 8, size & 0xFF, DATA, 0, number)
-                + body
-                + HEAD.pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, END_HEADERS | END_STREAM, number)
-                + trailers
-            )
-            self._finish(stream)
-        else:
-            self.begin(stream, head)
-            self.send(stream, body, trailers)
+    def starve(self, stream: Stream) -> None:
+        """A response begins to wait for a window, which it may not for ever."""
+        stream.waits_since = self._listener.clock.monotonic()
+        self.watch(stream.waits_since + self._listener.idle_timeout_s)
 
-    def begin(self, stream: Stream, head: bytes) -> None:
-        """Begin a response with a header block; `send` follows."""
-        self._write(frame(HEADERS, END_HEADERS, stream.id, head))
-
-    def send(self, stream: Stream, data: bytes, trailers: bytes | None = None) -> None:
-        """Send data as the client's windows allow, and behind it, if given, the block that ends the response."""
-        stream.out += data
-        stream.trailers = trailers
-        self._flush(stream)
-
-    def refuse(self, stream: Stream, block: bytes) -> None:
-        """Answer with a header block alone."""
-        self._write(frame(HEADERS, END_HEADERS | END_STREAM, stream.id, block))
-        self._finish(stream)
-
-    def _flush(self, stream: Stream) -> None:
-        while stream.out:
-            count = min(len(stream.out), self._send_window, stream.send_window, self._frame_bytes_out)
-            if count <= 0:
-                return
-            self._write(frame(DATA, 0, stream.id, stream.out[:count]))
-            stream.out = stream.out[count:]
-            self._send_window -= count
-            stream.send_window -= count
-        if stream.trailers is not None:
-            self.refuse(stream, stream.trailers)
-
-    def _finish(self, stream: Stream) -> None:
+    def finish(self, stream: Stream) -> None:
         """A response was sent whole. What the client still sends of its request is not wanted (8.1)."""
         if not stream.remote_ended:
-            self._write(rst_stream(stream.id, Code.NO_ERROR))
+            self.write(rst_stream(stream.id, Code.NO_ERROR))
             self._resets_known.append(stream.id)
-        if self._resets:
-            self._resets -= 1
+        self._pace.answered()
         self._life.answered()
         self._forget(stream)
         self._close_if_done()
 
     def _reset(self, stream: Stream, code: Code) -> None:
         """End a stream for what its client did wrong."""
-        self._write(rst_stream(stream.id, code))
+        self.write(rst_stream(stream.id, code))
         self._resets_known.append(stream.id)
         self._forget(stream)
         stream.gone()
-        self._count_reset()
+        self._pace.reset()
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
@@ -594,8 +551,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def _break(self, code: Code, message: str) -> None:
         """End the connection for what the client did wrong."""
-        self._listener.logger.info("connection broken", transport="grpc", code=code.name, reason=message)
-        self._write(goaway(self._last, code, message))
+        self._listener.tell("connection broken", code=code.name, reason=message)
+        self.write(goaway(self._last, code, message))
         self._close_soon()
 
     def _close_soon(self) -> None:
@@ -604,13 +561,21 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self.pending = b""
         for stream in streams:
             stream.gone()
-        if self._transport is not None:
-            self._transport.close()
-            self._wait_for(LINGER_S)
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.can_write_eof():
+            self._lingering = True
+            transport.write_eof()
+        else:
+            transport.close()
+        self._wait_for(LINGER_S)
 
     def stop(self) -> None:
         """The listener stops: tell the client, and close when its requests are answered."""
-        if self._transport is None or self._closing:
+        if self._lingering:
+            self.abort()
+        if self._transport is None or self._closing or self._lingering:
             return
         self._retire("the daemon is shutting down")
         for stream in list(self.streams.values()):
@@ -620,7 +585,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
     def _retire(self, why: str) -> None:
         """Tell the client to open no further calls here."""
         self._closing = True
-        self._write(goaway(self._last, Code.NO_ERROR, why))
+        self.write(goaway(self._last, Code.NO_ERROR, why))
 
     def _look_at_life(self, now: float) -> bool:
         """Close what is idle or too old; tell whether the connection is at its end."""
@@ -662,6 +627,19 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Ask the streams whether they are too slow at `deadline`, if nothing is due before."""
         self._set_due(min(self._due, deadline))
 
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up those that hold their part of the budget without filling it."""
+        for stream in list(self.streams.values()):
+            stream.hurry(now)
+
+    def _give_up(self, stream: Stream) -> None:
+        """Forget an answer for which the client has opened no window."""
+        self.write(rst_stream(stream.id, Code.CANCEL))
+        self._resets_known.append(stream.id)
+        self._forget(stream)
+        stream.gone()
+        self._close_if_done()
+
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""
         transport = self._transport
@@ -673,19 +651,22 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         if now < self._due:
             self._set_due(self._due)
             return
-        if self._blocked or transport.is_closing() or not self.settled:
+        if self._blocked or self._lingering or self._surplus or transport.is_closing() or not self.settled:
             transport.abort()
+            return
+        patience = self._listener.first_bytes_timeout_s
+        if now >= self._half_since + patience:
+            self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
             return
         came = self._seen != self._seen_before
         self._seen_before = self._seen
-        if (self.pending or self.block_stream) and not came:
-            self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
-            return
-        due, rules = _NEVER, self._listener.keepalive
+        due, rules = self._half_since + patience, self._listener.keepalive
         for stream in list(self.streams.values()):
-            due = min(due, stream.too_slow(now))
-        if self.pending or self.block_stream:
-            due = min(due, now + self._listener.idle_timeout_s)
+            given_up = stream.waits_since + self._listener.idle_timeout_s
+            if now >= given_up:
+                self._give_up(stream)
+            else:
+                due = min(due, given_up, stream.too_slow(now))
         if due < _NEVER or self.streams:
             self._pinged = False
             self._set_due(min(due, now + rules.time_s))
@@ -696,5 +677,5 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             transport.abort()
         else:
             self._pinged = True
-            self._write(frame(PING, 0, 0, bytes(8)))
+            self.write(frame(PING, 0, 0, bytes(8)))
             self._set_due(now + rules.timeout_s)

@@ -112,19 +112,34 @@ def _string(text: bytes) -> bytes:
     return bytes(head) + text
 
 
+def block_part(flags: int, number: int, payload: bytes) -> bytes:
+    """Return what a HEADERS frame has of a header block, without padding and priority (6.2)."""
+    require(number % 2 == 1, f"HEADERS on stream {number}")
+    begin, end = 0, len(payload)
+    if flags & PADDED:
+        require(end > 0 and payload[0] < end, "more padding than frame")
+        begin, end = 1, end - payload[0]
+    if flags & HAS_PRIORITY:
+        require_size(end - begin >= 5, "HEADERS")
+        if WORD.unpack_from(payload, begin)[0] & WINDOW_MAX == number:
+            raise ConnectionBroken(Code.PROTOCOL_ERROR, "a stream depends on itself")
+        begin += 5
+    return payload[begin:end]
+
+
+def check_dependency(number: int, payload: bytes) -> None:
+    """Raise StreamBroken for a PRIORITY frame by which a stream depends on itself."""
+    if WORD.unpack_from(payload)[0] & WINDOW_MAX == number:
+        raise StreamBroken(Code.PROTOCOL_ERROR)
+
+
 def require(holds: bool, message: str) -> None:
-    """Raise ConnectionBroken (PROTOCOL_ERROR) unless something holds."""
+    """Break the connection unless something holds."""
     if not holds:
         raise ConnectionBroken(Code.PROTOCOL_ERROR, message)
 
 
 def require_size(holds: bool, what: str) -> None:
-    """Raise ConnectionBroken (FRAME_SIZE_ERROR) unless a frame's size is right."""
+    """Break the connection unless a frame has the right size."""
     if not holds:
         raise ConnectionBroken(Code.FRAME_SIZE_ERROR, f"{what} of a wrong size")
-
-
-def check_dependency(number: int, payload: bytes) -> None:
-    """Raise StreamBroken for a priority by which a stream depends on itself."""
-    if WORD.unpack_from(payload)[0] & WINDOW_MAX == number:
-        raise StreamBroken(Code.PROTOCOL_ERROR)

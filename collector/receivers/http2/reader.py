@@ -36,7 +36,8 @@ DIRECT_BYTES_MIN: Final = 16 * 1024
 class FrameReader:
     """Takes a connection's bytes apart. What the frames mean is for who inherits to define."""
 
-    __slots__ = ("_into", "_padding", "_rest", "block_stream", "pending", "prefaced", "settled")
+    __slots__ = ("_into", "_padding", "_rest", "advanced", "block_stream", "pending", "prefaced", "settled",
+                 "yielding")  # fmt: skip
 
     def __init__(self) -> None:
         self.prefaced = False
@@ -47,6 +48,10 @@ class FrameReader:
         """A part of a frame."""
         self.block_stream = 0
         """The stream whose header block is under way, or 0."""
+        self.advanced = False
+        """Whether the last bytes ended a frame, or part of one."""
+        self.yielding = False
+        """Whether it is the turn of others: what has come waits in `pending`."""
         self._rest = 0  # bytes of the current frame's payload that are still to come
         self._into: Stream | None = None  # where they go
         self._padding = 0  # bytes behind them that go nowhere
@@ -61,6 +66,10 @@ class FrameReader:
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame of another type."""
+        raise NotImplementedError
+
+    def count_idle(self) -> None:
+        """Count a frame that brings no request forward."""
         raise NotImplementedError
 
     def open(self) -> bool:
@@ -105,8 +114,8 @@ class FrameReader:
 
     def feed(self, view: memoryview, at: int = 0) -> None:
         """Take frames from `view[at:]`; raises ConnectionBroken. What is no whole frame is left in `pending`."""
-        end = len(view)
-        while self.open():
+        begin, end = at, len(view)
+        while self.open() and not self.yielding:
             rest = self._rest
             if rest:
                 count = min(rest, end - at)
@@ -138,6 +147,7 @@ class FrameReader:
                 if not self._rest:
                     self._end_payload()
             elif kind > CONTINUATION:
+                self.count_idle()
                 at += FRAME_HEAD_BYTES
                 self._rest, self._into = length, None
             else:
@@ -146,6 +156,7 @@ class FrameReader:
                     break
                 self.take(kind, flags, number, bytes(view[at + FRAME_HEAD_BYTES : stop]))
                 at = stop
+        self.advanced = at > begin
         if at < end and self.open():
             self.pending = bytes(view[at:])
 

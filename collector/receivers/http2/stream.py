@@ -6,6 +6,7 @@ which nothing follows. What an answer needs of HTTP/2 is behind `Connection.answ
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ Fields = list[tuple[bytes, bytes]]
 class Stream:
     """The state of a stream that is not closed. Hooks are for who answers requests to define."""
 
-    __slots__ = ("announced", "body", "came", "id", "out", "receive_window", "remote_ended", "send_window", "trailers")
+    __slots__ = ("announced", "body", "came", "id", "out", "receive_window", "remote_ended", "send_window", "trailers",
+                 "waits_since")  # fmt: skip
 
     def __init__(self, number: int, send_window: int, receive_window: int) -> None:
         """Begin stream `number`; windows are in bytes."""
@@ -33,6 +35,8 @@ class Stream:
         """Bytes of data that came."""
         self.out = b""
         """Data that waits for the client's window."""
+        self.waits_since = math.inf
+        """Since when `out` waits, on the monotonic clock."""
         self.trailers: bytes | None = None
         """The header block that ends the response behind `out`; None while more may follow."""
         self.body: Body | None = None
@@ -50,12 +54,20 @@ class Stream:
         """The request is at its end."""
         raise NotImplementedError
 
+    def refuse(self, error: Exception) -> None:
+        """Answer with an error, at once."""
+        raise NotImplementedError
+
     def gone(self) -> None:
         """The stream is closed, by the client or with the connection, before it was answered."""
         raise NotImplementedError
 
     def too_slow(self, now: float) -> float:
         """Give up a request that keeps the server waiting; return when to ask again, on the monotonic clock."""
+        raise NotImplementedError
+
+    def hurry(self, now: float) -> None:
+        """Requests are being refused: give up one that holds its part of the budget without filling it."""
         raise NotImplementedError
 
     def stop(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from collector.receivers.http2 import connection as module
-from collector.receivers.http2 import frames
+from collector.receivers.http2 import frames, pace
 from collector.receivers.http2.frames import Code
 from collector.receivers.http2.keepalive import Keepalive
+from collector.receivers.listener import REFUSED_CONNECTIONS_MAX
 from collector.testing import otlp
 from tests.receivers.doubles import Receiving
 from tests.receivers.http2.peer import (
@@ -74,7 +77,7 @@ def test_an_export_is_stored_and_answered(peer: Peer, step: int, size: int) -> N
 @pytest.mark.parametrize("frame_bytes", [1, 1000, 16384, 1 << 20])
 @pytest.mark.parametrize("step", [999, 1 << 20])
 def test_a_message_in_many_frames(peer: Peer, frame_bytes: int, step: int) -> None:
-    payload = otlp.traces(60 if frame_bytes == 1 else 2000)
+    payload = otlp.traces(2 if frame_bytes == 1 else 2000)
     whole = message(payload)
     pieces = [whole[i : i + frame_bytes] for i in range(0, len(whole), frame_bytes)]
     peer.send(peer.headers(1) + b"".join(frame(DATA, 0, 1, one) for one in pieces) + frame(DATA, END_STREAM, 1), step)
@@ -280,7 +283,7 @@ def test_what_breaks_a_connection(peer: Peer, name: str, step: int) -> None:
     peer.receiving.stores["traces"].holds = True
     peer.send(peer.headers(1) + data, step)
     assert peer.goaway == code
-    assert peer.transport.closed
+    assert peer.transport.ended
     assert not peer.connection.streams
     peer.close()
     assert not peer.receiving.admission.in_flight_bytes
@@ -309,13 +312,13 @@ def test_http_1_is_told_where_to_go(receiving: Receiving, begin: bytes) -> None:
     client.connection.get_buffer(-1)[: len(begin)] = begin
     client.connection.buffer_updated(len(begin))
     assert bytes(client.transport.written[before:]).startswith(b"HTTP/1.1 400 ")
-    assert client.transport.closed
+    assert client.transport.ended
 
 
 def test_other_bytes_are_cut(receiving: Receiving) -> None:
     peer = Peer(receiving, greet=False)
     peer.send(b"\x16\x03\x01\x02\x00\x01\x00")
-    assert peer.transport.closed
+    assert peer.transport.ended
 
 
 # --- what breaks a stream -------------------------------------------------------------------------------------
@@ -424,16 +427,16 @@ def test_streams_over_the_limit_are_refused(peer: Peer) -> None:
 
 def test_rapid_resets_end_the_connection(peer: Peer) -> None:
     number = 1
-    while not peer.transport.closed:
+    while not peer.transport.ended:
         peer.send(peer.headers(number) + frame(RST_STREAM, 0, number, word(Code.CANCEL)))
         number += 2
-        assert number < 3 * module.RESETS_MAX
+        assert number < 3 * pace.RESETS_MAX
     assert peer.goaway == Code.ENHANCE_YOUR_CALM
-    assert number > module.RESETS_MAX
+    assert number > pace.RESETS_MAX
 
 
 def test_cancelling_now_and_then_is_fine(peer: Peer) -> None:
-    for number in range(1, 6 * module.RESETS_MAX, 4):
+    for number in range(1, 6 * pace.RESETS_MAX, 4):
         peer.send(peer.headers(number) + frame(RST_STREAM, 0, number, word(Code.CANCEL)))
         peer.send(peer.export(number + 2, b""))
     assert peer.goaway is None
@@ -447,11 +450,91 @@ def test_a_header_list_over_the_limit(peer: Peer) -> None:
     assert peer.streams[3].grpc_status == 0
 
 
-def test_connections_over_the_limit_are_cut(receiving: Receiving) -> None:
+def test_connections_over_the_limit_are_told_so(receiving: Receiving) -> None:
     receiving.grpc.connections_max = 1
-    first, second = Peer(receiving), Peer(receiving, greet=False)
-    assert not first.transport.closed
-    assert second.transport.aborted
+    first, second, silent = Peer(receiving), Peer(receiving), Peer(receiving)
+    second.send(second.export(1, SPANS))
+    answered = second.streams[1]
+    assert answered.grpc_status == 14
+    assert "max_connections" in answered.grpc_message
+    assert len(answered.status.details) == 1
+    assert second.goaway == Code.NO_ERROR
+    assert second.transport.ended
+    assert not receiving.stores["traces"].payloads
+    assert not silent.transport.closed
+    pass_time(second, module.LINGER_S + 1)
+    assert second.transport.aborted, "it may not linger for ever"
+    assert silent.transport.aborted
+    second.close()
+    silent.close()
+    first.close()
+    third = Peer(receiving)
+    third.send(third.export(1, SPANS))
+    assert third.streams[1].grpc_status == 0
+
+
+def test_many_connections_over_the_limit_are_cut(receiving: Receiving) -> None:
+    receiving.grpc.connections_max = 1
+    peers = [Peer(receiving, greet=False) for _ in range(REFUSED_CONNECTIONS_MAX + 2)]
+    assert [one.transport.aborted for one in peers] == [False] * (REFUSED_CONNECTIONS_MAX + 1) + [True]
+    for one in peers[1:]:
+        one.close()
+    peers[0].close()
+    admitted = Peer(receiving)
+    assert admitted.goaway is None
+
+
+IDLE = {
+    "PING": frame(PING, 0, 0, bytes(8)),
+    "SETTINGS": frame(SETTINGS, 0, 0),
+    "PRIORITY": frame(PRIORITY, 0, 1, bytes(3) + b"\x05\x10"),
+    "WINDOW_UPDATE": frame(WINDOW_UPDATE, 0, 0, word(1)),
+    "empty DATA": frame(DATA, 0, 1),
+    "unknown": frame(0x33, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_frames_that_bring_no_request_forward(peer: Peer, name: str) -> None:
+    peer.send(peer.headers(1))
+    for _ in range(10):
+        peer.send(IDLE[name] * (pace.IDLE_FRAMES_MAX // 2))
+        peer.receiving.clock.seconds += 1
+    assert peer.goaway is None, "at this rate they may come"
+    peer.send(IDLE[name] * (3 * pace.IDLE_FRAMES_MAX))
+    assert peer.goaway == Code.ENHANCE_YOUR_CALM
+
+
+def test_requests_pay_for_frames_beside_them(peer: Peer) -> None:
+    for number in range(1, 4 * pace.IDLE_FRAMES_MAX, 2):
+        peer.send(peer.export(number, b"") + IDLE["PING"] * (pace.IDLE_FRAMES_EACH - 1))
+    assert peer.goaway is None
+
+
+def test_an_answer_without_a_window_is_given_up(peer: Peer) -> None:
+    peer.send(frame(SETTINGS, 0, 0, setting(frames.INITIAL_WINDOW_SIZE, 0)))
+    peer.send(peer.export(1, SPANS))
+    pass_time(peer, 6)
+    peer.send(peer.export(3, SPANS))
+    pass_time(peer, 6)
+    assert peer.streams[1].reset == Code.CANCEL
+    assert peer.streams[3].reset is None
+    peer.send(frame(WINDOW_UPDATE, 0, 3, word(100)))
+    assert peer.streams[3].grpc_status == 0
+    assert not peer.connection.streams
+
+
+def test_while_requests_are_refused_slow_messages_give_way(peer: Peer) -> None:
+    admission = peer.receiving.admission
+    peer.send(peer.headers(1) + frame(DATA, 0, 1, message(bytes(900_000))[:50_000]))
+    peer.send(peer.headers(3) + frame(DATA, 0, 3, message(bytes(900_000))[:5_000]))
+    pass_time(peer, 2.5)
+    assert not peer.streams, "nothing was refused"
+    admission.refusals += 1
+    pass_time(peer, 0.5)
+    assert list(peer.streams) == [3], "the first has brought its due"
+    assert peer.streams[3].grpc_status == 14
+    assert admission.in_flight_bytes == 900_000
 
 
 def test_a_client_that_does_not_read_is_not_read_either(peer: Peer) -> None:
@@ -503,9 +586,34 @@ def test_a_slow_stream_does_not_cost_the_others(peer: Peer) -> None:
 
 def test_half_a_frame_is_given_up(peer: Peer) -> None:
     peer.send(peer.headers(1)[:12])
-    pass_time(peer, 11)
-    pass_time(peer, 11)
+    pass_time(peer, 6)
     assert peer.goaway == Code.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("flags", [0, END_HEADERS])
+def test_a_header_block_that_drips_is_given_up(peer: Peer, flags: int) -> None:
+    block = b"".join(
+        frame(HEADERS if i == 0 else CONTINUATION, 0 if flags == 0 else END_HEADERS, 1, b"") for i in range(40)
+    )
+    if flags:
+        block = frame(HEADERS, END_HEADERS, 1, bytes(2000))
+    for byte in range(60):
+        if peer.goaway is not None:
+            break
+        peer.send(block[byte : byte + 1])
+        pass_time(peer, 1)
+    assert peer.goaway == Code.ENHANCE_YOUR_CALM
+    assert byte < 20
+
+
+def test_frames_that_are_cut_anywhere_are_not_slow(peer: Peer) -> None:
+    data = b"".join(peer.export(number, SPANS) for number in range(1, 41, 2))
+    step = len(data) // 17
+    for begin in range(0, len(data), step):
+        peer.send(data[begin : begin + step])
+        pass_time(peer, 2)
+    assert peer.goaway is None
+    assert len(peer.streams) == 20
 
 
 def test_waiting_for_the_store_is_not_slow(peer: Peer) -> None:
@@ -530,6 +638,45 @@ def test_an_idle_connection_is_pinged_and_then_cut(peer: Peer) -> None:
     for _ in range(2):
         pass_time(peer, Keepalive().time_s + 1)
     assert peer.transport.aborted
+
+
+# --- turns ----------------------------------------------------------------------------------------------------
+
+
+def test_connections_take_turns(peer: Peer) -> None:
+    turns: list[Callable[[], None]] = []
+    peer.receiving.grpc.soon = turns.append
+    peer.receiving.grpc.idle_timeout_s = 1e9
+    count = 100
+    data = b"".join(peer.export(2 * i + 1, b"") for i in range(count))
+    peer.send(data, len(peer.receiving.grpc.scratch))
+    seen = []
+    while turns:
+        assert peer.transport.paused
+        seen.append(len(peer.streams))
+        turns.pop()()
+        peer.send(b"", len(peer.receiving.grpc.scratch))
+    assert not peer.transport.paused
+    assert len(peer.streams) == count
+    assert max(b - a for a, b in zip([0, *seen], seen, strict=False)) <= pace.TURN // pace.BLOCK_COST
+    assert all(one.grpc_status == 0 for one in peer.streams.values())
+
+
+def test_a_turn_ends_while_the_client_does_not_read(peer: Peer) -> None:
+    turns: list[Callable[[], None]] = []
+    peer.receiving.grpc.soon = turns.append
+    data = b"".join(peer.export(2 * i + 1, b"") for i in range(10))
+    peer.send(data, len(peer.receiving.grpc.scratch))
+    peer.connection.pause_writing()
+    turns.pop()()
+    assert peer.transport.paused
+    peer.connection.resume_writing()
+    assert not peer.transport.paused
+    peer.read()
+    assert len(peer.streams) == 10
+    peer.send(b"".join(peer.export(2 * i + 1, b"") for i in range(10, 30)))
+    peer.close()
+    turns.pop()()
 
 
 # --- stopping -------------------------------------------------------------------------------------------------

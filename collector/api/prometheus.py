@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collector.query.promql.translate import Labels
     from collector.store import Store
 
+_DIGITS_MAX = 18
+"""Digits of a whole number in a request."""
 STEPS_MAX = 11_000
 """Steps of a range query, as in Prometheus."""
 FORM_BYTES_MAX, FORM_FIELDS_MAX = 1024 * 1024, 1000
@@ -135,6 +137,8 @@ def _step(text: str) -> int:
         if len(tokens) != 2 or tokens[0].kind != "duration":
             raise InvalidQuery(f"invalid parameter 'step': cannot parse {text[:50]!r} to a valid duration") from None
         milliseconds = int(tokens[0].value)
+    if milliseconds > TIME_MAX_MS:
+        raise InvalidQuery(f"invalid parameter 'step': {text[:50]!r} is out of range")
     if milliseconds <= 0:
         raise InvalidQuery("invalid parameter 'step': zero or negative query resolution step widths are not accepted")
     return milliseconds
@@ -143,7 +147,7 @@ def _step(text: str) -> int:
 def _limit(text: str) -> int:
     if not text:
         return 0
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS_MAX:
         raise InvalidQuery("invalid parameter 'limit': must be a whole number")
     return int(text)
 

@@ -512,6 +512,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def send(self, stream: Stream, data: bytes, trailers: bytes | None = None) -> None:
         """Send data as the client's windows allow, and behind it, if given, the block that ends the response."""
+        if not stream.out:
+            stream.stuck_since = self._listener.clock.monotonic()
         stream.out += data
         stream.trailers = trailers
         self._flush(stream)
@@ -525,7 +527,9 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         while stream.out:
             count = min(len(stream.out), self._send_window, stream.send_window, self._frame_bytes_out)
             if count <= 0:
+                self.watch(stream.stuck_since + self._listener.idle_timeout_s)
                 return
+            stream.stuck_since = self._listener.clock.monotonic()
             self._write(frame(DATA, 0, stream.id, stream.out[:count]))
             stream.out = stream.out[count:]
             self._send_window -= count
@@ -617,21 +621,31 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             return
         due = _NEVER
         for stream in list(self.streams.values()):
-            due = min(due, stream.too_slow(now))
+            due = min(due, self._unread(stream, now), stream.too_slow(now))
         if self.pending or self.block_stream:
             due = min(due, now + self._listener.idle_timeout_s)
-        if due < _NEVER or self.streams:
+        if due < _NEVER or came:
             self._pinged = False
             self.deadline = min(due, now + KEEPALIVE_S)
-        elif came:
-            self._pinged = False
-            self.deadline = now + KEEPALIVE_S
         elif self._pinged:
             transport.abort()
         else:
             self._pinged = True
             self._write(frame(PING, 0, 0, bytes(8)))
             self.deadline = now + KEEPALIVE_TIMEOUT_S
+
+    def _unread(self, stream: Stream, now: float) -> float:
+        """Give up an answer that the client leaves no window for; return when to ask again."""
+        if not stream.out:
+            return _NEVER
+        due = stream.stuck_since + self._listener.idle_timeout_s
+        if now < due:
+            return due
+        self._write(rst_stream(stream.id, Code.CANCEL))
+        self._resets_known.append(stream.id)
+        self._forget(stream)
+        stream.gone()
+        return _NEVER
 
 
 def _require(holds: bool, message: str) -> None:

@@ -18,7 +18,18 @@ Fields = list[tuple[bytes, bytes]]
 class Stream:
     """The state of a stream that is not closed. Hooks are for who answers requests to define."""
 
-    __slots__ = ("announced", "body", "came", "id", "out", "receive_window", "remote_ended", "send_window", "trailers")
+    __slots__ = (
+        "announced",
+        "body",
+        "came",
+        "id",
+        "out",
+        "receive_window",
+        "remote_ended",
+        "send_window",
+        "stuck_since",
+        "trailers",
+    )
 
     def __init__(self, number: int, send_window: int, receive_window: int) -> None:
         """Begin stream `number`; windows are in bytes."""
@@ -33,6 +44,8 @@ class Stream:
         """Bytes of data that came."""
         self.out = b""
         """Data that waits for the client's window."""
+        self.stuck_since = 0.0
+        """Since when it waits, on the monotonic clock."""
         self.trailers: bytes | None = None
         """The header block that ends the response behind `out`; None while more may follow."""
         self.body: Body | None = None

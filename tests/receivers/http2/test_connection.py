@@ -531,6 +531,32 @@ def test_an_idle_connection_is_pinged_and_then_cut(peer: Peer) -> None:
     assert peer.transport.aborted
 
 
+def test_an_answer_that_finds_no_window_is_given_up(peer: Peer) -> None:
+    peer.receiving.stores["traces"].message = "some were odd"
+    peer.send(frame(SETTINGS, 0, 0, setting(frames.INITIAL_WINDOW_SIZE, 3)))
+    peer.send(peer.export(1, SPANS) + peer.export(3, SPANS))
+    pass_time(peer, 6)
+    peer.send(frame(WINDOW_UPDATE, 0, 3, word(1)))
+    pass_time(peer, 6)
+    assert peer.streams[1].reset == Code.CANCEL
+    assert peer.streams[3].reset is None, "it went on meanwhile"
+    pass_time(peer, 6)
+    assert peer.streams[3].reset == Code.CANCEL
+    assert not peer.connection.streams
+    assert not peer.transport.closed
+
+
+def test_a_client_that_is_gone_is_noticed_while_its_streams_are_open(peer: Peer) -> None:
+    peer.receiving.stores["traces"].holds = True
+    peer.send(peer.export(1, SPANS))
+    for _ in range(3):
+        pass_time(peer, module.KEEPALIVE_S + 1)
+    assert peer.transport.aborted
+    peer.close()
+    peer.receiving.stores["traces"].settle()
+    assert not peer.receiving.admission.in_flight_bytes
+
+
 # --- stopping -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""What a hostile client can send, through the real daemon or the real application; see docs/security.md."""

@@ -29,6 +29,8 @@ AT_ONCE = 2
 PATIENCE_S = 20
 """Seconds after which libFuzzer gives an input up and ends the process."""
 MEMORY_MB = 2048
+MORE_S = 300
+"""What starting and ending may take beside the fuzzing, on a busy machine."""
 
 
 def main() -> int:
@@ -43,10 +45,10 @@ def main() -> int:
         print(f"atheris is missing: {sys.executable} -m pip install '.[fuzz]' (it has no wheels for some Pythons)")
         return 3
     from tests.fuzz import compiled
-    from tests.fuzz.registry import TARGETS
+    from tests.fuzz.registry import ROOMS
 
     compiled.build()
-    names = given.targets or list(TARGETS)
+    names = given.targets or list(ROOMS)
     commit = _output("git", "rev-parse", "--short", "HEAD")
     print(f"seed {given.seed}, commit {commit}, {given.seconds} s for each of {len(names)} targets")
     print(f"{'target':18}{'executions':>12}{'a second':>10}{'edges':>8}{'features':>10}{'corpus':>8}{'findings':>10}")
@@ -65,10 +67,10 @@ def main() -> int:
 
 
 def _fuzz(name: str, seconds: int, seed: int, keep: bool) -> dict[str, Any]:
-    from tests.fuzz.registry import TARGETS
+    from tests.fuzz.registry import load
     from tests.fuzz.target import CORPUS, REGRESSIONS
 
-    target = TARGETS[name]
+    target = load(name)
     with tempfile.TemporaryDirectory(prefix="ringtail-fuzz-") as scratch:
         room = Path(scratch)
         work, seeds, artifacts, merged = (room / one for one in ("work", "seeds", "artifacts", "merged"))
@@ -91,7 +93,7 @@ def _fuzz(name: str, seconds: int, seed: int, keep: bool) -> dict[str, Any]:
             "-print_final_stats=1",
             "-use_value_profile=0",
         ]
-        text = _run(name, [*arguments, str(work), str(seeds), *old], room / "log")
+        text = _run(name, [*arguments, str(work), str(seeds), *old], room / "log", seconds)
         findings = [line for line in text.splitlines() if line.startswith("FINDING")]
         for artifact in sorted(artifacts.iterdir()):
             (REGRESSIONS / name).mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,7 @@ def _fuzz(name: str, seconds: int, seed: int, keep: bool) -> dict[str, Any]:
             findings.append(f"FINDING {name}: the fuzzer ended early: {text[-1500:]}")
         if keep and executions is not None:
             merge = ["-merge=1", f"-max_len={target.length_max}", "-rss_limit_mb=0", str(merged), *old, str(work)]
-            _run(name, [*merge, str(seeds)], room / "merge.log")
+            _run(name, [*merge, str(seeds)], room / "merge.log", seconds)
             _keep(merged, kept, {data for data in target.seeds()})
         result = {
             "target": name,
@@ -123,12 +125,17 @@ def _fuzz(name: str, seconds: int, seed: int, keep: bool) -> dict[str, Any]:
     return result
 
 
-def _run(name: str, arguments: list[str], log: Path) -> str:
+def _run(name: str, arguments: list[str], log: Path, seconds: int) -> str:
     from tests.fuzz import compiled
 
     command = [sys.executable, "-m", "tests.fuzz.fuzzing", name, *arguments]
     with log.open("wb") as out:
-        subprocess.run(command, cwd=log.parent, env=compiled.environment(), stdout=out, stderr=out)
+        try:
+            subprocess.run(
+                command, cwd=log.parent, env=compiled.environment(), stdout=out, stderr=out, timeout=seconds + MORE_S
+            )
+        except subprocess.TimeoutExpired:
+            out.write(b"\nthe fuzzer did not end\n")
     return log.read_text(errors="replace")
 
 

@@ -15,11 +15,8 @@ from random import Random
 import atheris
 
 from tests.fuzz import compiled
-from tests.fuzz.target import REGRESSIONS
-
-with atheris.instrument_imports(include=["collector"], enable_loader_override=False):
-    from tests.fuzz.registry import TARGETS
-    from tests.fuzz.target import run
+from tests.fuzz.registry import load
+from tests.fuzz.target import REGRESSIONS, run
 
 
 def _place(error: BaseException) -> str:
@@ -31,7 +28,8 @@ def _place(error: BaseException) -> str:
 
 def main() -> None:
     """Fuzz until libFuzzer's limits end it."""
-    target = TARGETS[sys.argv[1]]
+    with atheris.instrument_imports(include=["collector"], enable_loader_override=False):
+        target = load(sys.argv[1])
     places: set[str] = set()
 
     def one(data: bytes) -> None:
@@ -62,10 +60,7 @@ def main() -> None:
         atheris.Setup(arguments, one)
     else:
         atheris.Setup(arguments, one, custom_mutator=mutate)
-    native = Path(atheris.__file__).parent
-    # atheris runs the driver of the one module or of the other; the copies differ in their counters
-    name = "custom_mutator" if target.mutate is not None else "core_with_libfuzzer"
-    compiled.connect(str(next(native.glob(f"{name}.*.so"))))
+    compiled.connect(str(next(Path(atheris.__file__).parent.glob("core_with_libfuzzer.*.so"))))
     atheris.Fuzz()
 
 

@@ -54,11 +54,11 @@ def create_app(
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{request.url.path}: {error.detail}\n"
+        message = f"{request.scope['path']}: {error.detail}\n"
         return PlainTextResponse(message, error.status_code, error.headers)
 
     async def on_defect(request: Request, error: Exception) -> Response:
-        logger.error("query failed", path=request.url.path, error=repr(error))
+        logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
     app = Starlette(

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.errors import InvalidQuery, NotFound, Overloaded, QueryLimit, RingtailError, Unavailable
 from collector.otlp.records import Ref, regroup
 from collector.query.engine import END_OF_TIME, slices
 from collector.query.traceql import tags

@@ -21,13 +21,17 @@ _EVENTS = (
     "os.scandir",
 )
 
+_READS = ("open", "os.listdir", "os.scandir")
+
 
 def _install(path: str) -> None:
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _EVENTS:
-            changes = event != "open" or bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            changes = event not in _READS or bool(
+                event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            )
             names = [one for one in arguments[:2] if isinstance(one, str | bytes | os.PathLike)]
             if event == "open":
                 names = names[:1]

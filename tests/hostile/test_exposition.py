@@ -17,6 +17,7 @@ from collector.api.received import expose
 from collector.clock import SystemClock
 from collector.otlp.signals import METRICS
 from collector.query.engine import Deadline
+from collector.query.promql.translate import label_name
 from collector.ring.ring import Ring
 from collector.store import Store
 from tests.e2e.requirements import require
@@ -28,7 +29,7 @@ METRICS_EACH = 40
 NOW_NS = 1_790_000_000_000_000_000
 
 
-def request(seed: int) -> tuple[Any, list[float]]:
+def request(seed: int, *, strict: bool = True) -> tuple[Any, list[float]]:
     """Metrics whose every text is hostile, and their values, each another one."""
     chance = Random(f"exposition {seed}")
 
@@ -38,9 +39,15 @@ def request(seed: int) -> tuple[Any, list[float]]:
         )
 
     made = METRICS.request_type()
+
+    def key() -> str:
+        # What Prometheus reserves it passes on, and prometheus_client does not read.
+        made = text()
+        return f"x{made}" if strict and label_name(made).startswith("__") else made
+
     envelope = made.resource_metrics.add()
     for _ in range(chance.randint(0, 3)):
-        envelope.resource.attributes.add(key=text()).value.string_value = text()
+        envelope.resource.attributes.add(key=key()).value.string_value = text()
     inner = envelope.scope_metrics.add()
     inner.scope.name, inner.scope.version = text(), text()
     values = []
@@ -55,7 +62,7 @@ def request(seed: int) -> tuple[Any, list[float]]:
         else:
             point = metric.gauge.data_points.add(time_unix_nano=NOW_NS, as_double=value)
         for _ in range(chance.randint(0, 4)):
-            point.attributes.add(key=text()).value.string_value = text()
+            point.attributes.add(key=key()).value.string_value = text()
     return made, values
 
 
@@ -77,7 +84,7 @@ def test_what_is_exposed_is_read_back_with_the_same_values(openmetrics: bool) ->
         families = list((read_openmetrics if openmetrics else read_plain)(text))
         found = [sample.value for one in families for sample in one.samples if not sample.name.startswith("target")]
         assert sorted(found) == values, f"seed {seed}"
-        assert not any("injected" in one.name for one in families)
+        assert not any(one.name.startswith("injected") for one in families)
         assert all(math.isfinite(value) for value in found)
         lines = [line for line in text.split("\n") if line and not line.startswith("#")]
         assert len(lines) == sum(len(one.samples) for one in families)
@@ -88,7 +95,7 @@ def test_promtool_reads_it(seed: int) -> None:
     require("promtool")
     program = shutil.which("promtool")
     assert program is not None
-    text = exposed(request(seed)[0], openmetrics=False)
+    text = exposed(request(seed, strict=False)[0], openmetrics=False)
     checked = subprocess.run([program, "check", "metrics"], input=text.encode(), capture_output=True, check=False)
     # 3: it would have named them differently
     assert checked.returncode in (0, 3), checked.stderr

@@ -116,7 +116,7 @@ def test_log_records(daemon: Daemon, as_json: bool) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["protobuf", "json"])
 def test_data_points(daemon: Daemon, as_json: bool) -> None:
-    texts = [*TEXTS, *RANDOM]
+    texts = list(dict.fromkeys((*TEXTS, *RANDOM)))
     request = METRICS.request_type()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name=f"texts.{as_json}".lower())
     for number, text in enumerate(texts):

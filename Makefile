@@ -11,8 +11,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 TORTURE_KILLS ?= 500
+SECONDS ?= 60
 
-.PHONY: help run test lint format bench bench-memory torture golden docs clean
+.PHONY: help run test lint format bench bench-memory torture fuzz golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -45,6 +46,11 @@ bench-memory: $(STAMP) ## compare what the rings say that they hold with what th
 torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
 	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \
 		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py
+
+fuzz: $(STAMP) ## fuzz every target for SECONDS=60, two at a time; FUZZ_ARGS="http2 traceql" names some
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) -e '.[fuzz]' >/dev/null 2>&1 || \
+		{ echo "atheris cannot be installed here: it has no wheel for this Python, and its own build wants clang"; exit 1; }
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(FUZZ_ARGS)
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

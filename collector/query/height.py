@@ -12,6 +12,14 @@ from collector.errors import InvalidQuery
 
 HEIGHT_MAX: Final = 200
 """Levels of a tree. Python's stack has room for a thousand calls."""
+OPERATORS_MAX: Final = 2 * HEIGHT_MAX
+"""Operators between two operands in one query: a tree can be no higher while it grows."""
+
+
+def check_operators(count: int, at: int) -> None:
+    """Raise InvalidQuery when a parser has read more than `OPERATORS_MAX` of them."""
+    if count > OPERATORS_MAX:
+        raise InvalidQuery(f"the query has more than {OPERATORS_MAX} operators", at)
 
 
 def check_height(tree: Any) -> None:

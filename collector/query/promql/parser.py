@@ -7,7 +7,7 @@ an operand: `[range]`, `[range:step]`, `offset`, `@`. Messages follow Prometheus
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
-from collector.query.height import check_height
+from collector.query.height import check_height, check_operators
 from collector.query.promql.ast import (
     Aggregation,
     Binary,
@@ -72,6 +72,7 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._operators = 0
 
     @property
     def _token(self) -> Token:
@@ -120,6 +121,8 @@ class _Parser:
     def _binary(self, left: Expression) -> Expression:
         operator = self._take()
         op, at = operator.text, operator.at
+        self._operators += 1
+        check_operators(self._operators, at)
         returns_bool = self._accept("bool")
         if returns_bool and op not in COMPARISONS:
             raise InvalidQuery("parse error: bool modifier can only be used on comparison operators", at)

@@ -14,7 +14,7 @@ be equal, a regular expression that does not compile, a filter that is not true 
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
-from collector.query.height import check_height
+from collector.query.height import check_height, check_operators
 from collector.query.regex import compile_regex
 from collector.query.traceql.ast import (
     ARITHMETIC,
@@ -75,6 +75,7 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._operators = 0
 
     # --- tokens -------------------------------------------------------------------------------------------
 
@@ -270,6 +271,8 @@ class _Parser:
         left = self._operand()
         while self._token.kind == "op" and _PRECEDENCE.get(self._token.text, -1) > least:
             operator = self._take()
+            self._operators += 1
+            check_operators(self._operators, operator.at)
             # ^ binds from the right, all else from the left
             self._enter()
             right = self._expression(_PRECEDENCE[operator.text] - (operator.text == "^"))

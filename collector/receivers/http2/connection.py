@@ -339,8 +339,9 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 # A stream that was never opened cannot be reset.
                 raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
-                self._write(rst_stream(number, error.code))
-                self._resets_known.append(number)
+                if number not in self._resets_known:
+                    self._write(rst_stream(number, error.code))
+                    self._resets_known.append(number)
                 self._count_reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:

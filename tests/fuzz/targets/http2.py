@@ -25,7 +25,7 @@ _LOOP = asyncio.new_event_loop()
 _HEAD = 9
 
 
-def _connection(data: bytes) -> None:
+def check(data: bytes) -> None:
     if data:
         holds, data = data[0] % 2 == 1, data[1:]
         assert _answers(data, holds, 1 << 20) == _answers(data, holds, 11)
@@ -54,7 +54,7 @@ def _answers(data: bytes, holds: bool, step: int) -> tuple[bytes, bool]:
     return written, closed
 
 
-def _mutate(data: bytes, length_max: int, seed: int) -> bytes:
+def mutate(data: bytes, length_max: int, seed: int) -> bytes:
     """Change, repeat, move or drop whole frames, or one field of a frame's head; lengths stay right."""
     chance = Random(seed)
     found: list[bytes] = []
@@ -150,6 +150,6 @@ def _hpack_seeds() -> Iterator[bytes]:
 
 _WORDS = (frames.PREFACE, b"\x82\x86\x84", b"application/grpc", b":path", b"\x3f\xe1\x1f", b"te", b"trailers")
 TARGETS = [
-    Target("http2", _connection, _connection_seeds, _WORDS, mutate=_mutate),
+    Target("http2", check, _connection_seeds, _WORDS, mutate=mutate),
     Target("hpack", _hpack, _hpack_seeds, _WORDS, length_max=1024),
 ]

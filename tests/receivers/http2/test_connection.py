@@ -372,6 +372,12 @@ def test_what_breaks_a_stream(peer: Peer, data: bytes, code: Code) -> None:
     assert peer.goaway is None
 
 
+def test_a_stream_is_reset_once(peer: Peer) -> None:
+    bad = frame(PRIORITY, 0, 1, bytes(4))
+    peer.send(peer.headers(1) + bad + bad + frame(DATA, 0, 1, b"x"))
+    assert [one for one in peer.frames if one[0] == RST_STREAM] == [(RST_STREAM, 0, 1, word(Code.FRAME_SIZE_ERROR))]
+
+
 def test_data_behind_the_end_of_a_request(peer: Peer) -> None:
     peer.receiving.stores["traces"].holds = True
     peer.send(peer.export(1, SPANS) + frame(DATA, 0, 1, b"x"))

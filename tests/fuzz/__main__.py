@@ -107,7 +107,7 @@ def _fuzz(name: str, seconds: int, seed: int, keep: bool) -> dict[str, Any]:
         if keep and executions is not None:
             merge = ["-merge=1", f"-max_len={target.length_max}", "-rss_limit_mb=0", str(merged), *old, str(work)]
             _run(name, [*merge, str(seeds)], room / "merge.log", seconds)
-            _keep(merged, kept, {data for data in target.seeds()})
+            _keep(merged, kept, set(target.seeds()))
         result = {
             "target": name,
             "executions": int(executions[1]) if executions else 0,

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from random import Random
 
-from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
+from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from tests.daemon import Daemon
 from tests.fuzz.wire import varint
 from tests.hostile.resident import growth

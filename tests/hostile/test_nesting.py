@@ -61,10 +61,11 @@ def nested_json(trace: int, depth: int, kind: str) -> bytes:
     opening = '{"arrayValue":{"values":[' if kind == "array" else '{"kvlistValue":{"values":[{"key":"k","value":'
     closing = "]}}" if kind == "array" else "}]}}"
     value = opening * depth + '{"boolValue":true}' + closing * depth
-    return (
-        '{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"%032x","spanId":"7373737373737373",'
-        '"startTimeUnixNano":"1000000000000000000","attributes":[{"key":"deep","value":%s}]}]}]}]}' % (trace, value)
-    ).encode()
+    template = (
+        '{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"TRACE","spanId":"7373737373737373",'
+        '"startTimeUnixNano":"1000000000000000000","attributes":[{"key":"deep","value":VALUE}]}]}]}]}'
+    )
+    return template.replace("TRACE", f"{trace:032x}").replace("VALUE", value).encode()
 
 
 @pytest.mark.parametrize("kind", ["array", "list"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from random import Random
 from threading import Thread
 from urllib.parse import quote
 
@@ -36,8 +37,6 @@ def test_escaped_texts_are_shown_and_json_stays_what_it_was(text: str) -> None:
 def test_wal_cat(tmp_path: Path) -> None:
     request = TRACES.request_type()
     inner = request.resource_spans.add().scope_spans.add()
-    from random import Random
-
     texts = [*TEXTS, *(random_text(Random(number)) for number in range(50))]
     for number, text in enumerate(texts):
         span = inner.spans.add(trace_id=b"t" * 16, span_id=(number + 1).to_bytes(8, "big"), name=text)
@@ -72,7 +71,7 @@ class _Hostile(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *arguments: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         pass
 
 

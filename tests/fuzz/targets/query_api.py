@@ -105,7 +105,7 @@ def _check(data: bytes) -> None:
     async def receive() -> Any:
         if incoming:
             return incoming.pop(0)
-        await asyncio.get_running_loop().create_future()  # the client stays
+        return await asyncio.get_running_loop().create_future()  # the client stays
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -72,4 +72,5 @@ def create_app(
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
     )
     app.add_route("/", index)
+    app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises
     return app

@@ -229,9 +229,8 @@ class _Prometheus:
         parse((await _parameters(request)).get("query", ""))
         return []
 
-    async def _catalogue(self, request: Request) -> tuple[catalogue.Catalogue, int]:
+    async def _catalogue(self, parameters: QueryParams) -> tuple[catalogue.Catalogue, int]:
         """Return the series that `match[]` selects in a time range; everything readable by default."""
-        parameters = await _parameters(request)
         selectors = [parse_selector(text).matchers for text in parameters.getlist("match[]")]
         start = _time(parameters.get("start", ""), "start", 0)
         end = _time(parameters.get("end", ""), "end", TIME_MAX_MS)
@@ -240,20 +239,21 @@ class _Prometheus:
         return found, _limit(parameters.get("limit", ""))
 
     async def series(self, request: Request) -> Any:
-        if not (await _parameters(request)).getlist("match[]"):
+        parameters = await _parameters(request)
+        if not parameters.getlist("match[]"):
             raise InvalidQuery("no match[] parameter provided")
-        found, limit = await self._catalogue(request)
+        found, limit = await self._catalogue(parameters)
         labels: list[Labels] = sorted(found.series)
         return [dict(one) for one in (labels[:limit] if limit else labels)]
 
     async def labels(self, request: Request) -> Any:
-        found, limit = await self._catalogue(request)
+        found, limit = await self._catalogue(await _parameters(request))
         names = sorted({name for labels in found.series for name, _ in labels})
         return names[:limit] if limit else names
 
     async def label_values(self, request: Request) -> Any:
         name = _unescaped(request.path_params["name"])
-        found, limit = await self._catalogue(request)
+        found, limit = await self._catalogue(await _parameters(request))
         values = sorted({value for labels in found.series for key, value in labels if key == name})
         return values[:limit] if limit else values
 

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -128,12 +129,14 @@ def _fuzz(name: str, seconds: int, seed: int, keep: bool) -> dict[str, Any]:
 def _run(name: str, arguments: list[str], log: Path, seconds: int) -> str:
     from tests.fuzz import compiled
 
-    command = [sys.executable, "-m", "tests.fuzz.fuzzing", name, *arguments]
+    fuzzer = log.with_suffix(".sh")
+    fuzzer.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tests.fuzz.fuzzing {name} "$@"\n')
+    fuzzer.chmod(0o700)
+    command = [str(fuzzer), *arguments]
+    environment = {**compiled.environment(), "RINGTAIL_FUZZER": str(fuzzer)}
     with log.open("wb") as out:
         try:
-            subprocess.run(
-                command, cwd=log.parent, env=compiled.environment(), stdout=out, stderr=out, timeout=seconds + MORE_S
-            )
+            subprocess.run(command, cwd=log.parent, env=environment, stdout=out, stderr=out, timeout=seconds + MORE_S)
         except subprocess.TimeoutExpired:
             out.write(b"\nthe fuzzer did not end\n")
     return log.read_text(errors="replace")

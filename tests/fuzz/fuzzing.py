@@ -7,6 +7,7 @@ itself ends only when the interpreter does. Findings are told as lines that begi
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -55,7 +56,8 @@ def main() -> None:
             return data[:length_max]
         return atheris.Mutate(data, length_max)
 
-    arguments = [sys.argv[0], *sys.argv[2:]]
+    # libFuzzer starts itself again to merge, under the name that it goes by.
+    arguments = [os.environ["RINGTAIL_FUZZER"], *sys.argv[2:]]
     if target.mutate is None:
         atheris.Setup(arguments, one)
     else:

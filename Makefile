@@ -45,7 +45,8 @@ bench-memory: $(STAMP) ## compare what the rings say that they hold with what th
 
 torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
 	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \
-		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py
+		RINGTAIL_TEST_QUERIES_EVERY=1 RINGTAIL_TEST_CARDINALITY=1000000 \
+		$(BIN)/python -m pytest -q tests/crash tests/wal tests/ring tests/e2e/test_overload.py tests/hostile
 
 fuzz: $(STAMP) ## fuzz every target for SECONDS=60, two at a time; FUZZ_ARGS="http2 traceql" names some
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) -e '.[fuzz]' >/dev/null 2>&1 || \

@@ -1,10 +1,11 @@
 """S7: 500 hostile queries. Each ends within its time limit, in bounded memory, and never as a defect; others are served.
 
-Time is the daemon's CPU time, with one query at a time: a loaded machine makes no difference to it.
+`make test` asks every fifth of them, `make torture` all (RINGTAIL_TEST_QUERIES_EVERY=1). Time is the daemon's CPU time, with one query at a time: a loaded machine makes no difference to it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from tests.hostile.resident import cpu_seconds, growth
 TIMEOUT_S = 2.0
 MARGIN_S = 1.0
 GROWTH_MAX = 256 << 20
+EVERY = int(os.environ.get("RINGTAIL_TEST_QUERIES_EVERY", "5"))
 NOW_S = TIME_NS // 10**9
 CENTURY_S = 100 * 365 * 86_400
 
@@ -194,7 +196,7 @@ def test_hostile_queries_end_and_others_are_served(daemon: Daemon) -> None:
     beside.start()
     codes: dict[int, int] = {}
     try:
-        for target in asked:
+        for target in asked[::EVERY]:
             before = cpu_seconds(daemon)
             with growth(daemon) as grown:
                 answer = daemon.get(target)
@@ -206,5 +208,5 @@ def test_hostile_queries_end_and_others_are_served(daemon: Daemon) -> None:
         ended.set()
         beside.join()
     assert not refused
-    assert codes[200] > 50, codes
-    assert codes[400] > 50, codes
+    assert codes[200] * EVERY > 50, codes
+    assert codes[400] * EVERY > 50, codes

@@ -12,8 +12,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURE_KILLS ?= 500
 SECONDS ?= 60
+MINUTES ?= 10
 
-.PHONY: help run test lint format bench bench-memory torture fuzz golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log soak torture fuzz golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,12 +37,26 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+conformance: $(STAMP) ## check Ringtail and rotel against the specification, and write docs/conformance.md
+	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: checking Ringtail alone"
+	@$(BIN)/python -m tests.conformance.page
+
 bench: $(STAMP) ## measure beside rotel: BENCH_ARGS=--quick for seconds instead of minutes
 	@$(BIN)/pip show --quiet rotel 2>/dev/null || $(PIP) -e '.[bench]' || echo "without rotel: measuring Ringtail alone"
 	@$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
 
 bench-memory: $(STAMP) ## compare what the rings say that they hold with what the process holds: MEMORY_ARGS=--help
 	@$(BIN)/python -m tests.benchmarks.memory $(MEMORY_ARGS)
+
+bench-growth: $(STAMP) ## what a record costs as requests, connections, rings and logs grow: GROWTH_ARGS=--short
+	@$(BIN)/python -m tests.benchmarks.growth $(GROWTH_ARGS)
+
+bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--short
+	@$(BIN)/python -m tests.benchmarks.log $(LOG_ARGS)
+
+soak: $(STAMP) ## watch a daemon under steady mixed work for leaks: MINUTES=10
+	@$(BIN)/pip show --quiet matplotlib 2>/dev/null || $(PIP) -e '.[soak]' || echo "without matplotlib: no picture"
+	@$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 torture: $(STAMP) ## the crash tests in their long form: TORTURE_KILLS=500, an hour or so
 	@RINGTAIL_TEST_KILLS=$(TORTURE_KILLS) RINGTAIL_TEST_OVERLOAD_S=60 HYPOTHESIS_PROFILE=deep \

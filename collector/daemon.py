@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +21,34 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from collector import __version__, telemetry
+from collector.api.access import AccessControl
 from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError, Unavailable
+from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
+from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS
+from collector.quantities import split_address
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
+from collector.receivers.cors import Cors
 from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.receivers.grpc import GrpcReceiver
 from collector.receivers.http import HttpReceiver
+from collector.receivers.http2.keepalive import Keepalive
+from collector.reload import is_live, merged, ring_sizes
 from collector.ring.ring import Ring, bytes_min
+from collector.security.gate import Authenticator, Gate
+from collector.security.gate import read as read_credentials
+from collector.security.hosts import HostGuard
+from collector.security.tls import ServerTls, TlsMetrics
+from collector.security.watched import Interval
+from collector.settings import differences
 from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
@@ -45,11 +60,12 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp
 
     from collector.config import Config
+    from collector.config import Keepalive as GrpcKeepalive
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
@@ -71,11 +87,16 @@ GRPC_IDLE_TIMEOUT_S = 60.0
 
 MIB = 1024 * 1024
 
+CREDENTIALS = "auth.credentials"
+"""The key that a reload applies where clients are asked who they are already."""
 
-def run(config: Config) -> int:
-    """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start."""
-    logger = telemetry.logger(config.telemetry.logs.level, config.telemetry.logs.format)
-    daemon = Daemon(config, logger)
+
+def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> int:
+    """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start.
+
+    `load` reads the configuration again, as it is then; `level` is the logger's, which that may change.
+    """
+    daemon = Daemon(config, load, logger, level)
     try:
         return uvloop.run(daemon.run())
     except RingtailError as error:
@@ -86,9 +107,11 @@ def run(config: Config) -> int:
 class Daemon:
     """One Ringtail: three stores, their receivers and the query API. Built and run on one event loop."""
 
-    def __init__(self, config: Config, logger: Any) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> None:
         self.config = config
         self.logger = logger
+        self._load = load
+        self._level = level
         self.clock = SystemClock()
         self.registry = CollectorRegistry()
         self.ports: dict[str, int] = {}
@@ -109,10 +132,14 @@ class Daemon:
         )
         self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
+        self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
+        self._authenticator: Authenticator | None = None
+        self._tls_metrics = TlsMetrics(self.registry)
+        self._reloading: list[Interval] = []
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
-            {one.name: getattr(config.stores, one.name).max_bytes for one in SIGNALS},
+            ring_sizes(config),
             self._admission,
             logger,
             self.registry,
@@ -123,11 +150,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             await self.start()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             self.logger.info("ready", version=__version__, pid=os.getpid())
+            notify(READY)
             await self._stop.wait()
         finally:
             await self.stop()
@@ -140,8 +169,52 @@ class Daemon:
         self.logger.info("stopping", signal=signal.Signals(number).name)
         self._stop.set()
 
+    def _hung_up(self) -> None:
+        try:
+            self.reload()
+        except InvalidConfig as error:
+            self.logger.error("configuration not reloaded", problems=error.problems)
+
+    def reload(self) -> dict[str, list[str]]:
+        """Read the configuration again and apply what can change while the daemon runs.
+
+        Returns the keys that have other values now (`applied`), and those that will after a restart (`restart`). Raises
+        InvalidConfig for a configuration that has a mistake, or that memory has no room for; nothing has changed then.
+        """
+        config = self._load()
+        changed = differences(self.config, config)
+        # Whether clients are asked at all is settled at the start.
+        asks = bool(config.auth.credentials) and bool(self.config.auth.credentials)
+        credentials = known_credentials(config) if asks else []
+        known = read_credentials(credentials)
+        applied = [key for key in changed if is_live(key) or (key == CREDENTIALS and asks)]
+        restart = [key for key in changed if key not in applied]
+        otlp = config.receivers.otlp
+        self._guard.reconfigure(
+            limit_bytes(config.memory.limit, available_bytes()), otlp.max_in_flight_bytes, ring_sizes(config)
+        )
+        retention = config.wal.retention
+        for log in self._tenants.logs:
+            log.retain(retention.max_bytes or None, retention.max_age or None)
+        if self._http is not None and otlp.protocols.http is not None:
+            self._http.body_bytes_max = otlp.protocols.http.max_request_body_size
+            self._http.read_header_timeout_s = otlp.protocols.http.read_header_timeout
+            self._http.idle_timeout_s = otlp.protocols.http.idle_timeout
+        if self._grpc is not None and otlp.protocols.grpc is not None:
+            self._grpc.message_bytes_max = otlp.protocols.grpc.max_recv_msg_size_mib * MIB
+        self._engine.limit(config.query.timeout)
+        self._level.set(config.telemetry.logs.level)
+        self.config = merged(self.config, config)
+        if asks and self._authenticator is not None:
+            self._authenticator.adopt(credentials, known)
+            self.config = replace(self.config, auth=replace(self.config.auth, credentials=config.auth.credentials))
+        self.logger.info("configuration reloaded", applied=applied, restart=restart)
+        return {"applied": applied, "restart": restart}
+
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
+        self._authenticator = Authenticator(known_credentials(self.config), self.logger, self.registry)
+        self._reloading.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
         loop = asyncio.get_running_loop()
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
@@ -151,12 +224,13 @@ class Daemon:
         if self._tenants.apart:
             nobody = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
             self._apps[""] = self._app(nobody, self._engine)
-            self._api = ApiServer(TenantApps(self._apps[""], self._app_of))
+            app: ASGIApp = TenantApps(self._apps[""], self._app_of)
         else:
-            self._api = ApiServer(self._app(self._tenants.by_name[""].stores, self._engine))
-        self._listening(
-            "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
-        )
+            app = self._app(self._tenants.by_name[""].stores, self._engine)
+        api = self.config.api
+        guarded = AccessControl(app, self._gate("api"), self._hosts("api", api.allowed_hosts))
+        self._api = ApiServer(guarded, self._tls("api", "http/1.1"))
+        self._listening("api", await self._api.start(*split_address(api.endpoint)))
         self._watch_memory()
         await self._tenants.refill(self._stop.is_set)
         if not self._stop.is_set():
@@ -177,8 +251,13 @@ class Daemon:
                 message_bytes_max=protocols.grpc.max_recv_msg_size_mib * MIB,
                 first_bytes_timeout_s=FIRST_BYTES_TIMEOUT_S,
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
+                streams_max=protocols.grpc.max_concurrent_streams,
+                keepalive=_keepalive(protocols.grpc.keepalive),
+                tls=self._tls("otlp/grpc", "h2", required=True),
+                gate=self._gate("otlp/grpc"),
             )
         if protocols.http is not None:
+            cors = protocols.http.cors
             self._http = HttpReceiver(
                 [Receiver(one, "http", partial(self._destination, one.name), metrics) for one in SIGNALS],
                 self._admission,
@@ -187,13 +266,47 @@ class Daemon:
                 body_bytes_max=protocols.http.max_request_body_size,
                 read_header_timeout_s=protocols.http.read_header_timeout,
                 idle_timeout_s=protocols.http.idle_timeout,
+                paths={one.name: getattr(protocols.http, f"{one.name}_url_path") for one in SIGNALS},
+                compressions=protocols.http.compression_algorithms,
+                cors=Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age),
+                tls=self._tls("otlp/http", "http/1.1"),
+                gate=self._gate("otlp/http"),
+                hosts=self._hosts("otlp/http", protocols.http.allowed_hosts),
             )
         if self._grpc is not None and protocols.grpc is not None:
             endpoint = protocols.grpc.endpoint
-            self._listening("otlp/grpc", endpoint, await self._grpc.start(*split_address(endpoint)))
+            self._listening("otlp/grpc", await self._grpc.start(*split_address(endpoint)))
         if self._http is not None and protocols.http is not None:
             endpoint = protocols.http.endpoint
-            self._listening("otlp/http", endpoint, await self._http.start(*split_address(endpoint)))
+            self._listening("otlp/http", await self._http.start(*split_address(endpoint)))
+
+    def _tls(self, name: str, protocol: str, *, required: bool = False) -> ServerTls | None:
+        """Return a listener's TLS, which follows its files."""
+        opening = self._openings[name]
+        if opening.files is None:
+            return None
+        made = ServerTls(
+            name,
+            opening.files,
+            self.clock,
+            self.logger,
+            self._tls_metrics,
+            protocol=protocol,
+            protocol_required=required,
+        )
+        self._reloading.append(Interval(opening.tls.reload_interval, made.reload))
+        return made
+
+    def _gate(self, name: str) -> Gate | None:
+        """Return what asks a listener's clients who they are."""
+        opening = self._openings[name]
+        if self._authenticator is None or not opening.asked:
+            return None
+        return self._authenticator.gate(name, opening.access.credentials)
+
+    def _hosts(self, name: str, allowed: tuple[str, ...]) -> HostGuard:
+        opening = self._openings[name]
+        return HostGuard(allowed, f"{opening.key}.allowed_hosts", is_local=opening.is_local)
 
     def _compact(self) -> None:
         """Start compacting the logs."""
@@ -249,7 +362,16 @@ class Daemon:
         return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
 
     def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
-        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.logger)
+        return create_app(
+            stores,
+            engine,
+            self.registry,
+            self.not_ready,
+            self._guard.stats,
+            self.reload,
+            self.logger,
+            lambda: {name: one.stats() for name, one in self._openings.items()},
+        )
 
     def _app_of(self, name: str) -> ASGIApp:
         """Return a tenant's query API; one without records for a tenant that was never written to."""
@@ -268,12 +390,16 @@ class Daemon:
         self._heap.look()
         self._watching = asyncio.get_running_loop().call_later(MEMORY_CHECK_S, self._watch_memory)
 
-    def _listening(self, what: str, endpoint: str, port: int) -> None:
+    def _listening(self, what: str, port: int) -> None:
+        """Tell that a listener is open, and loudly what it lacks for the network that it is open to."""
+        opening = self._openings[what]
         self.ports[what] = port
-        host = split_address(endpoint)[0]
-        self.logger.info("listening", what=what, address=f"{host}:{port}")
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            self.logger.warning("open to the network, without authentication", what=what, address=host)
+        address = f"{opening.host}:{port}"
+        tls = "mutual" if opening.files and opening.files.client_ca_file else "on" if opening.files else "off"
+        auth = "on" if opening.asked else "off"
+        self.logger.info("listening", what=what, address=address, tls=tls, authentication=auth)
+        for missing in opening.warnings():
+            self.logger.warning("open to the network", what=what, address=address, missing=missing)
 
     def not_ready(self) -> list[str]:
         """Return why no traffic should come; empty when it may."""
@@ -282,8 +408,11 @@ class Daemon:
     async def stop(self) -> None:
         """Stop in the reverse order of starting; safe after a start that failed half-way."""
         self._draining = True
+        notify(STOPPING)
         if self._watching is not None:
             self._watching.cancel()
+        for interval in self._reloading:
+            interval.stop()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)
         except TimeoutError:
@@ -295,6 +424,8 @@ class Daemon:
         )
         await self._tenants.drain()
         self._engine.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
         if self._compactor is not None:
             self._compactor.close()
         self._tenants.close()
@@ -302,7 +433,14 @@ class Daemon:
             self._lock.release()
 
 
-def split_address(endpoint: str) -> tuple[str, int]:
-    """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
-    host, _, port = endpoint.rpartition(":")
-    return host.strip("[]") or "0.0.0.0", int(port)
+def _keepalive(settings: GrpcKeepalive) -> Keepalive:
+    server, policy = settings.server_parameters, settings.enforcement_policy
+    return Keepalive(
+        idle_s=server.max_connection_idle or math.inf,
+        age_s=server.max_connection_age or math.inf,
+        age_grace_s=server.max_connection_age_grace or math.inf,
+        time_s=server.time,
+        timeout_s=server.timeout,
+        ping_interval_s=policy.min_time,
+        idle_pings=policy.permit_without_stream,
+    )

@@ -49,11 +49,13 @@ def _pages() -> tuple[int, int]:
     return int(fields[1]) * PAGE_BYTES, int(fields[2]) * PAGE_BYTES
 
 
+_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
 def give_back() -> None:
     """Return every page of the heap that holds nothing to the operating system."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
+    if _TRIM is not None:
+        _TRIM(ctypes.c_size_t(0))
 
 
 class HeapKeeper:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -91,6 +91,14 @@ def _read(path: Path) -> str:
         return ""
 
 
+class RingSize(NamedTuple):
+    """What a signal's rings are configured to be."""
+
+    capacity: int
+    """Records."""
+    max_bytes: int
+
+
 class MemoryGuard:
     """Divides the limit among rings and requests, and holds the process to it. Owned by the event loop's thread."""
 
@@ -98,7 +106,7 @@ class MemoryGuard:
         self,
         limit: int,
         rings: Callable[[], Sequence[Ring]],
-        wanted: Mapping[str, int],
+        sizes: Mapping[str, RingSize],
         admission: Admission,
         logger: Any,
         registry: CollectorRegistry,
@@ -106,21 +114,22 @@ class MemoryGuard:
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = give_back,
     ) -> None:
-        """Take the limit in bytes, and who shares it: the rings, of which each wants so many bytes by its signal's
-        name, and the admission."""
+        """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, and the
+        admission."""
         self.limit = limit
         self._rings = rings
-        self._wanted = wanted
+        self._sizes = sizes
+        self._held = 0
         self._for_rings = 0
         self._admission = admission
         self._logger = logger
         self._resident = resident
         self._trim = trim
-        self._in_flight_max = admission.bytes_max
+        self._in_flight_wanted = self._in_flight_max = admission.bytes_max
         self._shares: list[int] = []
         self._pressed = False
-        gauge = Gauge("ringtail_memory_limit_bytes", "Memory that the whole process may hold.", registry=registry)
-        gauge.set(limit)
+        self._gauge = Gauge("ringtail_memory_limit_bytes", "Memory that the whole process may hold.", registry=registry)
+        self._gauge.set(limit)
         self._shrinks = Counter(
             "ringtail_memory_shrinks",
             "How often rings were made smaller because the process held more than its limit.",
@@ -132,46 +141,52 @@ class MemoryGuard:
 
         Raises InvalidConfig when the limit leaves too little.
         """
-        held = self._resident()
-        rest = self.limit - held
-        rings = self._rings()
-        least = sum(bytes_min(ring.signal, ring.capacity) for ring in rings)
-        in_flight = min(self._in_flight_max, int(rest * IN_FLIGHT_SHARE) // IN_FLIGHT_COPIES)
-        for_rings = rest - IN_FLIGHT_COPIES * in_flight - int(rest * OTHER_SHARE)
-        if for_rings < least or in_flight < MIB:
-            needed = held + max(int(least / (1 - IN_FLIGHT_SHARE - OTHER_SHARE)), int(8 * MIB)) + MIB
+        self._held = self._resident()
+        self.reconfigure(self.limit, self._in_flight_wanted, self._sizes)
+
+    def reconfigure(self, limit: int, in_flight: int, sizes: Mapping[str, RingSize]) -> None:
+        """Divide anew: another limit, other wishes. Raises InvalidConfig, and changes nothing, when it is too little."""
+        rest = limit - self._held
+        least = sum(_least(ring, sizes) for ring in self._rings())
+        in_flight_max = min(in_flight, int(rest * IN_FLIGHT_SHARE) // IN_FLIGHT_COPIES)
+        for_rings = rest - IN_FLIGHT_COPIES * in_flight_max - int(rest * OTHER_SHARE)
+        if for_rings < least or in_flight_max < MIB:
+            needed = self._held + max(int(least / (1 - IN_FLIGHT_SHARE - OTHER_SHARE)), int(8 * MIB)) + MIB
             problem = (
-                f"memory.limit: {self.limit} bytes are too few: the process itself holds {held}, and the indexes of such "
+                f"memory.limit: {limit} bytes are too few: the process itself holds {self._held}, and the indexes of such "
                 f"rings want {least}; make it at least {needed}, or stores.*.capacity smaller"
             )
             raise InvalidConfig([problem])
-        self._in_flight_max = self._admission.bytes_max = in_flight
+        self.limit = limit
+        self._gauge.set(limit)
+        self._sizes = sizes
+        self._in_flight_wanted = in_flight
+        self._in_flight_max = self._admission.bytes_max = in_flight_max
         self._for_rings = for_rings
         self.share_out()
 
     def share_out(self) -> None:
-        """Divide what `divide` has left for the rings among those that there are now.
+        """Divide what there is for the rings among those that there are now.
 
         Raises Overloaded, and changes nothing, when that is too little for their indexes.
         """
-        rings = self._rings()
-        least = sum(bytes_min(ring.signal, ring.capacity) for ring in rings)
-        if least > self._for_rings:
+        rings, sizes = self._rings(), self._sizes
+        least = [_least(ring, sizes) for ring in rings]
+        spare = self._for_rings - sum(least)
+        if spare < 0:
             raise Overloaded(
-                f"the indexes of {len(rings)} rings want {least} bytes; memory.limit leaves {self._for_rings}"
+                f"the indexes of {len(rings)} rings want {sum(least)} bytes; memory.limit leaves {self._for_rings}"
             )
-        wanted = [self._wanted[ring.signal.name] for ring in rings]
-        together = sum(wanted)
-        self._shares = []
-        for ring, most in zip(rings, wanted, strict=True):
-            own = bytes_min(ring.signal, ring.capacity)
-            share = own + (most - own) * (self._for_rings - least) // max(1, together - least)
-            self._shares.append(min(most, share))
-        if together > self._for_rings:
+        wanted = [sizes[ring.signal.name].max_bytes for ring in rings]
+        wish = sum(wanted) - sum(least)
+        self._shares = [
+            min(most, own + (most - own) * spare // max(1, wish)) for most, own in zip(wanted, least, strict=True)
+        ]
+        if wish > spare:
             self._logger.warning(
                 "rings are smaller than configured",
                 memory_limit=self.limit,
-                configured=together,
+                configured=sum(wanted),
                 bytes=sum(self._shares),
             )
         self._resize(self._shares)
@@ -206,7 +221,7 @@ class MemoryGuard:
 
     def _resize(self, sizes: Sequence[int]) -> None:
         for ring, size in zip(self._rings(), sizes, strict=True):
-            ring.resize(max(size, bytes_min(ring.signal, ring.capacity)))
+            ring.resize(max(size, _least(ring, self._sizes)), self._sizes[ring.signal.name].capacity)
 
     def stats(self) -> dict[str, int]:
         """Return the figures of `/api/stats`."""
@@ -216,3 +231,8 @@ class MemoryGuard:
             "ring_bytes": sum(ring.total_bytes for ring in self._rings()),
             "in_flight_bytes": self._admission.in_flight_bytes,
         }
+
+
+def _least(ring: Ring, sizes: Mapping[str, RingSize]) -> int:
+    """Return the fewest bytes that a ring of the size wished for can have."""
+    return bytes_min(ring.signal, sizes[ring.signal.name].capacity)

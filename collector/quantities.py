@@ -1,4 +1,5 @@
-"""How the values of settings are written: sizes, durations, counts, addresses, paths, switches and choices.
+"""How the values of settings are written: sizes, durations, counts, addresses, paths, routes, names,
+switches and choices.
 
 Each kind has a reader from text, and sizes and durations a writer that says the same value in its largest units:
 `read(write(value)) == value` for every value that a reader can return. A reader raises ValueError, whose message
@@ -10,13 +11,19 @@ A bare number is no duration: the Collector takes it for nanoseconds and people 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from collector.security.secret import REDACTED, Secret
+
 DIGITS_MAX: Final = 19
 """Digits of one number: what 64 bits hold."""
+SECRET_CHARACTERS_MIN: Final = 16
+"""A shorter secret can be guessed."""
+SECRET_CHARACTERS_MAX: Final = 4096
 
 _SIZES: Final = {"": 1, "B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -42,6 +49,12 @@ _DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|us|µs|d|h|m|s)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _COUNT: Final = re.compile(rf"[0-9](?:_?[0-9]){{0,{DIGITS_MAX - 1}}}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_ROUTE: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,255}")
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]{0,19}://[A-Za-z0-9.*\[\]:_-]{1,255}")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
+"""What needs no quotes in a list of YAML."""
 
 
 def read_size(text: str) -> int:
@@ -96,6 +109,12 @@ def read_address(text: str) -> str:
     return text
 
 
+def split_address(endpoint: str) -> tuple[str, int]:
+    """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
 def read_path(text: str) -> str:
     """Read a path; returns it unchanged."""
     if "\0" in text:
@@ -122,6 +141,63 @@ def read_memory(text: str) -> str:
     return text
 
 
+def read_name(text: str) -> str:
+    """Read a name of letters, digits and `_.@-`; returns it unchanged."""
+    if not _NAME.fullmatch(text):
+        raise ValueError("letters, digits and _ . @ - make a name, at most 64 of them")
+    return text
+
+
+def read_host(text: str) -> str:
+    """Read a host name, an IP address (IPv6 in brackets) or `*`; returns it in lower case."""
+    if text == "*":
+        return text
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+    if not _HOST.fullmatch(text):
+        raise ValueError("a host has neither scheme nor port; an IPv6 address stands in brackets")
+    return text.lower()
+
+
+def read_text(text: str) -> str:
+    """Read any text of one line; returns it unchanged."""
+    if not text.isprintable():
+        raise ValueError("it holds a control character")
+    return text
+
+
+def read_secret(text: str) -> Secret:
+    """Read a secret: printable ASCII without spaces, as in a bearer token. No message repeats it."""
+    if text == REDACTED:
+        raise ValueError(f"{REDACTED} is what print-config shows in place of a secret")
+    if len(text) < SECRET_CHARACTERS_MIN:
+        raise ValueError("it is too short")
+    if len(text) > SECRET_CHARACTERS_MAX or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it is too long, or holds a space or a character beyond printable ASCII")
+    return Secret(text)
+
+
+def read_route(text: str) -> str:
+    """Read the path of a URL, `/v1/traces`; returns it unchanged."""
+    if not _ROUTE.fullmatch(text):
+        raise ValueError("it begins with / and has neither query nor fragment")
+    return text
+
+
+def read_origin(text: str) -> str:
+    """Read an origin, `https://app.example:8443`, in which `*` stands for any part, or `*` alone; returns it unchanged."""
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError("an origin has a scheme and no path")
+    return text
+
+
+def read_header(text: str) -> str:
+    """Read the name of an HTTP header, or `*`; returns it in lower case."""
+    if not _HEADER.fullmatch(text):
+        raise ValueError
+    return text.lower()
+
+
 def write_size(value: float) -> str:
     """Write bytes in the largest binary unit that divides them."""
     amount = int(value)
@@ -143,9 +219,12 @@ def write_duration(seconds: float) -> str:
 
 
 def read(metadata: Mapping[str, Any], text: str) -> Any:
-    """Read one setting's value as its declaration (`config.setting`) says; ValueError when it is not accepted."""
+    """Read one value as its declaration (`config.setting`) says; ValueError when it is not accepted.
+
+    Of a list this is one element.
+    """
     kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
-    text = text if kind == "path" else text.strip()
+    text = text if kind in ("path", "secret") else text.strip()
     if kind == "choice":
         if text not in metadata["choices"]:
             raise ValueError
@@ -157,14 +236,19 @@ def read(metadata: Mapping[str, Any], text: str) -> Any:
 
 
 def write(metadata: Mapping[str, Any], value: Any) -> str:
-    """Write one setting's value so that `read` returns it."""
+    """Write one setting's value as YAML that is read back to it, but for a secret."""
+    if value is None:
+        return "null"
+    if isinstance(value, tuple):
+        written = (write(metadata, one) for one in value)
+        return f"[{', '.join(one if _PLAIN.fullmatch(one) else json.dumps(one) for one in written)}]"
     if isinstance(value, bool):
         return str(value).lower()
     return {"size": write_size, "duration": write_duration}.get(metadata["kind"], str)(value)
 
 
 def accepted(metadata: Mapping[str, Any]) -> str:
-    """Say in words what a setting takes."""
+    """Say in words what a setting takes; of a list, what an element is."""
     kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
     words = {
         "size": "a size like 64MiB",
@@ -172,9 +256,16 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "count": "a whole number",
         "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
         "path": "a path",
+        "route": "a path like /v1/traces",
+        "origin": "an origin like https://app.example, or *",
+        "header": "a header's name, or *",
         "switch": "true or false",
         "memory": "a size like 512MiB, a share like 50%, or auto",
         "choice": f"one of {', '.join(metadata['choices'])}",
+        "name": "a name",
+        "host": "a host like grafana.example.com, or *",
+        "text": "a text",
+        "secret": f"a secret of at least {SECRET_CHARACTERS_MIN} characters, best as ${{env:NAME}}",
     }[kind]
     return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
 
@@ -186,5 +277,12 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "address": read_address,
     "memory": read_memory,
     "path": read_path,
+    "route": read_route,
+    "origin": read_origin,
+    "header": read_header,
     "switch": read_switch,
+    "name": read_name,
+    "host": read_host,
+    "text": read_text,
+    "secret": read_secret,
 }

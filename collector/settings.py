@@ -5,12 +5,13 @@ environment variables inside any value (the default also when the variable is em
 `quantities.py` says how values are written.
 
 A group of keys may be empty: it then keeps its defaults, as in the Collector, where `grpc:` alone switches gRPC on.
-`grpc: null` switches it off; a later source that names the group again switches it back on.
+`grpc: null` switches it off; a later source that names the group again switches it back on. A list is a whole: a
+later one takes an earlier one's place. Where a list of values is expected, a single value is a list of one.
 
 The whole of every source is read before anything is refused, so that one run tells all mistakes, each with file,
 line and key, and with what would be accepted. Values are judged by the text that was written, not by what YAML
 takes it for: `directory: no` is a directory named `no`. A message shows the text as written, never the contents
-of a variable.
+of a variable, and nothing of a secret.
 
 Left out of YAML: aliases, merge keys, tags and several documents in one file.
 """
@@ -20,16 +21,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Final
 
 import yaml
 
 from collector.config import Config
 from collector.errors import InvalidConfig
+from collector.exposure import conflicts, openings
 from collector.otlp.signals import SIGNALS
 from collector.quantities import accepted, read, write
 from collector.ring.ring import bytes_min
+from collector.security.secret import Secret
 
 SOURCE_BYTES_MAX: Final = 1024 * 1024
 """Bytes of one configuration file."""
@@ -37,6 +40,8 @@ NESTING_MAX: Final = 20
 """Levels of one configuration file: more than any key has."""
 SHOWN_MAX: Final = 60
 """Characters of an offending value that a message repeats."""
+ITEMS_MAX: Final = 256
+"""Elements of one list."""
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}?")
 _REFERENCE: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\}", re.DOTALL)
@@ -74,9 +79,11 @@ class _Loader:
         if not sign:
             self.problems.append(f"--set {_shown(text)}: must be KEY=VALUE, as in --set wal.sync=never")
             return
-        kinds = {key: metadata["kind"] for key, metadata, _ in entries()}
-        node: yaml.Node = yaml.ScalarNode("tag:yaml.org,2002:str", value)
-        if kinds.get(path) == "section" or value.startswith(("'", '"')):
+        metadata = next((one for key, one, _ in entries() if key == path), {})
+        is_collection = metadata.get("kind") in ("section", "sections") or metadata.get("many")
+        is_null = value == "null" and metadata.get("optional")
+        node: yaml.Node = yaml.ScalarNode(_NULL if is_null else "tag:yaml.org,2002:str", value)
+        if is_collection or value.startswith(("'", '"')):
             known_problems = len(self.problems)
             node = self._compose(value) or yaml.ScalarNode(_NULL, "")
             if len(self.problems) > known_problems:
@@ -123,7 +130,7 @@ class _Loader:
 
     def _place(self, node: Any) -> str:
         mark = getattr(node, "start_mark", None)
-        return f"{self._source}:{mark.line + 1}" if mark is not None else self._source
+        return f"{self._source}:{mark.line + 1}" if mark is not None and self._source != "--set" else self._source
 
     def _section(self, kind: type, node: yaml.Node, path: str) -> None:
         """Take the keys of one group."""
@@ -147,19 +154,78 @@ class _Loader:
                 self.problems.append(f"{place}: {_shown(full)}: {_unknown(key, list(known))}")
             elif known[key]["kind"] == "section":
                 self._subsection(known[key], value, full, place)
+            elif known[key]["kind"] == "sections":
+                self._sections(known[key], value, full, place)
+            elif known[key]["many"]:
+                self._list(known[key], value, full, place)
             elif not isinstance(value, yaml.ScalarNode):
                 self.problems.append(f"{place}: {full}: must be a single value, {accepted(known[key])}")
+            elif known[key]["optional"] and value.tag == _NULL and value.value:
+                self.values[full] = _Found(None, place)
             elif value.tag == _NULL or not value.value:
                 self.problems.append(f"{place}: {full}: has no value; it takes {accepted(known[key])}")
             else:
                 self._take(known[key], value.value, full, place)
 
     def _take(self, metadata: Mapping[str, Any], text: str, full: str, place: str) -> None:
+        found = self._read(metadata, text, full, place)
+        if found is not None:
+            self.values[full] = found
+
+    def _read(self, metadata: Mapping[str, Any], text: str, full: str, place: str) -> _Found | None:
+        """Read one value; None when it is not accepted, which is reported."""
+        is_secret = metadata["kind"] == "secret"
         try:
-            self.values[full] = _Found(read(metadata, self._expand(text)), place)
+            value = read(metadata, self._expand(text))
         except ValueError as error:
             detail = f" ({error})" if str(error) else ""
-            self.problems.append(f"{place}: {full}: {_shown(text)} is not {accepted(metadata)}{detail}")
+            shown = "this" if is_secret else _shown(text)
+            self.problems.append(f"{place}: {full}: {shown} is not {accepted(metadata)}{detail}")
+            return None
+        if is_secret:
+            reference = _REFERENCE.fullmatch(text)
+            value = Secret(value.reveal(), text if reference is not None and reference[2] is None else "")
+        return _Found(value, place)
+
+    def _list(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
+        """Take a list of values, or one value that stands for it."""
+        nodes = self._items(value, full, place, f"a list, each {accepted(metadata)}")
+        found = []
+        for i, node in enumerate(nodes):
+            if not isinstance(node, yaml.ScalarNode) or not node.value:
+                self.problems.append(f"{self._place(node)}: {full}[{i}]: must be {accepted(metadata)}")
+            else:
+                found.append(self._read(metadata, node.value, f"{full}[{i}]", self._place(node)))
+        if isinstance(value, yaml.SequenceNode) or found:
+            self.values[full] = _Found(tuple(one.value for one in found if one is not None), place)
+
+    def _sections(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
+        """Take a list of groups of keys."""
+        keys = ", ".join(one.name for one in fields(metadata["type"]))
+        nodes = self._items(value, full, place, f"a list of groups with the keys {keys}")
+        self.values = {key: found for key, found in self.values.items() if not key.startswith(f"{full}[")}
+        for i, node in enumerate(nodes):
+            item, at = f"{full}[{i}]", self._place(node)
+            if not isinstance(node, yaml.MappingNode):
+                self.problems.append(f"{at}: {item}: must be a group with the keys {keys}")
+                continue
+            self._section(metadata["type"], node, item)
+            given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+            for one in fields(metadata["type"]):
+                if one.default is MISSING and one.default_factory is MISSING and one.name not in given:
+                    self.problems.append(f"{at}: {item}: has no {one.name}, which is {accepted(one.metadata)}")
+        self.values[full] = _Found(len(nodes), place)
+
+    def _items(self, value: yaml.Node, full: str, place: str, wanted: str) -> list[yaml.Node]:
+        if isinstance(value, yaml.ScalarNode) and value.tag != _NULL and value.value:
+            return [value]
+        if not isinstance(value, yaml.SequenceNode):
+            self.problems.append(f"{place}: {full}: must be {wanted}; [] is an empty one")
+            return []
+        if len(value.value) > ITEMS_MAX:
+            self.problems.append(f"{place}: {full}: has more than {ITEMS_MAX} elements")
+            return []
+        return list(value.value)
 
     def _subsection(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
         is_null = isinstance(value, yaml.ScalarNode) and value.tag == _NULL and value.value
@@ -179,6 +245,9 @@ class _Loader:
             full = f"{path}.{one.name}" if path else one.name
             if one.metadata["kind"] == "section":
                 made[one.name] = None if full in self.switched_off else self.build(one.metadata["type"], full)
+            elif one.metadata["kind"] == "sections":
+                count = self.values[full].value if full in self.values else 0
+                made[one.name] = tuple(self.build(one.metadata["type"], f"{full}[{i}]") for i in range(count))
             elif full in self.values:
                 made[one.name] = self.values[full].value
         return kind(**made)
@@ -201,18 +270,13 @@ class _Loader:
     def conflicts(self, config: Config) -> None:
         """Report settings that are well by themselves and not together."""
         listening: dict[str, str] = {}
-        protocols = config.receivers.otlp.protocols
-        for key, listener in (
-            ("receivers.otlp.protocols.grpc.endpoint", protocols.grpc),
-            ("receivers.otlp.protocols.http.endpoint", protocols.http),
-            ("api.endpoint", config.api),
-        ):
-            if listener is None:
-                continue
+        for opening in openings(config):
+            key = f"{opening.key}.endpoint"
             for other, taken in listening.items():
-                if _collide(listener.endpoint, taken):
-                    self.problems.append(f"{self._told(key, other)}: {listener.endpoint} is taken already, by {other}")
-            listening[key] = listener.endpoint
+                if _collide(opening.endpoint, taken):
+                    self.problems.append(f"{self._told(key, other)}: {opening.endpoint} is taken already, by {other}")
+            listening[key] = opening.endpoint
+        self.problems += [f"{self._told(key)}: {message}" for key, message in conflicts(config)]
         retention, segment = config.wal.retention.max_bytes, config.wal.segment_bytes
         if 0 < retention < segment:
             self.problems.append(
@@ -220,6 +284,7 @@ class _Loader:
                 f"({write({'kind': 'size'}, segment)}): whole segments are removed"
             )
 
+        self._paths(config)
         for signal in SIGNALS:
             ring = getattr(config.stores, signal.name)
             least = bytes_min(signal, ring.capacity)
@@ -229,6 +294,17 @@ class _Loader:
                     f"{self._told(bytes_key, capacity_key)}: a ring of {ring.capacity} records wants at least "
                     f"{least} bytes, half of them for its indexes"
                 )
+
+    def _paths(self, config: Config) -> None:
+        """Report signals that are received at one path, or where the listener greets."""
+        http = config.receivers.otlp.protocols.http
+        taken = {"/": "the greeting"}
+        for signal in SIGNALS if http is not None else ():
+            key = f"receivers.otlp.protocols.http.{signal.name}_url_path"
+            path = getattr(http, f"{signal.name}_url_path")
+            if path in taken:
+                self.problems.append(f"{self._told(key, taken[path])}: {path} is taken already, by {taken[path]}")
+            taken.setdefault(path, key)
 
     def _told(self, key: str, *related: str) -> str:
         """Where a key was set, or one that it stands against, and the key."""
@@ -287,40 +363,65 @@ def _load(
         loader.source(name, text)
     for option in options:
         loader.option(option)
-    config: Config = loader.build(Config)
     if not loader.problems:
+        config: Config = loader.build(Config)
         loader.conflicts(config)
-    if loader.problems:
-        raise InvalidConfig(loader.problems)
-    return config
+        if not loader.problems:
+            return config
+    raise InvalidConfig(loader.problems)
 
 
 def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    """Yield (key, metadata, default) of every section and setting, in order."""
+    """Yield (key, metadata, default) of every section and setting, in order.
+
+    The keys of a list of sections are those of one: `auth.credentials[].name`. MISSING is the default of one that must
+    be given.
+    """
     for one in fields(kind):
         full = f"{path}.{one.name}" if path else one.name
         if one.metadata["kind"] == "section":
             yield full, one.metadata, None
             yield from entries(one.metadata["type"], full)
+        elif one.metadata["kind"] == "sections":
+            yield full, one.metadata, one.default
+            yield from entries(one.metadata["type"], f"{full}[]")
         else:
             yield full, one.metadata, one.default
 
 
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return the keys that have other values in another Config, in order; a switched-off group counts as one key."""
+    found: list[str] = []
+    for one in fields(old):
+        full = f"{path}.{one.name}" if path else one.name
+        before, after = getattr(old, one.name), getattr(new, one.name)
+        if is_dataclass(before) and is_dataclass(after):
+            found += differences(before, after, full)
+        elif before != after:
+            found.append(full)
+    return found
+
+
 def dump(config: Config) -> str:
-    """Write settings as YAML that loads to the same settings."""
+    """Write settings as YAML that loads to the same settings.
+
+    Secrets are left out of it: those that were written as `${env:NAME}` are that, and others do not load again.
+    """
     text: str = yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=False, allow_unicode=True)
     return text
 
 
 def _plain(section: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for one in fields(section):
-        value = getattr(section, one.name)
-        if is_dataclass(value):
-            value = _plain(value)
-        elif one.metadata["kind"] in ("size", "duration"):
-            value = write(one.metadata, value)
-        elif isinstance(value, str):
-            value = value.replace("$", "$$")
-        made[one.name] = value
-    return made
+    return {one.name: _plain_value(one.metadata, getattr(section, one.name)) for one in fields(section)}
+
+
+def _plain_value(metadata: Mapping[str, Any], value: Any) -> Any:
+    if is_dataclass(value):
+        return _plain(value)
+    if isinstance(value, tuple):
+        return [_plain_value(metadata, one) for one in value]
+    if isinstance(value, Secret):
+        return value.shown
+    if metadata["kind"] in ("size", "duration"):
+        return write(metadata, value)
+    return value.replace("$", "$$") if isinstance(value, str) else value

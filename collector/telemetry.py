@@ -33,13 +33,32 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 """What ends a line, moves a cursor or turns the direction of writing."""
 
 
-def logger(level: str, form: str, stream: Any = None) -> Any:
+class Level:
+    """The least severe event that is logged. Loggers hold it, so that it can change while they are used."""
+
+    def __init__(self, name: str) -> None:
+        """One of debug, info, warning, error."""
+        self.set(name)
+
+    def set(self, name: str) -> None:
+        """Change it for all loggers that hold it."""
+        self._number = _LEVELS[name]
+
+    def __call__(self, _logger: Any, name: str, event: dict[str, Any]) -> dict[str, Any]:
+        """Drop what is less severe: structlog's processor."""
+        if _LEVELS.get(name, logging.CRITICAL) < self._number:
+            raise structlog.DropEvent
+        return event
+
+
+def logger(level: Level, form: str, stream: Any = None) -> Any:
     """Return a logger that writes one line an event: `console` for people, `json` for machines.
 
     It keeps its own settings, so that two daemons in one process do not share them.
     """
     stream = stream if stream is not None else sys.stderr
     processors: list[Any] = [
+        level,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -53,7 +72,7 @@ def logger(level: str, form: str, stream: Any = None) -> Any:
     return structlog.wrap_logger(
         structlog.PrintLogger(stream),
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=True,
     ).bind()
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from collector.errors import InvalidConfig, Overloaded
 from collector.heap import resident_bytes
-from collector.memory import MIB, MemoryGuard, available_bytes, limit_bytes
+from collector.memory import MIB, MemoryGuard, RingSize, available_bytes, limit_bytes
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES
 from collector.receivers.admission import Admission
@@ -41,7 +41,7 @@ class Process:
         self.guard = MemoryGuard(
             limit,
             lambda: self.rings,
-            {signal.name: ring_bytes for signal in SIGNALS},
+            {signal.name: RingSize(10_000, ring_bytes) for signal in SIGNALS},
             self.admission,
             self.logger,
             CollectorRegistry(),

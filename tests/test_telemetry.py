@@ -31,7 +31,7 @@ FORMS = pytest.mark.parametrize("form", ["console", "json"])
 def logged(form: str, write: Any, level: str = "info") -> list[str]:
     """Return the lines that a logger writes."""
     stream = io.StringIO()
-    write(telemetry.logger(level, form, stream))
+    write(telemetry.logger(telemetry.Level(level), form, stream))
     text = stream.getvalue()
     assert text == "" or text.endswith("\n")
     return text.splitlines()
@@ -81,7 +81,10 @@ def test_levels(form: str, level: str, expected: int) -> None:
 
 def test_two_loggers_share_nothing() -> None:
     one, two = io.StringIO(), io.StringIO()
-    first, second = telemetry.logger("info", "json", one), telemetry.logger("error", "console", two)
+    first, second = (
+        telemetry.logger(telemetry.Level("info"), "json", one),
+        telemetry.logger(telemetry.Level("error"), "console", two),
+    )
     first.info("one")
     second.info("two")
     second.error("three")
@@ -93,7 +96,7 @@ def test_two_loggers_share_nothing() -> None:
 def test_records_of_the_standard_library_become_events(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     library = logging.getLogger("some.library")
-    handler = telemetry.StandardLogs(telemetry.logger("info", "json", stream))
+    handler = telemetry.StandardLogs(telemetry.logger(telemetry.Level("info"), "json", stream))
     monkeypatch.setattr(library, "handlers", [handler])
     monkeypatch.setattr(library, "propagate", False)
     library.info("not told")

@@ -10,6 +10,8 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from collector.errors import InvalidConfig
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -28,9 +30,11 @@ def routes(
     registry: CollectorRegistry,
     not_ready: Callable[[], list[str]],
     memory: Callable[[], dict[str, int]],
+    reload: Callable[[], dict[str, list[str]]],
+    listeners: Callable[[], dict[str, Any]],
 ) -> list[BaseRoute]:
-    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` gives its
-    part of `/api/stats`."""
+    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` and
+    `listeners` give their parts of `/api/stats`; `reload` reads the configuration again, and returns what that did."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -42,15 +46,25 @@ def routes(
         return PlainTextResponse("ready\n")
 
     async def stats(request: Request) -> Response:
-        return Response(msgspec.json.encode(statistics(stores) | {"memory": memory()}), media_type="application/json")
+        found = statistics(stores) | {"memory": memory(), "listeners": listeners()}
+        return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(registry), headers={"Content-Type": content_type})
+
+    async def reloaded(request: Request) -> Response:
+        try:
+            body: Any = {"status": "success", "data": reload()}
+        except InvalidConfig as error:
+            body = {"status": "error", "errorType": "bad_data", "error": "; ".join(error.problems)}
+        code = 200 if body["status"] == "success" else 400
+        return Response(msgspec.json.encode(body), code, media_type="application/json")
 
     return [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/api/stats", stats),
         Route("/metrics", metrics),
+        Route("/-/reload", reloaded, methods=["POST", "PUT"]),
     ]

@@ -26,7 +26,7 @@ INDEX = """Ringtail answers here.
 Tempo       /api/search?q={...}   /api/v2/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
-Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz
+Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
@@ -38,9 +38,11 @@ def create_app(
     registry: CollectorRegistry,
     not_ready: Callable[[], list[str]],
     memory: Callable[[], dict[str, int]],
+    reload: Callable[[], dict[str, list[str]]],
     logger: Any,
+    listeners: Callable[[], dict[str, Any]] = dict,
 ) -> Starlette:
-    """Build the application over the three stores."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -63,7 +65,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory),
+            *admin.routes(stores, registry, not_ready, memory, reload, listeners),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-OPERATORS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/api/stats"})
+OPERATORS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/api/stats", "/-/reload"})
 _HEADER: Final = b"x-scope-orgid"
 
 

@@ -14,6 +14,7 @@ import click
 
 from collector import __version__
 from collector.cli.completion import completion
+from collector.cli.conformance import conformance
 from collector.cli.remote import healthcheck, stats
 from collector.cli.running import print_config, run, validate
 from collector.cli.send import send
@@ -42,5 +43,5 @@ def main() -> None:
     """Ringtail: an OpenTelemetry collector daemon that remembers."""
 
 
-for _command in (run, validate, print_config, stats, healthcheck, send, wal, completion):
+for _command in (run, validate, print_config, stats, healthcheck, send, wal, conformance, completion):
     main.add_command(_command)

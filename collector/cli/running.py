@@ -61,11 +61,13 @@ def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
 
     from collector import telemetry
     from collector.daemon import run as run_daemon
+    from collector.settings import load_files
 
-    own = config.telemetry.logs
-    logging.basicConfig(handlers=[telemetry.StandardLogs(telemetry.logger(own.level, own.format))])
+    level = telemetry.Level(config.telemetry.logs.level)
+    logger = telemetry.logger(level, config.telemetry.logs.format)
+    logging.basicConfig(handlers=[telemetry.StandardLogs(logger)])
     logging.captureWarnings(capture=True)
-    sys.exit(run_daemon(config))
+    sys.exit(run_daemon(config, lambda: load_files(files, options, os.environ), logger, level))
 
 
 @click.command()

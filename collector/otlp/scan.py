@@ -44,6 +44,7 @@ from cython.cimports.collector.otlp.walk import (
     FIRST_RECORD_SLOT,
     FLAGS,
     KIND,
+    LACKING,
     METRIC_NAME,
     MONOTONIC,
     NAME,
@@ -56,6 +57,7 @@ from cython.cimports.collector.otlp.walk import (
     SLOTS,
     SPAN_ID,
     STATUS,
+    STRINDEX,
     TEMPORALITY,
     TIME,
     TOO_DEEP,
@@ -98,6 +100,7 @@ REASONS = (
     "bucket_counts must have one element more than explicit_bounds, or both none",
     "explicit_bounds must increase strictly",
     "aggregation_temporality is not specified",
+    "an exemplar has no value",
 )
 """Why a record can be rejected; `Added.reasons` counts in this order."""
 
@@ -119,13 +122,15 @@ def _small(value: uint64_t) -> uint8_t:
 class Added:
     """What became of one payload: `canonical`, the number of `records`, and those `rejected` by ordinal.
 
-    `reasons` counts rejected records in the order of `REASONS`.
+    `reasons` counts rejected records in the order of `REASONS`. `strindex` tells of a reference into the string table
+    of profiles, which nothing else has.
     """
 
     canonical = cython.declare(cython.bint, visibility="readonly")
     records = cython.declare(cython.Py_ssize_t, visibility="readonly")
     rejected = cython.declare(list, visibility="readonly")
     reasons = cython.declare(list, visibility="readonly")
+    strindex = cython.declare(cython.bint, visibility="readonly")
 
 
 @cython.cclass
@@ -199,6 +204,7 @@ class BlockBuilder:
             raise self._malformed()
         added.canonical = not self._scan.merged
         added.rejected = self._rejected
+        added.strindex = self._scan.has >> STRINDEX & 1
         added.records = self._records.count - records
         if self._rejected is not None:
             added.reasons = [self._reasons[i] for i in range(len(REASONS))]
@@ -487,6 +493,8 @@ class BlockBuilder:
             return 3
         if 2 <= self._type <= 4 and self._temporality == 0:
             return 6
+        if scan.has & (1 << LACKING):
+            return 7
         return self._judge_buckets() if self._type == 3 else -1
 
     @cython.cfunc

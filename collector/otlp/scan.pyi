@@ -8,6 +8,7 @@ class Added:
     records: int
     rejected: list[int] | None
     reasons: list[int] | None
+    strindex: bool
 
 class BlockBuilder:
     signal: Signal

@@ -4,12 +4,15 @@
 merges singular fields is rewritten by the protobuf library first, and one with records that OTLP's data model
 does not allow is stored without them. What is stored is canonical and valid, so nothing downstream has to ask.
 
+References into the string table of profiles, where there is none, are kept and mean nothing, as OTLP says; the
+sender is warned.
+
 Cost of the slow way: a parse and a serialization by the protobuf library, about a microsecond a record.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -23,8 +26,15 @@ if TYPE_CHECKING:
     from collector.otlp.signals import Signal
 
 
+STRINDEX_WARNING: Final = "all records are kept; string_value_strindex and key_strindex mean something in profiles only and are read as absent"
+"""What a sender is told whose attributes refer to a string table."""
+
+
 class Accepted(NamedTuple):
-    """What became of a request: how many records were taken, how many were not, and why, in a sentence."""
+    """What became of a request: how many records were taken, how many were not, and why, in a sentence.
+
+    A sentence without rejected records is a warning.
+    """
 
     records: int
     rejected: int
@@ -37,7 +47,7 @@ def accept(builder: BlockBuilder, payload: bytes | bytearray) -> Accepted:
     if not added.canonical:
         added = builder.add(payload := canonical(builder.signal, payload))
     if added.rejected is None:
-        return Accepted(added.records, 0, "")
+        return Accepted(added.records, 0, STRINDEX_WARNING if added.strindex else "")
     reasons = added.reasons or []
     message = _sentence(builder.signal, reasons, added.rejected[0])
     kept = builder.add(without(builder.signal, payload, added.rejected))

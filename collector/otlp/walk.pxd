@@ -29,6 +29,7 @@ cdef enum:  # slots: fields that become columns; below FIRST_RECORD_SLOT those o
     UNIT = 4
     TEMPORALITY = 5
     MONOTONIC = 6
+    STRINDEX = 7     # a field that only profiles give a meaning, anywhere in the request
     TRACE_ID = 8
     SPAN_ID = 9
     PARENT_SPAN_ID = 10
@@ -46,6 +47,9 @@ cdef enum:  # slots: fields that become columns; below FIRST_RECORD_SLOT those o
     BUCKET_COUNTS = 22
     BOUNDS = 23
     ATTRIBUTES = 24  # not an extent: a key of all attributes in their order
+    EXEMPLARS = 25
+    EXEMPLAR_VALUE = 26
+    LACKING = 27     # not a field: an exemplar of the record has no value
 
 cdef enum:  # failures
     FINE = 0

@@ -11,6 +11,8 @@ steps over them, and `scan.py` walks each when it knows the container.
 
 `Scan.merged` is set when a singular field occurs twice, or numbers that are always packed are not: the
 protobuf library merges such fields, and an extent cannot.
+
+`Scan.has` tells of STRINDEX for the whole request, and of LACKING for the record at hand.
 """
 
 import cython
@@ -232,6 +234,10 @@ def walk(
         if slot != NOTHING:
             if slot == ATTRIBUTES:
                 value = mix(scan.value[ATTRIBUTES] ^ key_of(body, length), MIX_1)
+            elif slot == EXEMPLARS:
+                if not scan.has & 1 << EXEMPLAR_VALUE:
+                    scan.has |= 1 << LACKING
+                scan.has &= ~(cython.cast(uint32_t, 1) << EXEMPLAR_VALUE)
             scan.value[slot] = value
             scan.length[slot] = length
             scan.has |= cython.cast(uint32_t, 1) << slot
@@ -271,12 +277,17 @@ for _point in ("Number", "Histogram", "ExponentialHistogram", "Summary"):
         f"{_point}DataPoint.attributes": ATTRIBUTES,
         f"{_point}DataPoint.flags": FLAGS,
         f"{_point}DataPoint.sum": TOTAL,
+        f"{_point}DataPoint.exemplars": EXEMPLARS,
     }
 _CAPTURED |= {
     "NumberDataPoint.as_double": AS_DOUBLE,
     "NumberDataPoint.as_int": AS_INT,
     "HistogramDataPoint.bucket_counts": BUCKET_COUNTS,
     "HistogramDataPoint.explicit_bounds": BOUNDS,
+    "Exemplar.as_double": EXEMPLAR_VALUE,
+    "Exemplar.as_int": EXEMPLAR_VALUE,
+    "AnyValue.string_value_strindex": STRINDEX,
+    "KeyValue.key_strindex": STRINDEX,
 }
 
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"

@@ -208,6 +208,7 @@ class Engine:
         self.clock = clock
         self.timeout_s = timeout_s
         self._threads = threads
+        self._lanes: list[Engine] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._pending = 0
         self._running = asyncio.Semaphore(threads)
@@ -217,7 +218,13 @@ class Engine:
         lane = copy(self)
         lane._pending = 0
         lane._running = asyncio.Semaphore(max(1, self._threads - 1))
+        self._lanes.append(lane)
         return lane
+
+    def limit(self, timeout_s: float) -> None:
+        """Change how long a query may take that begins from now on."""
+        for engine in (self, *self._lanes):
+            engine.timeout_s = timeout_s
 
     async def run(self, function: Callable[..., Result], *args: Any) -> Result:
         """Return `function(deadline, *args)`, run in a worker thread.

@@ -10,9 +10,11 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.receivers.connection import Connection
+from collector.receivers.cors import Cors
+from collector.receivers.encoding import COMPRESSIONS
 from collector.receivers.head import Heads
 from collector.receivers.listener import CONNECTIONS_MAX, Listener
-from collector.receivers.response import JSON, PROTOBUF, response_head
+from collector.receivers.response import JSON, PROTOBUF, greeting, response_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.receivers.admission import Admission
     from collector.receivers.export import Receiver
+    from collector.security.gate import Gate
+    from collector.security.hosts import HostGuard
+    from collector.security.tls import ServerTls
 
 READ_BYTES: Final = 16 * 1024
 """What is read at once while a head is expected: a head, and as much of a body as is cheap to copy."""
@@ -38,13 +43,19 @@ class HttpReceiver(Listener):
         body_bytes_max: int,
         read_header_timeout_s: float,
         idle_timeout_s: float,
+        paths: Mapping[str, str] | None = None,
+        compressions: Sequence[str] = COMPRESSIONS,
+        cors: Cors | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        tls: ServerTls | None = None,
+        gate: Gate | None = None,
+        hosts: HostGuard | None = None,
     ) -> None:
-        """Take one receiver for each path; it listens after `start`.
+        """Take one receiver for each path; it listens after `start`. `hosts` says which hosts a request may name.
 
         `body_bytes_max` holds before and after decompression. `read_header_timeout_s` is for a head from its first
         byte (or from the connection's start), `idle_timeout_s` for the wait between requests, and for a body to
-        bring its due.
+        bring its due. `paths` are by a signal's name, where they are not the usual ones.
         """
         super().__init__(
             "http",
@@ -54,8 +65,17 @@ class HttpReceiver(Listener):
             logger,
             scratch_bytes=READ_BYTES,
             connections_max=connections_max,
+            tls=tls,
+            gate=gate,
         )
-        self.routes: Mapping[bytes, Receiver] = {one.signal.http_path.encode(): one for one in receivers}
+        self.hosts = hosts if hosts is not None and not hosts.is_open else None
+        paths = paths or {}
+        self.routes: Mapping[bytes, Receiver] = {
+            paths.get(one.signal.name, one.signal.http_path).encode(): one for one in receivers
+        }
+        self.greeting = greeting([path.decode() for path in self.routes])
+        self.compressions = tuple(compressions)
+        self.cors = cors or Cors((), (), 0)
         self.heads = Heads()
         self.body_bytes_max = body_bytes_max
         self.read_header_timeout_s = read_header_timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from collector.otlp.status import PHRASES, Answer, status_json, status_of
@@ -10,14 +11,20 @@ from collector.otlp.status import PHRASES, Answer, status_json, status_of
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
-GREETING: Final = (
-    b"Ringtail receives OTLP/HTTP here: POST to /v1/traces, /v1/logs or /v1/metrics. Queries have their own port.\n"
-)
-"""What the root of the listener says to whoever looks there."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """Leave for a client to send the body that it has announced."""
 CLOSE: Final = "Connection: close\r\n"
 """The header line that ends a connection."""
+
+
+def greeting(paths: Sequence[str]) -> bytes:
+    """Return what the root of the listener says to whoever looks there."""
+    return f"Ringtail receives OTLP/HTTP here: POST to {', '.join(paths)}. Queries have their own port.\n".encode()
+
+
+def preflight_head(date: str, headers: str) -> bytes:
+    """Return the answer to a preflight request, which has no body."""
+    return f"HTTP/1.1 204 {PHRASES[204]}\r\nDate: {date}\r\n{headers}\r\n".encode("latin-1")
 
 
 def response_head(code: int, media_type: str, length: int, date: str, headers: str = "") -> bytes:

@@ -75,10 +75,15 @@ class Ring:
         self._merging = merging
         self._blocks = Blocks(merging or Limits.of(capacity, max_bytes))
         self._ceiling = max_bytes  # what `total_bytes` must not pass now: more than `max_bytes` while the ring shrinks
-        self._indexes = {name: Postings(capacity, _INDEX_WIDTH[name]) for name in signal.indexes}
-        places = RECORDS[signal].columns
-        self._columns = [(self._indexes[name], places[name][1], _INDEX_WIDTH[name]) for name in signal.indexes]
+        self._make_indexes()
         self._snapshot: Snapshot | None = None
+
+    def _make_indexes(self) -> None:
+        """Make indexes for `capacity` records that know of none."""
+        names = self.signal.indexes
+        self._indexes = {name: Postings(self.capacity, _INDEX_WIDTH[name]) for name in names}
+        places = RECORDS[self.signal].columns
+        self._columns = [(self._indexes[name], places[name][1], _INDEX_WIDTH[name]) for name in names]
 
     @staticmethod
     def _check_bytes(max_bytes: int, signal: Signal, capacity: int) -> None:
@@ -112,23 +117,35 @@ class Ring:
         if skipped:
             self.first_offset += skipped
             self.evicted += skipped
-        buffer = block.records.buffer
-        for index, place, width in self._columns:
-            index.append(block.base_offset + skipped, buffer, place * count + width * skipped, count - skipped)
+        self._index(block, skipped)
         while self._blocks and self.total_bytes > self._ceiling:
             self._evict_records(self._blocks.oldest.end_offset - self.first_offset)
         if self._ceiling > self.max_bytes:
             self.shrink()
         return self.evicted - before
 
-    def resize(self, max_bytes: int) -> bool:
+    def _index(self, block: Block, first: int) -> None:
+        """Tell the indexes of a block's records from number `first` on."""
+        buffer = block.records.buffer
+        for index, place, width in self._columns:
+            index.append(block.base_offset + first, buffer, place * block.count + width * first, block.count - first)
+
+    def resize(self, max_bytes: int, capacity: int | None = None) -> bool:
         """Change `max_bytes`, and `shrink` at once if that is less; return what `shrink` returns.
 
-        ValueError as when the ring was made.
+        With a new `capacity`, indexes are made anew: 0.1 us for each record and index. ValueError as when the ring was
+        made, and then nothing has changed.
         """
-        self._check_bytes(max_bytes, self.signal, self.capacity)
+        capacity = capacity or self.capacity
+        self._check_bytes(max_bytes, self.signal, capacity)
         self._snapshot = None
-        self._blocks.limit(self._merging or Limits.of(self.capacity, max_bytes))
+        if capacity != self.capacity:
+            self._evict_records(max(0, len(self) - capacity))
+            self.capacity = capacity
+            self._make_indexes()
+            for block in self._blocks:
+                self._index(block, max(0, self.first_offset - block.base_offset))
+        self._blocks.limit(self._merging or Limits.of(capacity, max_bytes))
         self.max_bytes = max_bytes
         return self.shrink()
 

@@ -33,12 +33,12 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from collector.wal.frame import Damaged, checksum
+from collector.wal.search import marks
 
 MAGIC: Final = b"RINGTIDX"
 VERSION: Final = 1
@@ -91,18 +91,7 @@ class OffsetIndex:
         order: a place at or before the first frame wanted, every entry between, and a place at or behind the end
         of the last one; nothing if nothing can be wanted. Frames between two pairs are walked by their headers.
         """
-        size, next_offset = end
-        known = bisect_left(self._positions, size, 0, len(self._offsets))
-        first = bisect_right(self._offsets, start_offset - self.base_offset, 0, known) - 1
-        last = bisect_left(self._offsets, end_offset - self.base_offset, 0, known)
-        marks = [(self.base_offset, self.start)] if first < 0 else []
-        for i in range(max(first, 0), min(last + 1, known)):
-            mark = (self.base_offset + self._offsets[i], self._positions[i])
-            if not marks or mark[1] > marks[-1][1]:
-                marks.append(mark)
-        if last >= known and (not marks or size > marks[-1][1]):
-            marks.append((next_offset, size))
-        return marks
+        return marks(self._offsets, self._positions, self.base_offset, self.start, (start_offset, end_offset), end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -306,6 +306,10 @@ class Log:
         self._metrics.fsync_duration.observe(self.clock.monotonic() - started)
         self._synced_offset = self._next_offset
 
+    def retain(self, max_bytes: int | None, max_age_s: float | None) -> None:
+        """Change what `enforce_retention` goes by, from any thread; None is no limit."""
+        self._retention = Retention(max_bytes, max_age_s)
+
     def enforce_retention(self) -> int:
         """Remove oldest segments while the log is larger than `retention_bytes`, and those whose newest frame was
         appended longer than `retention_age_s` ago; never the active one. Returns how many were removed.

@@ -344,6 +344,8 @@ def read_segment(
             marks = segment.index.marks(start_offset, end_offset, segment.end)
             stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
         for (offset, position), (stop_offset, limit) in stretches:
+            # A stretch this long ends with a large frame, and is mostly that frame alone.
+            window.passing(limit - position - READ_AHEAD)
             walk = Walk(
                 window,
                 segment.nonce,

@@ -75,7 +75,7 @@ class Served:
                 committer = Committer(log, "never", 1.0, store.committed)
                 store.attach(committer)
                 self.closing += [committer, log]
-        self.app = create_app(self.stores, self.engine, CollectorRegistry(), list, dict, structlog.get_logger())
+        self.app = create_app(self.stores, self.engine, CollectorRegistry(), list, dict, dict, structlog.get_logger())
         self.sent = 0
         self.others = blocks_alive()  # of tests before this one; held, so that none of their ids comes again
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from google.protobuf.message import DecodeError
 
 from collector.otlp.signals import Signal
 from tests.benchmarks.connection import CONNECTIONS, Connection, Failed
+from tests.benchmarks.fresh import Request, Source
 from tests.benchmarks.workload import Workload, build_payloads
 
 
@@ -48,13 +50,13 @@ class Driver:
     """Payloads and connections, kept from order to order."""
 
     def __init__(self) -> None:
-        self._prepared: dict[Workload, list[bytes]] = {}
+        self._prepared: dict[Workload, Callable[[int], bytes]] = {}
         self._sizes: dict[Workload, list[int]] = {}
         self._connections: dict[tuple[str, Workload], list[Connection]] = {}
 
     def run(self, workload: Workload, address: str, requests: int) -> Outcome:
         """Send so many requests, over all connections as each gets free, and wait for every answer."""
-        prepared = self._payloads(workload)
+        request = self._requests(workload)
         connections = self._connected(workload, address)
         turn = itertools.count()
         latencies: list[int] = []
@@ -67,9 +69,10 @@ class Driver:
             while (number := next(turn)) < requests and not failures:
                 if workload.rate:
                     time.sleep(max(0.0, started + number / workload.rate - time.perf_counter()))
+                wanted = request(number)
                 begin = time.perf_counter_ns()
                 try:
-                    answers.append(connection.export(prepared[number % len(prepared)]))
+                    answers.append(connection.export(wanted))
                 except Failed as error:
                     failures.append(str(error))
                 latencies.append(time.perf_counter_ns() - begin)
@@ -102,12 +105,19 @@ class Driver:
                 connection.close()
         self._connections.clear()
 
-    def _payloads(self, workload: Workload) -> list[bytes]:
+    def _requests(self, workload: Workload) -> Callable[[int], bytes]:
+        """Return what gives the request of a number, ready to be sent."""
         if workload not in self._prepared:
-            payloads = build_payloads(workload.otlp, workload.records, workload.payloads)
             prepare = CONNECTIONS[workload.transport].prepare
-            self._prepared[workload] = [prepare(workload.otlp, payload) for payload in payloads]
-            self._sizes[workload] = [len(payload) for payload in payloads]
+            if workload.fresh:
+                source = Source(workload.otlp, workload.records, templates=workload.payloads)
+                self._sizes[workload] = source.sizes
+                self._prepared[workload] = _each_other(source, lambda one: prepare(workload.otlp, one.payload))
+            else:
+                payloads = build_payloads(workload.otlp, workload.records, workload.payloads)
+                prepared = [prepare(workload.otlp, payload) for payload in payloads]
+                self._sizes[workload] = [len(payload) for payload in payloads]
+                self._prepared[workload] = lambda number: prepared[number % len(prepared)]
         return self._prepared[workload]
 
     def _connected(self, workload: Workload, address: str) -> list[Connection]:
@@ -116,6 +126,18 @@ class Driver:
             connect = CONNECTIONS[workload.transport]
             self._connections[key] = [connect(address, workload.otlp) for _ in range(workload.connections)]
         return self._connections[key]
+
+
+def _each_other(source: Source, prepare: Callable[[Request], bytes]) -> Callable[[int], bytes]:
+    """Return what gives another request each time, whatever the number, to any thread."""
+    requests = source.requests()
+    lock = threading.Lock()
+
+    def request(number: int) -> bytes:
+        with lock:
+            return prepare(next(requests))
+
+    return request
 
 
 def _imperfect(signal: Signal, answers: list[bytes]) -> list[str]:

@@ -31,6 +31,13 @@ class Machine:
     python: str
     packages: dict[str, str]
 
+    def text(self) -> str:
+        """Return it in a line, without the packages."""
+        return (
+            f"{self.date[:10]}, commit {self.commit}, {self.cores} × {self.processor}, "
+            f"{self.memory_bytes / 2**30:.0f} GiB, {self.kernel}, {self.file_system}, Python {self.python}"
+        )
+
 
 def describe(scratch: Path) -> Machine:
     """Describe this machine, with data on the file system of `scratch`."""

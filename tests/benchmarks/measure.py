@@ -159,28 +159,36 @@ class Measurement:
         ring = server.statistics()[workload.signal] if isinstance(server, Ringtail) else {"evicted": 1}
         if not ring["evicted"]:
             wanted = max(wanted, 2 * ring["capacity"] // workload.records)
-        _checked(server, workload, driver.run(workload, server.addresses[workload.transport], wanted), wanted)
+        check_answered(server, workload, driver.run(workload, server.addresses[workload.transport], wanted), wanted)
         if isinstance(server, Ringtail) and not server.statistics()[workload.signal]["evicted"]:
             raise Incorrect(f"the ring of {workload.signal} does not evict")
 
     def _sample(self, server: Server, workload: Workload, number: int, driver: DriverProcess) -> Sample:
-        before = server.statistics()[workload.signal] if isinstance(server, Ringtail) else {}
-        begin = cpu_time_ns(server.pid)
         requests = workload.requests(self.extent.requests)
-        outcome = driver.run(workload, server.addresses[workload.transport], requests)
-        _checked(server, workload, outcome, requests)
-        time.sleep(self.extent.settle_s)
-        sample = Sample(server.name, workload, number, cpu_time_ns(server.pid) - begin, outcome)
-        if isinstance(server, Ringtail):
-            _check_kept(sample, before, server.statistics()[workload.signal])
-        return sample
+        return take_sample(server, workload, requests, driver, number, self.extent.settle_s)
+
+
+def take_sample(
+    server: Server, workload: Workload, requests: int, driver: DriverProcess, number: int, settle_s: float
+) -> Sample:
+    """Have so many requests sent, and return what they cost the server; its ring must be full. Raises Incorrect."""
+    before = server.statistics()[workload.signal] if isinstance(server, Ringtail) else {}
+    begin = cpu_time_ns(server.pid)
+    outcome = driver.run(workload, server.addresses[workload.transport], requests)
+    check_answered(server, workload, outcome, requests)
+    time.sleep(settle_s)
+    sample = Sample(server.name, workload, number, cpu_time_ns(server.pid) - begin, outcome)
+    if isinstance(server, Ringtail):
+        _check_kept(sample, before, server.statistics()[workload.signal])
+    return sample
 
 
 def _meets(server: Server, workload: Workload) -> bool:
     return server.name in ("ringtail", *workload.peers.split())
 
 
-def _checked(server: Server, workload: Workload, outcome: Outcome, requests: int) -> None:
+def check_answered(server: Server, workload: Workload, outcome: Outcome, requests: int) -> None:
+    """Raise Incorrect unless every request was answered as a success."""
     if outcome.failures or outcome.requests != requests:
         raise Incorrect(
             f"{server.name}, {workload.name}: {outcome.requests} of {requests} requests were answered; "

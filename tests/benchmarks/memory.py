@@ -15,25 +15,23 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from collector.otlp.scan import scan
 from collector.otlp.signals import SIGNALS, Signal
 from tests.benchmarks.connection import HttpConnection
+from tests.benchmarks.fresh import Source
 from tests.benchmarks.machine import ROOT, describe
 from tests.benchmarks.process import anonymous_bytes, resident_bytes
 from tests.benchmarks.report import update
 from tests.benchmarks.servers import Ringtail
-from tests.benchmarks.workload import build_payloads
 
 MARKERS = "<!-- memory:begin -->", "<!-- memory:end -->"
 PAGE = ROOT / "docs" / "operations.md"
-TEMPLATES = 64
-"""Distinct requests; what is sent differs also in its trace ids."""
 SETTLE_S = 2.5
 """How long memory may take to come back after the last answer."""
 SIZES = (1, 1, 5, 20, 128, 512, 512, 2000)
@@ -72,41 +70,6 @@ class Look:
         return self.grown_bytes / self.expected_bytes - 1
 
 
-class Source:
-    """Requests of a signal, without end, with trace ids that never come again."""
-
-    def __init__(self, signal: Signal, records: int) -> None:
-        self._templates = [
-            (payload, _id_places(signal, payload)) for payload in build_payloads(signal, records, TEMPLATES)
-        ]
-        self._chance = Random(f"{signal.name} {records}")
-        self._signal = signal
-
-    def requests(self, count: int) -> Iterator[bytes]:
-        """Yield so many, ready to be sent."""
-        for number in range(count):
-            payload, places = self._templates[number % len(self._templates)]
-            made = bytearray(payload)
-            for same in places:
-                fresh = self._chance.randbytes(16)
-                for place in same:
-                    made[place : place + 16] = fresh
-            yield HttpConnection.prepare(self._signal, bytes(made))
-
-
-def _id_places(signal: Signal, payload: bytes) -> list[list[int]]:
-    """Return where each trace id stands in a payload."""
-    if "trace_id" not in signal.indexes:
-        return []
-    found = []
-    for trace in {one.tobytes() for one in scan(signal, payload, 0).column("trace_id")} - {bytes(16)}:
-        places = [payload.find(trace)]
-        while (after := payload.find(trace, places[-1] + 1)) >= 0:
-            places.append(after)
-        found.append(places)
-    return found
-
-
 class Filling:
     """One daemon, its rings filled one after the other."""
 
@@ -132,8 +95,8 @@ class Filling:
 
     def _send(self, signal: Signal, records: int, total: int) -> None:
         connection = HttpConnection(self._server.addresses["http"], signal)
-        for request in Source(signal, records).requests(max(1, total // records)):
-            connection.export(request)
+        for request in islice(Source(signal, records).requests(), max(1, total // records)):
+            connection.export(HttpConnection.prepare(signal, request.payload))
         connection.close()
 
     def fill(self, what: str, signal: Signal, records: int) -> Look:
@@ -147,13 +110,11 @@ class Filling:
         chance = Random("mixed")
         left = dict.fromkeys(SIGNALS, self._capacity)
         connections = {signal: HttpConnection(self._server.addresses["http"], signal) for signal in SIGNALS}
-        sources = {
-            (signal, size): Source(signal, size).requests(self._capacity) for signal in SIGNALS for size in SIZES
-        }
+        sources = {(signal, size): Source(signal, size).requests() for signal in SIGNALS for size in SIZES}
         sent = 0
         while left:
             signal, size = chance.choice(list(left)), chance.choice(SIZES)
-            connections[signal].export(next(sources[signal, size]))
+            connections[signal].export(HttpConnection.prepare(signal, next(sources[signal, size]).payload))
             left[signal] -= size
             if left[signal] <= 0:
                 del left[signal]

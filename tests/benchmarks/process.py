@@ -40,6 +40,16 @@ def peak_resident_bytes(pid: int) -> int:
     return sum(_status_bytes(one, "VmHWM") for one in _family(pid))
 
 
+def open_files(pid: int) -> int:
+    """Return how many file descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    """Return how many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def _family(pid: int) -> list[int]:
     found = [pid]
     for one in found:  # grows while it is walked

@@ -42,6 +42,8 @@ class Workload:
     """Requests of a sample, as a share of what the extent says."""
     peers: str = "rotel"
     """Names of the servers that it is measured on beside Ringtail, with blanks between."""
+    fresh: bool = False
+    """Whether no trace id is sent twice, and times go on; see fresh.py. Costs the driver 0.1 ms a request."""
 
     @property
     def name(self) -> str:

@@ -207,6 +207,26 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
     assert f"./grafana/dashboards:{provider['options']['path']}:ro" in COMPOSE["services"]["grafana"]["volumes"]
 
 
+async def test_alerts_are_about_metrics_that_exist() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+    _, registry = await app_and_registry()
+    known = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+    for rule in rules:
+        names = set(re.findall(r"\bringtail_\w+", rule["expr"]))
+        assert {name.removesuffix("_bucket") for name in names} <= known, rule["alert"]
+        assert names or rule["alert"] == "RingtailDown"
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert {"summary", "description"} <= set(rule["annotations"])
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert config["rule_files"] == ["alerts.yml"]
+
+
+def test_promtool_understands_the_alerts() -> None:
+    require("promtool")
+    rules = DEPLOY / "prometheus" / "alerts.yml"
+    subprocess.run(["promtool", "check", "rules", rules], check=True, capture_output=True)
+
+
 # Kubernetes and systemd
 
 
@@ -237,6 +257,24 @@ async def test_kubernetes() -> None:
     assert rings < read_size(f"{container['resources']['requests']['memory']}B")
 
 
+def test_the_cluster_lets_in_who_sends_and_who_reads() -> None:
+    policy = KUBERNETES["NetworkPolicy"]["spec"]
+    allowed = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert allowed == {port["name"] for port in KUBERNETES["Service"]["spec"]["ports"]}
+    labels = KUBERNETES["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["egress"] == []
+
+
+async def test_the_monitor_scrapes_what_there_is() -> None:
+    monitor = yaml.safe_load((DEPLOY / "kubernetes" / "servicemonitor.yaml").read_text())["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= KUBERNETES["Service"]["metadata"]["labels"].items()
+    ports = {port["name"] for port in KUBERNETES["Service"]["spec"]["ports"]}
+    for endpoint in monitor["endpoints"]:
+        assert endpoint["port"] in ports
+        assert endpoint["path"] in await routes()
+
+
 def test_systemd() -> None:
     unit = (DEPLOY / "systemd" / "ringtail.service").read_text()
     settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
@@ -244,6 +282,7 @@ def test_systemd() -> None:
     assert program == settings["ExecStartPre"].split()[0] == "/opt/ringtail/bin/ringtail"
     validated(command)
     assert settings["RestartPreventExitStatus"] == str(BAD_CONFIG)
+    assert settings["Type"] == "notify"
     assert float(settings["TimeoutStopSec"]) > DRAIN_S
     assert f"/var/lib/{settings['StateDirectory']}" == DATA == settings["WorkingDirectory"]
     assert f"wal.directory={DATA}" in command

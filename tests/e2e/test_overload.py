@@ -28,7 +28,7 @@ class Client(threading.Thread):
         super().__init__()
         self._address, self._until = address, until
         self._request = (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
         self.acknowledged = self.refused = 0

@@ -11,6 +11,7 @@ from random import Random
 
 import grpc
 import pytest
+import zstandard
 
 from collector.otlp.signals import TRACES
 from collector.testing import otlp
@@ -43,13 +44,28 @@ def zeros(size: int, form: int) -> bytes:
     return b"".join(packer.compress(step) for _ in range(size >> 20)) + packer.flush()
 
 
-BIG = {"gzip": zeros(HUGE, 31), "deflate": zeros(HUGE, 15)}
-OVER = {"gzip": zeros(LIMIT + (1 << 20), 31), "deflate": zeros(LIMIT + (1 << 20), 15)}
+def zstd_zeros(size: int, *, told: bool = True) -> bytes:
+    """The same as zstd, with or without its length in front."""
+    packer = zstandard.ZstdCompressor(level=3, write_content_size=told).compressobj(size if told else -1)
+    step = bytes(1 << 20)
+    return b"".join(packer.compress(step) for _ in range(size >> 20)) + packer.flush()
+
+
+BIG = {"gzip": zeros(HUGE, 31), "deflate": zeros(HUGE, 15), "zstd": zstd_zeros(HUGE, told=False)}
+OVER = {
+    "gzip": zeros(LIMIT + (1 << 20), 31),
+    "deflate": zeros(LIMIT + (1 << 20), 15),
+    "zstd": zstd_zeros(LIMIT + (1 << 20)),
+}
+WIDE = zstandard.ZstdCompressor(
+    compression_params=zstandard.ZstdCompressionParameters.from_level(19, window_log=27, enable_ldm=True)
+).compress(bytes(64 << 20))
+"""A zstd frame that wants a window of 128 MiB."""
 
 
 def bomb(chance: Random) -> tuple[str, bytes]:
     """An encoding, and a body in it that is too large, or lies, or both."""
-    encoding = chance.choice(("gzip", "gzip", "deflate"))
+    encoding = chance.choice(("gzip", "gzip", "deflate", "zstd", "zstd"))
     body = chance.choice((BIG, BIG, OVER))[encoding]
     match chance.randrange(6):
         case 0 if encoding == "gzip":  # members that are small each
@@ -64,9 +80,10 @@ def bomb(chance: Random) -> tuple[str, bytes]:
         case 4:  # damaged inside
             at = chance.randrange(20, len(body))
             body = body[:at] + chance.randbytes(8) + body[at + 8 :]
-        case 5:  # good records in front
-            if encoding == "gzip":
-                body = gzip.compress(otlp.traces(10)) + body
+        case 5 if encoding == "gzip":  # good records in front
+            body = gzip.compress(otlp.traces(10)) + body
+        case 0 | 1 if encoding == "zstd":
+            body = chance.choice((WIDE, zstd_zeros(1 << 20) * 30, zstandard.compress(otlp.traces(10)) + BIG["zstd"]))
     return encoding, body
 
 
@@ -96,7 +113,7 @@ def test_grpc_bombs(daemon: Daemon) -> None:
 
 def test_many_at_once_stay_inside_the_budget(daemon: Daemon) -> None:
     def send(number: int) -> int:
-        encoding = ("gzip", "deflate")[number % 2]
+        encoding = ("gzip", "deflate", "zstd")[number % 3]
         return daemon.export("/v1/traces", BIG[encoding], {"Content-Encoding": encoding}).code
 
     with growth(daemon) as grown, ThreadPoolExecutor(20) as pool:

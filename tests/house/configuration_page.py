@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from pathlib import Path
 
 from collector.config import Config
 from collector.quantities import write
+from collector.reload import is_live
 from collector.settings import entries
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -28,7 +30,8 @@ Settings are YAML: `ringtail run --config FILE`. Without a file, every key has t
 
 Several `--config` files merge key by key in their order, then come the `--set` options in theirs. A group of keys may
 stand empty and then keeps its defaults: as in the Collector, `grpc:` alone receives gRPC on the default port.
-`grpc: null` and `http: null` switch a protocol off; a later source that names it again switches it back on.
+`grpc: null` and `http: null` switch a protocol off; a later source that names it again switches it back on. Lists do not
+merge: a later one takes an earlier one's place.
 
 `${env:NAME}` in a value is an environment variable; one that is not set is a mistake. `${env:NAME:-default}` gives a
 default for one that is not set or is empty. `$$` is a dollar sign.
@@ -39,6 +42,10 @@ default for one that is not set or is empty. `$$` is a dollar sign.
 - Durations: `500ms`, `30s`, `1m30s`, `1.5h`, `7d`. A unit is needed, except for 0.
 - Addresses: `127.0.0.1:4317`, `localhost:4317`, `"[::1]:4317"` (quoted, for YAML's sake), `0.0.0.0:4317` or `:4317` for
   all interfaces. Port 0 is one that the operating system chooses; the log tells it.
+- Lists: `[a, b]` or a line each, as in YAML; a single value is a list of one. In the table below, `auth.credentials[].name`
+  is the key `name` of each element of the list `auth.credentials`.
+- Secrets are best written as `${env:NAME}`: `ringtail print-config` then prints that, and `[REDACTED]` otherwise, which
+  does not load again. No message, log or answer ever repeats a secret.
 - Values after `--set` need no quotes but the shell's: `--set api.endpoint=[::1]:8888`. For a group of keys the value is
   YAML: `--set 'stores.traces={capacity: 1000, max_bytes: 8MiB}'`.
 
@@ -46,12 +53,15 @@ default for one that is not set or is empty. `$$` is a dollar sign.
 
 `ringtail run` and `ringtail validate` tell all mistakes at once and exit with status 2. Unknown keys, keys that stand
 twice and values out of range are mistakes; so are two listeners on one address, and `wal.retention.max_bytes` below
-`wal.segment_bytes`. YAML's anchors, aliases and tags are not supported.
+`wal.segment_bytes`, and settings of TLS and authentication that do not go together. YAML's anchors, aliases and tags are not supported.
 
     $ ringtail validate --config collector.yaml
     collector.yaml:3: wal.sync: 'allways' is not one of always, interval, never
 
 ## Keys
+
+What is marked "Live" changes in a running daemon, by SIGHUP or `POST /-/reload`: see
+[operations.md](operations.md#reload).
 
 | key | default | meaning |
 | --- | --- | --- |
@@ -62,16 +72,18 @@ def page() -> str:
     """The page as it should be."""
     rows = []
     for key, metadata, default in entries(Config):
-        if metadata["kind"] == "section":
+        if metadata["kind"] in ("section", "sections"):
             rows.append(f"| **`{key}`** | | {metadata['doc']} |")
             continue
         low, high = metadata["low"], metadata["high"]
         extra = ""
         if metadata["choices"]:
-            extra = f" One of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
+            extra = f" {'Any' if metadata['many'] else 'One'} of {', '.join(f'`{choice}`' for choice in metadata['choices'])}."
         elif low is not None:
             extra = f" From {write(metadata, low)} to {write(metadata, high)}."
-        rows.append(f"| `{key}` | `{write(metadata, default)}` | {metadata['doc']}{extra} |")
+        live = " Live." if is_live(key) else ""
+        written = "required" if default is MISSING else f"`{write(metadata, default)}`"
+        rows.append(f"| `{key}` | {written} | {metadata['doc']}{extra}{live} |")
     return _HEAD + "\n".join(rows) + "\n"
 
 

@@ -13,17 +13,19 @@ PACKAGE = ROOT / "collector"
 
 # Ground floor first. Rooms on one floor do not import each other.
 FLOORS: list[set[str]] = [
-    {"errors", "clock", "heap", "__init__"},
-    {"otlp"},
+    {"errors", "clock", "heap", "notify", "__init__"},
+    {"otlp", "security"},
     {"wal", "ring"},
     {"store"},
     {"query"},
     {"receivers"},
     {"api"},
-    {"testing"},
-    {"telemetry", "config", "quantities"},
+    {"testing", "conformance"},
+    {"telemetry", "quantities"},
+    {"config"},
+    {"exposure"},
     {"settings", "memory"},
-    {"tenant"},
+    {"tenant", "reload"},
     {"tenants"},
     {"daemon"},
     {"cli"},
@@ -76,6 +78,16 @@ def test_imports_point_downwards(path: Path) -> None:
     assert upward(room_of(path), imports_of(path.read_text())) == []
 
 
+def test_the_conformance_kit_is_a_black_box() -> None:
+    """It knows what a signal is, the time and the causes of failure, and nothing of what it checks."""
+    known = {"collector.conformance", "collector.otlp.signals", "collector.clock", "collector.errors"}
+    for path in (PACKAGE / "conformance").glob("*.py"):
+        imported = {
+            ".".join(name.split(".")[: 2 if "conformance" in name else None]) for name in imports_of(path.read_text())
+        }
+        assert imported <= known, path.name
+
+
 def test_an_upward_import_is_caught() -> None:
     """The canary of the test above."""
     assert upward("ring", imports_of("from collector.store import Store\nimport collector.otlp.block")) == [
@@ -100,6 +112,8 @@ OPENS_FILES = {
     "wal/files.py": "the seam itself",
     "testing/files.py": "the seam's faulty double",
     "settings.py": "reads configuration files",
+    "security/watched.py": "reads certificates, tokens and passwords that change",
+    "cli/send.py": "gives gRPC a client's certificate",
     "heap.py": "reads /proc/self/statm",
     "memory.py": "reads /proc and what control groups allow",
 }

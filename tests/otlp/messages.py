@@ -106,6 +106,9 @@ def _valid_points(metric: Any) -> None:
         data.aggregation_temporality = 2
     for point in data.data_points:
         point.time_unix_nano = point.time_unix_nano or 1
+        for exemplar in getattr(point, "exemplars", ()):
+            if exemplar.WhichOneof("value") is None:
+                exemplar.as_double = 0.5
         if kind in ("gauge", "sum") and point.WhichOneof("value") is None:
             point.as_int = 7
         if kind == "histogram":

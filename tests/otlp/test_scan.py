@@ -13,7 +13,7 @@ from collector.otlp.block import Block
 from collector.otlp.records import Ref, record, regroup, resource
 from collector.otlp.scan import REASONS, BlockBuilder, scan
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
-from collector.otlp.validate import accept, canonical
+from collector.otlp.validate import STRINDEX_WARNING, accept, canonical
 from tests.otlp.columns_oracle import all_records, assert_columns, library_accepts, scanner_accepts
 from tests.otlp.messages import requests, strict_records
 
@@ -191,6 +191,7 @@ def test_every_reason_can_occur() -> None:
         (METRICS, points("histogram", time_unix_nano=1, bucket_counts=[1, 2], explicit_bounds=[1, 2])),
         (METRICS, points("histogram", time_unix_nano=1, bucket_counts=[1, 2, 3], explicit_bounds=[2, 2])),
         (METRICS, points("sum", 0, time_unix_nano=1, as_int=1)),
+        (METRICS, points("gauge", time_unix_nano=1, as_int=1, exemplars=[{"as_int": 0}, {"time_unix_nano": 1}])),
     ]
     for number, (signal, payload) in enumerate(cases):
         accepted = accept(BlockBuilder(signal), payload)
@@ -199,6 +200,54 @@ def test_every_reason_can_occur() -> None:
     # a stale marker has no value, and is valid
     assert accept(BlockBuilder(METRICS), points("gauge", time_unix_nano=1, flags=1)).records == 1
     assert accept(BlockBuilder(METRICS), points("histogram", time_unix_nano=1, bucket_counts=[4])).records == 1
+
+
+@pytest.mark.parametrize("kind", ["gauge", "sum", "histogram", "exponential_histogram"])
+def test_exemplars_must_have_a_value(kind: str) -> None:
+    def one_of(*exemplars: dict) -> tuple[int, int]:
+        request = METRICS.request_type()
+        data = getattr(request.resource_metrics.add().scope_metrics.add().metrics.add(name="m"), kind)
+        if kind != "gauge":
+            data.aggregation_temporality = 1
+        for found in (exemplars, ()):
+            point = data.data_points.add(time_unix_nano=1, exemplars=found)
+            if kind in ("gauge", "sum"):
+                point.as_int = 1
+        accepted = accept(BlockBuilder(METRICS), request.SerializeToString())
+        return accepted.records, accepted.rejected
+
+    assert one_of({"as_double": 0.0, "time_unix_nano": 1}, {"as_int": 0}) == (2, 0)
+    assert one_of({"as_double": 1.0}, {}) == (1, 1)
+    assert one_of({"time_unix_nano": 1, "span_id": b"s" * 8}) == (1, 1)
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_references_into_a_string_table_are_kept_and_warned_about(signal: Signal) -> None:
+    @given(strict_records(signal))
+    def check(request) -> None:
+        payload = request.SerializeToString()
+        accepted = accept(BlockBuilder(signal), payload)
+        assert (accepted.rejected, accepted.message) == (0, STRINDEX_WARNING if refers(request) else "")
+
+    check()
+
+
+def refers(message) -> bool:
+    """Whether a string index is set anywhere, as the library sees it."""
+    for field, value in message.ListFields():
+        if field.name in ("string_value_strindex", "key_strindex"):
+            return True
+        if field.message_type is not None and any(refers(one) for one in (value if field.is_repeated else (value,))):
+            return True
+    return False
+
+
+def test_a_reference_into_a_string_table_is_read_as_absent() -> None:
+    span = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
+    payload = one_span(**span, attributes=[{"key_strindex": 3, "value": {"string_value_strindex": 4}}])
+    builder = BlockBuilder(TRACES)
+    assert accept(builder, payload) == (1, 0, STRINDEX_WARNING)
+    assert bytes(builder.build(0).payload) == payload
 
 
 def test_merged_fields_are_rewritten_before_they_are_stored() -> None:

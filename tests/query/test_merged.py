@@ -76,7 +76,7 @@ async def apps() -> AsyncIterator[tuple[Any, Any]]:
             count = len(ring.snapshot().blocks)
             assert count < 60 if merging is None else count == 150
             stores[signal.name] = Store(signal, ring, None, asyncio.get_running_loop())
-        made.append(create_app(stores, engine, CollectorRegistry(), list, dict, None))
+        made.append(create_app(stores, engine, CollectorRegistry(), list, dict, dict, None))
     yield made[0], made[1]
     engine.close()
 

@@ -117,7 +117,7 @@ def test_a_compressed_message(peer: Peer) -> None:
 def test_an_unknown_encoding_names_the_known_ones(peer: Peer) -> None:
     peer.send(peer.export(1, SPANS, grpc_encoding="snappy"))
     assert peer.streams[1].grpc_status == 12
-    assert dict(peer.streams[1].headers)["grpc-accept-encoding"] == "identity,gzip,deflate"
+    assert dict(peer.streams[1].headers)["grpc-accept-encoding"] == "identity,gzip,deflate,zstd"
 
 
 def test_a_message_over_the_limit_is_refused_by_its_prefix(peer: Peer) -> None:

@@ -104,6 +104,22 @@ class RingMachine(RuleBasedStateMachine):
         wanted = MIB if share == 1 else max(least, self.ring.total_bytes // share)
         self.shrunk(lambda: self.ring.resize(wanted))
 
+    @rule(capacity=st.integers(1, 40))
+    def change_capacity(self, capacity: int) -> None:
+        """The indexes are made anew; what is too much goes, oldest first."""
+        before = self.ring.first_offset
+        if self.ring.max_bytes < bytes_min(self.signal, capacity):
+            with pytest.raises(ValueError, match="wants at least"):
+                self.ring.resize(self.ring.max_bytes, capacity)
+            return
+        self.capacity = capacity
+        self.fits = self.ring.resize(self.ring.max_bytes, capacity)
+        gone = self.ring.first_offset - before
+        assert gone >= len(self.model) - capacity
+        if self.ring.max_bytes == MIB:
+            assert gone == max(0, len(self.model) - capacity)
+        del self.model[:gone]
+
     @rule()
     def shrink(self) -> None:
         self.shrunk(self.ring.shrink)

@@ -13,8 +13,8 @@ from random import Random
 import hpack
 
 from collector.receivers.http2 import frames
-from collector.receivers.http2.connection import KEEPALIVE_S
 from collector.receivers.http2.hpack import CompressionError, Decoder
+from collector.receivers.http2.keepalive import Keepalive
 from collector.testing import otlp
 from tests.fuzz.target import Target
 from tests.receivers.doubles import Receiving
@@ -43,7 +43,7 @@ def _answers(data: bytes, holds: bool, step: int) -> tuple[bytes, bool]:
         peer.turn()
     written, closed = bytes(peer.transport.written), peer.transport.closed
     for _ in range(8):
-        receiving.clock.seconds += 2 * KEEPALIVE_S
+        receiving.clock.seconds += 2 * Keepalive().time_s
         receiving.grpc.sweep()
         peer.read()
     assert peer.transport.closed, "every wait has an end"

@@ -1,7 +1,8 @@
 """Content encodings: what zlib makes of a body, inside the limit and inside the memory that the limit allows.
 
-The first byte says which: gzip, deflate, or a compressed payload of the log. zlib is the oracle of what a body holds.
-It reads a few headers that isal does not take, and the other way round; where both take a body it is the same one.
+The first byte says which: gzip, deflate, zstd, or a compressed payload of the log. zlib and zstandard are the oracles of
+what a body holds. They read a few headers that we do not take, and the other way round; where both take a body it is
+the same one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from random import Random
 
+import zstandard
+
 from collector.errors import Malformed, TooLarge
 from collector.receivers.encoding import STEP_BYTES, inflate
 from collector.testing import otlp
@@ -18,19 +21,19 @@ from collector.wal.compression import Packer, Unpacker
 from tests.fuzz.target import Target
 
 BYTES_MAX = 300_000
-GZIP, DEFLATE, FRAME = range(3)
+GZIP, DEFLATE, FRAME, ZSTD = range(4)
 
 
 def _check(data: bytes) -> None:
     if not data:
         return
-    kind, body = data[0] % 3, data[1:]
+    kind, body = data[0] % 4, data[1:]
     if kind == FRAME:
         raw = Unpacker()(body, BYTES_MAX)
         assert isinstance(raw, str) or len(raw) <= BYTES_MAX
         return
     told: list[int] = []
-    encoding = "gzip" if kind == GZIP else "deflate"
+    encoding = {GZIP: "gzip", DEFLATE: "deflate", ZSTD: "zstd"}[kind]
     try:
         found = inflate(body, encoding, BYTES_MAX, "key", told.append)
     except TooLarge:
@@ -49,6 +52,8 @@ def _check(data: bytes) -> None:
 def _expected(body: bytes, encoding: str) -> bytes | None:
     """What zlib makes of it, a little over the limit at most; None when it refuses."""
     made = b""
+    if encoding == "zstd":
+        return _from_zstd(body)
     while body:
         is_zlib = len(body) >= 2 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
         inflater = zlib.decompressobj(31 if encoding == "gzip" else 15 if is_zlib else -15)
@@ -64,14 +69,27 @@ def _expected(body: bytes, encoding: str) -> bytes | None:
     return made
 
 
+def _from_zstd(body: bytes) -> bytes | None:
+    reader = zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True)
+    try:
+        return reader.read(BYTES_MAX + 1)
+    except zstandard.ZstdError:
+        return None
+
+
 def _seeds() -> Iterator[bytes]:
     spans = otlp.traces(2)
     raw = zlib.compressobj(9, zlib.DEFLATED, -15)
     for body in (b"", b"a", spans, bytes(BYTES_MAX), bytes(BYTES_MAX + 1), bytes(4 * BYTES_MAX)):
         yield bytes([GZIP]) + gzip.compress(body, mtime=0)
         yield bytes([DEFLATE]) + zlib.compress(body)
+        yield bytes([ZSTD]) + zstandard.compress(body)
         yield bytes([FRAME]) + (Packer()(body) or b"")
     yield bytes([GZIP]) + gzip.compress(spans, mtime=0) * 3
+    yield bytes([ZSTD]) + zstandard.compress(spans) * 3
+    yield bytes([ZSTD]) + b"\x50\x2a\x4d\x18\4\0\0\0skip" + zstandard.compress(spans)
+    stream = zstandard.ZstdCompressor(write_content_size=False, write_checksum=True)
+    yield bytes([ZSTD]) + stream.compress(spans)
     yield bytes([GZIP]) + gzip.compress(gzip.compress(bytes(BYTES_MAX), mtime=0), mtime=0)
     yield bytes([DEFLATE]) + raw.compress(spans) + raw.flush()
     yield bytes([GZIP]) + gzip.compress(Random(1).randbytes(900), 0, mtime=0)

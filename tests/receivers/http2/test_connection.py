@@ -7,6 +7,7 @@ import pytest
 from collector.receivers.http2 import connection as module
 from collector.receivers.http2 import frames
 from collector.receivers.http2.frames import Code
+from collector.receivers.http2.keepalive import Keepalive
 from collector.testing import otlp
 from tests.receivers.doubles import Receiving
 from tests.receivers.http2.peer import (
@@ -61,7 +62,7 @@ def test_an_export_is_stored_and_answered(peer: Peer, step: int, size: int) -> N
     assert dict(answered.headers) == {
         ":status": "200",
         "content-type": "application/grpc",
-        "grpc-accept-encoding": "identity,gzip,deflate",
+        "grpc-accept-encoding": "identity,gzip,deflate,zstd",
     }
     assert (answered.data, answered.trailers, answered.ended) == (message(b""), [("grpc-status", "0")], True)
     assert answered.reset is None
@@ -525,15 +526,15 @@ def test_waiting_for_the_store_is_not_slow(peer: Peer) -> None:
 
 def test_an_idle_connection_is_pinged_and_then_cut(peer: Peer) -> None:
     for _ in range(2):
-        pass_time(peer, module.KEEPALIVE_S + 1)
+        pass_time(peer, Keepalive().time_s + 1)
         pings = [one for one in peer.frames if one[0] == PING]
         peer.frames.clear()
         if pings:
             peer.send(frame(PING, ACK, 0, pings[0][3]))
-            pass_time(peer, module.KEEPALIVE_TIMEOUT_S + 1)
+            pass_time(peer, Keepalive().timeout_s + 1)
             assert not peer.transport.closed
     for _ in range(2):
-        pass_time(peer, module.KEEPALIVE_S + 1)
+        pass_time(peer, Keepalive().time_s + 1)
     assert peer.transport.aborted
 
 
@@ -556,7 +557,7 @@ def test_a_client_that_is_gone_is_noticed_while_its_streams_are_open(peer: Peer)
     peer.receiving.stores["traces"].holds = True
     peer.send(peer.export(1, SPANS))
     for _ in range(3):
-        pass_time(peer, module.KEEPALIVE_S + 1)
+        pass_time(peer, Keepalive().time_s + 1)
     assert peer.transport.aborted
     peer.close()
     peer.receiving.stores["traces"].settle()

@@ -1,0 +1,1 @@
+"""The conformance kit: that Ringtail passes it, and that it can fail."""

@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log soak torture overload golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log soak torture overload fuzz golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -60,10 +60,17 @@ torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SE
 	@mkdir -p build/torture && rm -f $(TORTURED)
 	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) RINGTAIL_TORTURE_RESULTS=$(TORTURED) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
 		$(BIN)/python -m pytest -m torture -v -rs $(PYTEST_ARGS); status=$$?; \
+		RINGTAIL_TEST_QUERIES_EVERY=1 RINGTAIL_TEST_CARDINALITY=1000000 \
+		$(BIN)/python -m pytest -q tests/hostile/test_queries.py tests/hostile/test_cardinality.py || status=1; \
 		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 
 overload: $(STAMP) ## attack a daemon with a small memory limit, and measure well-behaved clients beside: SECONDS=60 of each
 	@$(BIN)/python -m tests.hostile.run --seconds $(or $(SECONDS),60) $(OVERLOAD_ARGS)
+
+fuzz: $(STAMP) ## fuzz every target for SECONDS=60, two at a time; FUZZ_ARGS="http2 traceql" names some
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) -e '.[fuzz]' >/dev/null 2>&1 || \
+		{ echo "atheris cannot be installed here: it has no wheel for this Python, and its own build wants clang"; exit 1; }
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(FUZZ_ARGS)
 
 golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 	@RINGTAIL_GOLDEN=1 $(BIN)/python -m pytest -q tests/ring tests/wal -k script

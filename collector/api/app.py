@@ -56,11 +56,11 @@ def create_app(
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{request.url.path}: {error.detail}\n"
+        message = f"{request.scope['path']}: {error.detail}\n"
         return PlainTextResponse(message, error.status_code, error.headers)
 
     async def on_defect(request: Request, error: Exception) -> Response:
-        logger.error("query failed", path=request.url.path, error=repr(error))
+        logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
     app = Starlette(
@@ -74,4 +74,5 @@ def create_app(
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
     )
     app.add_route("/", index)
+    app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises
     return app

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collector.query.promql.translate import Labels
     from collector.store import Store
 
+_DIGITS_MAX = 18
+"""Digits of a whole number in a request."""
 STEPS_MAX = 11_000
 """Steps of a range query, as in Prometheus."""
 FORM_BYTES_MAX, FORM_FIELDS_MAX = 1024 * 1024, 1000
@@ -135,6 +137,8 @@ def _step(text: str) -> int:
         if len(tokens) != 2 or tokens[0].kind != "duration":
             raise InvalidQuery(f"invalid parameter 'step': cannot parse {text[:50]!r} to a valid duration") from None
         milliseconds = int(tokens[0].value)
+    if milliseconds > TIME_MAX_MS:
+        raise InvalidQuery(f"invalid parameter 'step': {text[:50]!r} is out of range")
     if milliseconds <= 0:
         raise InvalidQuery("invalid parameter 'step': zero or negative query resolution step widths are not accepted")
     return milliseconds
@@ -143,7 +147,7 @@ def _step(text: str) -> int:
 def _limit(text: str) -> int:
     if not text:
         return 0
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS_MAX:
         raise InvalidQuery("invalid parameter 'limit': must be a whole number")
     return int(text)
 
@@ -225,9 +229,8 @@ class _Prometheus:
         parse((await _parameters(request)).get("query", ""))
         return []
 
-    async def _catalogue(self, request: Request) -> tuple[catalogue.Catalogue, int]:
+    async def _catalogue(self, parameters: QueryParams) -> tuple[catalogue.Catalogue, int]:
         """Return the series that `match[]` selects in a time range; everything readable by default."""
-        parameters = await _parameters(request)
         selectors = [parse_selector(text).matchers for text in parameters.getlist("match[]")]
         start = _time(parameters.get("start", ""), "start", 0)
         end = _time(parameters.get("end", ""), "end", TIME_MAX_MS)
@@ -236,20 +239,21 @@ class _Prometheus:
         return found, _limit(parameters.get("limit", ""))
 
     async def series(self, request: Request) -> Any:
-        if not (await _parameters(request)).getlist("match[]"):
+        parameters = await _parameters(request)
+        if not parameters.getlist("match[]"):
             raise InvalidQuery("no match[] parameter provided")
-        found, limit = await self._catalogue(request)
+        found, limit = await self._catalogue(parameters)
         labels: list[Labels] = sorted(found.series)
         return [dict(one) for one in (labels[:limit] if limit else labels)]
 
     async def labels(self, request: Request) -> Any:
-        found, limit = await self._catalogue(request)
+        found, limit = await self._catalogue(await _parameters(request))
         names = sorted({name for labels in found.series for name, _ in labels})
         return names[:limit] if limit else names
 
     async def label_values(self, request: Request) -> Any:
         name = _unescaped(request.path_params["name"])
-        found, limit = await self._catalogue(request)
+        found, limit = await self._catalogue(await _parameters(request))
         values = sorted({value for labels in found.series for key, value in labels if key == name})
         return values[:limit] if limit else values
 

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.errors import InvalidQuery, NotFound, Overloaded, QueryLimit, RingtailError, Unavailable
 from collector.otlp.records import Ref, regroup
 from collector.query.engine import END_OF_TIME, slices
 from collector.query.traceql import tags
@@ -40,6 +40,10 @@ SPANS_DEFAULT, SPANS_MAX = 3, 1000
 TRACE_SPANS_MAX = 1_000_000
 """Spans in one returned trace; more are left out, and the answer says so."""
 
+JSON_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of a trace, as protobuf, that are answered as JSON."""
+_DIGITS_MAX = 18
+"""Digits of a number in a request."""
 NO_ROOT = "<root span not yet received>"
 PROTOBUF = "application/protobuf"
 
@@ -89,7 +93,7 @@ def _number(request: Request, name: str, default: int, low: int, high: int) -> i
     text = request.query_params.get(name, "")
     if not text:
         return default
-    if not text.isdecimal() or not low <= int(text) <= high:
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS_MAX or not low <= int(text) <= high:
         raise InvalidQuery(f"{name} must be a whole number from {low} to {high}, not {text[:50]!r}")
     return int(text)
 
@@ -106,7 +110,7 @@ def _range(request: Request) -> tuple[int, int]:
     start, end = found
     if end and end < start:
         raise InvalidQuery("end lies before start")
-    return max(0, start), min(end, END_OF_TIME) if end > 0 else END_OF_TIME
+    return min(max(0, start), END_OF_TIME), min(end, END_OF_TIME) if end > 0 else END_OF_TIME
 
 
 class _Tempo:
@@ -139,8 +143,7 @@ class _Tempo:
         payload, _ = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             return Response(payload, media_type=PROTOBUF)
-        spans = MessageToDict(trace_pb2.TracesData.FromString(payload))
-        return _json({"batches": spans.get("resourceSpans", [])})
+        return await self._engine.run(_batches, payload)
 
     async def trace_v2(self, request: Request) -> Response:
         payload, left_out = await self._load(request)
@@ -151,10 +154,7 @@ class _Tempo:
             if message:
                 body += b"\x18\x01\x22" + _varint(len(message)) + message.encode()
             return Response(body, media_type=PROTOBUF)
-        answer: dict[str, Any] = {"trace": MessageToDict(trace_pb2.TracesData.FromString(payload)), "metrics": {}}
-        if message:
-            answer |= {"status": "PARTIAL", "message": message}
-        return _json(answer)
+        return await self._engine.run(_trace_v2, payload, message)
 
     # --- search -------------------------------------------------------------------------------------------
 
@@ -248,6 +248,28 @@ def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> 
                 refs.append(Ref(time, block.base_offset + row, block, row))
     refs.sort(key=lambda ref: ref.offset)
     return regroup(refs), left_out
+
+
+def _as_dict(payload: bytes) -> dict[str, Any]:
+    """Return a trace as JSON's objects, which take many times the room of its bytes."""
+    if len(payload) > JSON_BYTES_MAX:
+        raise QueryLimit(
+            f"the trace has {len(payload)} bytes; as JSON at most {JSON_BYTES_MAX} are answered, all with "
+            f"Accept: {PROTOBUF}"
+        )
+    made: dict[str, Any] = MessageToDict(trace_pb2.TracesData.FromString(payload))
+    return made
+
+
+def _batches(deadline: Deadline, payload: bytes) -> Response:
+    return _json({"batches": _as_dict(payload).get("resourceSpans", [])})
+
+
+def _trace_v2(deadline: Deadline, payload: bytes, message: str) -> Response:
+    answer: dict[str, Any] = {"trace": _as_dict(payload), "metrics": {}}
+    if message:
+        answer |= {"status": "PARTIAL", "message": message}
+    return _json(answer)
 
 
 def _summary(one: Summary) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 
 from collector.cli.connection import Client, as_client, refusal, request
 from collector.cli.table import print_table, size
+from collector.cli.terminal import escaped, escaped_json
 
 READY, NOT_READY = 0, 1
 
@@ -39,7 +40,7 @@ def stats(client: Client, endpoint: str, as_json: bool) -> None:
     if signals is None:
         raise click.ClickException(f"{endpoint} is no Ringtail: it answers /api/stats with {status}")
     if as_json:
-        click.echo(body)
+        click.echo("\n".join(map(escaped_json, body.decode("utf-8", "replace").split("\n"))))
         return
     print_table(
         (
@@ -78,5 +79,6 @@ def _ring_row(name: str, one: dict[str, Any]) -> tuple[str, ...]:
 def healthcheck(client: Client, endpoint: str) -> None:
     """Exit with 0 when the daemon is ready, with 1 when not; for containers."""
     status, body = request(client, "GET", endpoint, "/readyz")
-    click.echo(body.decode("utf-8", "replace").rstrip())
+    for line in body.decode("utf-8", "replace").rstrip().split("\n"):
+        click.echo(escaped(line))
     sys.exit(READY if status == 200 else NOT_READY)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from collector.cli.terminal import escaped
 from collector.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _load(files: tuple[str, ...], options: tuple[str, ...]) -> Config:
         return load_files(files, options, os.environ)
     except InvalidConfig as error:
         for problem in error.problems:
-            click.echo(problem, err=True)
+            click.echo(escaped(problem), err=True)
         mistakes = "1 mistake" if len(error.problems) == 1 else f"{len(error.problems)} mistakes"
         click.echo(f"Error: {mistakes} in the configuration; `ringtail print-config` prints every key", err=True)
         sys.exit(BAD_CONFIG)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import click
 
+from collector.cli.terminal import escaped
+
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under heads; a head that begins with `>` aligns its column to the right."""
     names = [head.removeprefix(">") for head in heads]
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     for row in (names, *rows):
         cells = (

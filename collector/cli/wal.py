@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from collector.cli.table import print_table, size
+from collector.cli.terminal import escaped, escaped_json
 
 DAMAGED = 1
 """Exit status of `verify` when anything is damaged."""
@@ -46,9 +47,9 @@ def verify(directory: str) -> None:
 
     found = report(directory, OperatingSystemFiles())
     for note in found.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {escaped(note)}")
     for problem in found.problems:
-        click.echo(f"{problem.path}: {problem.text}", err=True)
+        click.echo(escaped(f"{problem.path}: {problem.text}"), err=True)
     summary = f"{found.segments} segments, {found.records} records, {size(found.bytes)} read"
     click.echo(f"{summary}: {len(found.problems)} damaged" if found.problems else f"{summary}: all is well")
     if found.problems:
@@ -72,4 +73,4 @@ def cat(directory: str, signal: str, from_offset: int, limit: int) -> None:
     from collector.wal.inspect import cat as frames
 
     for frame in frames(directory, BY_NAME[signal], from_offset, limit, OperatingSystemFiles()):
-        click.echo(to_json(BY_NAME[signal], bytes(frame.payload)))
+        click.echo(escaped_json(to_json(BY_NAME[signal], bytes(frame.payload)).decode()))

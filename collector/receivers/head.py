@@ -22,6 +22,7 @@ KEPT_BYTES_MAX: Final = 1024
 """Heads that are remembered, and their size: an exporter sends the same ones again and again."""
 
 _END = b"\r\n\r\n"
+_HTTP_2 = b"PRI "
 _WANTED = frozenset(
     {
         b"access-control-request-headers",
@@ -94,7 +95,7 @@ class Heads:
 class Head:
     """One request's head, while it is read."""
 
-    __slots__ = ("_fields", "_keep_alive", "_parser", "_size", "_tail", "_target", "begun", "complete")
+    __slots__ = ("_fields", "_keep_alive", "_parser", "_size", "_start", "_tail", "_target", "begun", "complete")
 
     def __init__(self) -> None:
         """Expect a request line."""
@@ -105,6 +106,7 @@ class Head:
         self._keep_alive = False
         self._fields: dict[bytes, bytes] = {}
         self._target = b""
+        self._start = b""  # the first bytes fed, for the hint about HTTP/2
         self._tail = b""  # the last bytes fed, among which the empty line may have begun
         self._size = 0
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -121,13 +123,15 @@ class Head:
             raise head_too_large(f"the request line and headers are larger than {HEAD_BYTES_MAX} bytes")
         piece = data[at:stop]
         self.begun = self.begun or bool(piece.strip(b"\r\n"))
+        if len(self._start) < len(_HTTP_2):
+            self._start = (self._start + piece)[: len(_HTTP_2)]
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             # An offer to change the protocol, which a server may leave aside: the request stands as it is.
             pass
         except httptools.HttpParserError as error:
-            hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port" if piece[:4] == b"PRI " else ""
+            hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port" if self._start == _HTTP_2 else ""
             raise Malformed(f"not a valid HTTP/1.1 request: {error}{hint}") from error
         # Empty lines before a request end no head: the search for its end begins anew behind them.
         self._tail = b"" if end >= 0 else (self._tail + piece)[-3:]

@@ -47,7 +47,7 @@ from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
 from collector.wal.reader import Damage, DamageLedger, read_segment
 from collector.wal.recovery import Recovered, recover, spare_path, write_index
 from collector.wal.retention import Retention, remove_segment
-from collector.wal.segment import Predecessor, Segment, SegmentHeader
+from collector.wal.segment import OFFSETS_MAX, Predecessor, Segment, SegmentHeader
 from collector.wal.writer import SegmentWriter
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -509,7 +509,7 @@ class Log:
         if writer is not None:
             active = writer.segment
             full = active.size + size > self._segment_bytes and active.size > segment.HEADER_SIZE
-            if not full and active.next_offset + count - active.base_offset < 2**32:
+            if not full and active.next_offset + count - active.base_offset < OFFSETS_MAX:
                 return writer
             self._seal(writer)
         try:

@@ -29,7 +29,7 @@ from collector.wal import frame
 from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_fully
 from collector.wal.frame import Damaged, Frame, Header
-from collector.wal.segment import HEADER_SIZE, Segment
+from collector.wal.segment import BASE_OFFSET_MAX, HEADER_SIZE, OFFSETS_MAX, Segment
 
 Stretch = tuple[tuple[int, int], tuple[int, int]]
 """Where to walk: the (offset, position) of a frame, and those of the frame behind the last one."""
@@ -183,6 +183,7 @@ class Walk:
         self._window = window
         self._limit = limit
         self._end_offset = end_offset
+        self._offset_limit = min(offset + OFFSETS_MAX, BASE_OFFSET_MAX if end_offset is None else end_offset)
         self._wanted = wanted
 
     def __iter__(self) -> Iterator[tuple[int, Header, Frame | None] | Damage]:
@@ -233,7 +234,7 @@ class Walk:
             return header
         if position + header.size > self._limit:
             return Damaged("the file ends inside a frame")
-        if header.base_offset < self.offset or header.end_offset > (self._end_offset or header.end_offset):
+        if header.base_offset < self.offset or header.end_offset > self._offset_limit:
             return Damaged(f"a frame of offset {header.base_offset}, out of order")
         return header
 

@@ -52,6 +52,9 @@ MAGIC: Final = b"RINGTAIL"
 VERSION: Final = 1
 VERSION_COMPACTED: Final = 2
 HEADER_SIZE: Final = 128
+OFFSETS_MAX: Final = 1 << 32
+"""Offsets of one segment: its index tells them relative to the first, in 32 bits."""
+BASE_OFFSET_MAX: Final = (1 << 63) - 1
 LOG_SUFFIX: Final = "log"
 INDEX_SUFFIX: Final = "index"
 KEYS_SUFFIX: Final = "keys"
@@ -75,7 +78,7 @@ def file_name(base_offset: int, suffix: str = LOG_SUFFIX) -> str:
 def parse_name(name: str) -> tuple[int, str] | None:
     """(base offset, suffix) of a file name that `file_name` made, or None."""
     match = _NAME.fullmatch(name)
-    return (int(match[1]), match[2]) if match else None
+    return (int(match[1]), match[2]) if match and int(match[1]) <= BASE_OFFSET_MAX else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,13 @@ async def test_conflicting_types_and_deltas_are_left_out_and_counted(api: Api) -
     assert "# 1 delta series were left out" in text
 
 
+async def test_forms_are_read_once(api: Api) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path, body in (("series", b"match[]=orders_total"), ("labels", b"match[]=orders_total"), ("query", b"query=1")):
+        answer = await call(api.app, f"/api/v1/{path}", method="POST", body=body, headers=form)
+        assert answer.json["data"], path
+
+
 @pytest.mark.parametrize("hostile", [False, True])
 async def test_promtool_is_content(hostile: bool) -> None:
     require("promtool")

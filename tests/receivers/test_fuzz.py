@@ -25,6 +25,7 @@ PIECES = (
     b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
     b"HEAD / HTTP/1.1\r\n\r\n",
     b"\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"POST /v1/traces HTTP/1.1\r\nContent-Length: 70000000\r\n\r\n",
     b"POST /v1/logs HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
 )

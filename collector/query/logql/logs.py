@@ -53,7 +53,7 @@ def read_lines(
     """
 
     def select(piece: Slice) -> NDArray[np.intp]:
-        return source.batch(piece, view, statistics).rows
+        return source.batch(piece, view, deadline, statistics).rows
 
     if end_ns < start_ns:
         return []

@@ -99,17 +99,17 @@ class Source:
         self.kept: frozenset[str] | None = frozenset.intersection(*kept) if kept else None
         """The only labels that `keep` can have left; None when there is none."""
 
-    def batch(self, piece: Slice, view: View, statistics: Statistics) -> Batch:
-        """Return what selector and pipeline leave of a slice."""
+    def batch(self, piece: Slice, view: View, deadline: Deadline, statistics: Statistics) -> Batch:
+        """Return what selector and pipeline leave of a slice. Raises QueryTimeout."""
         rows = self.selection.rows(piece, self.records)
         statistics.count(view, piece.block, rows)
-        return run(self._steps, Batch(piece.block, rows, self.records))
+        return run(self._steps, Batch(piece.block, rows, self.records), deadline)
 
     def batches(
         self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics
     ) -> Iterator[Batch]:
         """Yield the batches with lines of start_ns <= time <= end_ns."""
         for piece in slices(view, start_ns, end_ns, deadline):
-            batch = self.batch(piece, view, statistics)
+            batch = self.batch(piece, view, deadline, statistics)
             if batch.rows.size:
                 yield batch

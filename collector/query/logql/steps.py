@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from collector.query.engine import Deadline
     from collector.query.logql.columns import Batch, Change, Lines
 
 
@@ -44,11 +45,12 @@ def compile_stages(stages: Iterable[ast.Stage]) -> list[Step]:
     return [_step(stage) for stage in stages]
 
 
-def run(steps: Iterable[Step], batch: Batch) -> Batch:
-    """Return what the steps leave of a batch."""
+def run(steps: Iterable[Step], batch: Batch, deadline: Deadline) -> Batch:
+    """Return what the steps leave of a batch. Raises QueryTimeout: a query may have thousands of them."""
     for step in steps:
         if not batch.rows.size:
             break
+        deadline.check()
         batch = step.apply(batch)
     return batch
 

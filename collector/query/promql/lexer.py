@@ -11,9 +11,13 @@ QUERY_CHARACTERS_MAX = 64 * 1024
 """Characters of a query."""
 
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000, "y": 31_536_000_000}
-_DURATION = re.compile(r"(?:\d+(?:ms|[smhdwy]))+(?![\w.])")
-_DURATION_PART = re.compile(r"(\d+)(ms|[smhdwy])")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+DURATION_MAX_MS = (2**63 - 1) // 1_000_000
+"""The longest duration, in ms: 292 years, as in Prometheus."""
+_DIGITS_MAX = 100
+"""Characters of a number: more than any that can be meant."""
+_DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhdwy]))+(?![\w.])")
+_DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _OPERATORS = ("=~", "!~", "==", "!=", "<=", ">=", *"=<>+-*/%^(){}[],:@")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
@@ -70,12 +74,19 @@ def _next(query: str, at: int) -> tuple[Token, int]:
 def _number(query: str, at: int) -> tuple[Token, int]:
     duration = _DURATION.match(query, at)
     if duration is not None:
-        total = sum(int(amount) * _UNITS[unit] for amount, unit in _DURATION_PART.findall(duration.group()))
+        parts = _DURATION_PART.findall(duration.group())
+        if any(len(amount) > _DIGITS_MAX for amount, _ in parts):
+            raise InvalidQuery("parse error: duration out of range", at)
+        total = sum(int(amount) * _UNITS[unit] for amount, unit in parts)
+        if total > DURATION_MAX_MS:
+            raise InvalidQuery("parse error: duration out of range", at)
         return Token("duration", duration.group(), at, total), duration.end()
     number = _NUMBER.match(query, at)
     if number is None or query[number.end() : number.end() + 1].isalnum():
         raise InvalidQuery("not a number or a duration", at)
     text = number.group().replace("_", "")
+    if len(text) > _DIGITS_MAX:
+        raise InvalidQuery(f"parse error: a number of more than {_DIGITS_MAX} digits", at)
     value = float(int(text, 16)) if text[:2].lower() == "0x" else float(text)
     return Token("number", number.group(), at, value), number.end()
 

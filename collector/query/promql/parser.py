@@ -7,6 +7,7 @@ an operand: `[range]`, `[range:step]`, `offset`, `@`. Messages follow Prometheus
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
+from collector.query.height import check_height, check_operators
 from collector.query.promql.ast import (
     Aggregation,
     Binary,
@@ -24,7 +25,7 @@ from collector.query.promql.ast import (
     VectorSelector,
 )
 from collector.query.promql.functions import AGGREGATIONS, FUNCTIONS, PARAMETRIC_AGGREGATIONS
-from collector.query.promql.lexer import Token, tokenize
+from collector.query.promql.lexer import DURATION_MAX_MS, Token, tokenize
 from collector.query.regex import compile_regex
 
 NESTING_MAX = 64
@@ -54,6 +55,7 @@ def parse(query: str) -> Expression:
     parser = _Parser(tokenize(query))
     expression = parser.expression()
     parser.expect_end()
+    check_height(expression)
     return expression
 
 
@@ -70,6 +72,7 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._operators = 0
 
     @property
     def _token(self) -> Token:
@@ -118,6 +121,8 @@ class _Parser:
     def _binary(self, left: Expression) -> Expression:
         operator = self._take()
         op, at = operator.text, operator.at
+        self._operators += 1
+        check_operators(self._operators, at)
         returns_bool = self._accept("bool")
         if returns_bool and op not in COMPARISONS:
             raise InvalidQuery("parse error: bool modifier can only be used on comparison operators", at)
@@ -362,7 +367,7 @@ class _Parser:
         if token.kind == "duration":
             return int(token.value)
         if token.kind == "number":
-            return round(float(token.value) * 1000)
+            return _milliseconds(token)
         self._next -= token.kind != "end"
         raise self._unexpected("expected a duration")
 
@@ -370,12 +375,20 @@ class _Parser:
         negative = self._accept("-")
         token = self._take()
         if token.kind == "number":
-            return round(float(token.value) * 1000) * (-1 if negative else 1)
+            return _milliseconds(token) * (-1 if negative else 1)
         if token.kind == "word" and token.text in ("start", "end") and not negative:
             self._expect("(")
             self._expect(")")
             return token.text
         raise InvalidQuery("parse error: @ wants a timestamp, start() or end()", token.at)
+
+
+def _milliseconds(token: Token) -> int:
+    """Read a number of seconds as a time or a duration."""
+    seconds = float(token.value)
+    if not seconds * 1000 <= DURATION_MAX_MS:
+        raise InvalidQuery("parse error: duration out of range", token.at)
+    return round(seconds * 1000)
 
 
 def _shifted(

@@ -165,7 +165,7 @@ def set_operation(op: str, left: Vector, right: Vector, matching: Matching) -> V
         there[key] = there.get(key, False) | second.present[row]
     nowhere = np.zeros(first.values.shape[1], np.bool_)
     masks = [there.get(_signature(labels, matching), nowhere) for labels in first.labels]
-    mask = np.array(masks).reshape(first.present.shape)
+    mask = np.array(masks, np.bool_).reshape(first.present.shape)
     kept = first.present & (mask if op == "and" else ~mask)
     if op != "or":
         return Vector(first.labels, first.values, kept).compact()

@@ -24,9 +24,12 @@ _OPERATORS = (
     *("=", "<", ">", "~", "+", "-", "*", "/", "%", "^", "!", "{", "}", "(", ")", ",", "|"),
 )
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION = re.compile(r"(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+(?![\w.])")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_NUMBER = re.compile(r"(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?(?!\w)")
+_DIGITS_MAX = 100
+"""Digits of a number: more than any that can be meant."""
+_AMOUNT = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_DURATION = re.compile(rf"(?:{_AMOUNT}(?:ns|us|µs|μs|ms|s|m|h))+(?![\w.])")
+_DURATION_PART = re.compile(rf"({_AMOUNT})(ns|us|µs|μs|ms|s|m|h)")
+_NUMBER = re.compile(rf"{_AMOUNT}(?:[eE][+-]?[0-9]+)?(?!\w)")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME_PIECE = re.compile(r"[^\s(){}=~!<>&|^,\"`]+")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
@@ -151,15 +154,21 @@ def _number(query: str, at: int) -> tuple[Token, int]:
     duration = _DURATION.match(query, at)
     if duration is not None:
         parts = _DURATION_PART.findall(duration.group())
+        if any(len(amount) > _DIGITS_MAX for amount, _ in parts):
+            raise InvalidQuery(f"a number has more than {_DIGITS_MAX} digits", at)
         nanoseconds = sum(
             int(amount) * _UNITS[unit] if amount.isdigit() else round(float(amount) * _UNITS[unit])
             for amount, unit in parts
         )
+        if nanoseconds >= 2**63:
+            raise InvalidQuery("a duration is longer than 292 years", at)
         return Token("duration", duration.group(), at, nanoseconds), duration.end()
     number = _NUMBER.match(query, at)
     if number is None:
         raise InvalidQuery("not a number or a duration", at)
     text = number.group()
+    if len(text) > _DIGITS_MAX:
+        raise InvalidQuery(f"a number has more than {_DIGITS_MAX} digits", at)
     if text.isdigit():
         if int(text) >= 2**63:
             raise InvalidQuery("an integer is larger than 64 bits", at)

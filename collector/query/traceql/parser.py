@@ -14,6 +14,7 @@ be equal, a regular expression that does not compile, a filter that is not true 
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
+from collector.query.height import check_height, check_operators
 from collector.query.regex import compile_regex
 from collector.query.traceql.ast import (
     ARITHMETIC,
@@ -64,7 +65,9 @@ METRICS_FUNCTIONS = (
 
 def parse(query: str) -> Query:
     """Parse a query; raise InvalidQuery with the position of the first mistake."""
-    return _Parser(tokenize(query)).query()
+    tree = _Parser(tokenize(query)).query()
+    check_height(tree)
+    return tree
 
 
 class _Parser:
@@ -72,6 +75,7 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._operators = 0
 
     # --- tokens -------------------------------------------------------------------------------------------
 
@@ -267,8 +271,12 @@ class _Parser:
         left = self._operand()
         while self._token.kind == "op" and _PRECEDENCE.get(self._token.text, -1) > least:
             operator = self._take()
+            self._operators += 1
+            check_operators(self._operators, operator.at)
             # ^ binds from the right, all else from the left
+            self._enter()
             right = self._expression(_PRECEDENCE[operator.text] - (operator.text == "^"))
+            self._depth -= 1
             left = _checked(Binary(operator.text, left, right, operator.at))
         return left
 
@@ -318,7 +326,9 @@ class _Parser:
             assert not isinstance(token.value, tuple)
             return Literal(Type(token.kind), token.value, at)
         if token.kind == "op" and token.text == "-":
+            self._enter()
             inner = self._literal()
+            self._depth -= 1
             if isinstance(inner.value, int | float) and inner.type in NUMERIC:
                 return Literal(inner.type, -inner.value, at)
             raise InvalidQuery("- wants a number", at)

@@ -387,8 +387,9 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
                 # A stream that was never opened cannot be reset.
                 raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
-                self.write(rst_stream(number, error.code))
-                self._resets_known.append(number)
+                if number not in self._resets_known:
+                    self.write(rst_stream(number, error.code))
+                    self._resets_known.append(number)
                 self._pace.reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
@@ -667,12 +668,9 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
                 self._give_up(stream)
             else:
                 due = min(due, given_up, stream.too_slow(now))
-        if due < _NEVER or self.streams:
+        if due < _NEVER or came:
             self._pinged = False
             self._set_due(min(due, now + rules.time_s))
-        elif came:
-            self._pinged = False
-            self._set_due(now + rules.time_s)
         elif self._pinged:
             transport.abort()
         else:

@@ -376,6 +376,12 @@ def test_what_breaks_a_stream(peer: Peer, data: bytes, code: Code) -> None:
     assert peer.goaway is None
 
 
+def test_a_stream_is_reset_once(peer: Peer) -> None:
+    bad = frame(PRIORITY, 0, 1, bytes(4))
+    peer.send(peer.headers(1) + bad + bad + frame(DATA, 0, 1, b"x"))
+    assert [one for one in peer.frames if one[0] == RST_STREAM] == [(RST_STREAM, 0, 1, word(Code.FRAME_SIZE_ERROR))]
+
+
 def test_data_behind_the_end_of_a_request(peer: Peer) -> None:
     peer.receiving.stores["traces"].holds = True
     peer.send(peer.export(1, SPANS) + frame(DATA, 0, 1, b"x"))
@@ -677,6 +683,32 @@ def test_a_turn_ends_while_the_client_does_not_read(peer: Peer) -> None:
     peer.send(b"".join(peer.export(2 * i + 1, b"") for i in range(10, 30)))
     peer.close()
     turns.pop()()
+
+
+def test_an_answer_that_finds_no_window_is_given_up(peer: Peer) -> None:
+    peer.receiving.stores["traces"].message = "some were odd"
+    peer.send(frame(SETTINGS, 0, 0, setting(frames.INITIAL_WINDOW_SIZE, 3)))
+    peer.send(peer.export(1, SPANS) + peer.export(3, SPANS))
+    pass_time(peer, 6)
+    peer.send(frame(WINDOW_UPDATE, 0, 3, word(1)))
+    pass_time(peer, 6)
+    assert peer.streams[1].reset == Code.CANCEL
+    assert peer.streams[3].reset is None, "it went on meanwhile"
+    pass_time(peer, 6)
+    assert peer.streams[3].reset == Code.CANCEL
+    assert not peer.connection.streams
+    assert not peer.transport.closed
+
+
+def test_a_client_that_is_gone_is_noticed_while_its_streams_are_open(peer: Peer) -> None:
+    peer.receiving.stores["traces"].holds = True
+    peer.send(peer.export(1, SPANS))
+    for _ in range(3):
+        pass_time(peer, Keepalive().time_s + 1)
+    assert peer.transport.aborted
+    peer.close()
+    peer.receiving.stores["traces"].settle()
+    assert not peer.receiving.admission.in_flight_bytes
 
 
 # --- stopping -------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_an_old_connection_answers_what_it_has_and_closes(peer_of: MakePeer) -> 
     pass_time(peer, 100 * 2 * AGE_JITTER + 2)
     assert peer.goaway == Code.NO_ERROR
     assert not peer.transport.closed
-    for _ in range(10):
+    for _ in range(7):
         pass_time(peer, 1000)
     assert not peer.transport.closed, "calls may take as long as they want"
     store.settle()

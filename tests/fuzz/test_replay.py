@@ -1,0 +1,60 @@
+"""Every input that is kept, judged again: the seeds, the corpus of our fuzzing runs, and what once broke something."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzz.registry import ROOMS, load
+from tests.fuzz.target import CORPUS, REGRESSIONS, SECONDS_MAX, Exceeded, Target, run
+
+each_target = pytest.mark.parametrize("name", ROOMS)
+
+
+def inputs(target: Target) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of every input of a target."""
+    for number, data in enumerate(target.seeds()):
+        yield f"seed {number}", data
+    for directory in (CORPUS, REGRESSIONS):
+        for path in target.files(directory):
+            yield str(path), path.read_bytes()
+
+
+@each_target
+def test_kept_inputs(name: str) -> None:
+    with warnings.catch_warnings():
+        # hpack's own, about what it lets through
+        warnings.simplefilter("ignore")
+        for place, data in inputs(load(name)):
+            try:
+                run(load(name), data)
+            except Exception as error:
+                raise AssertionError(f"{name}: {place}: {error!r}") from error
+
+
+@each_target
+def test_the_corpus_stays_small(name: str) -> None:
+    files = load(name).files(CORPUS)
+    assert len(files) <= 200
+    assert sum(path.stat().st_size for path in files) <= 500_000
+    assert len(list(load(name).seeds())) > 1
+
+
+def test_a_broken_part_is_caught() -> None:
+    """The canary: what fails, hangs or grows is told."""
+
+    def grow(data: bytes) -> None:
+        assert bytearray(200 << 20)
+
+    def hang(data: bytes) -> None:
+        end = time.process_time() + 1.01 * SECONDS_MAX
+        while time.process_time() < end:
+            pass
+
+    with pytest.raises(Exceeded, match="MiB"):
+        run(Target("grows", grow, lambda: iter(())), b"x")
+    with pytest.raises(Exceeded, match=" s$"):
+        run(Target("hangs", hang, lambda: iter(())), b"x")

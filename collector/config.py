@@ -8,13 +8,21 @@ Names are the OpenTelemetry Collector's wherever it has one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
+
+from collector.security.rights import RIGHTS
+from collector.security.secret import Secret
+from collector.security.suites import CIPHER_SUITES
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 TIB = 1024 * GIB
 DAY_S = 86_400.0
+ALLOWED_HOSTS = (
+    "Hosts that a request may name, so that no web page reaches this port under a name of its own. Those of loopback "
+    "are always allowed; none: only those when bound to loopback, and any when not. * is any."
+)
 
 
 def setting(
@@ -27,9 +35,11 @@ def setting(
     choices: tuple[str, ...] = (),
     many: bool = False,
 ) -> Any:
-    """Declare a key. `kind` is size, duration, count, address, memory, path, route, switch, choice, origin or header.
+    """Declare a key. `kind` is size, duration, count, address, memory, path, route, switch, choice,
+    name, host, origin, header, text or secret.
 
-    The first three have a range: `low` and `high` are inclusive. With `many` it is a list (a tuple) of that kind.
+    The first three have a range: `low` and `high` are inclusive. With `many` it is a list (a tuple) of that kind. A
+    default of None may be null in a file, too; MISSING is for a key of a list's group that must be given.
     """
     metadata = {
         "kind": kind,
@@ -38,6 +48,7 @@ def setting(
         "high": high,
         "choices": choices,
         "many": many,
+        "optional": default is None,
     }
     return field(default=default, metadata=metadata)
 
@@ -45,6 +56,90 @@ def setting(
 def section(kind: type, doc: str, *, optional: bool = False) -> Any:
     """Declare a group of keys; an optional one may be null, which switches it off."""
     return field(default_factory=kind, metadata={"kind": "section", "type": kind, "doc": doc, "optional": optional})
+
+
+def sections(kind: type, doc: str) -> Any:
+    """Declare a list of groups of keys; none by default."""
+    return field(default=(), metadata={"kind": "sections", "type": kind, "doc": doc, "many": False, "optional": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """receivers.otlp.protocols.{grpc,http}.tls and api.tls"""
+
+    cert_file: str | None = setting(
+        None, "path", "The certificate and its chain, in PEM. With it, nothing but TLS is spoken here."
+    )
+    key_file: str | None = setting(None, "path", "The certificate's private key, in PEM, without a password.")
+    client_ca_file: str | None = setting(
+        None,
+        "path",
+        "Certificates of the authorities, in PEM, one of which must have signed each client's certificate.",
+    )
+    min_version: Literal["1.2", "1.3"] = setting(
+        "1.2", "choice", "The oldest version of TLS that is spoken.", choices=("1.2", "1.3")
+    )
+    max_version: Literal["1.2", "1.3"] = setting(
+        "1.3", "choice", "The newest version of TLS that is spoken.", choices=("1.2", "1.3")
+    )
+    cipher_suites: tuple[str, ...] = setting(
+        (), "choice", "Cipher suites of TLS 1.2; none: OpenSSL's choice.", choices=tuple(CIPHER_SUITES), many=True
+    )
+    reload_interval: float = setting(
+        10.0,
+        "duration",
+        "How often the files are looked at; new connections get what has changed.",
+        low=0.1,
+        high=86400,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """receivers.otlp.protocols.{grpc,http}.auth and api.auth"""
+
+    enabled: bool = setting(True, "switch", "Ask clients who they are, if auth.credentials has any that count here.")
+    credentials: tuple[str, ...] = setting(
+        (), "name", "Names of the credentials that count here; none: all of them.", many=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """auth.credentials[]: one way to be known, and what it lets do."""
+
+    name: str = setting(MISSING, "name", "What it is called in auth.credentials of a listener, and in logs.")
+    rights: tuple[str, ...] = setting(
+        MISSING,
+        "choice",
+        "What its bearer may do: send telemetry, query it and see metrics, change the daemon.",
+        choices=tuple(RIGHTS),
+        many=True,
+    )
+    tokens: tuple[Secret, ...] = setting((), "secret", "Bearer tokens; several during a rotation.", many=True)
+    token_file: str | None = setting(None, "path", "A file with a bearer token a line, which may change.")
+    htpasswd_file: str | None = setting(
+        None, "path", "A file of users and their passwords for HTTP's basic authentication, by htpasswd -B (bcrypt)."
+    )
+    users: tuple[str, ...] = setting((), "name", "The users of that file who are meant; none: all of them.", many=True)
+    subjects: tuple[str, ...] = setting(
+        (),
+        "text",
+        "Clients' certificates, by common name or alternative name (DNS, URI, e-mail, IP); * is any.",
+        many=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """auth"""
+
+    credentials: tuple[Credential, ...] = sections(
+        Credential, "Who may do what. As soon as there is one, every listener asks."
+    )
+    reload_interval: float = setting(
+        10.0, "duration", "How often token and password files are looked at.", low=0.1, high=86400
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +205,8 @@ class Grpc:
         256, "count", "Calls at once on one connection; a client's further calls wait on its side.", low=1, high=65535
     )
     keepalive: Keepalive = section(Keepalive, "How long connections live.")
+    tls: Tls = section(Tls, "TLS, when cert_file is set.")
+    auth: Access = section(Access, "Who may send here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +255,9 @@ class Http:
     traces_url_path: str = setting("/v1/traces", "route", "Where spans are received.")
     metrics_url_path: str = setting("/v1/metrics", "route", "Where metrics are received.")
     logs_url_path: str = setting("/v1/logs", "route", "Where log records are received.")
+    allowed_hosts: tuple[str, ...] = setting((), "host", ALLOWED_HOSTS, many=True)
+    tls: Tls = section(Tls, "TLS, when cert_file is set.")
+    auth: Access = section(Access, "Who may send here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +407,9 @@ class Api:
     """api"""
 
     endpoint: str = setting("127.0.0.1:8888", "address", "Where queries are answered, and metrics exposed.")
+    allowed_hosts: tuple[str, ...] = setting((), "host", ALLOWED_HOSTS, many=True)
+    tls: Tls = section(Tls, "TLS, when cert_file is set.")
+    auth: Access = section(Access, "Who may ask here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,4 +448,5 @@ class Config:
     tenants: Tenants = section(Tenants, "Whose data is kept apart.")
     api: Api = section(Api, "How data is read.")
     query: Query = section(Query, "Limits of queries.")
+    auth: Auth = section(Auth, "Who may do what.")
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")

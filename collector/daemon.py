@@ -13,6 +13,7 @@ import gc
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,19 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from collector import __version__, telemetry
+from collector.api.access import AccessControl
 from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError, Unavailable
+from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS
+from collector.quantities import split_address
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
 from collector.receivers.cors import Cors
@@ -39,6 +43,11 @@ from collector.receivers.http import HttpReceiver
 from collector.receivers.http2.keepalive import Keepalive
 from collector.reload import is_live, merged, ring_sizes
 from collector.ring.ring import Ring, bytes_min
+from collector.security.gate import Authenticator, Gate
+from collector.security.gate import read as read_credentials
+from collector.security.hosts import HostGuard
+from collector.security.tls import ServerTls, TlsMetrics
+from collector.security.watched import Interval
 from collector.settings import differences
 from collector.store import Store
 from collector.tenant import Tenant
@@ -79,6 +88,9 @@ GRPC_IDLE_TIMEOUT_S = 60.0
 """How long a gRPC message may bring next to nothing, and answers may be left unread."""
 
 MIB = 1024 * 1024
+
+CREDENTIALS = "auth.credentials"
+"""The key that a reload applies where clients are asked who they are already."""
 
 
 def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> int:
@@ -123,6 +135,10 @@ class Daemon:
         )
         self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
+        self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
+        self._authenticator: Authenticator | None = None
+        self._tls_metrics = TlsMetrics(self.registry)
+        self._reloading: list[Interval] = []
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
@@ -170,8 +186,12 @@ class Daemon:
         """
         config = self._load()
         changed = differences(self.config, config)
-        applied = [key for key in changed if is_live(key)]
-        restart = [key for key in changed if not is_live(key)]
+        # Whether clients are asked at all is settled at the start.
+        asks = bool(config.auth.credentials) and bool(self.config.auth.credentials)
+        credentials = known_credentials(config) if asks else []
+        known = read_credentials(credentials)
+        applied = [key for key in changed if is_live(key) or (key == CREDENTIALS and asks)]
+        restart = [key for key in changed if key not in applied]
         otlp = config.receivers.otlp
         self._guard.reconfigure(
             limit_bytes(config.memory.limit, available_bytes()), otlp.max_in_flight_bytes, ring_sizes(config)
@@ -188,11 +208,16 @@ class Daemon:
         self._engine.limit(config.query.timeout)
         self._level.set(config.telemetry.logs.level)
         self.config = merged(self.config, config)
+        if asks and self._authenticator is not None:
+            self._authenticator.adopt(credentials, known)
+            self.config = replace(self.config, auth=replace(self.config.auth, credentials=config.auth.credentials))
         self.logger.info("configuration reloaded", applied=applied, restart=restart)
         return {"applied": applied, "restart": restart}
 
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
+        self._authenticator = Authenticator(known_credentials(self.config), self.logger, self.registry)
+        self._reloading.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
         loop = asyncio.get_running_loop()
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
@@ -203,12 +228,13 @@ class Daemon:
         if self._tenants.apart:
             nobody = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
             self._apps[""] = self._app(nobody, self._engine)
-            self._api = ApiServer(TenantApps(self._apps[""], self._app_of))
+            app: ASGIApp = TenantApps(self._apps[""], self._app_of)
         else:
-            self._api = ApiServer(self._app(self._tenants.by_name[""].stores, self._engine))
-        self._listening(
-            "api", self.config.api.endpoint, await self._api.start(*split_address(self.config.api.endpoint))
-        )
+            app = self._app(self._tenants.by_name[""].stores, self._engine)
+        api = self.config.api
+        guarded = AccessControl(app, self._gate("api"), self._hosts("api", api.allowed_hosts))
+        self._api = ApiServer(guarded, self._tls("api", "http/1.1"))
+        self._listening("api", await self._api.start(*split_address(api.endpoint)))
         self._watch_memory()
         await self._tenants.refill(self._stop.is_set)
         if self._reserve is not None:
@@ -233,6 +259,8 @@ class Daemon:
                 idle_timeout_s=GRPC_IDLE_TIMEOUT_S,
                 streams_max=protocols.grpc.max_concurrent_streams,
                 keepalive=_keepalive(protocols.grpc.keepalive),
+                tls=self._tls("otlp/grpc", "h2", required=True),
+                gate=self._gate("otlp/grpc"),
             )
         if protocols.http is not None:
             cors = protocols.http.cors
@@ -247,13 +275,44 @@ class Daemon:
                 paths={one.name: getattr(protocols.http, f"{one.name}_url_path") for one in SIGNALS},
                 compressions=protocols.http.compression_algorithms,
                 cors=Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age),
+                tls=self._tls("otlp/http", "http/1.1"),
+                gate=self._gate("otlp/http"),
+                hosts=self._hosts("otlp/http", protocols.http.allowed_hosts),
             )
         if self._grpc is not None and protocols.grpc is not None:
             endpoint = protocols.grpc.endpoint
-            self._listening("otlp/grpc", endpoint, await self._grpc.start(*split_address(endpoint)))
+            self._listening("otlp/grpc", await self._grpc.start(*split_address(endpoint)))
         if self._http is not None and protocols.http is not None:
             endpoint = protocols.http.endpoint
-            self._listening("otlp/http", endpoint, await self._http.start(*split_address(endpoint)))
+            self._listening("otlp/http", await self._http.start(*split_address(endpoint)))
+
+    def _tls(self, name: str, protocol: str, *, required: bool = False) -> ServerTls | None:
+        """Return a listener's TLS, which follows its files."""
+        opening = self._openings[name]
+        if opening.files is None:
+            return None
+        made = ServerTls(
+            name,
+            opening.files,
+            self.clock,
+            self.logger,
+            self._tls_metrics,
+            protocol=protocol,
+            protocol_required=required,
+        )
+        self._reloading.append(Interval(opening.tls.reload_interval, made.reload))
+        return made
+
+    def _gate(self, name: str) -> Gate | None:
+        """Return what asks a listener's clients who they are."""
+        opening = self._openings[name]
+        if self._authenticator is None or not opening.asked:
+            return None
+        return self._authenticator.gate(name, opening.access.credentials)
+
+    def _hosts(self, name: str, allowed: tuple[str, ...]) -> HostGuard:
+        opening = self._openings[name]
+        return HostGuard(allowed, f"{opening.key}.allowed_hosts", is_local=opening.is_local)
 
     def _compact(self) -> None:
         """Start compacting the logs."""
@@ -321,7 +380,16 @@ class Daemon:
         return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
 
     def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
-        return create_app(stores, engine, self.registry, self.not_ready, self._guard.stats, self.reload, self.logger)
+        return create_app(
+            stores,
+            engine,
+            self.registry,
+            self.not_ready,
+            self._guard.stats,
+            self.reload,
+            self.logger,
+            lambda: {name: one.stats() for name, one in self._openings.items()},
+        )
 
     def _app_of(self, name: str) -> ASGIApp:
         """Return a tenant's query API; one without records for a tenant that was never written to."""
@@ -340,12 +408,16 @@ class Daemon:
         self._heap.look()
         self._watching = asyncio.get_running_loop().call_later(MEMORY_CHECK_S, self._watch_memory)
 
-    def _listening(self, what: str, endpoint: str, port: int) -> None:
+    def _listening(self, what: str, port: int) -> None:
+        """Tell that a listener is open, and loudly what it lacks for the network that it is open to."""
+        opening = self._openings[what]
         self.ports[what] = port
-        host = split_address(endpoint)[0]
-        self.logger.info("listening", what=what, address=f"{host}:{port}")
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            self.logger.warning("open to the network, without authentication", what=what, address=host)
+        address = f"{opening.host}:{port}"
+        tls = "mutual" if opening.files and opening.files.client_ca_file else "on" if opening.files else "off"
+        auth = "on" if opening.asked else "off"
+        self.logger.info("listening", what=what, address=address, tls=tls, authentication=auth)
+        for missing in opening.warnings():
+            self.logger.warning("open to the network", what=what, address=address, missing=missing)
 
     def not_ready(self) -> list[str]:
         """Return why no traffic should come; empty when it may."""
@@ -357,6 +429,8 @@ class Daemon:
         notify(STOPPING)
         if self._watching is not None:
             self._watching.cancel()
+        for interval in self._reloading:
+            interval.stop()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)
         except TimeoutError:
@@ -368,6 +442,8 @@ class Daemon:
         )
         await self._tenants.drain()
         self._engine.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
         if self._compactor is not None:
             self._compactor.close()
         self._tenants.close()
@@ -375,12 +451,6 @@ class Daemon:
             self._reserve.hold()
         if self._lock is not None:
             self._lock.release()
-
-
-def split_address(endpoint: str) -> tuple[str, int]:
-    """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
-    host, _, port = endpoint.rpartition(":")
-    return host.strip("[]") or "0.0.0.0", int(port)
 
 
 def _keepalive(settings: GrpcKeepalive) -> Keepalive:

@@ -25,7 +25,19 @@ class Unsupported(RingtailError):
 
 
 class Unauthenticated(RingtailError):
-    """The request does not say, or prove, whose it is."""
+    """The request does not say, or prove, whose it is. `challenges` say what would be accepted, in the form of HTTP's WWW-Authenticate."""
+
+    def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.challenges = challenges
+
+
+class Forbidden(RingtailError):
+    """Who asks is known, and may not do this."""
+
+
+class ForeignHost(RingtailError):
+    """The request is for another host, or from a page of another one."""
 
 
 class Overloaded(RingtailError):

@@ -1,4 +1,5 @@
-"""How the values of settings are written: sizes, durations, counts, addresses, paths, routes, switches and choices.
+"""How the values of settings are written: sizes, durations, counts, addresses, paths, routes, names,
+switches and choices.
 
 Each kind has a reader from text, and sizes and durations a writer that says the same value in its largest units:
 `read(write(value)) == value` for every value that a reader can return. A reader raises ValueError, whose message
@@ -16,8 +17,13 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from collector.security.secret import REDACTED, Secret
+
 DIGITS_MAX: Final = 19
 """Digits of one number: what 64 bits hold."""
+SECRET_CHARACTERS_MIN: Final = 16
+"""A shorter secret can be guessed."""
+SECRET_CHARACTERS_MAX: Final = 4096
 
 _SIZES: Final = {"": 1, "B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -43,6 +49,7 @@ _DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|us|µs|d|h|m|s)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _COUNT: Final = re.compile(rf"[0-9](?:_?[0-9]){{0,{DIGITS_MAX - 1}}}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _ROUTE: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,255}")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]{0,19}://[A-Za-z0-9.*\[\]:_-]{1,255}")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -102,6 +109,12 @@ def read_address(text: str) -> str:
     return text
 
 
+def split_address(endpoint: str) -> tuple[str, int]:
+    """Split `host:port`, `[::1]:port` or `:port` (all interfaces)."""
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
 def read_path(text: str) -> str:
     """Read a path; returns it unchanged."""
     if "\0" in text:
@@ -126,6 +139,42 @@ def read_memory(text: str) -> str:
         return text
     read_size(text)
     return text
+
+
+def read_name(text: str) -> str:
+    """Read a name of letters, digits and `_.@-`; returns it unchanged."""
+    if not _NAME.fullmatch(text):
+        raise ValueError("letters, digits and _ . @ - make a name, at most 64 of them")
+    return text
+
+
+def read_host(text: str) -> str:
+    """Read a host name, an IP address (IPv6 in brackets) or `*`; returns it in lower case."""
+    if text == "*":
+        return text
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+    if not _HOST.fullmatch(text):
+        raise ValueError("a host has neither scheme nor port; an IPv6 address stands in brackets")
+    return text.lower()
+
+
+def read_text(text: str) -> str:
+    """Read any text of one line; returns it unchanged."""
+    if not text.isprintable():
+        raise ValueError("it holds a control character")
+    return text
+
+
+def read_secret(text: str) -> Secret:
+    """Read a secret: printable ASCII without spaces, as in a bearer token. No message repeats it."""
+    if text == REDACTED:
+        raise ValueError(f"{REDACTED} is what print-config shows in place of a secret")
+    if len(text) < SECRET_CHARACTERS_MIN:
+        raise ValueError("it is too short")
+    if len(text) > SECRET_CHARACTERS_MAX or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it is too long, or holds a space or a character beyond printable ASCII")
+    return Secret(text)
 
 
 def read_route(text: str) -> str:
@@ -175,7 +224,7 @@ def read(metadata: Mapping[str, Any], text: str) -> Any:
     Of a list this is one element.
     """
     kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
-    text = text if kind == "path" else text.strip()
+    text = text if kind in ("path", "secret") else text.strip()
     if kind == "choice":
         if text not in metadata["choices"]:
             raise ValueError
@@ -187,7 +236,9 @@ def read(metadata: Mapping[str, Any], text: str) -> Any:
 
 
 def write(metadata: Mapping[str, Any], value: Any) -> str:
-    """Write one setting's value as YAML that is read back to it."""
+    """Write one setting's value as YAML that is read back to it, but for a secret."""
+    if value is None:
+        return "null"
     if isinstance(value, tuple):
         written = (write(metadata, one) for one in value)
         return f"[{', '.join(one if _PLAIN.fullmatch(one) else json.dumps(one) for one in written)}]"
@@ -211,6 +262,10 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "switch": "true or false",
         "memory": "a size like 512MiB, a share like 50%, or auto",
         "choice": f"one of {', '.join(metadata['choices'])}",
+        "name": "a name",
+        "host": "a host like grafana.example.com, or *",
+        "text": "a text",
+        "secret": f"a secret of at least {SECRET_CHARACTERS_MIN} characters, best as ${{env:NAME}}",
     }[kind]
     return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
 
@@ -226,4 +281,8 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "origin": read_origin,
     "header": read_header,
     "switch": read_switch,
+    "name": read_name,
+    "host": read_host,
+    "text": read_text,
+    "secret": read_secret,
 }

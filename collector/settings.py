@@ -11,7 +11,7 @@ later one takes an earlier one's place. Where a list of values is expected, a si
 The whole of every source is read before anything is refused, so that one run tells all mistakes, each with file,
 line and key, and with what would be accepted. Values are judged by the text that was written, not by what YAML
 takes it for: `directory: no` is a directory named `no`. A message shows the text as written, never the contents
-of a variable.
+of a variable, and nothing of a secret.
 
 Left out of YAML: aliases, merge keys, tags and several documents in one file.
 """
@@ -21,16 +21,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Final
 
 import yaml
 
 from collector.config import Config
 from collector.errors import InvalidConfig
+from collector.exposure import conflicts, openings
 from collector.otlp.signals import SIGNALS
 from collector.quantities import accepted, read, write
 from collector.ring.ring import bytes_min
+from collector.security.secret import Secret
 
 SOURCE_BYTES_MAX: Final = 1024 * 1024
 """Bytes of one configuration file."""
@@ -78,8 +80,9 @@ class _Loader:
             self.problems.append(f"--set {_shown(text)}: must be KEY=VALUE, as in --set wal.sync=never")
             return
         metadata = next((one for key, one, _ in entries() if key == path), {})
-        is_collection = metadata.get("kind") == "section" or metadata.get("many")
-        node: yaml.Node = yaml.ScalarNode("tag:yaml.org,2002:str", value)
+        is_collection = metadata.get("kind") in ("section", "sections") or metadata.get("many")
+        is_null = value == "null" and metadata.get("optional")
+        node: yaml.Node = yaml.ScalarNode(_NULL if is_null else "tag:yaml.org,2002:str", value)
         if is_collection or value.startswith(("'", '"')):
             known_problems = len(self.problems)
             node = self._compose(value) or yaml.ScalarNode(_NULL, "")
@@ -151,10 +154,14 @@ class _Loader:
                 self.problems.append(f"{place}: {_shown(full)}: {_unknown(key, list(known))}")
             elif known[key]["kind"] == "section":
                 self._subsection(known[key], value, full, place)
+            elif known[key]["kind"] == "sections":
+                self._sections(known[key], value, full, place)
             elif known[key]["many"]:
                 self._list(known[key], value, full, place)
             elif not isinstance(value, yaml.ScalarNode):
                 self.problems.append(f"{place}: {full}: must be a single value, {accepted(known[key])}")
+            elif known[key]["optional"] and value.tag == _NULL and value.value:
+                self.values[full] = _Found(None, place)
             elif value.tag == _NULL or not value.value:
                 self.problems.append(f"{place}: {full}: has no value; it takes {accepted(known[key])}")
             else:
@@ -167,12 +174,18 @@ class _Loader:
 
     def _read(self, metadata: Mapping[str, Any], text: str, full: str, place: str) -> _Found | None:
         """Read one value; None when it is not accepted, which is reported."""
+        is_secret = metadata["kind"] == "secret"
         try:
-            return _Found(read(metadata, self._expand(text)), place)
+            value = read(metadata, self._expand(text))
         except ValueError as error:
             detail = f" ({error})" if str(error) else ""
-            self.problems.append(f"{place}: {full}: {_shown(text)} is not {accepted(metadata)}{detail}")
+            shown = "this" if is_secret else _shown(text)
+            self.problems.append(f"{place}: {full}: {shown} is not {accepted(metadata)}{detail}")
             return None
+        if is_secret:
+            reference = _REFERENCE.fullmatch(text)
+            value = Secret(value.reveal(), text if reference is not None and reference[2] is None else "")
+        return _Found(value, place)
 
     def _list(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
         """Take a list of values, or one value that stands for it."""
@@ -185,6 +198,23 @@ class _Loader:
                 found.append(self._read(metadata, node.value, f"{full}[{i}]", self._place(node)))
         if isinstance(value, yaml.SequenceNode) or found:
             self.values[full] = _Found(tuple(one.value for one in found if one is not None), place)
+
+    def _sections(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
+        """Take a list of groups of keys."""
+        keys = ", ".join(one.name for one in fields(metadata["type"]))
+        nodes = self._items(value, full, place, f"a list of groups with the keys {keys}")
+        self.values = {key: found for key, found in self.values.items() if not key.startswith(f"{full}[")}
+        for i, node in enumerate(nodes):
+            item, at = f"{full}[{i}]", self._place(node)
+            if not isinstance(node, yaml.MappingNode):
+                self.problems.append(f"{at}: {item}: must be a group with the keys {keys}")
+                continue
+            self._section(metadata["type"], node, item)
+            given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+            for one in fields(metadata["type"]):
+                if one.default is MISSING and one.default_factory is MISSING and one.name not in given:
+                    self.problems.append(f"{at}: {item}: has no {one.name}, which is {accepted(one.metadata)}")
+        self.values[full] = _Found(len(nodes), place)
 
     def _items(self, value: yaml.Node, full: str, place: str, wanted: str) -> list[yaml.Node]:
         if isinstance(value, yaml.ScalarNode) and value.tag != _NULL and value.value:
@@ -215,6 +245,9 @@ class _Loader:
             full = f"{path}.{one.name}" if path else one.name
             if one.metadata["kind"] == "section":
                 made[one.name] = None if full in self.switched_off else self.build(one.metadata["type"], full)
+            elif one.metadata["kind"] == "sections":
+                count = self.values[full].value if full in self.values else 0
+                made[one.name] = tuple(self.build(one.metadata["type"], f"{full}[{i}]") for i in range(count))
             elif full in self.values:
                 made[one.name] = self.values[full].value
         return kind(**made)
@@ -237,18 +270,13 @@ class _Loader:
     def conflicts(self, config: Config) -> None:
         """Report settings that are well by themselves and not together."""
         listening: dict[str, str] = {}
-        protocols = config.receivers.otlp.protocols
-        for key, listener in (
-            ("receivers.otlp.protocols.grpc.endpoint", protocols.grpc),
-            ("receivers.otlp.protocols.http.endpoint", protocols.http),
-            ("api.endpoint", config.api),
-        ):
-            if listener is None:
-                continue
+        for opening in openings(config):
+            key = f"{opening.key}.endpoint"
             for other, taken in listening.items():
-                if _collide(listener.endpoint, taken):
-                    self.problems.append(f"{self._told(key, other)}: {listener.endpoint} is taken already, by {other}")
-            listening[key] = listener.endpoint
+                if _collide(opening.endpoint, taken):
+                    self.problems.append(f"{self._told(key, other)}: {opening.endpoint} is taken already, by {other}")
+            listening[key] = opening.endpoint
+        self.problems += [f"{self._told(key)}: {message}" for key, message in conflicts(config)]
         retention, segment = config.wal.retention.max_bytes, config.wal.segment_bytes
         if 0 < retention < segment:
             self.problems.append(
@@ -335,21 +363,28 @@ def _load(
         loader.source(name, text)
     for option in options:
         loader.option(option)
-    config: Config = loader.build(Config)
     if not loader.problems:
+        config: Config = loader.build(Config)
         loader.conflicts(config)
-    if loader.problems:
-        raise InvalidConfig(loader.problems)
-    return config
+        if not loader.problems:
+            return config
+    raise InvalidConfig(loader.problems)
 
 
 def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    """Yield (key, metadata, default) of every section and setting, in order."""
+    """Yield (key, metadata, default) of every section and setting, in order.
+
+    The keys of a list of sections are those of one: `auth.credentials[].name`. MISSING is the default of one that must
+    be given.
+    """
     for one in fields(kind):
         full = f"{path}.{one.name}" if path else one.name
         if one.metadata["kind"] == "section":
             yield full, one.metadata, None
             yield from entries(one.metadata["type"], full)
+        elif one.metadata["kind"] == "sections":
+            yield full, one.metadata, one.default
+            yield from entries(one.metadata["type"], f"{full}[]")
         else:
             yield full, one.metadata, one.default
 
@@ -368,7 +403,10 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def dump(config: Config) -> str:
-    """Write settings as YAML that loads to the same settings."""
+    """Write settings as YAML that loads to the same settings.
+
+    Secrets are left out of it: those that were written as `${env:NAME}` are that, and others do not load again.
+    """
     text: str = yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=False, allow_unicode=True)
     return text
 
@@ -382,6 +420,8 @@ def _plain_value(metadata: Mapping[str, Any], value: Any) -> Any:
         return _plain(value)
     if isinstance(value, tuple):
         return [_plain_value(metadata, one) for one in value]
+    if isinstance(value, Secret):
+        return value.shown
     if metadata["kind"] in ("size", "duration"):
         return write(metadata, value)
     return value.replace("$", "$$") if isinstance(value, str) else value

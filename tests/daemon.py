@@ -17,6 +17,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -79,13 +80,20 @@ class Daemon:
         command: Sequence[str] = COMMAND,
         wait: bool = True,
         allow: Collection[str] = (),
+        variables: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
         files: Sequence[str] = (),
     ) -> None:
         """Start it, and wait until it is ready unless `wait` is False; then call `ready` before using addresses.
 
-        `settings` are `a.b.c=VALUE`, and win over the configuration `files`. `command` is what runs before `run`: another entry point, or a broken variant.
-        `allow` names events that are warnings or errors, and that this test expects.
+        `settings` are `a.b.c=VALUE`, and win over the configuration `files`. `command` is what runs before `run`:
+        another entry point, or a broken variant.
+        `allow` names events that are warnings or errors, and that this test expects. `variables` are added to its
+        environment. `tls` is how it is spoken to, if not in plaintext, and `headers` go into every request.
         """
+        self._tls = tls
+        self._headers = dict(headers or {})
         self.data = directory / "data"
         self._allow = frozenset(allow)
         self._changed = threading.Condition()
@@ -99,7 +107,7 @@ class Daemon:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=directory,
-            env=environment(),
+            env={**environment(), **(variables or {})},
         )
         self._reader = threading.Thread(target=self._read, name="daemon log", daemon=True)
         self._reader.start()
@@ -133,17 +141,21 @@ class Daemon:
         """Return the log so far as events; a line that is none, such as a traceback's, is an event without a level."""
         return [_event(line) for line in self.lines]
 
-    def wait_for(self, name: str) -> Event:
-        """Return the first event of this name, waiting for it; AssertionError when the daemon ends without it."""
+    def wait_for(self, name: str, **fields: Any) -> Event:
+        """Return the first event of this name, and with these fields, waiting for it.
 
-        def there() -> bool:
-            return self._closed or any(_event(line)["event"] == name for line in self._lines)
+        AssertionError when the daemon ends without it.
+        """
+
+        def find() -> Event | None:
+            events = (_event(line) for line in self._lines)
+            return next((one for one in events if one["event"] == name and fields.items() <= one.items()), None)
 
         with self._changed:
-            in_time = self._changed.wait_for(there, START_PATIENCE_S)
-            for line in self._lines:
-                if _event(line)["event"] == name:
-                    return _event(line)
+            in_time = self._changed.wait_for(lambda: self._closed or find() is not None, START_PATIENCE_S)
+            found = find()
+        if found is not None:
+            return found
         reason = f"ended with {self.process.wait(STOP_PATIENCE_S)}" if in_time else "is silent"
         raise AssertionError(f"no event {name!r}; the daemon {reason}:\n" + "\n".join(self.lines[-20:]))
 
@@ -189,11 +201,19 @@ class Daemon:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET from the query API; `path` is encoded already."""
-        return _request(self.api, "GET", path, None, dict(headers or {}))
+        return self.request(self.api, "GET", path, None, headers)
+
+    def request(
+        self, address: str, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a request to one of its addresses; `headers` win over its own."""
+        return _request(address, method, path, body, {**self._headers, **(headers or {})}, self._tls)
 
     def export(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """POST a protobuf request to OTLP/HTTP; `path` is `/v1/traces` and so on."""
-        return _request(self.http, "POST", path, body, {"Content-Type": "application/x-protobuf", **(headers or {})})
+        return self.request(
+            self.http, "POST", path, body, {"Content-Type": "application/x-protobuf", **(headers or {})}
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return `signals` of `/api/stats`."""
@@ -254,8 +274,13 @@ class Daemon:
             sys.stderr.write("\n".join(self.lines[-40:]) + "\n")
 
 
-def _request(address: str, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-    connection = http.client.HTTPConnection(address, timeout=STOP_PATIENCE_S)
+def _request(
+    address: str, method: str, path: str, body: bytes | None, headers: dict[str, str], tls: ssl.SSLContext | None
+) -> Answer:
+    if tls is None:
+        connection = http.client.HTTPConnection(address, timeout=STOP_PATIENCE_S)
+    else:
+        connection = http.client.HTTPSConnection(address, timeout=STOP_PATIENCE_S, context=tls)
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()

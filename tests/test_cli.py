@@ -27,6 +27,7 @@ from collector.config import Config
 from collector.otlp.signals import SIGNALS
 from collector.settings import load
 from tests.daemon import COMMAND, Daemon, environment
+from tests.security.certificates import Authority
 
 
 def ringtail(*arguments: str, **variables: str) -> Result:
@@ -174,6 +175,80 @@ def test_wal_commands_beside_a_running_daemon(sent: tuple[Daemon, Result]) -> No
         assert all(json.loads(line) for line in printed.splitlines())
 
 
+# A daemon that speaks TLS and asks who is there
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Daemon]:
+    crt, key = authority.issue("server")
+    tls = f"tls={{cert_file: {crt}, key_file: {key}, client_ca_file: {authority.path}}}"
+    with Daemon(
+        tmp_path_factory.mktemp("secure"),
+        *(f"{one}.{tls}" for one in ("receivers.otlp.protocols.grpc", "receivers.otlp.protocols.http", "api")),
+        "auth.credentials=[{name: a, rights: [write, read], tokens: '${env:A}'}, "
+        "{name: b, rights: administer, tokens: '${env:B}'}]",
+        variables={"A": TOKEN, "B": OTHER_TOKEN},
+        tls=authority.client(authority.issue("client")),
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    ) as running:
+        yield running
+
+
+TOKEN, OTHER_TOKEN = "token-token-token-1", "token-token-token-2"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_secure_daemon(secure: Daemon, authority: Authority, protocol: str) -> None:
+    crt, key = authority.issue("client")
+    files = ["--cacert", str(authority.path), "--cert", str(crt), "--key", str(key)]
+    address = secure.grpc if protocol == "grpc" else secure.http
+    # gRPC's own client knows the name of the certificate only as a host's.
+    endpoint = f"https://localhost:{address.rpartition(':')[2]}"
+    before = secure.stats()["traces"]["records"]
+    result = ringtail("send", "--protocol", protocol, "--endpoint", endpoint, *files, RINGTAIL_TOKEN=TOKEN)
+    assert result.exit_code == 0, result.output
+    assert secure.stats()["traces"]["records"] > before
+    refused = ringtail("send", "--protocol", protocol, "--endpoint", endpoint, *files, "--token", OTHER_TOKEN)
+    assert refused.exit_code == 1
+    assert "refuses traces with" in refused.output
+    assert "these credentials do not include the right to write" in refused.output
+    api = ["--endpoint", f"https://{secure.api}", *files]
+    assert ringtail("stats", *api, "--token", TOKEN).output.startswith("signal")
+    assert ringtail("healthcheck", *api).output == "ready\n"
+    for token, expected in (
+        ("", "answers 401: the daemon does not know who asks"),
+        (OTHER_TOKEN, "answers 403: these"),
+    ):
+        unknown = ringtail("stats", *api, RINGTAIL_TOKEN=token)
+        assert (unknown.exit_code, expected in unknown.output) == (1, True)
+    assert "TOKEN" not in refused.output
+    assert OTHER_TOKEN not in refused.output
+
+
+def test_what_is_wrong_with_tls_is_told(secure: Daemon, authority: Authority, tmp_path: Path) -> None:
+    crt, key = authority.issue("client")
+    endpoint = ["--endpoint", f"https://{secure.api}"]
+    stranger = ringtail("healthcheck", *endpoint)
+    assert stranger.exit_code == 1
+    assert stranger.output.startswith(f"Error: no TLS with https://{secure.api}: ")
+    assert "--cacert" in stranger.output
+    plain = ringtail("healthcheck", "--endpoint", secure.api)
+    assert (plain.exit_code, plain.output.count("\n")) == (1, 1)
+    alone = ringtail("healthcheck", *endpoint, "--cert", str(crt))
+    assert (alone.exit_code, "--cert and --key belong together" in alone.output) == (2, True)
+    broken = ringtail("healthcheck", *endpoint, "--cert", str(key), "--key", str(crt))
+    assert (broken.exit_code, "cannot be used" in broken.output) == (1, True)
+    bad = ringtail(
+        "stats", *endpoint, "--cacert", str(authority.path), "--cert", str(crt), "--key", str(key), "--token", "a\nb"
+    )
+    assert (bad.exit_code, "characters that no header may have" in bad.output) == (1, True)
+
+
 # Without a daemon, or with another server
 
 
@@ -249,7 +324,9 @@ def test_a_partial_success_is_told() -> None:
     assert "traces: 3 spans were rejected\n" in result.stderr
 
 
-@pytest.mark.parametrize("endpoint", ["", "https://x:1", "http://", "x:port", "x:70000", "ftp://x", "http://[::1"])
+@pytest.mark.parametrize(
+    "endpoint", ["", "https://", "http://", "http://x:0", "x:port", "x:70000", "ftp://x", "http://[::1"]
+)
 def test_what_is_no_endpoint(endpoint: str) -> None:
     result = ringtail("stats", "--endpoint", endpoint)
     assert result.exit_code == 2

@@ -22,11 +22,15 @@ from collector.quantities import (
     write_duration,
     write_size,
 )
-from collector.settings import NESTING_MAX, SOURCE_BYTES_MAX, dump, entries, load, load_files
+from collector.settings import ITEMS_MAX, NESTING_MAX, SOURCE_BYTES_MAX, dump, entries, load, load_files
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = (ROOT / "config" / "collector.yaml").read_text()
-KEYS = {key: metadata for key, metadata, _ in entries() if metadata["kind"] != "section"}
+KEYS = {
+    key: metadata
+    for key, metadata, _ in entries()
+    if metadata["kind"] not in ("section", "sections") and "[]" not in key
+}
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -236,6 +240,10 @@ def values(metadata: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(["localhost:0", "[::1]:0", ":0", "0.0.0.0:0"])
     if kind == "memory":
         return st.sampled_from(["auto", "50%", "0.5%", "512MiB", "123456789"])
+    if kind == "host":
+        return st.sampled_from(["*", "a.example", "[::1]", "10.0.0.1"])
+    if kind == "name":
+        return st.sampled_from(["one", "two", "a-b.c_d@e"])
     if kind == "origin":
         return st.sampled_from(["*", "null", "https://app.example", "http://*.example:8443"])
     if kind == "header":
@@ -259,10 +267,11 @@ def test_a_ring_wants_room_for_its_indexes() -> None:
 def test_printed_settings_load_again(chosen: dict[str, Any]) -> None:
     # Two keys that constrain each other have tests of their own.
     rings = [f"stores.{signal}.{key}" for signal in ("traces", "logs", "metrics") for key in ("capacity", "max_bytes")]
+    related = [key for key in KEYS if ".tls." in f".{key}" or key.endswith("auth.credentials")]
     paths = [f"receivers.otlp.protocols.http.{signal}_url_path" for signal in ("traces", "logs", "metrics")]
     if len({chosen.get(path, path) for path in paths}) < 3:
         rings += paths
-    for key in ("wal.segment_bytes", "wal.retention.max_bytes", *rings):
+    for key in ("wal.segment_bytes", "wal.retention.max_bytes", *rings, *related):
         chosen.pop(key, None)
     options = [f"{key}={write(KEYS[key], value).replace('$', '$$')}" for key, value in chosen.items()]
     quoted = [one for one in options if one.partition("=")[2][:1] not in ("'", '"')]
@@ -327,7 +336,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ),
         (
             "exporters: {}",
-            "one.yaml:1: 'exporters': unknown key; accepted here: receivers, stores, wal, memory, tenants, api, query, telem",
+            "one.yaml:1: 'exporters': unknown key; accepted here: receivers, stores, wal, memory, tenants, api, query,",
         ),
         ("wal:\n  sync: x\n", "one.yaml:2: wal.sync: 'x' is not one of always, interval, never"),
         ("wal:\n  enabled: 1", "one.yaml:2: wal.enabled: '1' is not true or false"),
@@ -364,7 +373,7 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ),
         (
             "- 1",
-            "one.yaml:1: the file: must be a mapping with the keys receivers, stores, wal, memory, tenants, api, query, telemetry",
+            "one.yaml:1: the file: must be a mapping with the keys receivers, stores, wal, memory, tenants, api, query, auth, telemetry",
         ),
         ("query: {threads: 1}\nquery: {threads: 2}", "one.yaml:2: 'query': stands here twice, first at one.yaml:1"),
         ("a: [", "one.yaml:1: not valid YAML: expected the node content, but found '<stream end>'"),
@@ -375,8 +384,31 @@ def test_examples_are_valid_and_say_something(path: Path) -> None:
         ("[" * (NESTING_MAX + 1), f"one.yaml:1: nested more than {NESTING_MAX} deep"),
         (
             "? [a]\n: 1",
-            "one.yaml:1: '?': unknown key; accepted here: receivers, stores, wal, memory, tenants, api, query, telemetry",
+            "one.yaml:1: '?': unknown key; accepted here: receivers, stores, wal, memory, tenants, api, query, auth, telemetry",
         ),
+        (
+            "\nauth: {credentials: [{rights: read}]}",
+            "one.yaml:2: auth.credentials[0]: has no name, which is a name",
+        ),
+        (
+            "auth:\n  credentials:\n    - name: a\n      rights: [read, wrote]\n",
+            "one.yaml:4: auth.credentials[0].rights[1]: 'wrote' is not one of write, read, administer",
+        ),
+        (
+            "auth:\n  credentials:\n    - name: a\n      right: [read]\n      rights: read",
+            "one.yaml:4: 'auth.credentials[0].right': unknown key; did you mean rights? accepted here: name, rights, ",
+        ),
+        ("auth: {credentials: [a]}", "one.yaml:1: auth.credentials[0]: must be a group with the keys name, rights, "),
+        (
+            "auth: {credentials: {a: b}}",
+            "one.yaml:1: auth.credentials: must be a list of groups with the keys name, ri",
+        ),
+        ("auth: {credentials: }", "one.yaml:1: auth.credentials: must be a list of groups with the keys name, rights,"),
+        ("api: {allowed_hosts: {a: b}}", "one.yaml:1: api.allowed_hosts: must be a list, each a host like"),
+        ("api:\n  allowed_hosts:\n    - a\n    - [b]", "one.yaml:4: api.allowed_hosts[1]: must be a host like"),
+        ("api: {allowed_hosts: 'http://a'}", "one.yaml:1: api.allowed_hosts[0]: 'http://a' is not a host like"),
+        (f"api: {{allowed_hosts: [{'a,' * (ITEMS_MAX + 1)}]}}", "one.yaml:1: api.allowed_hosts: has more than 256 ele"),
+        ("api: {tls: {min_version: 1.1}}", "one.yaml:1: api.tls.min_version: '1.1' is not one of 1.2, 1.3"),
         ("#" * (SOURCE_BYTES_MAX + 1), f"one.yaml: is larger than {SOURCE_BYTES_MAX} bytes"),
     ],
 )
@@ -422,6 +454,38 @@ def test_a_long_value_is_cut_short() -> None:
         (
             ["wal.segment_bytes=1GiB", "wal.retention.max_bytes=1MiB"],
             "--set: wal.retention.max_bytes: must be at least",
+        ),
+        (["api.tls.cert_file=x"], "--set: api.tls.cert_file: needs key_file beside it"),
+        (["api.tls.key_file=x"], "--set: api.tls.key_file: needs cert_file beside it"),
+        (["api.tls.client_ca_file=x"], "--set: api.tls.client_ca_file: needs cert_file and key_file beside it"),
+        (
+            ["api.tls={min_version: 1.3, max_version: 1.2}"],
+            "--set: api.tls.min_version: must not be above max_version, which is 1.2",
+        ),
+        (["api.auth.credentials=[x]"], "--set: api.auth.credentials: [0]: there is no x in auth.credentials, only: no"),
+        (
+            ["auth.credentials=[{name: a, rights: read}]"],
+            "--set: auth.credentials[0].name: needs one of tokens, token_file, htpasswd_file, subjects, and has none",
+        ),
+        (
+            ["auth.credentials=[{name: a, rights: read, token_file: x, htpasswd_file: y}]"],
+            "--set: auth.credentials[0].name: needs one of tokens, token_file, htpasswd_file, subjects, and has tok",
+        ),
+        (
+            ["auth.credentials=[{name: a, rights: [], token_file: x}]"],
+            "--set: auth.credentials[0].rights: is empty",
+        ),
+        (
+            ["auth.credentials=[{name: a, rights: read, token_file: x, users: [u]}]"],
+            "--set: auth.credentials[0].users: are of an htpasswd_file",
+        ),
+        (
+            ["auth.credentials=[{name: a, rights: read, token_file: x}, {name: a, rights: read, token_file: y}]"],
+            "--set: auth.credentials[1].name: a is the name of another one already",
+        ),
+        (
+            ["auth.credentials=[{name: a, rights: read, subjects: [x]}]"],
+            "--set: auth.credentials[0].subjects: no listener where this counts verifies certificates",
         ),
     ],
 )
@@ -495,3 +559,72 @@ def test_a_damaged_file_is_valid_or_told_line_by_line(text: str) -> None:
             assert problem.isprintable(), problem
     else:
         assert load([("printed.yaml", dump(config))], [], {}) == config
+
+
+# Lists and secrets
+
+TOKEN = "s3cret-s3cret-s3cret"
+
+
+def test_lists_of_groups() -> None:
+    text = f"""
+auth:
+  credentials:
+    - name: applications
+      rights: write
+      tokens: ["${{env:TOKEN}}", '{TOKEN}']
+    - name: people
+      rights: [read, administer]
+      htpasswd_file: /x
+      users: [ann]
+"""
+    first, second = load([("one.yaml", text)], [], {"TOKEN": f"{TOKEN}$"}).auth.credentials
+    assert [token.reveal() for token in first.tokens] == [f"{TOKEN}$", TOKEN]
+    assert (first.name, first.rights, first.token_file) == ("applications", ("write",), None)
+    assert (second.rights, second.htpasswd_file, second.users) == (("read", "administer"), "/x", ("ann",))
+
+
+def test_a_later_list_takes_an_earlier_ones_place() -> None:
+    one = "auth: {credentials: [{name: a, rights: read, token_file: x}, {name: b, rights: read, token_file: x}]}"
+    two = "auth: {credentials: [{name: c, rights: write, token_file: y}]}"
+    (only,) = load([("one.yaml", one), ("two.yaml", two)], [], {}).auth.credentials
+    assert (only.name, only.rights, only.token_file) == ("c", ("write",), "y")
+    assert load([("one.yaml", one)], ["auth.credentials=[]"], {}).auth.credentials == ()
+
+
+def test_a_value_that_may_be_null_can_be_unset() -> None:
+    one = "api: {tls: {cert_file: a, key_file: b}}"
+    assert load([("one.yaml", one)], [], {}).api.tls.cert_file == "a"
+    for config in (
+        load([("one.yaml", one), ("two.yaml", "api: {tls: {cert_file: null, key_file: ~}}")], [], {}),
+        load([("one.yaml", one)], ["api.tls.cert_file=null", "api.tls.key_file=null"], {}),
+    ):
+        assert (config.api.tls.cert_file, config.api.tls.key_file) == (None, None)
+
+
+def test_a_secret_is_printed_as_its_reference_or_not_at_all() -> None:
+    text = "auth: {credentials: [{name: a, rights: read, tokens: ['${env:TOKEN}', 'literal-literal-1']}]}"
+    config = load([("one.yaml", text)], [], {"TOKEN": TOKEN})
+    printed = dump(config)
+    assert TOKEN not in printed + repr(config) + str(config)
+    assert "literal-literal" not in printed + repr(config)
+    assert "- ${env:TOKEN}" in printed
+    with pytest.raises(InvalidConfig) as caught:
+        load([("printed.yaml", printed)], [], {"TOKEN": TOKEN})
+    (problem,) = caught.value.problems
+    assert problem.endswith("([REDACTED] is what print-config shows in place of a secret)")
+    only = load([("one.yaml", text.replace(", 'literal-literal-1'", ""))], [], {"TOKEN": TOKEN})
+    assert load([("printed.yaml", dump(only))], [], {"TOKEN": TOKEN}) == only
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["shortbutcanary", "canary with a space in it", "canary-canary-canary-\u00e9", "canary\tcanary-canary", "x" * 5000],
+)
+def test_a_wrong_secret_is_not_repeated(token: str) -> None:
+    for written, environment in ((token.replace("\t", "\\t"), {}), ("${env:TOKEN}", {"TOKEN": token})):
+        text = f'auth:\n  credentials:\n    - name: a\n      rights: read\n      tokens: ["{written}"]\n'
+        (problem,) = problems(text, **environment)
+        assert problem.startswith("one.yaml:5: auth.credentials[0].tokens[0]: this is not a secret of at least 16")
+        assert "canary" not in problem
+        assert "xxx" not in problem

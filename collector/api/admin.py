@@ -31,9 +31,10 @@ def routes(
     not_ready: Callable[[], list[str]],
     memory: Callable[[], dict[str, int]],
     reload: Callable[[], dict[str, list[str]]],
+    listeners: Callable[[], dict[str, Any]],
 ) -> list[BaseRoute]:
-    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` gives its
-    part of `/api/stats`; `reload` reads the configuration again, and returns what that did."""
+    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` and
+    `listeners` give their parts of `/api/stats`; `reload` reads the configuration again, and returns what that did."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -45,7 +46,8 @@ def routes(
         return PlainTextResponse("ready\n")
 
     async def stats(request: Request) -> Response:
-        return Response(msgspec.json.encode(statistics(stores) | {"memory": memory()}), media_type="application/json")
+        found = statistics(stores) | {"memory": memory(), "listeners": listeners()}
+        return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))

@@ -40,8 +40,9 @@ def create_app(
     memory: Callable[[], dict[str, int]],
     reload: Callable[[], dict[str, list[str]]],
     logger: Any,
+    listeners: Callable[[], dict[str, Any]] = dict,
 ) -> Starlette:
-    """Build the application over the three stores."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -64,7 +65,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory, reload),
+            *admin.routes(stores, registry, not_ready, memory, reload, listeners),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from collector.api.access import PEER
 from collector.errors import Unavailable
+from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServerTls, peer_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +34,42 @@ TICK_S = 1.0
 half of what an idle daemon cost."""
 
 
+class _Protocol(HttpToolsProtocol):
+    """A connection whose requests know the names in the client's certificate."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Take the connection."""
+        super().connection_made(transport)
+        peer = peer_names(transport)
+        if peer:
+            self.app_state = {**self.app_state, PEER: peer}
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ServerTls | None) -> None:
         super().__init__(config)
         self.ending = asyncio.Event()
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on sockets that are bound; uvicorn's own knows no handshake timeout."""
+        await self.lifespan.startup()
+        secure: dict[str, Any] = {}
+        if self._tls is not None:
+            secure = {
+                "ssl": self._tls,
+                "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
+                "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S,
+            }
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(self._connect, sock=one, backlog=self.config.backlog, **secure)
+            for one in sockets or ()
+        ]
+        self.started = True
+
+    def _connect(self) -> asyncio.Protocol:
+        return _Protocol(self.config, self.server_state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         """Serve until `ending` is set."""
@@ -52,8 +87,10 @@ class _Server(uvicorn.Server):
 class ApiServer:
     """The query API's listener."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tls: ServerTls | None = None) -> None:
+        """Serve an application, by TLS if `tls` is given."""
         self._app = app
+        self._tls = tls
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -83,7 +120,7 @@ class ApiServer:
             timeout_graceful_shutdown=STOP_S,
             h11_max_incomplete_event_size=HEADER_BYTES_MAX,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, self._tls)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             if self._serving.done():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collector.errors import (
     Corrupt,
+    Forbidden,
+    ForeignHost,
     InvalidQuery,
     Malformed,
     NotFound,
@@ -21,8 +23,10 @@ _CODES: dict[type[RingtailError], int] = {
     InvalidQuery: 400,
     Malformed: 400,
     Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     TooLarge: 413,
+    ForeignHost: 421,
     QueryLimit: 422,
     Corrupt: 500,
     Unsupported: 501,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from collector.cli.connection import request
+from collector.cli.connection import Client, as_client, refusal, request
 from collector.cli.table import print_table, size
 
 READY, NOT_READY = 0, 1
@@ -26,9 +26,12 @@ _endpoint = click.option(
 @click.command()
 @_endpoint
 @click.option("--json", "as_json", is_flag=True, help="Print /api/stats as it is.")
-def stats(endpoint: str, as_json: bool) -> None:
+@as_client
+def stats(client: Client, endpoint: str, as_json: bool) -> None:
     """Show what a running daemon holds."""
-    status, body = request("GET", endpoint, "/api/stats")
+    status, body = request(client, "GET", endpoint, "/api/stats")
+    if refusal(status):
+        raise click.ClickException(f"{endpoint} answers {status}: {refusal(status)}")
     try:
         signals = json.loads(body)["signals"] if status == 200 else None
     except (ValueError, KeyError, TypeError):
@@ -71,8 +74,9 @@ def _ring_row(name: str, one: dict[str, Any]) -> tuple[str, ...]:
 
 @click.command()
 @_endpoint
-def healthcheck(endpoint: str) -> None:
+@as_client
+def healthcheck(client: Client, endpoint: str) -> None:
     """Exit with 0 when the daemon is ready, with 1 when not; for containers."""
-    status, body = request("GET", endpoint, "/readyz")
+    status, body = request(client, "GET", endpoint, "/readyz")
     click.echo(body.decode("utf-8", "replace").rstrip())
     sys.exit(READY if status == 200 else NOT_READY)

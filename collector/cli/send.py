@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
-from collector.cli.connection import TIMEOUT_S, base_url, request
+from collector.cli.connection import TIMEOUT_S, Client, as_client, base_url, request
 
 if TYPE_CHECKING:
     from collector.cli.shop import Story
@@ -39,7 +40,8 @@ ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.1
 @click.option(
     "--orders", type=click.IntRange(1, ORDERS_MAX), default=12, show_default=True, help="Orders that the shop takes."
 )
-def send(protocol: str, endpoint: str | None, api: str, orders: int) -> None:
+@as_client
+def send(client: Client, protocol: str, endpoint: str | None, api: str, orders: int) -> None:
     """Send a few realistic traces, logs and metrics, to see something at once.
 
     They tell the last minute of a shop: orders that pass through four services, some of which fail, with the log
@@ -53,7 +55,7 @@ def send(protocol: str, endpoint: str | None, api: str, orders: int) -> None:
     target = endpoint or ENDPOINTS[protocol]
     export = _export_by_grpc if protocol == "grpc" else _export_by_http
     for signal in SIGNALS:
-        response = export(target, signal, story.requests[signal].SerializeToString())
+        response = export(client, target, signal, story.requests[signal].SerializeToString())
         partial = signal.response_type.FromString(response).partial_success
         if partial.error_message:
             click.echo(f"{signal.name}: {partial.error_message}", err=True)
@@ -65,9 +67,11 @@ def send(protocol: str, endpoint: str | None, api: str, orders: int) -> None:
     click.echo(f"  {'what is held':<{WIDTH}}ringtail stats")
 
 
-def _export_by_http(endpoint: str, signal: Signal, payload: bytes) -> bytes:
+def _export_by_http(client: Client, endpoint: str, signal: Signal, payload: bytes) -> bytes:
     """Export one request and return the response, or fail with what the receiver says of it."""
-    status, body = request("POST", endpoint, signal.http_path, payload, {"Content-Type": "application/x-protobuf"})
+    status, body = request(
+        client, "POST", endpoint, signal.http_path, payload, {"Content-Type": "application/x-protobuf"}
+    )
     if status != 200:
         from google.protobuf.message import DecodeError
         from google.rpc.status_pb2 import Status
@@ -80,17 +84,32 @@ def _export_by_http(endpoint: str, signal: Signal, payload: bytes) -> bytes:
     return body
 
 
-def _export_by_grpc(endpoint: str, signal: Signal, payload: bytes) -> bytes:
+def _export_by_grpc(client: Client, endpoint: str, signal: Signal, payload: bytes) -> bytes:
     """Export one request and return the response, or fail with what the receiver says of it."""
     import grpc
 
-    with grpc.insecure_channel(base_url(endpoint).removeprefix("http://")) as channel:
+    scheme, _, address = base_url(endpoint).partition("://")
+    with _channel(client, scheme, address) as channel:
+        method = channel.unary_unary(f"/{signal.service}/Export")
+        metadata = [(name.lower(), value) for name, value in client.headers().items()]
         try:
-            return bytes(channel.unary_unary(f"/{signal.service}/Export")(payload, timeout=TIMEOUT_S))
+            return bytes(method(payload, timeout=TIMEOUT_S, metadata=metadata))
         except grpc.RpcError as error:
             raise click.ClickException(
                 f"{endpoint} refuses {signal.name} with {error.code().name}: {error.details()}"
             ) from error
+
+
+def _channel(client: Client, scheme: str, address: str) -> Any:
+    import grpc
+
+    if scheme == "http":
+        return grpc.insecure_channel(address)
+    client.context()  # which says what is wrong with the files
+    cacert, cert, key = (
+        Path(path).read_bytes() if path is not None else None for path in (client.cacert, client.cert, client.key)
+    )
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(cacert, key, cert))
 
 
 def _links(story: Story) -> list[tuple[str, str]]:

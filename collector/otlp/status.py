@@ -18,6 +18,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from collector.errors import (
+    Forbidden,
+    ForeignHost,
     Malformed,
     Overloaded,
     RingtailError,
@@ -33,7 +35,7 @@ _RETRY_DEFECT_S = 1.0
 
 # google.rpc.Code, which gRPC's status codes are.
 _INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND, _RESOURCE_EXHAUSTED = 3, 4, 5, 8
-_UNIMPLEMENTED, _UNAVAILABLE, _UNAUTHENTICATED = 12, 14, 16
+_PERMISSION_DENIED, _UNIMPLEMENTED, _UNAVAILABLE, _UNAUTHENTICATED = 7, 12, 14, 16
 
 
 class Answer(NamedTuple):
@@ -67,6 +69,7 @@ OUTCOMES: Final = (
     "too_large",
     "unsupported",
     "unauthenticated",
+    "forbidden",
     "overloaded",
     "unavailable",
     "timeout",
@@ -79,6 +82,8 @@ _CODES: Final[dict[type[RingtailError], tuple[int, int, str]]] = {
     TooLarge: (_RESOURCE_EXHAUSTED, 413, "too_large"),
     Unsupported: (_UNIMPLEMENTED, 415, "unsupported"),
     Unauthenticated: (_UNAUTHENTICATED, 401, "unauthenticated"),
+    Forbidden: (_PERMISSION_DENIED, 403, "forbidden"),
+    ForeignHost: (_PERMISSION_DENIED, 421, "forbidden"),
     Overloaded: (_UNAVAILABLE, 503, "overloaded"),
     Unavailable: (_UNAVAILABLE, 503, "unavailable"),
 }
@@ -88,11 +93,13 @@ PHRASES: Final = {
     204: "No Content",
     400: "Bad Request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    421: "Misdirected Request",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
@@ -106,7 +113,9 @@ def answer(error: BaseException) -> Answer:
     for kind, codes in _CODES.items():
         if isinstance(error, kind):
             retry = error.retry_after_s if isinstance(error, Overloaded | Unavailable) else None
-            return Answer(*codes, shortened(str(error)), retry)
+            challenges = error.challenges if isinstance(error, Unauthenticated) else ()
+            headers = "".join(f"WWW-Authenticate: {one}\r\n" for one in challenges)
+            return Answer(*codes, shortened(str(error)), retry, headers)
     return Answer(_UNAVAILABLE, 503, "failed", "internal error; the daemon's log has it", _RETRY_DEFECT_S)
 
 

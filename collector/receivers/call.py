@@ -7,6 +7,9 @@ A call that cannot be served is answered at once, in its trailers, and what the 
 over. Errors carry a `google.rpc.Status` in `grpc-status-details-bin`; retryable ones also the bare RetryInfo in
 `google.rpc.retryinfo-bin`, which is where the Python SDK looks. No defect reaches a client as UNKNOWN, which it
 would not retry.
+
+Who sends is asked when the headers are there (security/gate.py). While a password is being checked the connection is
+not read, and what had come of the call is held.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
-from collector.errors import Malformed, TooLarge, Unsupported
+from collector.errors import Malformed, RingtailError, TooLarge, Unauthenticated, Unsupported
 from collector.otlp.status import Answer, answer, too_slow, trailing_metadata
 from collector.receivers.body import Body
 from collector.receivers.encoding import GRPC_ENCODINGS, inflate
 from collector.receivers.http2.frames import literal
 from collector.receivers.http2.stream import Stream
 from collector.receivers.listener import BODY_RATE_MIN
+from collector.security.rights import WRITE
 
 if TYPE_CHECKING:
     from collector.receivers.admission import Share
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from collector.receivers.grpc import GrpcReceiver
     from collector.receivers.http2.connection import Connection
     from collector.receivers.http2.stream import Fields
+    from collector.security.gate import Checking, Gate
 
 PREFIX_BYTES: Final = 5
 BODY_STEP_BYTES: Final = 256 * 1024
@@ -53,6 +58,8 @@ class Method(Protocol):
 
     receiver: Receiver | None
     """Whose metrics count what is refused."""
+    right: int
+    """What a client must have the right to, where that is asked; NOBODY if anybody may."""
 
     def serve(self, call: Call, message: bytes) -> None:
         """Answer a call with this message, now or later: `succeed` or `fail`. What it raises is an answer, too."""
@@ -76,8 +83,8 @@ def error_block(found: Answer) -> bytes:
 class Call(Stream):
     """A call, from its first header to its answer."""
 
-    __slots__ = ("_compressed", "_connection", "_encoding", "_gone", "_listener", "_mark", "_marked_at", "_method",
-                 "_prefix", "_served", "_taken", "_tenant",
+    __slots__ = ("_compressed", "_connection", "_encoding", "_gone", "_held", "_listener", "_mark", "_marked_at",
+                 "_method", "_prefix", "_served", "_taken", "_tenant",
                  "destination")  # fmt: skip
 
     def __init__(self, listener: GrpcReceiver, connection: Connection, number: int, send_window: int) -> None:
@@ -94,6 +101,7 @@ class Call(Stream):
         self._taken = -1  # bytes of the budget; -1: nothing was admitted
         self._served = False  # the message is with the method
         self._gone = False
+        self._held: bytes | None = None  # what came while the client's password is being checked
         self._mark = 0  # bytes that had come when its slowness was last looked at
         self._marked_at = math.inf
 
@@ -101,7 +109,7 @@ class Call(Stream):
 
     def opened(self, fields: Fields) -> None:
         """Find the method."""
-        method = path = content_type = encoding = tenant = b""
+        method = path = content_type = encoding = authorization = tenant = b""
         for name, value in fields:
             if name == b":path":
                 path = value
@@ -111,6 +119,8 @@ class Call(Stream):
                 content_type = value
             elif name == b"grpc-encoding":
                 encoding = value
+            elif name == b"authorization":
+                authorization = value if not authorization else authorization + b", " + value
             elif name == b"x-scope-orgid":
                 tenant = value
         if method != b"POST":
@@ -119,14 +129,54 @@ class Call(Stream):
             self._connection.refuse(self, _http_block(415, b""))
         else:
             self._method = self._listener.methods.get(path)
-            if self._method is None:
-                self.refuse(Unsupported(f"there is no method {path[:200].decode('latin-1')!r} here"))
-            elif encoding and encoding.decode("latin-1") not in GRPC_ENCODINGS:
-                self.refuse(Unsupported(f"grpc-encoding {encoding[:100].decode('latin-1')!r} is not supported"))
-            elif self._find(tenant):
-                self._encoding = encoding.decode("latin-1")
-                self._marked_at = self._listener.clock.monotonic()
-                self._connection.watch(self._marked_at + self._listener.idle_timeout_s)
+            gate = self._listener.gate
+            if gate is None:
+                self._enter(path, encoding, tenant)
+            else:
+                self._pass(gate, authorization, path, encoding, tenant)
+
+    def _pass(self, gate: Gate, authorization: bytes, path: bytes, encoding: bytes, tenant: bytes) -> None:
+        """Ask who sends this, and go on if they may."""
+        right = WRITE if self._method is None else self._method.right
+        try:
+            checking = gate.admit(authorization, self._connection.peer, right) if right else None
+        except RingtailError as error:
+            self.refuse(error)
+            return
+        if checking is None:
+            self._enter(path, encoding, tenant)
+            return
+
+        def checked(done: Checking) -> None:
+            self._connection.release()
+            held, self._held = self._held or b"", None
+            if self._gone:
+                return
+            try:
+                gate.require(done.result(), right)
+            except RingtailError as error:
+                self.refuse(error)
+                return
+            self._enter(path, encoding, tenant)
+            if held and not self._gone:
+                self.received(memoryview(held))
+            if self.remote_ended and not self._gone:
+                self.ended()
+
+        self._held = b""
+        self._connection.hold()
+        checking.add_done_callback(checked)
+
+    def _enter(self, path: bytes, encoding: bytes, tenant: bytes) -> None:
+        """Expect the message of a client that may send it."""
+        if self._method is None:
+            self.refuse(Unsupported(f"there is no method {path[:200].decode('latin-1')!r} here"))
+        elif encoding and encoding.decode("latin-1") not in GRPC_ENCODINGS:
+            self.refuse(Unsupported(f"grpc-encoding {encoding[:100].decode('latin-1')!r} is not supported"))
+        elif self._find(tenant):
+            self._encoding = encoding.decode("latin-1")
+            self._marked_at = self._listener.clock.monotonic()
+            self._connection.watch(self._marked_at + self._listener.idle_timeout_s)
 
     def _find(self, tenant: bytes) -> bool:
         """Find where a tenant's records go, or refuse the call."""
@@ -143,6 +193,9 @@ class Call(Stream):
     def received(self, data: memoryview) -> None:
         """Take a piece of the message, or of its prefix."""
         body = self.body
+        if self._held is not None:
+            self._held += data
+            return
         try:
             if body is None:
                 if self._prefix:
@@ -177,6 +230,8 @@ class Call(Stream):
     def ended(self) -> None:
         """The message is there: give it to the method."""
         body, method = self.body, self._method
+        if self._held is not None:
+            return
         assert method is not None
         try:
             if body is None or not body.complete:
@@ -250,7 +305,10 @@ class Call(Stream):
             self._listener.logger.error("request failed", transport="grpc", error=repr(error))
         if not self._gone:
             self._gone = True
-            self._connection.refuse(self, HEAD_BLOCK + error_block(found))
+            block = HEAD_BLOCK + error_block(found)
+            if isinstance(error, Unauthenticated):
+                block += b"".join(literal(b"www-authenticate", one.encode()) for one in error.challenges)
+            self._connection.refuse(self, block)
 
     def release(self) -> None:
         """Give the budget back."""

@@ -5,7 +5,8 @@ A connection is in one of these states:
     HEAD     expecting a request, or reading its head            bytes come through the listener's scratch buffer
     BODY     reading a body of known length                      bytes go straight into the body's own buffer
     CHUNKS   reading a chunked body                              scratch
-    WORK     a request is with the store                         what comes is kept, and reading pauses
+    WORK     a request is with the store, or its password is     what comes is kept, and reading pauses
+             being checked
     DISCARD  the request is answered, its body is still coming   scratch, thrown away
     LINGER   the last answer is written                          scratch, thrown away until the client has closed
 
@@ -13,6 +14,7 @@ A connection is in one of these states:
   go down to the store as they are.
 * One request of a connection is at work at a time, so pipelined requests are answered in order, and what waits
   is at most one scratch buffer.
+* Who sends is asked as soon as the head is there (security/gate.py): strangers' bodies are neither admitted nor read.
 * A request may be refused by its head. Its body is then discarded, if it is small, and the connection goes on;
   or the connection ends, but not before the client has had time to read why: closing a socket with unread bytes
   would reset it.
@@ -25,6 +27,7 @@ Cost: 28 µs of CPU for a request of 200 KB, the kernel's part included; no task
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
@@ -48,10 +51,13 @@ from collector.receivers.response import (
     preflight_head,
     response_head,
 )
+from collector.security.rights import WRITE
+from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
     from collector.receivers.export import Destination, Outcome, Receiver
     from collector.receivers.http import HttpReceiver
+    from collector.security.gate import Checking
 
 BODY_STEP_BYTES: Final = 256 * 1024
 """The first buffer of a body is no larger; a usual request fits."""
@@ -100,6 +106,7 @@ class Connection(asyncio.BufferedProtocol):
         "_listener",
         "_mark",
         "_paused",
+        "_peer",
         "_pending",
         "_receiver",
         "_share",
@@ -122,6 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._mark = 0  # how much of a body had come when its deadline was last set
+        self._peer: frozenset[str] = frozenset()  # the names in the client's certificate
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
         self._reset()
@@ -146,6 +154,8 @@ class Connection(asyncio.BufferedProtocol):
         """Take the connection, or refuse it when there are too many."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
         self._wait_for(self._listener.read_header_timeout_s)
+        if self._listener.tls is not None:
+            self._peer = peer_names(transport)
         count = self._listener.add(self)
         limit = self._listener.connections_max
         if count > limit + REFUSED_CONNECTIONS_MAX:
@@ -241,13 +251,58 @@ class Connection(asyncio.BufferedProtocol):
             if request is None:
                 return at
         self._head = None
-        chunked, length = request.chunked, request.length
         self._keep_alive = request.keep_alive
         self._expects = request.expects_continue and at == len(data)
         if self._listener.cors:
             if request.preflight is not None and request.path in self._listener.routes:
                 return self._answer_preflight(request, at)
             self._cors_headers = self._listener.cors.headers(request.origin)
+        try:
+            checking = self._enter(request)
+        except RingtailError as error:
+            self._refuse(error, _UNKNOWN if request.chunked else request.length)
+            return at
+        if checking is None:
+            return self._go_on(request, data, at)
+        self.state = State.WORK
+        self.deadline = _NEVER
+        checking.add_done_callback(functools.partial(self._checked, request))
+        return at
+
+    def _enter(self, request: Request) -> Checking | None:
+        """Find a request's receiver and form, and ask who sends it; raise when it must not go on.
+
+        Returns what must be waited for before it may.
+        """
+        self._is_json = request.media_type != PROTOBUF
+        self._encoding = request.encoding
+        self._is_bodiless = request.method == b"HEAD"
+        listener = self._listener
+        self._receiver = listener.routes.get(request.path)
+        if listener.hosts is not None:
+            listener.hosts.require(request.host)
+        return None if listener.gate is None else listener.gate.admit(request.authorization, self._peer, WRITE)
+
+    def _checked(self, request: Request, checking: Checking) -> None:
+        """A password has been checked: go on with its request, or refuse it."""
+        gate = self._listener.gate
+        if self._transport is None or gate is None:
+            return
+        self.state = State.HEAD
+        data, self._pending = self._pending, b""
+        at = 0
+        try:
+            gate.require(checking.result(), WRITE)
+        except RingtailError as error:
+            self._refuse(error, _UNKNOWN if request.chunked else request.length)
+        else:
+            at = self._go_on(request, data, at)
+        self._pending = data[at:]
+        self._resume()
+
+    def _go_on(self, request: Request, data: bytes, at: int) -> int:
+        """Go on behind the head of a request whose sender may send it."""
+        chunked, length = request.chunked, request.length
         try:
             receiver = self._choose(request)
             if receiver is not None:
@@ -275,13 +330,9 @@ class Connection(asyncio.BufferedProtocol):
         return at
 
     def _choose(self, request: Request) -> Receiver | None:
-        """Find the request's receiver and form, None for the greeting; raise what is wrong with its head."""
-        media_type = request.media_type
-        self._is_json = media_type != PROTOBUF
-        self._encoding = request.encoding
-        method, path = request.method, request.path
-        self._is_bodiless = method == b"HEAD"
-        receiver = self._receiver = self._listener.routes.get(path)
+        """Return the request's receiver, None for the greeting; raise what is wrong with its head."""
+        media_type, method, path = request.media_type, request.method, request.path
+        receiver = self._receiver
         if receiver is None:
             if path == b"/" and method in (b"GET", b"HEAD"):
                 return None
@@ -443,7 +494,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._ended or self._listener.stopping:
             transport.close()
             return
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()  # TLS has no such thing: there, the answer's length and header tell its end
         self._wait_for(LINGER_S)
 
     def _pause(self) -> None:

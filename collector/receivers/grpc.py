@@ -4,7 +4,7 @@ gRPC is served on our own HTTP/2 (`http2/`), because half of all CPU went into g
 What one call does is in `call.py`.
 
 Methods: Export of each signal's service, and grpc.health.v1's Check and Watch. Unknown ones, the profiles service
-among them, are UNIMPLEMENTED.
+among them, are UNIMPLEMENTED. Where clients must say who they are, health is what anybody may ask for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
 from collector.receivers.http2.keepalive import Keepalive
 from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
+from collector.security.rights import NOBODY, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.receivers.admission import Admission
     from collector.receivers.export import Outcome, Receiver
+    from collector.security.gate import Gate
+    from collector.security.tls import ServerTls
 
 READ_BYTES: Final = 64 * 1024
 """What is read at once, unless it can go straight into a message."""
@@ -40,6 +43,8 @@ WATCHES_MAX: Final = 1024
 
 class Export:
     """A signal's Export method."""
+
+    right = WRITE
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver: Receiver | None = receiver
@@ -103,6 +108,7 @@ class Check:
     """grpc.health.v1.Health/Check."""
 
     receiver: Receiver | None = None
+    right = NOBODY
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -119,6 +125,7 @@ class Watch:
     """grpc.health.v1.Health/Watch."""
 
     receiver: Receiver | None = None
+    right = NOBODY
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -151,6 +158,8 @@ class GrpcReceiver(Http2Listener):
         streams_max: int = STREAMS_MAX,
         keepalive: Keepalive | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        tls: ServerTls | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Take one receiver for each service; it listens after `start`.
 
@@ -165,6 +174,8 @@ class GrpcReceiver(Http2Listener):
             logger,
             scratch_bytes=READ_BYTES,
             connections_max=connections_max,
+            tls=tls,
+            gate=gate,
         )
         self.message_bytes_max = message_bytes_max
         self.first_bytes_timeout_s = first_bytes_timeout_s

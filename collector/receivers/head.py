@@ -24,15 +24,17 @@ KEPT_BYTES_MAX: Final = 1024
 _END = b"\r\n\r\n"
 _WANTED = frozenset(
     {
+        b"access-control-request-headers",
+        b"access-control-request-method",
+        b"authorization",
+        b"content-encoding",
         b"content-length",
         b"content-type",
-        b"content-encoding",
-        b"transfer-encoding",
         b"expect",
-        b"x-scope-orgid",
+        b"host",
         b"origin",
-        b"access-control-request-method",
-        b"access-control-request-headers",
+        b"transfer-encoding",
+        b"x-scope-orgid",
     }
 )
 
@@ -55,6 +57,10 @@ class Request(NamedTuple):
     """Whether the client lets the connection stay open. HTTP/1.0's way of asking for that is not served."""
     expects_continue: bool
     """Whether the client waits for `100 Continue` before it sends the body."""
+    host: bytes
+    """The host that is asked, with its port; empty when absent."""
+    authorization: bytes
+    """The Authorization header; empty when absent."""
     tenant: str
     """What X-Scope-OrgID says; empty when absent."""
     origin: str
@@ -165,9 +171,10 @@ class Head:
         coding = fields.get(b"transfer-encoding")
         if coding is not None and (coding.strip().lower() != b"chunked" or old):
             raise Malformed("Transfer-Encoding may only be chunked, in HTTP/1.1")
-        path = self._target
+        path, host = self._target, fields.get(b"host", b"").strip()
         if not path.startswith(b"/") and b"://" in path:
-            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+            host, _, path = path.partition(b"://")[2].partition(b"/")
+            path = b"/" + path
         return Request(
             method=bytes(parser.get_method()),
             path=path.partition(b"?")[0],
@@ -177,6 +184,8 @@ class Head:
             chunked=coding is not None,
             keep_alive=self._keep_alive and not old,
             expects_continue=fields.get(b"expect", b"").lower() == b"100-continue",
+            host=host,
+            authorization=fields.get(b"authorization", b"").strip(),
             origin=fields.get(b"origin", b"").decode("latin-1").strip(),
             preflight=self._preflight(parser.get_method()),
             tenant=fields.get(b"x-scope-orgid", b"").decode("latin-1").strip(),

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.receivers.admission import Admission
     from collector.receivers.export import Receiver
+    from collector.security.gate import Gate
+    from collector.security.hosts import HostGuard
+    from collector.security.tls import ServerTls
 
 READ_BYTES: Final = 16 * 1024
 """What is read at once while a head is expected: a head, and as much of a body as is cheap to copy."""
@@ -44,8 +47,11 @@ class HttpReceiver(Listener):
         compressions: Sequence[str] = COMPRESSIONS,
         cors: Cors | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        tls: ServerTls | None = None,
+        gate: Gate | None = None,
+        hosts: HostGuard | None = None,
     ) -> None:
-        """Take one receiver for each path; it listens after `start`.
+        """Take one receiver for each path; it listens after `start`. `hosts` says which hosts a request may name.
 
         `body_bytes_max` holds before and after decompression. `read_header_timeout_s` is for a head from its first
         byte (or from the connection's start), `idle_timeout_s` for the wait between requests, and for a body to
@@ -59,7 +65,10 @@ class HttpReceiver(Listener):
             logger,
             scratch_bytes=READ_BYTES,
             connections_max=connections_max,
+            tls=tls,
+            gate=gate,
         )
+        self.hosts = hosts if hosts is not None and not hosts.is_open else None
         paths = paths or {}
         self.routes: Mapping[bytes, Receiver] = {
             paths.get(one.signal.name, one.signal.http_path).encode(): one for one in receivers

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from collector.errors import Unavailable
 from collector.receivers.address import reason
+from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.receivers.admission import Admission
+    from collector.security.gate import Gate
+    from collector.security.tls import ServerTls
 
 CONNECTIONS_MAX: Final = 4096
 """Open connections of one listener; one more is refused."""
@@ -60,8 +63,12 @@ class Listener:
         *,
         scratch_bytes: int,
         connections_max: int,
+        tls: ServerTls | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Not listening yet: see `start`. `transport` is the metrics' word, `protocol` people's.
+
+        With `tls` nothing else is spoken, with `gate` clients are asked who they are.
 
         All connections read into one scratch buffer: bytes are taken out of it before the loop reads again.
         """
@@ -71,6 +78,8 @@ class Listener:
         self.clock = clock
         self.logger = logger
         self.connections_max = connections_max
+        self.tls = tls
+        self.gate = gate
         self.scratch = memoryview(bytearray(scratch_bytes))
         self.stopping = False
         self._connections: set[Served] = set()
@@ -89,8 +98,15 @@ class Listener:
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""
         loop = asyncio.get_running_loop()
+        secure: dict[str, Any] = {}
+        if self.tls is not None:
+            secure = {
+                "ssl": self.tls,
+                "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S,
+                "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S,
+            }
         try:
-            self._server = await loop.create_server(self.connect, host, port, backlog=BACKLOG)
+            self._server = await loop.create_server(self.connect, host, port, backlog=BACKLOG, **secure)
         except OSError as error:
             raise Unavailable(f"cannot listen on {host}:{port} for {self.protocol}: {reason(error)}") from error
         self._timer = loop.call_later(SWEEP_S, self._go_round)

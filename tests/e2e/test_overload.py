@@ -31,7 +31,7 @@ class Client(threading.Thread):
         super().__init__()
         self._address, self._until = address, until
         self._request = (
-            f"POST {signal.http_path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+            f"POST {signal.http_path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
         self.signal = signal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from pathlib import Path
 
 from collector.config import Config
@@ -41,7 +42,10 @@ default for one that is not set or is empty. `$$` is a dollar sign.
 - Durations: `500ms`, `30s`, `1m30s`, `1.5h`, `7d`. A unit is needed, except for 0.
 - Addresses: `127.0.0.1:4317`, `localhost:4317`, `"[::1]:4317"` (quoted, for YAML's sake), `0.0.0.0:4317` or `:4317` for
   all interfaces. Port 0 is one that the operating system chooses; the log tells it.
-- Lists: `[a, b]` or a line each, as in YAML; a single value is a list of one.
+- Lists: `[a, b]` or a line each, as in YAML; a single value is a list of one. In the table below, `auth.credentials[].name`
+  is the key `name` of each element of the list `auth.credentials`.
+- Secrets are best written as `${env:NAME}`: `ringtail print-config` then prints that, and `[REDACTED]` otherwise, which
+  does not load again. No message, log or answer ever repeats a secret.
 - Values after `--set` need no quotes but the shell's: `--set api.endpoint=[::1]:8888`. For a group of keys the value is
   YAML: `--set 'stores.traces={capacity: 1000, max_bytes: 8MiB}'`.
 
@@ -49,7 +53,7 @@ default for one that is not set or is empty. `$$` is a dollar sign.
 
 `ringtail run` and `ringtail validate` tell all mistakes at once and exit with status 2. Unknown keys, keys that stand
 twice and values out of range are mistakes; so are two listeners on one address, and `wal.retention.max_bytes` below
-`wal.segment_bytes`. YAML's anchors, aliases and tags are not supported.
+`wal.segment_bytes`, and settings of TLS and authentication that do not go together. YAML's anchors, aliases and tags are not supported.
 
     $ ringtail validate --config collector.yaml
     collector.yaml:3: wal.sync: 'allways' is not one of always, interval, never
@@ -68,7 +72,7 @@ def page() -> str:
     """The page as it should be."""
     rows = []
     for key, metadata, default in entries(Config):
-        if metadata["kind"] == "section":
+        if metadata["kind"] in ("section", "sections"):
             rows.append(f"| **`{key}`** | | {metadata['doc']} |")
             continue
         low, high = metadata["low"], metadata["high"]
@@ -78,7 +82,8 @@ def page() -> str:
         elif low is not None:
             extra = f" From {write(metadata, low)} to {write(metadata, high)}."
         live = " Live." if is_live(key) else ""
-        rows.append(f"| `{key}` | `{write(metadata, default)}` | {metadata['doc']}{extra}{live} |")
+        written = "required" if default is MISSING else f"`{write(metadata, default)}`"
+        rows.append(f"| `{key}` | {written} | {metadata['doc']}{extra}{live} |")
     return _HEAD + "\n".join(rows) + "\n"
 
 

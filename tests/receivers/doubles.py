@@ -101,6 +101,9 @@ class FakeTransport(asyncio.Transport):
         assert not self.ended, "written after the end of the stream"
         self.written += data
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.ended = True
 
@@ -124,7 +127,9 @@ class FakeTransport(asyncio.Transport):
 class Receiving:
     """Stores, budget and metrics of one process, with listeners that need not listen."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, bytes_max: int = 1 << 30, **limits: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, bytes_max: int = 1 << 30, gate: Any = None, **limits: Any
+    ) -> None:
         self.loop = loop
         self.registry = CollectorRegistry()
         self.metrics = ReceiverMetrics(self.registry)
@@ -134,7 +139,7 @@ class Receiving:
         self.logger = MemoryLogger()
         settings = {"body_bytes_max": 1 << 20, "read_header_timeout_s": 10.0, "idle_timeout_s": 30.0}
         self.http = HttpReceiver(
-            self.receivers("http"), self.admission, self.clock, self.logger, **{**settings, **limits}
+            self.receivers("http"), self.admission, self.clock, self.logger, gate=gate, **{**settings, **limits}
         )
 
         self.grpc = GrpcReceiver(
@@ -145,6 +150,7 @@ class Receiving:
             message_bytes_max=1 << 20,
             first_bytes_timeout_s=5.0,
             idle_timeout_s=10.0,
+            gate=gate,
         )
 
     def receivers(self, transport: str) -> list[Receiver]:

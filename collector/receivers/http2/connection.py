@@ -52,8 +52,11 @@ from collector.receivers.http2.frames import (
     Code,
     ConnectionBroken,
     StreamBroken,
+    check_dependency,
     frame,
     goaway,
+    require,
+    require_size,
     rst_stream,
     settings,
     window_update,
@@ -62,6 +65,7 @@ from collector.receivers.http2.hpack import CompressionError, Decoder
 from collector.receivers.http2.keepalive import Keepalive, Life
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
 from collector.receivers.listener import Listener
+from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
     from random import Random
@@ -123,6 +127,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_direct",
         "_due",
         "_frame_bytes_out",
+        "_holds",
         "_last",
         "_life",
         "_listener",
@@ -136,6 +141,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         "_stream_window_out",
         "_transport",
         "deadline",
+        "peer",
         "share",
         "streams",
     )
@@ -152,10 +158,12 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         """Streams that are not closed."""
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
+        self.peer: frozenset[str] = frozenset()  # the names in the client's certificate
         self._life = Life(listener.keepalive, listener.clock.monotonic(), listener.chance)
         self._due = _NEVER  # when anything but its life's length is due
         self._closing = False  # GOAWAY was sent
         self._blocked = False  # the client does not read its answers
+        self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
         self._direct: Stream | None = None  # whose body is being read into
         self._data_stream = 0
@@ -182,6 +190,7 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._wait_for(self._listener.first_bytes_timeout_s)
+        self.peer = peer_names(transport)
         ours = {
             MAX_CONCURRENT_STREAMS: self._listener.streams_max,
             INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -226,17 +235,33 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers: read nothing from it either."""
+        self._read_no_more()
         self._blocked = True
-        if self._transport is not None:
-            self._transport.pause_reading()
         self._wait_for(self._listener.idle_timeout_s)
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._blocked = False
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
+
+    def hold(self) -> None:
+        """Read nothing from the client until as many `release` as `hold` have come."""
+        self._read_no_more()
+        self._holds += 1
+
+    def release(self) -> None:
+        """See `hold`."""
+        self._holds -= 1
+        self._read_on()
+
+    def _read_no_more(self) -> None:
+        if self._transport is not None and not self._blocked and not self._holds:
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._blocked and not self._holds:
+            self._transport.resume_reading()
 
     # --- frames in ----------------------------------------------------------------------------------------
 
@@ -322,8 +347,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             elif kind == SETTINGS:
                 self._take_settings(flags, number, payload)
             elif kind == PING:
-                _require(number == 0, "PING on a stream")
-                _require_size(len(payload) == 8, "PING")
+                require(number == 0, "PING on a stream")
+                require_size(len(payload) == 8, "PING")
                 if not flags & ACK:
                     if self._life.ping(self._listener.clock.monotonic(), len(self.streams)):
                         raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too_many_pings")
@@ -331,13 +356,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             elif kind == RST_STREAM:
                 self._take_reset(number, payload)
             elif kind == PRIORITY:
-                _require(number != 0, "PRIORITY on stream 0")
+                require(number != 0, "PRIORITY on stream 0")
                 if len(payload) != 5:
                     raise StreamBroken(Code.FRAME_SIZE_ERROR)
-                _check_dependency(number, payload)
+                check_dependency(number, payload)
             elif kind == GOAWAY:
-                _require(number == 0, "GOAWAY on a stream")
-                _require_size(len(payload) >= 8, "GOAWAY")
+                require(number == 0, "GOAWAY on a stream")
+                require_size(len(payload) >= 8, "GOAWAY")
             elif kind == PUSH_PROMISE:
                 raise ConnectionBroken(Code.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         except StreamBroken as error:
@@ -353,13 +378,13 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 self._count_reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        _require(number % 2 == 1, f"HEADERS on stream {number}")
+        require(number % 2 == 1, f"HEADERS on stream {number}")
         begin, end = 0, len(payload)
         if flags & PADDED:
-            _require(end > 0 and payload[0] < end, "more padding than frame")
+            require(end > 0 and payload[0] < end, "more padding than frame")
             begin, end = 1, end - payload[0]
         if flags & HAS_PRIORITY:
-            _require_size(end - begin >= 5, "HEADERS")
+            require_size(end - begin >= 5, "HEADERS")
             if WORD.unpack_from(payload, begin)[0] & WINDOW_MAX == number:
                 raise ConnectionBroken(Code.PROTOCOL_ERROR, "a stream depends on itself")
             begin += 5
@@ -420,10 +445,10 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._end_request(stream)
 
     def _take_window_update(self, number: int, payload: bytes) -> None:
-        _require_size(len(payload) == 4, "WINDOW_UPDATE")
+        require_size(len(payload) == 4, "WINDOW_UPDATE")
         increment = WORD.unpack(payload)[0] & WINDOW_MAX
         if number == 0:
-            _require(increment > 0, "WINDOW_UPDATE by 0")
+            require(increment > 0, "WINDOW_UPDATE by 0")
             self._send_window += increment
             if self._send_window > WINDOW_MAX:
                 raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
@@ -442,21 +467,21 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._flush(stream)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
-        _require(number == 0, "SETTINGS on a stream")
+        require(number == 0, "SETTINGS on a stream")
         if flags & ACK:
-            _require_size(not payload, "an acknowledgement of SETTINGS")
+            require_size(not payload, "an acknowledgement of SETTINGS")
             return
-        _require_size(len(payload) % 6 == 0, "SETTINGS")
+        require_size(len(payload) % 6 == 0, "SETTINGS")
         for key, value in SETTING.iter_unpack(payload):
             if key == INITIAL_WINDOW_SIZE:
                 if value > WINDOW_MAX:
                     raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
                 self._move_windows(value)
             elif key == MAX_FRAME_SIZE:
-                _require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
+                require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
                 self._frame_bytes_out = value
             elif key == ENABLE_PUSH:
-                _require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
+                require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
             # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
         if not self.settled:
             self.settled = True
@@ -475,8 +500,8 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
                 self._flush(stream)
 
     def _take_reset(self, number: int, payload: bytes) -> None:
-        _require(number != 0, "RST_STREAM on stream 0")
-        _require_size(len(payload) == 4, "RST_STREAM")
+        require(number != 0, "RST_STREAM on stream 0")
+        require_size(len(payload) == 4, "RST_STREAM")
         stream = self._existing(number, "RST_STREAM")
         if stream is not None:
             self._forget(stream)
@@ -673,18 +698,3 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._pinged = True
             self._write(frame(PING, 0, 0, bytes(8)))
             self._set_due(now + rules.timeout_s)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConnectionBroken(Code.PROTOCOL_ERROR, message)
-
-
-def _require_size(holds: bool, what: str) -> None:
-    if not holds:
-        raise ConnectionBroken(Code.FRAME_SIZE_ERROR, f"{what} of a wrong size")
-
-
-def _check_dependency(number: int, payload: bytes) -> None:
-    if WORD.unpack_from(payload)[0] & WINDOW_MAX == number:
-        raise StreamBroken(Code.PROTOCOL_ERROR)

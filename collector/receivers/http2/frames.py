@@ -110,3 +110,21 @@ def _string(text: bytes) -> bytes:
         length >>= 7
     head.append(length)
     return bytes(head) + text
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ConnectionBroken (PROTOCOL_ERROR) unless something holds."""
+    if not holds:
+        raise ConnectionBroken(Code.PROTOCOL_ERROR, message)
+
+
+def require_size(holds: bool, what: str) -> None:
+    """Raise ConnectionBroken (FRAME_SIZE_ERROR) unless a frame's size is right."""
+    if not holds:
+        raise ConnectionBroken(Code.FRAME_SIZE_ERROR, f"{what} of a wrong size")
+
+
+def check_dependency(number: int, payload: bytes) -> None:
+    """Raise StreamBroken for a priority by which a stream depends on itself."""
+    if WORD.unpack_from(payload)[0] & WINDOW_MAX == number:
+        raise StreamBroken(Code.PROTOCOL_ERROR)

@@ -1,0 +1,1 @@
+"""TLS, authentication and what keeps strangers out."""

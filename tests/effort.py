@@ -121,6 +121,8 @@ def summary(lines: Iterable[str]) -> Iterator[str]:
         for name, value in one.items():
             if isinstance(value, dict):
                 counts.update({f"{name} {part}": number for part, number in value.items()})
+            elif name == "seconds":
+                counts[name] = max(counts[name], value)  # Of the test, until its last report.
             elif isinstance(value, int | float) and name != "seed":
                 counts[name] += value
     yield from sorted(runs)

@@ -116,6 +116,9 @@ class Credential:
         choices=tuple(RIGHTS),
         many=True,
     )
+    tenants: tuple[str, ...] = setting(
+        (), "text", "The tenants that it is for, where tenants are kept apart; none: all of them.", many=True
+    )
     tokens: tuple[Secret, ...] = setting((), "secret", "Bearer tokens; several during a rotation.", many=True)
     token_file: str | None = setting(None, "path", "A file with a bearer token a line, which may change.")
     htpasswd_file: str | None = setting(

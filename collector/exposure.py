@@ -113,6 +113,7 @@ def known_credentials(config: Config) -> list[credentials.Credential]:
         credentials.Credential(
             one.name,
             rights_of(one.rights),
+            one.tenants,
             tuple(token.reveal() for token in one.tokens),
             one.token_file,
             one.htpasswd_file,
@@ -131,6 +132,8 @@ def conflicts(config: Config) -> Iterator[tuple[str, str]]:
         if one.name in names:
             yield f"{key}.name", f"{one.name} is the name of another one already"
         names.add(one.name)
+        if one.tenants and not config.tenants.enabled:
+            yield f"{key}.tenants", "tenants are not kept apart; tenants.enabled does that"
         yield from _credential_conflicts(one, key)
     found = openings(config)
     for opening in found:

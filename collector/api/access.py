@@ -61,7 +61,7 @@ class AccessControl:
         await self._app(scope, receive, send)
 
     async def _judge(self, scope: Scope) -> None:
-        host = authorization = origin = b""
+        host = authorization = origin = tenant = b""
         for name, value in scope["headers"]:
             if name == b"host":
                 host = host + b"," + value if host else value
@@ -69,14 +69,17 @@ class AccessControl:
                 authorization = authorization + b", " + value if authorization else value
             elif name == b"origin":
                 origin = value
+            elif name == b"x-scope-orgid":
+                tenant = tenant + b", " + value if tenant else value
         self._hosts.require(host)
         self._hosts.require_origin(origin, host)
         right = right_for(scope["method"], scope["path"])
         if self._gate is not None and right != NOBODY:
-            checking = self._gate.admit(authorization, scope.get("state", {}).get(PEER, frozenset()), right)
+            named = tenant.decode("latin-1").strip()
+            checking = self._gate.admit(authorization, scope.get("state", {}).get(PEER, frozenset()), right, named)
             if checking is not None:
                 # Others may wait for the same check.
-                self._gate.require(await asyncio.shield(checking), right)
+                self._gate.require(await asyncio.shield(checking), right, named)
 
 
 def refusal(path: str, error: RingtailError) -> Response:

@@ -140,8 +140,9 @@ class Call(Stream):
     def _pass(self, gate: Gate, authorization: bytes, path: bytes, encoding: bytes, tenant: bytes) -> None:
         """Ask who sends this, and go on if they may."""
         right = WRITE if self._method is None else self._method.right
+        named = tenant.decode("latin-1")
         try:
-            checking = gate.admit(authorization, self._connection.peer, right) if right else None
+            checking = gate.admit(authorization, self._connection.peer, right, named) if right else None
         except RingtailError as error:
             self.refuse(error)
             return
@@ -155,7 +156,7 @@ class Call(Stream):
             if self._gone:
                 return
             try:
-                gate.require(done.result(), right)
+                gate.require(done.result(), right, named)
             except RingtailError as error:
                 self.refuse(error)
                 return

@@ -288,7 +288,9 @@ class Connection(asyncio.BufferedProtocol):
         self._receiver = listener.routes.get(request.path)
         if listener.hosts is not None:
             listener.hosts.require(request.host)
-        return None if listener.gate is None else listener.gate.admit(request.authorization, self._peer, WRITE)
+        if listener.gate is None:
+            return None
+        return listener.gate.admit(request.authorization, self._peer, WRITE, request.tenant)
 
     def _checked(self, request: Request, checking: Checking) -> None:
         """A password has been checked: go on with its request, or refuse it."""
@@ -299,7 +301,7 @@ class Connection(asyncio.BufferedProtocol):
         data, self._pending = self._pending, b""
         at = 0
         try:
-            gate.require(checking.result(), WRITE)
+            gate.require(checking.result(), WRITE, request.tenant)
         except RingtailError as error:
             self._refuse(error, _UNKNOWN if request.chunked else request.length)
         else:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from collector.errors import Malformed
+from collector.security.rights import Rights
 from collector.security.watched import read_lines
 
 TOKEN_CHARACTERS_MIN: Final = 16
@@ -37,10 +38,11 @@ _BCRYPT: Final = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One way to be known; of tokens, token_file, htpasswd_file and subjects one is given."""
+    """One way to be known; of tokens, token_file, htpasswd_file and subjects one is given. No tenants: for all."""
 
     name: str
     rights: int
+    tenants: tuple[str, ...] = ()
     tokens: tuple[str, ...] = field(default=(), repr=False)
     token_file: str | None = None
     htpasswd_file: str | None = None
@@ -57,7 +59,7 @@ class Grant(NamedTuple):
     """A match: of which credential, and what it allows."""
 
     name: str
-    rights: int
+    allows: Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def read_known(credentials: Iterable[Credential]) -> Known:
     passwords: dict[str, list[tuple[bytes, Grant]]] = {}
     subjects: dict[str, list[Grant]] = {}
     for one in credentials:
-        grant = Grant(one.name, one.rights)
+        allows = Rights(within=((frozenset(one.tenants), one.rights),)) if one.tenants else Rights(one.rights)
+        grant = Grant(one.name, allows)
         given = [*one.tokens, *(_tokens_of(one.token_file) if one.token_file else ())]
         tokens += [(digest(token.encode()), grant) for token in given]
         if one.htpasswd_file:

@@ -33,7 +33,7 @@ from prometheus_client import Counter
 
 from collector.errors import Forbidden, InvalidConfig, Malformed, Overloaded, Unauthenticated
 from collector.security.credentials import ANY_SUBJECT, Credential, Known, digest, read_known
-from collector.security.rights import NOBODY, name_of
+from collector.security.rights import NO_RIGHTS, Rights, name_of
 from collector.security.watched import Watched
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ PASSWORD_BYTES_MAX: Final = 72
 """What bcrypt takes into account of a password."""
 REASONS: Final = ("unauthenticated", "forbidden")
 
-Checking = asyncio.Future[int]
-"""A password that is being checked; it becomes the rights, NOBODY when it is wrong."""
+Checking = asyncio.Future[Rights]
+"""A password that is being checked; it becomes the rights, NO_RIGHTS when it is wrong."""
 
 
 def read(credentials: Sequence[Credential]) -> Known:
@@ -137,9 +137,9 @@ class Gate:
         self._names = names
         self._refusals = {reason: authenticator.refusals.labels(listener, reason) for reason in REASONS}
         self._key = os.urandom(32)
-        self._rights: dict[bytes, int] = {}
-        self._passwords: dict[bytes, int] = {}
-        self._peers: dict[frozenset[str], int] = {}
+        self._rights: dict[bytes, Rights] = {}
+        self._passwords: dict[bytes, Rights] = {}
+        self._peers: dict[frozenset[str], Rights] = {}
         self._checking: dict[bytes, Checking] = {}
         self.renew()
 
@@ -153,32 +153,35 @@ class Gate:
         self._checking.clear()
         self._challenges = self._find_challenges()
 
-    def admit(self, header: bytes, peer: frozenset[str], right: int) -> Checking | None:
+    def admit(self, header: bytes, peer: frozenset[str], right: int, tenant: str = "") -> Checking | None:
         """Let a request in that needs `right`, by its Authorization header, if any, or its client's names.
 
-        Returns None when it may pass. While a password is being checked, returns what becomes the rights: give them to
-        `require` then. Raises Unauthenticated, Forbidden, or Overloaded.
+        `tenant` is the one that it names. Returns None when it may pass. While a password is being checked, returns what
+        becomes the rights: give them to `require` then. Raises Unauthenticated, Forbidden, or Overloaded.
         """
         rights = self._rights.get(header)
         if rights is None:
             found = self._identify(header, peer)
-            if not isinstance(found, int):
+            if not isinstance(found, Rights):
                 return found
             rights = found
-        if not rights & right:
-            self.require(rights, right)
+        if not rights.everywhere & right:
+            self.require(rights, right, tenant)
         return None
 
-    def require(self, rights: int, right: int) -> None:
-        """Raise Unauthenticated for nobody's rights, and Forbidden if `right` is not among them."""
-        if rights & right:
+    def require(self, rights: Rights, right: int, tenant: str = "") -> None:
+        """Raise Unauthenticated for nobody's rights, and Forbidden if `right` is not among them for this tenant."""
+        if rights.allow(right, tenant):
             return
-        if rights == NOBODY:
+        if rights == NO_RIGHTS:
             raise self._unauthenticated("wrong credentials")
         self._refusals["forbidden"].inc()
+        if any(granted & right for _, granted in rights.within):
+            whose = f"for the tenant {tenant[:64]!r}" if tenant else "for a request that names no tenant"
+            raise Forbidden(f"these credentials are not {whose}")
         raise Forbidden(f"these credentials do not include the right to {name_of(right)}")
 
-    def _identify(self, header: bytes, peer: frozenset[str]) -> int | Checking:
+    def _identify(self, header: bytes, peer: frozenset[str]) -> Rights | Checking:
         if not header:
             return self._by_peer(peer)
         scheme, _, rest = header.partition(b" ")
@@ -190,33 +193,33 @@ class Gate:
                 return self._by_password(header, rest.strip())
         raise self._unauthenticated("these credentials are of a kind that is not accepted here")
 
-    def _by_token(self, header: bytes, token: bytes) -> int:
+    def _by_token(self, header: bytes, token: bytes) -> Rights:
         presented = digest(token)
-        rights = NOBODY
+        rights = NO_RIGHTS
         # Each is compared, so that the time does not tell which one matched.
         for known, grant in self._known.tokens:
             if hmac.compare_digest(presented, known):
-                rights |= grant.rights
-        if rights != NOBODY:
+                rights |= grant.allows
+        if rights != NO_RIGHTS:
             _keep(self._rights, header, rights)
         return rights
 
-    def _by_peer(self, peer: frozenset[str]) -> int:
-        rights = self._peers.get(peer, NOBODY)
-        if rights == NOBODY:
+    def _by_peer(self, peer: frozenset[str]) -> Rights:
+        rights = self._peers.get(peer, NO_RIGHTS)
+        if rights == NO_RIGHTS:
             if peer:
                 for name in (*peer, ANY_SUBJECT):
                     for grant in self._known.subjects.get(name, ()):
-                        rights |= grant.rights
-            if rights == NOBODY and (not peer or self._known.tokens or self._known.passwords):
+                        rights |= grant.allows
+            if rights == NO_RIGHTS and (not peer or self._known.tokens or self._known.passwords):
                 raise self._unauthenticated("credentials are missing")
-            if rights == NOBODY:
+            if rights == NO_RIGHTS:
                 self._refusals["forbidden"].inc()
                 raise Forbidden("this client's certificate is not one of those that are allowed")
             _keep(self._peers, peer, rights)
         return rights
 
-    def _by_password(self, header: bytes, encoded: bytes) -> int | Checking:
+    def _by_password(self, header: bytes, encoded: bytes) -> Rights | Checking:
         key = hashlib.sha256(self._key + header).digest()
         rights = self._passwords.get(key)
         if rights is not None:
@@ -238,11 +241,11 @@ class Gate:
         loop = asyncio.get_running_loop()
         made = self._checking[key] = loop.create_future()
 
-        def checked(done: asyncio.Future[int]) -> None:
-            rights = NOBODY if done.cancelled() or done.exception() is not None else done.result()
+        def checked(done: asyncio.Future[Rights]) -> None:
+            rights = NO_RIGHTS if done.cancelled() or done.exception() is not None else done.result()
             if self._known is known:
                 self._checking.pop(key, None)
-                if rights != NOBODY:
+                if rights != NO_RIGHTS:
                     _keep(self._passwords, key, rights)
             if not made.done():
                 made.set_result(rights)
@@ -267,16 +270,16 @@ def _unknown_user(known: Known) -> tuple[bytes, Any]:
     return b"$2b$%02d$" % known.cost() + b"." * 53, None
 
 
-def _check(password: bytes, hashes: Iterable[tuple[bytes, Any]]) -> int:
+def _check(password: bytes, hashes: Iterable[tuple[bytes, Any]]) -> Rights:
     """Return the rights that a password gives; in a thread."""
-    rights = NOBODY
+    rights = NO_RIGHTS
     for hashed, grant in hashes:
         if bcrypt.checkpw(password, hashed) and grant is not None:
-            rights |= grant.rights
+            rights |= grant.allows
     return rights
 
 
-def _keep(kept: dict[Any, int], key: bytes | frozenset[str], rights: int) -> None:
+def _keep(kept: dict[Any, Rights], key: bytes | frozenset[str], rights: Rights) -> None:
     if len(kept) >= KNOWN_MAX:
         kept.clear()
     kept[key] = rights

@@ -1,11 +1,11 @@
 """What a credential lets its bearer do: sets of rights, as bits of a plain integer, which a request costs least.
 
-Rights do not contain each other: each is granted by its name.
+Rights do not contain each other: each is granted by its name. A credential may be for certain tenants only.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +20,29 @@ ADMINISTER: Final = 4
 """Change the daemon: everything under `/-/`."""
 
 RIGHTS: Final = {"write": WRITE, "read": READ, "administer": ADMINISTER}
+
+
+class Rights(NamedTuple):
+    """What somebody may do, and where."""
+
+    everywhere: int = NOBODY
+    """Rights for whatever a request is about."""
+    within: tuple[tuple[frozenset[str], int], ...] = ()
+    """Rights for requests that name one of these tenants."""
+
+    def allow(self, right: int, tenant: str) -> bool:
+        """Tell whether a request for this tenant (empty: it names none) has a right."""
+        return bool(self.everywhere & right) or any(
+            granted & right and tenant in names for names, granted in self.within
+        )
+
+    def __or__(self, other: Rights) -> Rights:
+        """Return what either allows."""
+        return Rights(self.everywhere | other.everywhere, self.within + other.within)
+
+
+NO_RIGHTS: Final = Rights()
+"""Those of somebody who is not known."""
 
 
 def rights_of(names: Iterable[str]) -> int:

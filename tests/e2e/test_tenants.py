@@ -103,7 +103,7 @@ def test_a_name_that_is_none_is_refused_everywhere(daemon: Daemon, tmp_path: Pat
             wanted = grpc.StatusCode.INVALID_ARGUMENT if name else grpc.StatusCode.UNAUTHENTICATED
             assert caught.value.code() is wanted  # type: ignore[attr-defined]
     data = tmp_path / "data"
-    assert sorted(one.name for one in data.iterdir()) == ["LOCK"]
+    assert sorted(one.name for one in data.iterdir()) == ["LOCK", "RESERVE"]
 
 
 def test_by_grpc_too(daemon: Daemon) -> None:
@@ -168,6 +168,53 @@ def test_one_that_floods_does_not_keep_another_out(tmp_path: Path) -> None:
         assert len(refused) <= 10, refused[0]
         stats = daemon.get("/api/stats", scope("blue")).json()["signals"]["metrics"]
         assert stats["records"] == 10 + 50 * (len(kept) - len(refused)), "a flood evicts its own records only"
+
+
+def test_whose_credential_is_for_one_tenant_reaches_no_other(tmp_path: Path) -> None:
+    """The name in the header proves nothing: a token is for its tenants, over every route and RPC."""
+    tokens = {name: f"token-of-{name}-0123456789" for name in ("red", "blue", "admin")}
+    credentials = [
+        {"name": name, "rights": ["read", "write"], "tenants": [name], "tokens": [tokens[name]]}
+        for name in ("red", "blue")
+    ]
+    credentials.append({"name": "admin", "rights": ["read", "write", "administer"], "tokens": [tokens["admin"]]})
+    settings = [*TENANTS, f"auth={{credentials: {json.dumps(credentials)}}}"]
+    with Daemon(tmp_path, *settings, headers={"Authorization": f"Bearer {tokens['admin']}"}) as daemon:
+        for name in ("red", "blue"):
+            write(daemon, name)
+
+        def asked(path: str, token: str, name: str) -> Answer:
+            return daemon.get(path, {**scope(name), "Authorization": f"Bearer {tokens[token]}"})
+
+        for query in QUERIES:
+            path = query.format(start=TIME_S - 600, end=TIME_S + 600)
+            own, foreign = asked(path, "red", "red"), asked(path, "red", "blue")
+            assert own.code == 200
+            assert foreign.code == 403, path
+            assert CANARY["blue"].encode() not in own.body + foreign.body
+        for path in ("/metrics", "/api/stats"):
+            assert daemon.get(path, {"Authorization": f"Bearer {tokens['red']}"}).code == 403
+            assert daemon.get(path).code == 200
+        for signal in SIGNALS:
+            body = otlp.BUILDERS[signal](1)
+            foreign = daemon.export(
+                signal.http_path, body, {**scope("blue"), "Authorization": f"Bearer {tokens['red']}"}
+            )
+            assert foreign.code == 403
+            with grpc.insecure_channel(daemon.grpc) as channel:
+                metadata = [("authorization", f"Bearer {tokens['red']}"), ("x-scope-orgid", "blue")]
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary(f"/{signal.service}/Export")(body, metadata=metadata)
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
+        held = asked("/api/stats", "blue", "blue").json()["signals"]
+        assert [held[one.name]["records"] for one in SIGNALS] == [10, 10, 10]
+
+
+def test_tenants_of_a_credential_want_tenants(tmp_path: Path) -> None:
+    setting = "auth={credentials: [{name: a, rights: read, tenants: b, tokens: 0123456789abcdef}]}"
+    with Daemon(tmp_path, setting, wait=False) as daemon:
+        assert daemon.wait() == 2
+        assert "tenants.enabled" in "".join(daemon.lines)
 
 
 def test_without_tenants_the_header_means_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from collector.errors import Forbidden, InvalidConfig, Overloaded, Unauthenticat
 from collector.security import gate as module
 from collector.security.credentials import Credential
 from collector.security.gate import CHECKS_MAX, HEADER_BYTES_MAX, KNOWN_MAX, Authenticator, Gate, read
-from collector.security.rights import ADMINISTER, NOBODY, READ, WRITE
+from collector.security.rights import ADMINISTER, NO_RIGHTS, READ, WRITE
 from tests.receivers.doubles import MemoryLogger
 
 NO_NAMES: frozenset[str] = frozenset()
@@ -53,11 +53,11 @@ class Doors:
         self.authenticator = Authenticator(credentials, self.logger, self.registry)
         self.gate: Gate = self.authenticator.gate("api", names)
 
-    async def admit(self, header: bytes, right: int = READ, peer: frozenset[str] = NO_NAMES) -> None:
+    async def admit(self, header: bytes, right: int = READ, peer: frozenset[str] = NO_NAMES, tenant: str = "") -> None:
         """Pass, or raise."""
-        checking = self.gate.admit(header, peer, right)
+        checking = self.gate.admit(header, peer, right, tenant)
         if checking is not None:
-            self.gate.require(await checking, right)
+            self.gate.require(await checking, right, tenant)
 
     def refused(self, reason: str) -> float:
         found = self.registry.get_sample_value("ringtail_auth_refusals_total", {"listener": "api", "reason": reason})
@@ -117,6 +117,40 @@ def test_no_other_header_passes(header: bytes) -> None:
     doors = Doors(Credential("a", READ, tokens=(TOKEN,)))
     with pytest.raises(Unauthenticated):
         doors.gate.admit(header, NO_NAMES, READ)
+
+
+async def test_a_credential_is_for_its_tenants_only(tmp_path: Path) -> None:
+    htpasswd = tmp_path / "htpasswd"
+    write(htpasswd, f"ann:{hashed('right')}\n")
+    doors = Doors(
+        Credential("red and blue", READ | WRITE, tenants=("red", "blue"), tokens=(TOKEN,)),
+        Credential("green reads, all write", READ, tenants=("green",), tokens=(OTHER,)),
+        Credential("all write", WRITE, tokens=(OTHER,)),
+        Credential("ann", READ, tenants=("red",), htpasswd_file=str(htpasswd)),
+        Credential("agent", WRITE, tenants=("red",), subjects=("agent",)),
+    )
+    agent = frozenset({"agent"})
+    for _ in range(2):  # the second time from what is remembered
+        for tenant in ("red", "blue"):
+            await doors.admit(bearer(TOKEN), WRITE, tenant=tenant)
+        await doors.admit(bearer(OTHER), READ, tenant="green")
+        await doors.admit(bearer(OTHER), WRITE, tenant="red")
+        await doors.admit(basic("ann", "right"), tenant="red")
+        await doors.admit(b"", WRITE, agent, "red")
+        for header, right, peer, tenant in (
+            (bearer(TOKEN), READ, NO_NAMES, "green"),
+            (bearer(TOKEN), READ, NO_NAMES, "red, green"),
+            (bearer(TOKEN), READ, NO_NAMES, "Red"),
+            (bearer(OTHER), READ, NO_NAMES, "red"),
+            (basic("ann", "right"), READ, NO_NAMES, "blue"),
+            (b"", WRITE, agent, "blue"),
+        ):
+            with pytest.raises(Forbidden, match="not for the tenant"):
+                await doors.admit(header, right, peer, tenant)
+        with pytest.raises(Forbidden, match="names no tenant"):
+            await doors.admit(bearer(TOKEN))
+        with pytest.raises(Forbidden, match="right to administer"):
+            await doors.admit(bearer(TOKEN), ADMINISTER, tenant="red")
 
 
 async def test_one_token_of_two_credentials_has_the_rights_of_both() -> None:
@@ -215,7 +249,7 @@ async def test_passwords_that_wait_are_bounded_and_others_are_told_to_retry(htpa
     await doors.admit(bearer(TOKEN))
     for one in waiting:
         assert one is not None
-        assert await one == NOBODY
+        assert await one == NO_RIGHTS
     await doors.admit(basic("ann", "right"))
 
 

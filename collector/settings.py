@@ -148,10 +148,10 @@ class _Loader:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
             full = f"{path}.{key}" if path else key
             if key in first_places:
-                self.problems.append(f"{place}: {_shown(full)}: stands here twice, first at {first_places[key]}")
+                self.problems.append(f"{place}: {_shown(full, SHOWN_MAX + len(path))}: stands here twice, first at {first_places[key]}")
             first_places.setdefault(key, place)
             if key not in known:
-                self.problems.append(f"{place}: {_shown(full)}: {_unknown(key, list(known))}")
+                self.problems.append(f"{place}: {_shown(full, SHOWN_MAX + len(path))}: {_unknown(key, list(known))}")
             elif known[key]["kind"] == "section":
                 self._subsection(known[key], value, full, place)
             elif known[key]["kind"] == "sections":
@@ -329,9 +329,9 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"unknown key; {hint}accepted here: {', '.join(known)}"
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, most: int = SHOWN_MAX) -> str:
     """Repeat what was written on one line, not at any length."""
-    return repr(text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…")
+    return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
 def load(sources: Sequence[tuple[str, str]], options: Sequence[str], environment: Mapping[str, str]) -> Config:

@@ -17,7 +17,12 @@ from tests.daemon import COMMAND, environment
 
 SHIPPED = (Path(__file__).parents[2] / "config" / "collector.yaml").read_text()
 LINES = [line for line in SHIPPED.splitlines() if line.strip() and not line.strip().startswith("#")]
-KEYS = {key: metadata for key, metadata, _ in entries() if metadata["kind"] != "section"}
+KEYS = {
+    key: metadata
+    for key, metadata, _ in entries()
+    if metadata["kind"] not in ("section", "sections") and "[]" not in key
+}
+"""Keys that a file may have with one value; those of credentials are tested in tests/security."""
 SECRET = "correct-horse-battery-staple"
 
 WRONG = {
@@ -29,6 +34,11 @@ WRONG = {
     "switch": ("maybe", "2", "[]", "yes please"),
     "choice": ("sometimes", "[]", "ALWAYS "[:6], "''"),
     "path": ('"a\\0b"', "[a]", "{a: b}"),
+    "route": ("v1", '"/a b"', '"/a?b"', "[]"),
+    "name": ('""', "{a: b}"),
+    "host": ('"a b"', "{a: b}"),
+    "origin": ("example.com", "{a: b}"),
+    "header": ('"a b"', "{a: b}"),
 }
 
 
@@ -42,7 +52,12 @@ def flat(key: str, value: str) -> str:
 
 
 def wrong_values() -> list[tuple[str, str]]:
-    return [(key, value) for key, metadata in KEYS.items() for value in WRONG[metadata["kind"]]]
+    return [
+        (key, value)
+        for key, metadata in KEYS.items()
+        for value in WRONG[metadata["kind"]]
+        if not (metadata["many"] and value == "[]")
+    ]
 
 
 def misspelt(name: str, chance: Random) -> str:

@@ -148,7 +148,9 @@ class _Loader:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
             full = f"{path}.{key}" if path else key
             if key in first_places:
-                self.problems.append(f"{place}: {_shown(full, SHOWN_MAX + len(path))}: stands here twice, first at {first_places[key]}")
+                self.problems.append(
+                    f"{place}: {_shown(full, SHOWN_MAX + len(path))}: stands here twice, first at {first_places[key]}"
+                )
             first_places.setdefault(key, place)
             if key not in known:
                 self.problems.append(f"{place}: {_shown(full, SHOWN_MAX + len(path))}: {_unknown(key, list(known))}")

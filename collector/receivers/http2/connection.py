@@ -20,7 +20,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
-from collector.receivers.http2.fields import Requests, check_trailers
+from collector.receivers.http2.fields import HEADER_LIST_BYTES, TABLE_BYTES, Requests, check_trailers
 from collector.receivers.http2.frames import (
     ACK,
     CONTINUATION,
@@ -63,7 +63,7 @@ from collector.receivers.http2.frames import (
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
 from collector.receivers.http2.keepalive import Keepalive, Life
-from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
+from collector.receivers.http2.reader import BLOCK_FRAMES_MAX, CONTROL_BYTES_MAX, FRAME_BYTES, FrameReader
 from collector.receivers.listener import Listener
 from collector.security.tls import peer_names
 
@@ -75,11 +75,6 @@ if TYPE_CHECKING:
 STREAM_WINDOW: Final = 4 * 1024 * 1024
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024
 """What a client may send before it must hear that it was read."""
-BLOCK_FRAMES_MAX: Final = 64
-"""CONTINUATION frames of one header block."""
-TABLE_BYTES: Final = 4096
-"""HPACK's dynamic table."""
-HEADER_LIST_BYTES: Final = 16 * 1024
 RESETS_MAX: Final = 500
 """Streams that the client has reset beyond those that were answered."""
 RESETS_KNOWN: Final = 1024
@@ -547,8 +542,6 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
 
     def send(self, stream: Stream, data: bytes, trailers: bytes | None = None) -> None:
         """Send data as the client's windows allow, and behind it, if given, the block that ends the response."""
-        if not stream.out:
-            stream.stuck_since = self._listener.clock.monotonic()
         stream.out += data
         stream.trailers = trailers
         self._flush(stream)
@@ -562,9 +555,10 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         while stream.out:
             count = min(len(stream.out), self._send_window, stream.send_window, self._frame_bytes_out)
             if count <= 0:
+                stream.stuck_since = min(stream.stuck_since, self._listener.clock.monotonic())
                 self.watch(stream.stuck_since + self._listener.idle_timeout_s)
                 return
-            stream.stuck_since = self._listener.clock.monotonic()
+            stream.stuck_since = _NEVER
             self._write(frame(DATA, 0, stream.id, stream.out[:count]))
             stream.out = stream.out[count:]
             self._send_window -= count
@@ -583,13 +577,14 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         self._forget(stream)
         self._close_if_done()
 
-    def _reset(self, stream: Stream, code: Code) -> None:
+    def _reset(self, stream: Stream, code: Code, *, counted: bool = True) -> None:
         """End a stream for what its client did wrong."""
         self._write(rst_stream(stream.id, code))
         self._resets_known.append(stream.id)
         self._forget(stream)
         stream.gone()
-        self._count_reset()
+        if counted:
+            self._count_reset()
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
@@ -686,11 +681,14 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
         if (self.pending or self.block_stream) and not came:
             self._break(Code.ENHANCE_YOUR_CALM, "a frame did not arrive in time")
             return
-        due, rules = _NEVER, self._listener.keepalive
+        due, rules, timeout_s = _NEVER, self._listener.keepalive, self._listener.idle_timeout_s
         for stream in list(self.streams.values()):
-            due = min(due, self._unread(stream, now), stream.too_slow(now))
+            if now >= stream.stuck_since + timeout_s:
+                self._reset(stream, Code.CANCEL, counted=False)
+            else:
+                due = min(due, stream.stuck_since + timeout_s, stream.too_slow(now))
         if self.pending or self.block_stream:
-            due = min(due, now + self._listener.idle_timeout_s)
+            due = min(due, now + timeout_s)
         if due < _NEVER or came:
             self._pinged = False
             self._set_due(min(due, now + rules.time_s))
@@ -700,16 +698,3 @@ class Connection(FrameReader, asyncio.BufferedProtocol):
             self._pinged = True
             self._write(frame(PING, 0, 0, bytes(8)))
             self._set_due(now + rules.timeout_s)
-
-    def _unread(self, stream: Stream, now: float) -> float:
-        """Give up an answer that the client leaves no window for; return when to ask again."""
-        if not stream.out:
-            return _NEVER
-        due = stream.stuck_since + self._listener.idle_timeout_s
-        if now < due:
-            return due
-        self._write(rst_stream(stream.id, Code.CANCEL))
-        self._resets_known.append(stream.id)
-        self._forget(stream)
-        stream.gone()
-        return _NEVER

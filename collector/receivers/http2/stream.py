@@ -6,6 +6,7 @@ which nothing follows. What an answer needs of HTTP/2 is behind `Connection.answ
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Stream:
         """Bytes of data that came."""
         self.out = b""
         """Data that waits for the client's window."""
-        self.stuck_since = 0.0
-        """Since when it waits, on the monotonic clock."""
+        self.stuck_since = math.inf
+        """Since when none of it could be sent, on the monotonic clock."""
         self.trailers: bytes | None = None
         """The header block that ends the response behind `out`; None while more may follow."""
         self.body: Body | None = None

@@ -70,7 +70,7 @@ def test_an_old_connection_answers_what_it_has_and_closes(peer_of: MakePeer) -> 
     assert peer.goaway == Code.NO_ERROR
     assert not peer.transport.closed
     for _ in range(10):
-        pass_time(peer, 1000)
+        pass_time(peer, 700)
     assert not peer.transport.closed, "calls may take as long as they want"
     store.settle()
     peer.turn()

@@ -126,7 +126,7 @@ def test_many_at_once_stay_inside_the_budget(daemon: Daemon) -> None:
 @pytest.mark.parametrize("announced", [10**9, 10**12, 2**63, 2**64, 10**30])
 def test_gigabytes_that_are_announced_and_not_sent(daemon: Daemon, announced: int) -> None:
     host, _, port = daemon.http.rpartition(":")
-    head = f"POST /v1/traces HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-protobuf\r\nContent-Length: {announced}\r\n\r\n"
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\nContent-Length: {announced}\r\n\r\n"
     with growth(daemon) as grown, socket.create_connection((host, int(port)), 30) as client:
         client.sendall(head.encode())
         answer = client.recv(4096)

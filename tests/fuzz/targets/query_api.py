@@ -79,7 +79,7 @@ def _app() -> Starlette:
         stores[signal.name] = store = Store(signal, Ring(signal, 1000, 1 << 22), None, _LOOP)
         _LOOP.run_until_complete(store.append(BUILDERS[signal](16)))
     engine = Engine(1, 0.5, Stopped(TIME_NS))
-    return create_app(stores, engine, CollectorRegistry(), list, dict, structlog.get_logger())
+    return create_app(stores, engine, CollectorRegistry(), list, dict, dict, structlog.get_logger())
 
 
 def _check(data: bytes) -> None:

@@ -144,6 +144,6 @@ def test_the_image_builds_runs_unprivileged_and_writes_to_its_volume_only(tree: 
     assert daemon.returncode == 0
     assert rest[-1]["event"] == "stopped"
     assert snapshot(installed) == before
-    assert {one.name for one in volume.iterdir()} == {"LOCK", "traces", "logs", "metrics"}
+    assert {one.name for one in volume.iterdir()} == {"LOCK", "RESERVE", "traces", "logs", "metrics"}
     if identity:
         assert {one.stat().st_uid for one in volume.rglob("*")} == {USER}

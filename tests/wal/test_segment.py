@@ -57,7 +57,7 @@ def test_only_a_compacted_segment_has_a_version_that_the_first_release_refuses()
     assert segment.encode_header(COMPACTED)[8] == 2
 
 
-@given(u64, st.sampled_from(["log", "index", "torn"]))
+@given(st.integers(0, segment.BASE_OFFSET_MAX), st.sampled_from(["log", "index", "torn"]))
 def test_names_read_back_and_sort_as_offsets(base: int, suffix: str) -> None:
     name = segment.file_name(base, suffix)
     assert segment.parse_name(name) == (base, suffix)
@@ -66,7 +66,14 @@ def test_names_read_back_and_sort_as_offsets(base: int, suffix: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["LOCK", "0.log", "00000000000000000000.log.tmp", "0000000000000000000a.log", "00000000000000000000.idx"],
+    [
+        "LOCK",
+        "0.log",
+        f"{segment.BASE_OFFSET_MAX + 1:020d}.log",
+        "00000000000000000000.log.tmp",
+        "0000000000000000000a.log",
+        "00000000000000000000.idx",
+    ],
 )
 def test_other_names_are_left_alone(name: str) -> None:
     assert segment.parse_name(name) is None

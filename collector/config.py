@@ -248,7 +248,7 @@ class Http:
         4096, "count", "Open connections; one more is told to come again.", low=1, high=1_000_000
     )
     read_header_timeout: float = setting(
-        10.0, "duration", "How long the head of a request may take.", low=0.1, high=3600
+        10.0, "duration", "How long the head of a request may take, from its first byte.", low=0.1, high=3600
     )
     idle_timeout: float = setting(
         60.0, "duration", "How long a connection may be idle, or a body stand still.", low=0.1, high=86400

@@ -159,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse it when there are too many."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
-        self._wait_for(self._listener.read_header_timeout_s)
+        self._wait_for(self._listener.idle_timeout_s)
         if self._listener.tls is not None:
             self._peer = peer_names(transport)
         if self._listener.add(self):

@@ -54,7 +54,7 @@ class HttpReceiver(Listener):
         """Take one receiver for each path; it listens after `start`. `hosts` says which hosts a request may name.
 
         `body_bytes_max` holds before and after decompression. `read_header_timeout_s` is for a head from its first
-        byte (or from the connection's start), `idle_timeout_s` for the wait between requests, and for a body to
+        byte, `idle_timeout_s` for the wait for one, between requests too, and for a body to
         bring its due. `paths` are by a signal's name, where they are not the usual ones.
         """
         super().__init__(

@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -34,7 +33,7 @@ from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.notify import READY, STOPPING, notify
-from collector.otlp.signals import SIGNALS
+from collector.otlp.signals import SIGNALS, Signal
 from collector.quantities import split_address
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
@@ -259,7 +258,7 @@ class Daemon:
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
         if protocols.grpc is not None:
-            receivers = [Receiver(one, "grpc", partial(self._destination, one.name), metrics) for one in SIGNALS]
+            receivers = [Receiver(one, "grpc", self._finder(one), metrics) for one in SIGNALS]
             self._grpc = GrpcReceiver(
                 receivers,
                 self._admission,
@@ -277,7 +276,7 @@ class Daemon:
         if protocols.http is not None:
             cors = protocols.http.cors
             self._http = HttpReceiver(
-                [Receiver(one, "http", partial(self._destination, one.name), metrics) for one in SIGNALS],
+                [Receiver(one, "http", self._finder(one), metrics) for one in SIGNALS],
                 self._admission,
                 self.clock,
                 self.logger,
@@ -386,8 +385,12 @@ class Daemon:
         """A tenant has come: everybody's share of the memory is smaller."""
         self._guard.share_out()
 
-    def _destination(self, signal: str, name: str) -> Destination:
-        return self._tenants.written(name).destinations[signal]
+    def _finder(self, signal: Signal) -> Callable[[str], Destination]:
+        """Return what finds the destination of a signal's requests by their tenant."""
+        if not self._tenants.apart:
+            only = self._tenants.by_name[""].destinations[signal.name]
+            return lambda name: only
+        return lambda name: self._tenants.written(name).destinations[signal.name]
 
     def _statistics(self) -> dict[str, dict[str, Any]]:
         return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}

@@ -117,9 +117,14 @@ class Share:
         admission = self._admission
         in_flight = admission.in_flight_bytes + size
         free = admission.bytes_max - in_flight
-        most = max(FREE_TIMES * (free - admission.bytes_max // RESERVED_PART), free // SMALL_PART)
-        # A request alone always fits: a budget below the size limit must not refuse it for ever.
-        if others and (self.held + size > most or (tenant is not None and tenant.held + size > most)):
+        held = self.held if tenant is None or tenant.held < self.held else tenant.held
+        # Little is asked first, as nearly always. A request alone always fits: a budget below the size limit must not
+        # refuse it for ever.
+        if (
+            held + size > free // SMALL_PART
+            and others
+            and held + size > FREE_TIMES * (free - admission.bytes_max // RESERVED_PART)
+        ):
             admission.refusals += 1
             whose = f"{self.held} of them from this connection"
             if tenant is not None:

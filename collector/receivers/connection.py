@@ -186,7 +186,10 @@ class Connection(asyncio.BufferedProtocol):
         """Take `count` bytes that arrived."""
         body = self._body
         if body is None:
-            self._feed(bytes(self._listener.scratch[:count]))
+            scratch = self._listener.scratch
+            if count < len(scratch) and not self._yielding:
+                self._turn = 0  # nothing waits: the loop looks at others before this one's next bytes
+            self._feed(bytes(scratch[:count]))
             return
         body.advance(count)
         if body.complete:

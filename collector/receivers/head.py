@@ -95,7 +95,18 @@ class Heads:
 class Head:
     """One request's head, while it is read."""
 
-    __slots__ = ("_fields", "_keep_alive", "_parser", "_size", "_start", "_tail", "_target", "begun", "complete")
+    __slots__ = (
+        "_fields",
+        "_keep_alive",
+        "_parser",
+        "_size",
+        "_start",
+        "_tail",
+        "_target",
+        "_version",
+        "begun",
+        "complete",
+    )
 
     def __init__(self) -> None:
         """Expect a request line."""
@@ -104,6 +115,7 @@ class Head:
         self.complete = False
         """Whether the empty line that ends the head has come."""
         self._keep_alive = False
+        self._version = ""
         self._fields: dict[bytes, bytes] = {}
         self._target = b""
         self._start = b""  # the first bytes fed, for the hint about HTTP/2
@@ -131,11 +143,18 @@ class Head:
             # An offer to change the protocol, which a server may leave aside: the request stands as it is.
             pass
         except httptools.HttpParserError as error:
+            self._require_version()
             hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port" if self._start == _HTTP_2 else ""
             raise Malformed(f"not a valid HTTP/1.1 request: {error}{hint}") from error
+        self._require_version()
         # Empty lines before a request end no head: the search for its end begins anew behind them.
         self._tail = b"" if end >= 0 else (self._tail + piece)[-3:]
         return stop
+
+    def _require_version(self) -> None:
+        """Refuse HTTP/0.9, which has neither version nor headers: its request is over at the end of its line."""
+        if self.complete and self._version not in ("1.0", "1.1"):
+            raise Malformed("not a valid HTTP/1.1 request: the request line names no version that is served")
 
     def _find_end(self, data: bytes, at: int) -> int:
         """Return where the empty line ends, or -1."""
@@ -163,6 +182,7 @@ class Head:
     def on_headers_complete(self) -> None:
         """Note the end. Asked any later, the parser may have forgotten about the connection."""
         self.complete = True
+        self._version = self._parser.get_http_version()
         self._keep_alive = self._parser.should_keep_alive()
 
     # --- what it says -------------------------------------------------------------------------------------
@@ -171,7 +191,7 @@ class Head:
         """Return what the complete head says; once. Raises Malformed when it leaves open where its request ends."""
         parser, self._parser = self._parser, None  # which refers to this object: nothing else would part them
         fields = self._fields
-        old = parser.get_http_version() == "1.0"
+        old = self._version == "1.0"
         coding = fields.get(b"transfer-encoding")
         if coding is not None and (coding.strip().lower() != b"chunked" or old):
             raise Malformed("Transfer-Encoding may only be chunked, in HTTP/1.1")

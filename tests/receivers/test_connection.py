@@ -376,6 +376,7 @@ BAD_HEADS = {
     "other coding": b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     "coding twice": b"POST /v1/traces HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
     "old and chunked": b"POST /v1/traces HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "no version": b"POST /v1/traces\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "no HTTP": b"hello\r\n\r\n",

@@ -68,7 +68,7 @@ overload: $(STAMP) ## attack a daemon with a small memory limit, and measure wel
 	@$(BIN)/python -m tests.hostile.run --seconds $(or $(SECONDS),60) $(OVERLOAD_ARGS)
 
 fuzz: $(STAMP) ## fuzz every target for SECONDS=60, two at a time; FUZZ_ARGS="http2 traceql" names some
-	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) -e '.[fuzz]' >/dev/null 2>&1 || \
+	@$(BIN)/python -c 'import atheris, Cython' 2>/dev/null || $(PIP) -e '.[fuzz]' >/dev/null 2>&1 || \
 		{ echo "atheris cannot be installed here: it has no wheel for this Python, and its own build wants clang"; exit 1; }
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(FUZZ_ARGS)
 

@@ -49,6 +49,7 @@ def build() -> None:
             [sys.executable, "-c", command], cwd=TREE, env={**os.environ, "CFLAGS": flags}, stdout=out, stderr=out
         )
     if made.returncode:
+        print("".join(log.read_text().splitlines(keepends=True)[-20:]), file=sys.stderr)
         raise SystemExit(f"the compiled modules cannot be built for fuzzing; {log} says why")
 
 

@@ -31,7 +31,7 @@ from collector.security.rights import WRITE
 
 if TYPE_CHECKING:
     from collector.receivers.admission import Share
-    from collector.receivers.export import Destination, Receiver
+    from collector.receivers.export import Destination, Outcome, Receiver
     from collector.receivers.grpc import GrpcReceiver
     from collector.receivers.http2.connection import Connection
     from collector.receivers.http2.stream import Fields
@@ -282,6 +282,15 @@ class Call(Stream):
             self.refuse(Overloaded(reason, RETRY_AFTER_S))
 
     # --- the answer goes ----------------------------------------------------------------------------------
+
+    def stored(self, outcome: Outcome) -> None:
+        """Answer with what became of the request in the store."""
+        receiver = self._method.receiver if self._method is not None else None
+        assert receiver is not None
+        if isinstance(outcome, Exception):
+            self.fail(receiver.refused(outcome), outcome)
+        else:
+            self.succeed(receiver.stored(outcome) or b"")
 
     def succeed(self, response: bytes) -> None:
         """Answer with a message."""

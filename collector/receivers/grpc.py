@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.receivers.admission import Admission
-    from collector.receivers.export import Outcome, Receiver
+    from collector.receivers.export import Receiver
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
 
@@ -48,20 +48,11 @@ class Export:
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver: Receiver | None = receiver
-        self._receiver = receiver
 
     def serve(self, call: Call, message: bytes) -> None:
         """Give the request to the store; it is answered when the store has."""
-        receiver = self._receiver
-
-        def stored(outcome: Outcome) -> None:
-            if isinstance(outcome, Exception):
-                call.fail(answer(outcome), outcome)
-            else:
-                call.succeed(receiver.response(outcome))
-
         assert call.destination is not None
-        receiver.export(call.destination, message, stored)
+        call.destination.store.submit(message, call.stored)
 
 
 class Health:

@@ -76,15 +76,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from collector.receivers.http2.stream import Data, Fields, Stream
+    from collector.receivers.http2.stream import Fields, Stream
 
 STREAM_WINDOW: Final = 4 * 1024 * 1024
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024
 """What a client may send before it must hear that it was read."""
 BLOCK_FRAMES_MAX: Final = 64
 """Frames of one header block."""
-LITTLE_BYTES: Final = 4096
-"""Up to here bytes are cheaper to take apart than a view of them."""
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
@@ -190,7 +188,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: into the message under way, or the listener's scratch buffer."""
-        stream = self._direct = self.direct() if self._into is not None else None
+        stream = self._direct = self.direct() if self.into is not None else None
         body = stream.body if stream is not None else None
         return self._listener.scratch if body is None else memoryview(body)
 
@@ -210,7 +208,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             data, self.pending = self.pending + scratch[:count], b""
             self._guarded(memoryview(data))
         else:
-            self._guarded(scratch[:count].tobytes() if count <= LITTLE_BYTES else scratch[:count])
+            self._guarded(scratch[:count])
 
     def eof_received(self) -> bool:
         """The client sends nothing more. gRPC knows no half-closed connections: close."""
@@ -240,7 +238,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     # --- frames in ----------------------------------------------------------------------------------------
 
-    def _guarded(self, data: Data) -> None:
+    def _guarded(self, data: memoryview) -> None:
         """Read frames, and end the connection where they break it."""
         try:
             if self.prefaced:
@@ -545,8 +543,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
-        if self._into is stream:
-            self._into = None  # what is still to come of its frame is read over
+        if self.into is stream:
+            self.into = None  # what is still to come of its frame is read over
 
     # --- the connection's end -----------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class Http2Listener(Listener):
 class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
+    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
                  "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
                  "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
 
@@ -145,6 +145,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._paused = False
         self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
+        self._fields: Fields | None = None  # of the newest request, and what was found for them
+        self._found: tuple[int, Any] = (-1, None)
         self._direct: Stream | None = None  # whose body is being read into
         self._block = bytearray()  # of a header block, what came in frames before
         self._block_ends_stream = False
@@ -441,7 +443,10 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             raise StreamBroken(Code.REFUSED_STREAM)
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
-        announced, decision = self._listener.requests.find(fields)
+        if fields is not self._fields:
+            self._found = self._listener.requests.find(fields)
+            self._fields = fields
+        announced, decision = self._found
         stream = self._listener.open_stream(self, number, self.stream_window_out, STREAM_WINDOW, announced, decision)
         self.streams[number] = stream
         if self._surplus:

@@ -422,6 +422,13 @@ class Api:
     """api"""
 
     endpoint: str = setting("127.0.0.1:8888", "address", "Where queries are answered, and metrics exposed.")
+    max_response_size: int = setting(
+        64 * MIB,
+        "size",
+        "Largest answer; a larger one becomes an error that says so. Of traces as JSON, an eighth of it in protobuf.",
+        low=64 * 1024,
+        high=1 * GIB,
+    )
     allowed_hosts: tuple[str, ...] = setting((), "host", ALLOWED_HOSTS, many=True)
     tls: Tls = section(Tls, "TLS, when cert_file is set.")
     auth: Access = section(Access, "Who may ask here.")

@@ -25,6 +25,7 @@ from collector import __version__, telemetry
 from collector.api.access import AccessControl
 from collector.api.admin import statistics
 from collector.api.app import create_app
+from collector.api.limit import ResponseLimit
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
@@ -145,6 +146,7 @@ class Daemon:
         )
         self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
+        self._response_limit = ResponseLimit(config.api.max_response_size)
         self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
         self._authenticator: Authenticator | None = None
         self._tls_metrics = TlsMetrics(self.registry)
@@ -215,6 +217,7 @@ class Daemon:
             self._http.idle_timeout_s = otlp.protocols.http.idle_timeout
         if self._grpc is not None and otlp.protocols.grpc is not None:
             self._grpc.message_bytes_max = otlp.protocols.grpc.max_recv_msg_size_mib * MIB
+        self._response_limit.bytes_max = config.api.max_response_size
         self._engine.limit(config.query.timeout)
         self._level.set(config.telemetry.logs.level)
         self.config = merged(self.config, config)
@@ -405,6 +408,7 @@ class Daemon:
             self.reload,
             self.logger,
             lambda: {name: one.stats() for name, one in self._openings.items()},
+            self._response_limit,
         )
 
     def _app_of(self, name: str) -> ASGIApp:

@@ -10,6 +10,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from starlette.applications import Starlette
 
 from collector.api import tempo
+from collector.api.limit import ResponseLimit
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Engine
@@ -59,7 +60,7 @@ class Api:
     def __init__(self) -> None:
         self.store = Store(TRACES, Ring(TRACES, 100, 1 << 20), None, asyncio.get_running_loop())
         self.engine = Engine(1, 30.0, SystemClock())
-        self.app = Starlette(routes=tempo.routes({"traces": self.store}, self.engine))
+        self.app = Starlette(routes=tempo.routes({"traces": self.store}, self.engine, ResponseLimit()))
 
     async def get(self, path: str, headers: dict[str, str] | None = None, **query: Any) -> Answer:
         return await call(self.app, path, query, headers=headers or {})

@@ -155,7 +155,8 @@ async def test_a_trace_as_json(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/api/v2/traces/abc", 404), ("/api/traces/abc", 404), ("/api/traces/xyz", 400)]
+    ("path", "status"),
+    [("/api/v2/traces/abc", 404), ("/api/traces/abc", 404), ("/api/traces/xyz", 400), ("/api/traces/  ", 400)],
 )
 async def test_what_is_not_there(api: Api, path: str, status: int) -> None:
     assert (await api.get(path)).status == status

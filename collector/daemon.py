@@ -25,15 +25,17 @@ from collector import __version__, telemetry
 from collector.api.access import AccessControl
 from collector.api.admin import statistics
 from collector.api.app import create_app
+from collector.api.limit import ResponseLimit
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
-from collector.errors import InvalidConfig, RingtailError, Unavailable
+from collector.errors import InvalidConfig, RingtailError
 from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS, Signal
+from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
 from collector.receivers.admission import Admission
@@ -53,7 +55,7 @@ from collector.settings import differences
 from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
-from collector.tenants import Tenants
+from collector.tenants import Tenants, stored_names
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 
     from collector.config import Config
     from collector.config import Keepalive as GrpcKeepalive
+    from collector.preflight import Findings
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
@@ -97,15 +100,33 @@ CREDENTIALS = "auth.credentials"
 def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> int:
     """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start.
 
-    `load` reads the configuration again, as it is then; `level` is the logger's, which that may change.
+    Raises InvalidConfig for what is wrong with the configuration, here and now. `load` reads it again, as it is then;
+    `level` is the logger's, which that may change.
     """
     raise_descriptor_limit()
+    found = findings(config)
+    if found.mistakes:
+        raise InvalidConfig(found.mistakes)
+    for obstacle in found.obstacles:
+        logger.error("cannot start", reason=obstacle)
+    if found.obstacles:
+        return 1
     daemon = Daemon(config, load, logger, level)
     try:
         return uvloop.run(daemon.run())
+    except InvalidConfig:
+        raise
     except RingtailError as error:
         logger.error("cannot start", reason=str(error))
         return 1
+
+
+def findings(config: Config) -> Findings:
+    """Return what a start on this configuration would fail on, here and now; see preflight.py.
+
+    Asked here, because what this process holds counts: its modules are the daemon's.
+    """
+    return examine(config, SystemClock())
 
 
 def raise_descriptor_limit() -> None:
@@ -145,6 +166,7 @@ class Daemon:
         )
         self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
+        self._response_limit = ResponseLimit(config.api.max_response_size)
         self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
         self._authenticator: Authenticator | None = None
         self._tls_metrics = TlsMetrics(self.registry)
@@ -215,6 +237,7 @@ class Daemon:
             self._http.idle_timeout_s = otlp.protocols.http.idle_timeout
         if self._grpc is not None and otlp.protocols.grpc is not None:
             self._grpc.message_bytes_max = otlp.protocols.grpc.max_recv_msg_size_mib * MIB
+        self._response_limit.bytes_max = config.api.max_response_size
         self._engine.limit(config.query.timeout)
         self._level.set(config.telemetry.logs.level)
         self.config = merged(self.config, config)
@@ -344,17 +367,7 @@ class Daemon:
             return []
         if any(os.path.exists(os.path.join(directory, one.name)) for one in SIGNALS):
             self.logger.warning("what was kept without tenants is not read", directory=directory)
-        try:
-            names = sorted(self._files.listdir(os.path.join(directory, TENANTS_DIRECTORY)))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise Unavailable(f"the tenants in {directory} cannot be read: {error}") from error
-        for name in names:
-            self._tenants.check(name)
-        if len(names) > self.config.tenants.max:
-            raise InvalidConfig([f"tenants.max: {self.config.tenants.max} are too few: there are {len(names)} tenants"])
-        return names
+        return stored_names(directory, self._files, self.config.tenants.max)
 
     def _make_room(self, names: list[str]) -> None:
         """Give up the reserve, unless there is anything that a newer version has written: then nothing is changed."""
@@ -405,6 +418,7 @@ class Daemon:
             self.reload,
             self.logger,
             lambda: {name: one.stats() for name, one in self._openings.items()},
+            self._response_limit,
         )
 
     def _app_of(self, name: str) -> ASGIApp:

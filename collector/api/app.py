@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
 from collector.api import admin, loki, prometheus, received, tempo
+from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
@@ -41,8 +43,11 @@ def create_app(
     reload: Callable[[], dict[str, list[str]]],
     logger: Any,
     listeners: Callable[[], dict[str, Any]] = dict,
+    limit: ResponseLimit | None = None,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
+    answers may be (None: as large as by default)."""
+    limit = limit or ResponseLimit()
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -66,12 +71,13 @@ def create_app(
     app = Starlette(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners),
-            *tempo.routes(stores, engine),
+            *tempo.routes(stores, engine, limit),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),
             *received.routes(stores, engine),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
+        middleware=[Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
     app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, QueryLimit, RingtailError, Unavailable
+from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
 from collector.otlp.records import Ref, regroup
 from collector.query.engine import END_OF_TIME, slices
 from collector.query.traceql import tags
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from collector.api.limit import ResponseLimit
     from collector.query.engine import Deadline, Engine
     from collector.store import Store, View
 
@@ -40,17 +41,15 @@ SPANS_DEFAULT, SPANS_MAX = 3, 1000
 TRACE_SPANS_MAX = 1_000_000
 """Spans in one returned trace; more are left out, and the answer says so."""
 
-JSON_BYTES_MAX = 8 * 1024 * 1024
-"""Bytes of a trace, as protobuf, that are answered as JSON."""
 _DIGITS_MAX = 18
 """Digits of a number in a request."""
 NO_ROOT = "<root span not yet received>"
 PROTOBUF = "application/protobuf"
 
 
-def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
-    """Return Tempo's routes over the store of traces."""
-    api = _Tempo(stores["traces"], engine)
+def routes(stores: Mapping[str, Store], engine: Engine, limit: ResponseLimit) -> list[BaseRoute]:
+    """Return Tempo's routes over the store of traces. `limit` is for traces of which JSON is made."""
+    api = _Tempo(stores["traces"], engine, limit)
     paths: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
         ("/api/echo", api.echo),
         ("/api/status/buildinfo", api.build_info),
@@ -114,9 +113,10 @@ def _range(request: Request) -> tuple[int, int]:
 
 
 class _Tempo:
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, limit: ResponseLimit) -> None:
         self._store = store
         self._engine = engine
+        self._limit = limit
 
     async def echo(self, request: Request) -> Response:
         return PlainTextResponse("echo")
@@ -143,6 +143,7 @@ class _Tempo:
         payload, _ = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             return Response(payload, media_type=PROTOBUF)
+        self._limit.require_trace(len(payload))
         return await self._engine.run(_batches, payload)
 
     async def trace_v2(self, request: Request) -> Response:
@@ -154,6 +155,7 @@ class _Tempo:
             if message:
                 body += b"\x18\x01\x22" + _varint(len(message)) + message.encode()
             return Response(body, media_type=PROTOBUF)
+        self._limit.require_trace(len(payload))
         return await self._engine.run(_trace_v2, payload, message)
 
     # --- search -------------------------------------------------------------------------------------------
@@ -252,11 +254,6 @@ def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> 
 
 def _as_dict(payload: bytes) -> dict[str, Any]:
     """Return a trace as JSON's objects, which take many times the room of its bytes."""
-    if len(payload) > JSON_BYTES_MAX:
-        raise QueryLimit(
-            f"the trace has {len(payload)} bytes; as JSON at most {JSON_BYTES_MAX} are answered, all with "
-            f"Accept: {PROTOBUF}"
-        )
     made: dict[str, Any] = MessageToDict(trace_pb2.TracesData.FromString(payload))
     return made
 

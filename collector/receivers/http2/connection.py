@@ -80,10 +80,11 @@ STREAM_WINDOW: Final = 4 * 1024 * 1024
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024
 """What a client may send before it must hear that it was read."""
 BLOCK_FRAMES_MAX: Final = 64
-"""CONTINUATION frames of one header block."""
+"""Frames of one header block."""
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
+"""A decoded header block."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
 LINGER_S: Final = 2.0

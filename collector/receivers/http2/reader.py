@@ -29,8 +29,6 @@ FRAME_BYTES: Final = 1024 * 1024
 """The largest frame that a client may send: a usual request is one."""
 CONTROL_BYTES_MAX: Final = 64 * 1024
 """The largest frame that is kept until it is whole, and the largest header block."""
-BLOCK_FRAMES_MAX: Final = 64
-"""CONTINUATION frames of one header block."""
 DIRECT_BYTES_MIN: Final = 16 * 1024
 """From here on a system call of its own is cheaper than a copy."""
 

@@ -49,9 +49,10 @@ class Admission:
         self.in_flight_requests = 0
         self.refusals = 0
         """Requests, or parts of them, that did not fit. While they grow, listeners are less patient with slow bodies."""
-        self._draining = False
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self.draining = False
+        """Whether the door is closed."""
+        self.drained = asyncio.Event()
+        """Whether the door is closed and nothing is in flight."""
         if registry is not None:
             gauge = Gauge(
                 "ringtail_receiver_in_flight_bytes",
@@ -60,19 +61,15 @@ class Admission:
             )
             gauge.set_function(lambda: self.in_flight_bytes)
 
-    @property
-    def draining(self) -> bool:
-        """Whether the door is closed."""
-        return self._draining
-
     def share(self) -> Share:
         """Return the share of a new connection, or tenant."""
         return Share(self)
 
     async def drain(self) -> None:
         """Refuse new requests from now on, and wait until none is in flight."""
-        self._draining = True
-        await self._empty.wait()
+        self.draining = True
+        if self.in_flight_requests:
+            await self.drained.wait()
 
 
 class Share:
@@ -90,16 +87,13 @@ class Share:
 
     def admit(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes for a new request; raise Unavailable when draining, Overloaded when they do not fit."""
-        admission = self._admission
-        if admission.draining:
+        if self._admission.draining:
             raise Unavailable("the daemon is shutting down", RETRY_AFTER_S)
-        self._take(size, tenant, admission.in_flight_requests)
-        admission.in_flight_requests += 1
-        admission._empty.clear()
+        self._take(size, tenant, 1)
 
     def grow(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes more for a request that was admitted; raise Overloaded when they do not fit."""
-        self._take(size, tenant, self._admission.in_flight_requests - 1)
+        self._take(size, tenant, 0)
 
     def release(self, size: int, tenant: Share | None = None) -> None:
         """End a request, giving back all that it had taken."""
@@ -110,10 +104,11 @@ class Share:
         admission.in_flight_bytes -= size
         admission.in_flight_requests -= 1
         assert self.held >= 0 <= admission.in_flight_bytes, "a request was released twice"
-        if not admission.in_flight_requests:
-            admission._empty.set()
+        if admission.draining and not admission.in_flight_requests:
+            admission.drained.set()
 
-    def _take(self, size: int, tenant: Share | None, others: int) -> None:
+    def _take(self, size: int, tenant: Share | None, requests: int) -> None:
+        """Take bytes for so many new requests: one, or none when they are more for one that was admitted."""
         admission = self._admission
         in_flight = admission.in_flight_bytes + size
         free = admission.bytes_max - in_flight
@@ -122,7 +117,7 @@ class Share:
         # refuse it for ever.
         if (
             held + size > free // SMALL_PART
-            and others
+            and admission.in_flight_requests + requests > 1
             and held + size > FREE_TIMES * (free - admission.bytes_max // RESERVED_PART)
         ):
             admission.refusals += 1
@@ -138,3 +133,4 @@ class Share:
         if tenant is not None:
             tenant.held += size
         admission.in_flight_bytes = in_flight
+        admission.in_flight_requests += requests

@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2
 
 from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
-from collector.receivers.call import Call, Method
+from collector.receivers.call import Call
+from collector.receivers.call_route import CallRoute, Method, decide
 from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
 from collector.receivers.http2.keepalive import Keepalive
@@ -25,11 +26,11 @@ from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 from collector.security.rights import NOBODY, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from collector.clock import Clock
     from collector.receivers.admission import Admission
-    from collector.receivers.export import Outcome, Receiver
+    from collector.receivers.export import Receiver
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
 
@@ -48,20 +49,11 @@ class Export:
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver: Receiver | None = receiver
-        self._receiver = receiver
 
     def serve(self, call: Call, message: bytes) -> None:
         """Give the request to the store; it is answered when the store has."""
-        receiver = self._receiver
-
-        def stored(outcome: Outcome) -> None:
-            if isinstance(outcome, Exception):
-                call.fail(answer(outcome), outcome)
-            else:
-                call.succeed(receiver.response(outcome))
-
         assert call.destination is not None
-        receiver.export(call.destination, message, stored)
+        call.destination.store.submit(message, call.stored)
 
 
 class Health:
@@ -183,14 +175,13 @@ class GrpcReceiver(Http2Listener):
         self.streams_max = streams_max
         self.keepalive = keepalive or Keepalive()
         self.chance = SystemRandom()
-        self.requests = Requests()
         self.health = Health([one.signal.service for one in receivers])
         methods: dict[bytes, Method] = {
             b"/grpc.health.v1.Health/Check": Check(self.health),
             b"/grpc.health.v1.Health/Watch": Watch(self.health),
         }
         methods.update({f"/{one.signal.service}/Export".encode(): Export(one) for one in receivers})
-        self.methods: Mapping[bytes, Method] = methods
+        self.requests: Requests[CallRoute] = Requests(lambda fields: decide(fields, methods))
 
     def connect(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -201,9 +192,9 @@ class GrpcReceiver(Http2Listener):
         self.health.stopping = True
         await super().stop(grace_s)
 
-    def open_stream(self, connection: Connection, number: int, send_window: int) -> Call:
+    def open_stream(self, connection: Connection, number: int, send_window: int, decision: CallRoute) -> Call:
         """Return the state of a new call."""
-        return Call(self, connection, number, send_window)
+        return Call(self, connection, number, send_window, decision)
 
     def greet(self, data: bytes) -> bytes:
         """Tell a client that speaks HTTP/1 where that is spoken."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Fields = list[tuple[bytes, bytes]]
 """A decoded header block: names in lower case, pseudo-headers first."""
+Data = bytes | memoryview
+"""What came from the client: bytes where it is little, a view of the buffer that was read into where it is much."""
 
 
 class Stream:
@@ -42,12 +44,12 @@ class Stream:
         self.body: Body | None = None
         """What the connection may read into directly when all that a frame still brings belongs there."""
 
-    def opened(self, fields: Fields) -> None:
+    def opened(self) -> None:
         """A request has begun."""
         raise NotImplementedError
 
-    def received(self, data: memoryview) -> None:
-        """Data came; the view is valid during the call only."""
+    def received(self, data: Data) -> None:
+        """Data came; a view is valid during the call only."""
         raise NotImplementedError
 
     def ended(self) -> None:

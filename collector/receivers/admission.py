@@ -87,13 +87,21 @@ class Share:
 
     def admit(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes for a new request; raise Unavailable when draining, Overloaded when they do not fit."""
-        if self._admission.draining:
+        admission = self._admission
+        if admission.draining:
             raise Unavailable("the daemon is shutting down", RETRY_AFTER_S)
-        self._take(size, tenant, 1)
+        in_flight = admission.in_flight_bytes + size
+        # Little is asked, as nearly always.
+        if tenant is None and self.held + size <= (admission.bytes_max - in_flight) // SMALL_PART:
+            self.held += size
+            admission.in_flight_bytes = in_flight
+        else:
+            self._take(size, tenant, admission.in_flight_requests)
+        admission.in_flight_requests += 1
 
     def grow(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes more for a request that was admitted; raise Overloaded when they do not fit."""
-        self._take(size, tenant, 0)
+        self._take(size, tenant, self._admission.in_flight_requests - 1)
 
     def release(self, size: int, tenant: Share | None = None) -> None:
         """End a request, giving back all that it had taken."""
@@ -107,17 +115,16 @@ class Share:
         if admission.draining and not admission.in_flight_requests:
             admission.drained.set()
 
-    def _take(self, size: int, tenant: Share | None, requests: int) -> None:
-        """Take bytes for so many new requests: one, or none when they are more for one that was admitted."""
+    def _take(self, size: int, tenant: Share | None, others: int) -> None:
+        """Take bytes while so many other requests are in flight."""
         admission = self._admission
         in_flight = admission.in_flight_bytes + size
         free = admission.bytes_max - in_flight
         held = self.held if tenant is None or tenant.held < self.held else tenant.held
-        # Little is asked first, as nearly always. A request alone always fits: a budget below the size limit must not
-        # refuse it for ever.
+        # A request alone always fits: a budget below the size limit must not refuse it for ever.
         if (
             held + size > free // SMALL_PART
-            and admission.in_flight_requests + requests > 1
+            and others
             and held + size > FREE_TIMES * (free - admission.bytes_max // RESERVED_PART)
         ):
             admission.refusals += 1
@@ -133,4 +140,3 @@ class Share:
         if tenant is not None:
             tenant.held += size
         admission.in_flight_bytes = in_flight
-        admission.in_flight_requests += requests

@@ -78,9 +78,16 @@ class Call(Stream):
                  "_message", "_prefix", "_route", "_served", "_share", "_taken", "destination")  # fmt: skip
 
     def __init__(
-        self, listener: GrpcReceiver, connection: Connection, number: int, send_window: int, route: CallRoute
+        self,
+        listener: GrpcReceiver,
+        connection: Connection,
+        number: int,
+        send_window: int,
+        receive_window: int,
+        announced: int,
+        route: CallRoute,
     ) -> None:
-        super().__init__(number, send_window, 0)
+        Stream.__init__(self, number, send_window, receive_window, announced)
         self._listener = listener
         self._connection = connection
         self._route = route

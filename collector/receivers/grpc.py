@@ -9,6 +9,7 @@ among them, are UNIMPLEMENTED. Where clients must say who they are, health is wh
 
 from __future__ import annotations
 
+from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from grpc_health.v1 import health_pb2
 from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
 from collector.receivers.call import Call
-from collector.receivers.call_route import CallRoute, Method, decide
+from collector.receivers.call_route import Method, decide
 from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
 from collector.receivers.http2.keepalive import Keepalive
@@ -181,7 +182,8 @@ class GrpcReceiver(Http2Listener):
             b"/grpc.health.v1.Health/Watch": Watch(self.health),
         }
         methods.update({f"/{one.signal.service}/Export".encode(): Export(one) for one in receivers})
-        self.requests: Requests[CallRoute] = Requests(lambda fields: decide(fields, methods))
+        self.requests = Requests(lambda fields: decide(fields, methods))
+        self.open_stream = partial(Call, self)
 
     def connect(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -191,10 +193,6 @@ class GrpcReceiver(Http2Listener):
         """Stop as listeners do, and tell those who watch the health."""
         self.health.stopping = True
         await super().stop(grace_s)
-
-    def open_stream(self, connection: Connection, number: int, send_window: int, decision: CallRoute) -> Call:
-        """Return the state of a new call."""
-        return Call(self, connection, number, send_window, decision)
 
     def greet(self, data: bytes) -> bytes:
         """Tell a client that speaks HTTP/1 where that is spoken."""

@@ -35,11 +35,13 @@ from collector.receivers.http2.frames import (
     FRAME_BYTES_DEFAULT,
     FRAME_BYTES_MAX,
     GOAWAY,
+    HAS_PRIORITY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
+    PADDED,
     PING,
     PRIORITY,
     PUSH_PROMISE,
@@ -71,6 +73,7 @@ from collector.receivers.listener import Listener
 from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from collector.receivers.http2.stream import Data, Fields, Stream
@@ -106,10 +109,9 @@ class Http2Listener(Listener):
     chance: Random
     """What ages differ by."""
     requests: Requests[Any]
-
-    def open_stream(self, connection: Connection, number: int, send_window: int, decision: Any) -> Stream:
-        """Return a new stream's state; `decision` is what `requests` has found."""
-        raise NotImplementedError
+    open_stream: Callable[[Connection, int, int, int, int, Any], Stream]
+    """Returns a new stream's state: of a connection, with a number, windows to send and to receive, the announced length,
+    and what `requests` has decided."""
 
     def greet(self, data: bytes) -> bytes:
         """Return the answer to a client that speaks something else."""
@@ -244,6 +246,10 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         try:
             if self.prefaced:
                 self.feed(data)
+                if self.idle:
+                    self.turn += self.idle
+                    self._pace.idle_frames(self.idle)
+                    self.idle = 0
             elif not self.feed_preface(data):
                 self.write(self._listener.greet(bytes(data)))
                 self._close_soon()
@@ -294,7 +300,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         if stream is None:
             self._missing(number, "DATA")
         if length < DATA_BYTES_MIN and not flags & END_STREAM:
-            self.count_idle()
+            self.idle += 1
         self._receive_window -= length
         if self._receive_window < 0:
             raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
@@ -338,12 +344,12 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame that is not data."""
-        if kind != HEADERS:
-            self.count_idle()
         try:
             if kind == HEADERS:
                 self._take_headers(flags, number, payload)
-            elif kind == WINDOW_UPDATE:
+                return
+            self.idle += 1
+            if kind == WINDOW_UPDATE:
                 self._take_window_update(number, payload)
             elif kind == CONTINUATION:
                 self._take_continuation(flags, payload)
@@ -382,8 +388,9 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
                 self._pace.reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        require(number % 2 == 1, f"HEADERS on stream {number}")
-        part = block_part(flags, number, payload)
+        if number % 2 == 0:
+            raise ConnectionBroken(Code.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        part = block_part(flags, number, payload) if flags & (PADDED | HAS_PRIORITY) else payload
         if flags & END_HEADERS:
             self._take_block(number, part, flags & END_STREAM != 0)
             return
@@ -438,9 +445,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
         announced, decision = self._listener.requests.find(fields)
-        stream = self._listener.open_stream(self, number, self.stream_window_out, decision)
-        stream.receive_window = STREAM_WINDOW
-        stream.announced = announced
+        stream = self._listener.open_stream(self, number, self.stream_window_out, STREAM_WINDOW, announced, decision)
         self.streams[number] = stream
         if self._surplus:
             # Told by GOAWAY alone, clients of gRPC would connect again at once, and for ever.
@@ -506,11 +511,6 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._resets_known.append(number)
             self._pace.reset()
             self._close_if_done()
-
-    def count_idle(self) -> None:
-        """Count a frame that brings no request forward."""
-        self.turn += 1
-        self._pace.idle_frame()
 
     # --- frames out ---------------------------------------------------------------------------------------
 

@@ -127,8 +127,6 @@ def _string(text: bytes) -> bytes:
 
 def block_part(flags: int, number: int, payload: bytes) -> bytes:
     """Return what a HEADERS frame has of a header block, without padding and priority (6.2)."""
-    if not flags & (PADDED | HAS_PRIORITY):
-        return payload
     begin, end = 0, len(payload)
     if flags & PADDED:
         require(end > 0 and payload[0] < end, "more padding than frame")

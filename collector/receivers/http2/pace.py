@@ -41,17 +41,17 @@ class Pace:
         self._idle_since = -math.inf
         self._resets = 0
 
-    def idle_frame(self) -> None:
-        """Count a frame that brings no request forward; raise ConnectionBroken when it is one too many."""
+    def idle_frames(self, count: int) -> None:
+        """Count frames that bring no request forward; raise ConnectionBroken when they are too many."""
         if self.answers:
             self._pay()
-        self._idle_frames -= 1
-        if self._idle_frames < 0:
+        self._idle_frames -= count
+        while self._idle_frames < 0:
             now = self._clock.monotonic()
             if now < self._idle_since + 1.0:
                 raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many frames that bring no request forward")
             self._idle_since = now
-            self._idle_frames = IDLE_FRAMES_MAX
+            self._idle_frames += IDLE_FRAMES_MAX
 
     def reset(self) -> None:
         """Count a stream that was reset; raise ConnectionBroken when it is one too many."""

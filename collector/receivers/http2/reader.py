@@ -37,7 +37,7 @@ DIRECT_BYTES_MIN: Final = 16 * 1024
 class FrameReader:
     """Takes a connection's bytes apart. What the frames mean is for who inherits to define."""
 
-    __slots__ = ("_frame", "_into", "_padding", "_rest", "advanced", "block_stream", "pending", "prefaced", "reading",
+    __slots__ = ("_frame", "_into", "_padding", "_rest", "advanced", "block_stream", "idle", "pending", "prefaced", "reading",
                  "settled", "turn", "yielding")  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,7 +54,9 @@ class FrameReader:
         self.advanced = False
         """Whether the last bytes ended a frame, or part of one."""
         self.turn = 0
-        """What was done in this turn of the loop; see `pace.TURN`."""
+        """What was done in this turn of the loop, beside `idle`; see `pace.TURN`."""
+        self.idle = 0
+        """Frames that bring no request forward, until somebody takes account of them."""
         self.yielding = False
         """Whether it is the turn of others: what has come waits in `pending`."""
         # Of a frame that goes to its stream, or nowhere, as it comes:
@@ -73,10 +75,6 @@ class FrameReader:
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame of another type."""
-        raise NotImplementedError
-
-    def count_idle(self) -> None:
-        """Count a frame that brings no request forward."""
         raise NotImplementedError
 
     def give_way(self) -> None:
@@ -145,15 +143,16 @@ class FrameReader:
                 else:
                     at = self._begin_payload(number, flags, length, data, start)
             elif kind > CONTINUATION:
-                self.count_idle()
+                self.idle += 1
                 at = start
                 self._rest, self._into, self._frame = length, None, None
             elif stop > end:
                 break
             else:
-                self.take(kind, flags, number, bytes(data[start:stop]))
+                payload = data[start:stop]
+                self.take(kind, flags, number, payload if type(payload) is bytes else bytes(payload))
                 at = stop
-            if self.turn >= TURN:
+            if self.turn + self.idle >= TURN:
                 self.give_way()
         self.advanced = at > begin
         if at < end and self.reading:

@@ -24,14 +24,14 @@ class Stream:
     __slots__ = ("announced", "body", "came", "id", "out", "receive_window", "remote_ended", "send_window", "trailers",
                  "waits_since")  # fmt: skip
 
-    def __init__(self, number: int, send_window: int, receive_window: int) -> None:
-        """Begin stream `number`; windows are in bytes."""
+    def __init__(self, number: int, send_window: int, receive_window: int, announced: int) -> None:
+        """Begin stream `number`; windows are in bytes, and so is what was announced, or -1."""
         self.id = number
         self.send_window = send_window
         self.receive_window = receive_window
         self.remote_ended = False
         """Whether the client has said that it sends no more."""
-        self.announced = -1
+        self.announced = announced
         """The content-length, or -1."""
         self.came = 0
         """Bytes of data that came."""

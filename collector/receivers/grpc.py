@@ -27,7 +27,7 @@ from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 from collector.security.rights import NOBODY, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from collector.clock import Clock
     from collector.receivers.admission import Admission
@@ -182,6 +182,8 @@ class GrpcReceiver(Http2Listener):
             b"/grpc.health.v1.Health/Watch": Watch(self.health),
         }
         methods.update({f"/{one.signal.service}/Export".encode(): Export(one) for one in receivers})
+        self.methods: Mapping[bytes, Method] = methods
+        """What is served, by path."""
         self.requests = Requests(lambda fields: decide(fields, methods))
         self.open_stream = partial(Call, self)
 

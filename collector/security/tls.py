@@ -28,11 +28,11 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from collector.errors import InvalidConfig, Malformed
 from collector.security.suites import CIPHER_SUITES
-from collector.security.validity import outdated
+from collector.security.validity import expiry, outdated
 from collector.security.watched import Watched, read_bytes
 
 if TYPE_CHECKING:
@@ -85,6 +85,13 @@ class TlsMetrics:
             "ringtail_tls_reloads",
             "Changes of certificate files: success took effect, failure left the old ones in use.",
             ("listener", "outcome"),
+            registry=registry,
+        )
+
+        self.expiry = Gauge(
+            "ringtail_tls_certificate_expiry_seconds",
+            "When the first of a listener's certificates expires, in Unix time.",
+            ("listener",),
             registry=registry,
         )
 
@@ -152,6 +159,7 @@ class ServerTls(ssl.SSLContext):
         self._clock = clock
         self._logger = logger
         self._handshakes = {outcome: metrics.handshakes.labels(listener, outcome) for outcome in OUTCOMES}
+        self._expiry = metrics.expiry.labels(listener)
         self._reloads = {outcome: metrics.reloads.labels(listener, outcome) for outcome in ("success", "failure")}
         self._pending: set[int] = set()  # handshakes under way
         self._begun = 0
@@ -159,7 +167,7 @@ class ServerTls(ssl.SSLContext):
         self._watched = Watched([one for one in (files.cert_file, files.key_file, files.client_ca_file) if one])
         self._watched.changed()
         self._current = load_context(files, protocol)
-        self._tell_outdated()
+        self._tell_dates()
 
     def reload(self) -> None:
         """Make a new context if the files have changed; the old one stays when that fails."""
@@ -173,9 +181,10 @@ class ServerTls(ssl.SSLContext):
         else:
             self._reloads["success"].inc()
             self._logger.info("certificate reloaded", listener=self.listener, path=self.files.cert_file)
-            self._tell_outdated()
+            self._tell_dates()
 
-    def _tell_outdated(self) -> None:
+    def _tell_dates(self) -> None:
+        self._expiry.set(expiry(self.files.cert_file))
         for one in outdated_files(self.files, self._clock):
             self._logger.warning("certificate is not valid now", listener=self.listener, reason=one)
 

@@ -44,6 +44,14 @@ def outdated(path: str, now_s: float) -> str:
     return ""
 
 
+def expiry(path: str) -> int:
+    """Return when the first certificate of a PEM file expires, in Unix seconds; 0 for a file that has none."""
+    try:
+        return min((one.ends for one in dates(read_bytes(path).decode("ascii", "replace"))), default=0)
+    except Malformed:
+        return 0
+
+
 def dates(text: str) -> Iterator[Validity]:
     """Yield the dates of each certificate in PEM, in their order; what is none is left out."""
     for part in text.split(_BEGIN)[1:]:

@@ -309,13 +309,23 @@ def test_a_certificate_that_has_expired_is_warned_about(authority: Authority, tm
     """It is served: somebody may have to be let in until there is a new one."""
     certificate = authority.issue("was", expired=True)
     tls = f"api.tls={{cert_file: {certificate[0]}, key_file: {certificate[1]}, reload_interval: 100ms}}"
-    with Daemon(tmp_path, tls, wait=False, allow={"certificate is not valid now"}) as daemon:
+    allow = {"certificate is not valid now"}
+    with Daemon(tmp_path, tls, wait=False, allow=allow, tls=authority.client()) as daemon:
         daemon.wait_for("ready")
         warning = daemon.wait_for("certificate is not valid now", listener="api", level="warning")
         assert warning["reason"].startswith(f"api.tls.cert_file: {certificate[0]}: the certificate has expired, on ")
         authority.issue("was")
         daemon.wait_for("certificate reloaded")
         assert len([one for one in daemon.events if one["event"] == "certificate is not valid now"]) == 1
+        text = daemon.get("/metrics").body.decode()
+        (ends,) = re.findall(r'^ringtail_tls_certificate_expiry_seconds{listener="api"} (\S+)$', text, re.MULTILINE)
+        context = ssl.create_default_context(cafile=str(authority.path))
+        host, _, port = daemon.api.partition(":")
+        with (
+            socket.create_connection((host, int(port))) as raw,
+            context.wrap_socket(raw, server_hostname=host) as shown,
+        ):
+            assert ssl.cert_time_to_seconds(str(shown.getpeercert()["notAfter"])) == float(ends)  # type: ignore[index]
 
 
 def test_a_grpc_client_of_others_over_tls(daemon: Daemon, authority: Authority) -> None:

@@ -107,6 +107,8 @@ class Literal:
                 return "true" if self.value else "false"
             case Type.NIL:
                 return "nil"
+            case Type.INT if self.value == -(2**63):
+                return "minInt"
             case _:
                 return str(self.value)
 
@@ -186,6 +188,8 @@ class Binary:
         kinds = {self.left.type, self.right.type}
         if Type.ATTRIBUTE in kinds:
             return Type.ATTRIBUTE
+        if self.op == "/" and kinds == {Type.DURATION}:
+            return Type.FLOAT
         return Type.DURATION if Type.DURATION in kinds else Type.FLOAT if Type.FLOAT in kinds else Type.INT
 
     def __str__(self) -> str:

@@ -17,8 +17,8 @@ from collector.query.traceql.ast import (
     MetricsFilter,
     Pipeline,
     Query,
-    Spanset,
     SpansetOperation,
+    Stage,
     Type,
 )
 
@@ -141,9 +141,9 @@ def is_metrics(query: Query) -> bool:
     return any(isinstance(stage, Metrics) for stage in query.pipeline.stages)
 
 
-def spanset_part(query: Query) -> tuple[Spanset | object, ...]:
+def spanset_part(query: Query) -> tuple[Stage, ...]:
     """Return the stages that yield spansets, without metrics functions and what follows them."""
-    stages: list[object] = []
+    stages: list[Stage] = []
     for stage in query.pipeline.stages:
         if isinstance(stage, Metrics | MetricsFilter):
             break

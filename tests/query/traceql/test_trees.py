@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from collector.clock import SystemClock
@@ -24,6 +25,7 @@ from collector.query.traceql.search import Search, describe, find
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
+from tests.effort import seed_of_the_run
 from tests.query.traceql import forest
 from tests.query.traceql.forest import Node
 from tests.wal.logs import open_log
@@ -98,6 +100,7 @@ def test_every_query_answers_what_it_means(seed: int) -> None:
 def test_the_long_form() -> None:
     counted: Counter[str] = Counter()
 
+    @seeded(seed_of_the_run())
     @settings(deadline=None, max_examples=FORESTS, database=None)
     @given(seed=st.integers(0, 2**64))
     def compares(seed: int) -> None:

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, prometheus, received, tempo
+from collector.api import admin, loki, prometheus, received, tempo, tempo_metrics
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 INDEX = """Ringtail answers here.
 
-Tempo       /api/search?q={...}   /api/v2/traces/<id>
+Tempo       /api/search?q={...}   /api/v2/traces/<id>   /api/metrics/query_range?q={...}|rate()
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
 Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
@@ -67,6 +67,7 @@ def create_app(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners),
             *tempo.routes(stores, engine),
+            *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),
             *received.routes(stores, engine),

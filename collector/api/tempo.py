@@ -65,10 +65,10 @@ def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.tag_values_v2),
     ]
-    return [Route(path, _answering(handler)) for path, handler in paths]
+    return [Route(path, answering(handler)) for path, handler in paths]
 
 
-def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Turn causes into Tempo's error answers: a status code and a line of text."""
 
     @functools.wraps(handler)
@@ -88,11 +88,13 @@ def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[R
     return answer
 
 
-def _json(value: Any) -> Response:
+def json_response(value: Any) -> Response:
+    """Answer with JSON."""
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+def number_of(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """Read a whole number of the request. Raises InvalidQuery outside of the bounds."""
     text = request.query_params.get(name, "")
     if not text:
         return default
@@ -153,7 +155,7 @@ class _Tempo:
         return PlainTextResponse("echo")
 
     async def build_info(self, request: Request) -> Response:
-        return _json({"version": __version__, "revision": "", "branch": "", "buildUser": "", "goVersion": ""})
+        return json_response({"version": __version__, "revision": "", "branch": "", "buildUser": "", "goVersion": ""})
 
     # --- one trace ----------------------------------------------------------------------------------------
 
@@ -196,8 +198,8 @@ class _Tempo:
         pinned, below = _cursor(request)
         search = Search(
             query,
-            _number(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
-            _number(request, "spss", SPANS_DEFAULT, 1, SPANS_MAX),
+            number_of(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
+            number_of(request, "spss", SPANS_DEFAULT, 1, SPANS_MAX),
             start,
             end,
             tags.duration(request.query_params.get("minDuration", ""), 0),
@@ -216,7 +218,7 @@ class _Tempo:
         answer: dict[str, Any] = {"traces": [_summary(one) for one in summaries], "metrics": metrics}
         if effort.more and found:
             answer["nextCursor"] = f"{metrics['nextOffset']}.{found[-1].time}.{found[-1].offset}"
-        return _json(answer)
+        return json_response(answer)
 
     # --- tags ---------------------------------------------------------------------------------------------
 
@@ -228,7 +230,7 @@ class _Tempo:
     async def tag_names(self, request: Request) -> Response:
         found = await self._scopes(request)
         names = sorted({name for scope in ("resource", "span") for name in found.names[scope]})
-        return _json({"tagNames": names, "metrics": found.metrics()})
+        return json_response({"tagNames": names, "metrics": found.metrics()})
 
     async def tag_names_v2(self, request: Request) -> Response:
         found = await self._scopes(request)
@@ -242,7 +244,7 @@ class _Tempo:
             for scope, names in found.names.items()
             if names and wanted in ("", scope)
         ]
-        return _json({"scopes": scopes, "metrics": found.metrics()})
+        return json_response({"scopes": scopes, "metrics": found.metrics()})
 
     async def _values(self, request: Request) -> tags.TagValues:
         start, end = _range(request)
@@ -254,12 +256,12 @@ class _Tempo:
 
     async def tag_values(self, request: Request) -> Response:
         found = await self._values(request)
-        return _json({"tagValues": [str(value) for _, value in found.values], "metrics": found.metrics()})
+        return json_response({"tagValues": [str(value) for _, value in found.values], "metrics": found.metrics()})
 
     async def tag_values_v2(self, request: Request) -> Response:
         found = await self._values(request)
         values = [{"type": kind, "value": value} for kind, value in found.values]
-        return _json({"tagValues": values, "metrics": found.metrics()})
+        return json_response({"tagValues": values, "metrics": found.metrics()})
 
 
 def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, int]:
@@ -292,14 +294,14 @@ def _as_dict(payload: bytes) -> dict[str, Any]:
 
 
 def _batches(deadline: Deadline, payload: bytes) -> Response:
-    return _json({"batches": _as_dict(payload).get("resourceSpans", [])})
+    return json_response({"batches": _as_dict(payload).get("resourceSpans", [])})
 
 
 def _trace_v2(deadline: Deadline, payload: bytes, message: str) -> Response:
     answer: dict[str, Any] = {"trace": _as_dict(payload), "metrics": {}}
     if message:
         answer |= {"status": "PARTIAL", "message": message}
-    return _json(answer)
+    return json_response(answer)
 
 
 def _summary(one: Summary) -> dict[str, Any]:

@@ -76,6 +76,7 @@ SHORT_NAMES = {
     "parent": "parent",
 }
 """Unscoped spellings of intrinsics."""
+_SHORTEST = {full: short for short, full in SHORT_NAMES.items()}
 
 
 def _at() -> int:
@@ -146,7 +147,7 @@ class Intrinsic:
         return INTRINSICS[self.name]
 
     def __str__(self) -> str:
-        return self.name
+        return _SHORTEST.get(self.name, self.name)
 
 
 @dataclass(frozen=True, slots=True)

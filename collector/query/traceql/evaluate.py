@@ -24,6 +24,7 @@ from opentelemetry.proto.common.v1 import common_pb2
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
+from collector.query.engine import Slice
 from collector.query.regex import compile_regex
 from collector.query.traceql import values
 from collector.query.traceql.ast import (
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Slice
 
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
 _SCOPE_NAME, _SCOPE_VERSION = 1, 2
@@ -78,6 +78,10 @@ class TreeFields(Protocol):
 
     def column(self, node: Attribute | Intrinsic) -> Column:
         """Return a field of `TREE_INTRINSICS`, or an attribute of the parent, with an entry for each row."""
+        ...
+
+    def only(self, places: NDArray[np.intp]) -> TreeFields:
+        """Return the same for some of the rows, by their places among these."""
         ...
 
 
@@ -150,6 +154,10 @@ class Evaluation:
         self._tree = tree
         self._operands: dict[Expression, Column] = {}
         self._parts: dict[str, tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]] = {}
+
+    def only(self, places: NDArray[np.intp]) -> Evaluation:
+        """Return an evaluation of some of the rows, by their places among these."""
+        return Evaluation(Slice(self.block, self.rows[places]), None if self._tree is None else self._tree.only(places))
 
     def matching(self, expression: Expression | None) -> NDArray[np.intp]:
         """Return the rows for which the expression is true."""

@@ -23,6 +23,7 @@ from collector.query.traceql.ast import (
     Filter,
     Intrinsic,
     Literal,
+    Metrics,
     Pipeline,
     Query,
     Select,
@@ -66,10 +67,21 @@ def plan(query: Query | Expression | None) -> Plan:
     first = stages[0]
     rest = tuple(stage for stage in stages[1:] if not isinstance(stage, Select))
     is_plain = isinstance(first, Filter) and not rest and not needs_tree(first.expression)
+    if isinstance(query, Query):
+        is_plain = is_plain and not any(needs_tree(one) for one in _measured(query))
     seed = _seed(first)
     required = tuple(dict.fromkeys(one for one in _required(first) if one != seed))
     mentioned = [one for stage in stages for one in _fields(stage)]
     return Plan(stages, is_plain, seed, required, tuple(dict.fromkeys(mentioned)))
+
+
+def _measured(query: Query) -> Iterator[Expression | None]:
+    """Yield the expressions that metrics functions evaluate."""
+    for stage in query.pipeline.stages:
+        if isinstance(stage, Metrics):
+            yield from stage.by
+            for one in stage.arguments:
+                yield one.expression if isinstance(one, Filter) else one
 
 
 def spansets_only(query: Query) -> Query:

@@ -266,11 +266,11 @@ def _find_traces(
             best.left_out = True
             continue
         effort.spans += len(piece.rows)
-        waiting += _fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
+        waiting += fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
         while len(waiting) >= batch:
             if sieve is None and batch > BATCH_FIRST:
-                sieve = [_having(deadline, everything, one, search) for one in planned.required]
-            waiting = _sifted(waiting, sieve or [])
+                sieve = [having(deadline, everything, one, search) for one in planned.required]
+            waiting = sifted(waiting, sieve or [])
             if len(waiting) < batch:
                 break
             _judge(deadline, everything, planned, search, waiting[:batch], best, effort)
@@ -283,7 +283,7 @@ def _find_traces(
         del waiting[:BATCH_MAX]
 
 
-def _fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple[bytes, int]]:
+def fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple[bytes, int]]:
     """Return the traces of some rows that were not known yet, each with a time near which it is."""
     if not rows.size:
         return []
@@ -300,7 +300,7 @@ def _fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple
     return [(raw[16 * at : 16 * at + 16], time) for at, time in enumerate(times)]
 
 
-def _having(deadline: Deadline, view: View, condition: Expression, search: Search) -> Numbering:
+def having(deadline: Deadline, view: View, condition: Expression, search: Search) -> Numbering:
     """Return the traces that have a span which fulfils a condition."""
     found = Numbering()
     since, until = max(0, search.start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, search.end_ns + TRACE_SPREAD_NS)
@@ -312,7 +312,7 @@ def _having(deadline: Deadline, view: View, condition: Expression, search: Searc
     return found
 
 
-def _sifted(waiting: list[tuple[bytes, int]], sieve: list[Numbering]) -> list[tuple[bytes, int]]:
+def sifted(waiting: list[tuple[bytes, int]], sieve: list[Numbering]) -> list[tuple[bytes, int]]:
     """Leave out the traces that one of these does not have."""
     for having in sieve:
         words = np.frombuffer(b"".join(trace for trace, _ in waiting), "u8").reshape(-1, 2)

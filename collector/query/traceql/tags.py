@@ -120,7 +120,7 @@ def field_of(tag: str) -> Attribute | Intrinsic:
 
 
 def _evaluated(field_: Attribute | Intrinsic) -> Attribute | Intrinsic:
-    if needs_tree(field_) and str(field_) not in _OF_ROOTS:
+    if needs_tree(field_) and field_.name not in _OF_ROOTS:
         raise InvalidQuery(f"values of {field_}, which only whole traces tell, are not listed")
     return field_
 
@@ -134,9 +134,9 @@ def values(
     end_ns: int,
 ) -> TagValues:
     """Collect the distinct values of a field over the spans that an expression matches, newest blocks first."""
-    if str(wanted) in _OF_ROOTS:
+    if isinstance(wanted, Intrinsic) and wanted.name in _OF_ROOTS:
         root = Binary("=", Intrinsic("span:parentID"), Literal(Type.STRING, ""))
-        wanted = _OF_ROOTS[str(wanted)]
+        wanted = _OF_ROOTS[wanted.name]
         expression = root if expression is None else Binary("&&", root, expression)
     found = TagValues()
     seen: set[tuple[str, str]] = set()

@@ -279,6 +279,10 @@ class TreeRows:
         """Return a field that only whole traces tell, for these rows."""
         return self._traces.tree_column(node).take(self._rows)
 
+    def only(self, places: NDArray[np.intp]) -> TreeRows:
+        """Return the same for some of the rows, by their places among these."""
+        return TreeRows(self._traces, self._rows[places])
+
 
 def assemble(deadline: Deadline, view: View, ids: Sequence[bytes], since_ns: int, until_ns: int) -> Traces:
     """Return every span of the traces that the ring holds, and that started in [since_ns, until_ns] in the log.

@@ -33,7 +33,7 @@ from collector.query.traceql.ast import (
 )
 from collector.query.traceql.evaluate import demanded_key, fields_of, needs_tree
 from collector.query.traceql.spansets import check_stages
-from collector.query.traceql.stages import spanset_part
+from collector.query.traceql.stages import is_metrics, spanset_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _measured(query: Query) -> Iterator[Expression | None]:
 
 def spansets_only(query: Query) -> Query:
     """Return a query that yields spans; InvalidQuery for one that yields series."""
-    if len(spanset_part(query)) < len(query.pipeline.stages):
+    if is_metrics(query):
         stage = query.pipeline.stages[len(spanset_part(query))]
         raise InvalidQuery("this is a metrics query: ask /api/metrics/query_range", stage.at)
     return query

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, prometheus, received, tempo
+from collector.api import admin, loki, prometheus, received, tempo, tempo_metrics
 from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INDEX = """Ringtail answers here.
 
-Tempo       /api/search?q={...}   /api/v2/traces/<id>
+Tempo       /api/search?q={...}   /api/v2/traces/<id>   /api/metrics/query_range?q={...}|rate()
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
 Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
@@ -72,6 +72,7 @@ def create_app(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners),
             *tempo.routes(stores, engine, limit),
+            *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),
             *received.routes(stores, engine),

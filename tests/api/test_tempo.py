@@ -185,11 +185,14 @@ async def test_tags_and_values(api: Api) -> None:
     ("query", "message"),
     [
         ({"q": "{ .a = }"}, "invalid TraceQL query: expected a value, but found '}' at column 8"),
-        ({"q": "{ .a } >> { .b }"}, "invalid TraceQL query: the operation >> is not supported yet at column 8"),
+        ({"q": "({ .a } | count()) > 1"}, "an aggregate of a whole pipeline, ( … | count() ), is not supported"),
+        ({"q": "{ } | rate()"}, "this is a metrics query: ask /api/metrics/query_range at column 7"),
+        ({"cursor": "1.2"}, "cursor is a nextCursor of an answer before, not '1.2'"),
         ({"limit": "0"}, "limit must be a whole number from 1 to 10000, not '0'"),
         ({"start": "x"}, "start must be in Unix seconds, not 'x'"),
     ],
 )
 async def test_mistakes_are_told(api: Api, query: dict[str, str], message: str) -> None:
     answer = await api.get("/api/search", **query)
-    assert (answer.status, answer.text) == (400, message)
+    assert answer.status == 400
+    assert message in answer.text

@@ -454,7 +454,7 @@ class Connection(asyncio.BufferedProtocol):
         self._release()
         self._head = self._body = self._chunks = None
         self._limit_discarding(unread)
-        self._fail(answer(error) if self._receiver is None else self._receiver.refused(error), error)
+        self._fail((self._receiver or self._listener).refused(error), error)
         self._next(unread)
 
     def _limit_discarding(self, unread: int) -> None:

@@ -13,6 +13,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from collector.errors import Unavailable
+from collector.otlp.status import answer
 from collector.receivers.address import reason
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.clock import Clock
+    from collector.otlp.status import Answer
     from collector.receivers.admission import Admission
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
@@ -116,6 +118,10 @@ class Listener:
 
     def tick(self) -> None:
         """Do what is to be done once a second."""
+
+    def refused(self, error: Exception) -> Answer:
+        """Return how a request is answered that no receiver counts, as one for a path that leads nowhere."""
+        return answer(error)
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""

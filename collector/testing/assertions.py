@@ -14,7 +14,6 @@ from __future__ import annotations
 import http.client
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -53,7 +52,11 @@ class Client:
         self.server = server
 
     def get(self, path: str, parameters: Mapping[str, str] | None = None, **headers: str) -> bytes:
-        """GET a path with parameters, and headers (`Accept_Language` is Accept-Language); raises InvalidQuery when the answer is 400, AssertionError when it is not 200."""
+        """GET a path with parameters, and headers (`Accept_Language` is Accept-Language).
+
+        Raises InvalidQuery when the answer is 400, AssertionError when it is something else than 200.
+        """
+        __tracebackhide__ = True
         target = f"{quote(path)}?{urlencode(parameters)}" if parameters else quote(path)
         connection = http.client.HTTPConnection(self.server.api, timeout=QUERY_TIMEOUT_S)
         try:
@@ -69,6 +72,7 @@ class Client:
 
     def json(self, path: str, parameters: Mapping[str, str] | None = None, **headers: str) -> Any:
         """Return the answer's JSON."""
+        __tracebackhide__ = True
         return json.loads(self.get(path, parameters, **headers))
 
 
@@ -89,6 +93,7 @@ class Assertions(Generic[Found]):
     def __init__(self, client: Client, wait: float) -> None:
         """`wait` is in seconds, for assertions that are not told another."""
         self._client = client
+        self._clock = client.server.clock
         self._wait = wait
 
     def find(self, query: str) -> list[Found]:
@@ -120,7 +125,7 @@ class Assertions(Generic[Found]):
     def none(self, query: str, *, wait: float = 0.0) -> None:
         """Find that nothing matches, now or within `wait` seconds; AssertionError if something does."""
         __tracebackhide__ = True
-        end = time.monotonic() + wait
+        end = self._clock.monotonic() + wait
         while True:
             seen = self._requests()
             flush()
@@ -140,7 +145,7 @@ class Assertions(Generic[Found]):
     ) -> list[Found]:
         __tracebackhide__ = True
         wait = self._wait if wait is None else wait
-        end = time.monotonic() + wait
+        end = self._clock.monotonic() + wait
         while True:
             seen = self._requests()
             flush()
@@ -160,7 +165,7 @@ class Assertions(Generic[Found]):
 
     def _more(self, seen: int, end: float) -> bool:
         """Wait until there is reason to look again; tell whether there is time left for that."""
-        left = end - time.monotonic()
+        left = end - self._clock.monotonic()
         if left <= 0:
             return False
         changed = self._client.server.violations.changed
@@ -194,6 +199,7 @@ class Traces(Assertions[Span]):
 
     def find(self, query: str) -> list[Span]:
         """Return the spans that match now, oldest first."""
+        __tracebackhide__ = True
         answer = self._client.json("/api/search", {"q": query, "limit": str(TRACES_MAX), "spss": str(SPANS_MAX)})
         found = []
         for summary in answer["traces"]:
@@ -226,12 +232,13 @@ class Logs(Assertions[LogRecord]):
 
     def find(self, query: str) -> list[LogRecord]:
         """Return the records that match now, oldest first."""
+        __tracebackhide__ = True
         answer = self._client.json(
             "/loki/api/v1/query_range",
             {
                 "query": query,
                 "start": "0",
-                "end": str(time.time_ns() + _YEAR_NS),
+                "end": str(self._clock.now_ns() + _YEAR_NS),
                 "limit": str(LINES_MAX),
                 "direction": "forward",
             },
@@ -266,6 +273,7 @@ class Metrics(Assertions[Sample]):
 
     def find(self, query: str) -> list[Sample]:
         """Return the samples now; a scalar is one without labels."""
+        __tracebackhide__ = True
         data = self._client.json("/api/v1/query", {"query": query})["data"]
         if data["resultType"] == "scalar":
             return [Sample(MappingProxyType({}), float(data["result"][1]))]
@@ -331,12 +339,12 @@ class Otlp:
     @property
     def endpoint(self) -> str:
         """OTLP/HTTP's base URL, as OTEL_EXPORTER_OTLP_ENDPOINT has it."""
-        return f"http://{self._server.http}"
+        return self._server.endpoint
 
     @property
     def grpc_endpoint(self) -> str:
         """OTLP/gRPC's URL, as OTEL_EXPORTER_OTLP_ENDPOINT has it when the protocol is `grpc`."""
-        return f"http://{self._server.grpc}"
+        return self._server.grpc_endpoint
 
     @property
     def api(self) -> str:
@@ -346,25 +354,12 @@ class Otlp:
     @property
     def environment(self) -> dict[str, str]:
         """Variables that make an SDK of any language send here, by OTLP/HTTP and without long waits for a batch."""
-        return self._environment(self.endpoint, "http/protobuf")
+        return self._server.environment
 
     @property
     def grpc_environment(self) -> dict[str, str]:
         """The same by OTLP/gRPC."""
-        return {**self._environment(self.grpc_endpoint, "grpc"), "OTEL_EXPORTER_OTLP_INSECURE": "true"}
-
-    @staticmethod
-    def _environment(endpoint: str, protocol: str) -> dict[str, str]:
-        return {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-            "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_LOGS_EXPORTER": "otlp",
-            "OTEL_METRICS_EXPORTER": "otlp",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
-            "OTEL_BLRP_SCHEDULE_DELAY": "100",
-            "OTEL_METRIC_EXPORT_INTERVAL": "200",
-        }
+        return self._server.grpc_environment
 
     @property
     def violations(self) -> tuple[Violation, ...]:

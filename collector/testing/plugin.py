@@ -6,6 +6,9 @@ and protobuf, come with the first test that asks for the fixture.
 One server does for a session (one of each worker under pytest-xdist). Its rings are emptied before each test that uses
 `otlp`, and the providers of this process flushed before and after: what a test's spans leave in a batch counts as its
 own. What other processes send late, after their test, is the next one's, so a test should end those it starts.
+
+The server is not stopped: it ends with the process, after SDKs have sent what they send when they are shut down at
+exit, and would wait and complain if nobody took it.
 """
 
 from __future__ import annotations
@@ -27,12 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def otlp_server() -> Iterator[Server]:
-    """The server, for fixtures of a session that start what sends to it: `http`, `grpc` and `api` are its addresses."""
+def otlp_server() -> Server:
+    """The server, for fixtures of a session that start what sends to it: `environment` and so on as `otlp` has it."""
     from collector.testing.server import Server
 
-    with Server() as server:
-        yield server
+    return Server()
 
 
 @pytest.fixture

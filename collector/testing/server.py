@@ -47,12 +47,27 @@ START_TIMEOUT_S: Final = 30.0
 CLOSE_S: Final = 0.2
 """How long connections may take to close when the server stops."""
 
+_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_INSECURE: Final = "OTEL_EXPORTER_OTLP_INSECURE"
+_ENVIRONMENT: Final = {
+    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_LOGS_EXPORTER": "otlp",
+    "OTEL_METRICS_EXPORTER": "otlp",
+    "OTEL_BSP_SCHEDULE_DELAY": "100",
+    "OTEL_BLRP_SCHEDULE_DELAY": "100",
+    "OTEL_METRIC_EXPORT_INTERVAL": "200",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",
+}
+"""Delays are in ms. Delta sums begin anew with each test, where cumulative ones would go on from the last."""
+
 
 class Server:
     """One running server; `with Server() as server`, or `stop` it."""
 
     def __init__(self) -> None:
         """Start it. Raises Unavailable when it cannot listen on loopback."""
+        self.clock = SystemClock()
         self.violations = Violations()
         self.http = self.grpc = self.api = ""
         """`host:port` of OTLP/HTTP, of OTLP/gRPC, and of the query API."""
@@ -72,7 +87,7 @@ class Server:
     async def _serve(self, started: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
-        clock = SystemClock()
+        clock = self.clock
         engine = Engine(QUERY_THREADS, QUERY_TIMEOUT_S, clock)
         registry = CollectorRegistry()
         notes: Any = Notes(self.violations)
@@ -136,6 +151,26 @@ class Server:
 
         self._loop.call_soon_threadsafe(call)
         return done.result(START_TIMEOUT_S)
+
+    @property
+    def endpoint(self) -> str:
+        """OTLP/HTTP's base URL."""
+        return f"http://{self.http}"
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """OTLP/gRPC's URL."""
+        return f"http://{self.grpc}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that make an SDK of any language send here, by OTLP/HTTP and without long waits for a batch."""
+        return {**_ENVIRONMENT, _ENDPOINT: self.endpoint, _PROTOCOL: "http/protobuf"}
+
+    @property
+    def grpc_environment(self) -> dict[str, str]:
+        """The same by OTLP/gRPC."""
+        return {**_ENVIRONMENT, _ENDPOINT: self.grpc_endpoint, _PROTOCOL: "grpc", _INSECURE: "true"}
 
     def clear(self) -> None:
         """Forget all records. What is being received meanwhile is there afterwards, or is not."""

@@ -22,6 +22,8 @@ TREE_SPANS_MAX: Final = 40
 DEPTH_MAX: Final = 30
 """How deep a tree is indented; what lies deeper is shown at this depth."""
 VALUE_CHARACTERS_MAX: Final = 60
+LINE_CHARACTERS_MAX: Final = 160
+"""Of a value, and of a span's line: the rest of its attributes is left out."""
 
 Value = Any
 """str, bool, int, float, bytes, None, a tuple of values, or a mapping of names to values."""
@@ -100,7 +102,8 @@ class Span:
         if self.status != "unset":
             parts.append(f"{self.status}{f': {self.status_message}' if self.status_message else ''}")
         shown = " ".join(f"{key}={_short(value)}" for key, value in self.attributes.items())
-        return f"{self.service or '(no service)'}: {self.name}  [{', '.join(parts)}]{f'  {shown}' if shown else ''}"
+        line = f"{self.service or '(no service)'}: {self.name}  [{', '.join(parts)}]{f'  {shown}' if shown else ''}"
+        return line if len(line) <= LINE_CHARACTERS_MAX else f"{line[: LINE_CHARACTERS_MAX - 1]}…"
 
 
 class Trace:

@@ -12,6 +12,7 @@ A query runs under a `Deadline`, which it must ask at least once a block.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -91,7 +92,7 @@ def slices(
         among = Among(view.index, (view.key,))
     if not newest_first:
         yield from _log_slices(view, start_ns, end_ns, deadline, among, newest_first=False)
-    for block in reversed(view.ring.blocks) if newest_first else view.ring.blocks:
+    for block in _ring_blocks(view, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
         rows = _rows(view, block, start_ns, end_ns, in_ring=True)
@@ -99,6 +100,21 @@ def slices(
             yield Slice(block, rows)
     if newest_first:
         yield from _log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+
+
+def _ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
+    """Return the ring's blocks, without those that the postings know to have nothing, if the view's key is rare."""
+    blocks, offsets = view.ring.blocks, view.candidates
+    if offsets is None or len(offsets) * 4 >= len(blocks):
+        return reversed(blocks) if newest_first else iter(blocks)
+    # What is evicted is in no postings, and may still be in the oldest block.
+    numbers = {0} if blocks[0].base_offset < view.ring.first_offset else set()
+    numbers.update(bisect_right(blocks, offset, key=_base_offset) - 1 for offset in offsets.tolist())
+    return iter([blocks[number] for number in sorted(numbers, reverse=newest_first)])
+
+
+def _base_offset(block: Block) -> int:
+    return block.base_offset
 
 
 def _log_slices(

@@ -6,7 +6,7 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -58,8 +58,11 @@ class Extent:
     """How often each is asked cold."""
     found: int
     """How often a record is looked for that has just been acknowledged."""
+    busy_s: float
+    """How long records are received while questions are asked, or not, in each of `rounds`."""
+    rounds: int
     requests: int
-    """Requests of a run of the load driver."""
+    """Requests of one order of the load driver."""
 
 
 @dataclass(slots=True)
@@ -196,42 +199,41 @@ class Bench:
             facts = self._fill(server)
             driver = DriverProcess()
             try:
-                self._drive(driver, server, self.extent.requests // 5)
-                for who, pause in (("nobody", None), (f"{PACE} a second", 1 / PACE), ("without a pause", 0.0)) * 2:
+                self._drive(driver, server, self.extent.requests)
+                askers = (("nobody", None), (f"{PACE} a second", 1 / PACE), ("without a pause", 0.0))
+                for who, pause in askers * self.extent.rounds:
                     answers: dict[int, list[float]] = {}
-                    with self._driving(driver, server) as outcome:
-                        while pause is not None and not outcome:
-                            self._round(server, asker, facts, answers, pause, outcome)
-                    rate = outcome[0].requests * RECORDS / outcome[0].seconds
-                    self.found.rates.setdefault(who, []).append(rate)
+                    with self._driving(driver, server) as outcomes:
+                        end = time.perf_counter() + self.extent.busy_s
+                        while time.perf_counter() < end or (pause is not None and not answers):
+                            if pause is None:
+                                time.sleep(self.extent.busy_s)
+                            else:
+                                self._round(asker, facts, answers, pause)
+                    records = sum(one.requests for one in outcomes) * RECORDS
+                    self.found.rates.setdefault(who, []).append(records / sum(one.seconds for one in outcomes))
                     if pause == 0.0:
                         for place, taken in answers.items():
                             self.found.rows[place].busy = Times.of(taken)
             finally:
                 driver.close()
 
-    def _round(
-        self,
-        server: Ringtail,
-        asker: Asker,
-        facts: Facts,
-        answers: dict[int, list[float]],
-        pause: float,
-        outcome: Sequence[Outcome],
-    ) -> None:
-        """Ask each question once, while the driver works."""
+    def _round(self, asker: Asker, facts: Facts, answers: dict[int, list[float]], pause: float) -> None:
+        """Ask each question once."""
         for place, row in enumerate(self.found.rows):
-            if row.refused or outcome:
+            if row.refused:
                 continue
             begin = time.perf_counter()
             try:
                 asker.ask(row.question.ask(facts, self._chance), row.question.accept)
             except Refused as error:
+                if error.code == 400:
+                    row.refused = str(error)
+                    continue
                 if error.code != 404:  # a trace that is not held any more
                     raise
             answers.setdefault(place, []).append((time.perf_counter() - begin) * 1000)
-            if pause:
-                time.sleep(max(0.0, begin + pause - time.perf_counter()))
+            time.sleep(max(0.0, begin + pause - time.perf_counter()))
 
     def _drive(self, driver: DriverProcess, server: Ringtail, requests: int) -> Outcome:
         workload = Workload(self.signal.name, "http", RECORDS, CONNECTIONS, 32, peers="", fresh=True)
@@ -242,16 +244,23 @@ class Bench:
 
     @contextmanager
     def _driving(self, driver: DriverProcess, server: Ringtail) -> Iterator[list[Outcome]]:
-        """The driver at work, in a thread; its outcome is in the list when it is done."""
-        outcome: list[Outcome] = []
-        thread = threading.Thread(
-            target=lambda: outcome.append(self._drive(driver, server, self.extent.requests)), name="driver"
-        )
+        """The driver at work, in a thread, until the block ends; then the list has what became of its orders."""
+        outcomes: list[Outcome] = []
+        ending = threading.Event()
+
+        def drive() -> None:
+            while not ending.is_set():
+                outcomes.append(self._drive(driver, server, self.extent.requests))
+
+        thread = threading.Thread(target=drive, name="driver")
         thread.start()
         try:
-            yield outcome
+            yield outcomes
         finally:
+            ending.set()
             thread.join()
+        if not outcomes:
+            raise Incorrect("the driver had no answer")
 
     # --- the log ------------------------------------------------------------------------------------------
 
@@ -268,7 +277,9 @@ class Bench:
                         took = self._once(asker, row, facts)
                         if took is not None:
                             taken.append(took)
-                    row.cold = Times.of(taken) if taken else None
+                    if row.refused:
+                        continue
+                    row.cold = Times.of(taken)
                     row.log = self._asked(server, asker, row, facts, self.extent.least // 4)
 
     def _written(self, directory: Path) -> Facts:

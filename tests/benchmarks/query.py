@@ -31,8 +31,8 @@ from tests.benchmarks.machine import describe
 from tests.benchmarks.measure import Incorrect
 from tests.benchmarks.questions import TABLES
 
-FULL = Extent(1_000_000, 10_000_000, 4.0, 20, 2000, 5, 200, 10_000)
-SHORT = Extent(100_000, 300_000, 0.5, 10, 200, 2, 30, 1500)
+FULL = Extent(1_000_000, 10_000_000, 4.0, 20, 2000, 5, 200, 15.0, 2, 1000)
+SHORT = Extent(100_000, 300_000, 0.5, 10, 200, 2, 30, 2.0, 1, 200)
 SLOWDOWN_MAX = 20.0
 """How much slower records may be received while questions are asked, in %."""
 FOUND_MS = 0.0

@@ -53,8 +53,6 @@ class Question:
     """The same in the log."""
     peers: Sequence[float | None] = ()
     accept: str = ""
-    small: bool = True
-    """Whether it is asked while records are received, too."""
 
 
 def _search(query: str, facts: Facts, limit: int = NEWEST) -> str:
@@ -111,7 +109,7 @@ TRACE_QUESTIONS: Final = (
     Question(
         "regex over an attribute that few match",
         lambda facts, chance: _search(f'{{ span.url.path =~ "/api/products/9{chance.randrange(10)}.*" }}', facts),
-        _full,
+        _some_traces,
         150,
     ),
     Question(
@@ -250,7 +248,7 @@ LOG_QUESTIONS: Final = (
             "/loki/api/v1/query_range",
             query=f"sum by (detected_level) (count_over_time({_ALL}[1m]))",
             start=facts.begin_s,
-            end=facts.end_s,
+            end=facts.end_s + 60,
             step="60",
         ),
         _some_lines,

@@ -301,6 +301,8 @@ class Bench:
                 for row in self._answered():
                     taken = []
                     for _ in range(self.extent.cold):
+                        if sum(taken) > 3000 * self.extent.seconds > 0:
+                            break
                         forget_pages(Path(directory) / "data" / self.signal.name)
                         took = self._once(asker, row, facts)
                         if took is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from collector.errors import Malformed, Overloaded, RingtailError, TooLarge, Unauthenticated
-from collector.otlp.status import Answer, answer, too_slow, trailing_metadata
+from collector.otlp.status import Answer, too_slow, trailing_metadata
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.encoding import GRPC_ENCODINGS, inflate
@@ -296,8 +296,7 @@ class Call(Stream):
 
     def refuse(self, error: Exception) -> None:
         """Answer a call that its method has not taken."""
-        receiver = self._route.receiver
-        self.fail(answer(error) if receiver is None else receiver.refused(error), error)
+        self.fail((self._route.receiver or self._listener).refused(error), error)
 
     def fail(self, found: Answer, error: BaseException) -> None:
         """Answer with an error."""

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, prometheus, received, tempo
+from collector.api import admin, loki, prometheus, received, tail, tempo
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
+    from collector.query.tail import Tails
     from collector.store import Store
 
 INDEX = """Ringtail answers here.
@@ -26,6 +27,7 @@ INDEX = """Ringtail answers here.
 Tempo       /api/search?q={...}   /api/v2/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
+Live        /api/tail?q={...}
 Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
@@ -41,8 +43,10 @@ def create_app(
     reload: Callable[[], dict[str, list[str]]],
     logger: Any,
     listeners: Callable[[], dict[str, Any]] = dict,
+    tails: Tails | None = None,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`. Without `tails` there
+    is no live tail."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -70,6 +74,7 @@ def create_app(
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),
             *received.routes(stores, engine),
+            *(tail.routes(stores, engine, tails) if tails is not None else ()),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
     )

@@ -222,7 +222,7 @@ class Call(Stream):
         if flag > 1:
             raise Malformed(f"a message begins with {flag}; 0 and 1 are known")
         if length > limit:
-            raise TooLarge(f"the message has {length} bytes; the limit is {limit} ({LIMIT_KEY})")
+            raise TooLarge(f"the message has {length} bytes; the limit is {limit} ({self._listener.limit_key})")
         self._compressed = flag == 1
         if self._compressed and self._encoding in ("", "identity"):
             raise Malformed("the message says that it is compressed, the call does not say how")
@@ -246,7 +246,9 @@ class Call(Stream):
             self.body = None
             if self._compressed:
                 payload = bytes(
-                    inflate(payload, self._encoding, self._listener.message_bytes_max, LIMIT_KEY, self._grow)
+                    inflate(
+                        payload, self._encoding, self._listener.message_bytes_max, self._listener.limit_key, self._grow
+                    )
                 )
             self._served = True
             method.serve(self, payload)

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 
 from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
-from collector.receivers.call import Call, Method
+from collector.receivers.call import LIMIT_KEY, Call, Method
 from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
 from collector.receivers.http2.keepalive import Keepalive
@@ -145,6 +145,9 @@ def response_of(status: int) -> bytes:
 class GrpcReceiver(Http2Listener):
     """The gRPC listener for all signals, with the standard health service beside them."""
 
+    limit_key = LIMIT_KEY
+    """What sets `message_bytes_max`, for people."""
+
     def __init__(
         self,
         receivers: Sequence[Receiver],
@@ -160,8 +163,9 @@ class GrpcReceiver(Http2Listener):
         connections_max: int = CONNECTIONS_MAX,
         tls: ServerTls | None = None,
         gate: Gate | None = None,
+        services: Sequence[str] = (),
     ) -> None:
-        """Take one receiver for each service; it listens after `start`.
+        """Take one receiver for each service; it listens after `start`. `services` names others, for the health service.
 
         `message_bytes_max` holds before and after decompression. `first_bytes_timeout_s` is for a connection's
         preface, `idle_timeout_s` for a message to bring its due.
@@ -184,7 +188,7 @@ class GrpcReceiver(Http2Listener):
         self.keepalive = keepalive or Keepalive()
         self.chance = SystemRandom()
         self.requests = Requests()
-        self.health = Health([one.signal.service for one in receivers])
+        self.health = Health([*services, *(one.signal.service for one in receivers)])
         methods: dict[bytes, Method] = {
             b"/grpc.health.v1.Health/Check": Check(self.health),
             b"/grpc.health.v1.Health/Watch": Watch(self.health),

@@ -76,7 +76,8 @@ class QueryCall(Call):
             self._drained.clear()
             left = self._until - self._listener.clock.monotonic()
             try:
-                await asyncio.wait_for(self._drained.wait(), None if left == math.inf else max(0.0, left))
+                async with asyncio.timeout(None if left == math.inf else max(0.0, left)):
+                    await self._drained.wait()
             except TimeoutError:
                 raise QueryTimeout(f"the answer was not taken within {ANSWER_S:g} s") from None
 

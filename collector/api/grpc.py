@@ -19,7 +19,7 @@ from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.engine import END_OF_TIME, slices
 from collector.query.offsets import END, at_offsets, costs, from_offset
-from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STUCK, Matches, Missed, Tails, Told
+from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STUCK, Matches, Missed, Tails, Told, signal_of
 from collector.query.traceql.evaluate import demanded_key, single_filter
 from collector.query.traceql.parser import parse
 from collector.query.traceql.search import Search, Summary, describe, find
@@ -162,7 +162,7 @@ class QueryListener(GrpcReceiver):
         return f"there are {self.connections_max} connections for queries, which is the limit"
 
     async def _tail(self, request: Any, served: Served, call: QueryCall) -> AsyncGenerator[bytes]:
-        signal = _signal(request.signal)
+        signal = signal_of(_signal(request.signal).name)
         if not served.held:
             raise NotFound("this tenant has nothing yet")
         if request.past > PAST_MAX:

@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute, Route
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
+from collector.query.offsets import END
 from collector.query.tail import CLOSED, FAILED, PAST_MAX, STOPPED, STUCK, Matches, Missed, Tail, Tails, Told, signal_of
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def routes(stores: Mapping[str, Store], engine: Engine, tails: Tails) -> list[Ba
             signal = signal_of(asked.get("signal", "") or "traces")
             query = asked.get("q", "") or asked.get("query", "")
             past = _number(asked.get("limit", ""), "limit", PAST_DEFAULT, PAST_MAX)
-            resumed = request.headers.get("last-event-id", "") or asked.get("lastEventId", "")
-            offset = _number(resumed, "Last-Event-ID", 0, 2**63) + 1 if resumed else None
+            resumed, begin = request.headers.get("last-event-id", ""), asked.get("offset", "")
+            offset = _number(begin, "offset", 0, END) if begin else None
+            if resumed:
+                offset = _number(resumed, "Last-Event-ID", 0, END) + 1
             made = tails.open(stores[signal.name], query, past, offset, _encoded, engine)
         except RingtailError as error:
             return _refused(error)
@@ -184,7 +187,8 @@ async def _send(send: Send, data: bytes) -> None:
     for at in range(0, len(data), PIECE_BYTES):
         piece = {"type": "http.response.body", "body": data[at : at + PIECE_BYTES], "more_body": True}
         try:
-            await asyncio.wait_for(send(piece), STUCK_S)
+            async with asyncio.timeout(STUCK_S):
+                await send(piece)
         except TimeoutError:
             raise _Stuck from None
 

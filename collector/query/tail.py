@@ -484,7 +484,9 @@ class Tail:
 async def _before(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event; tell whether it came in time."""
     try:
-        await asyncio.wait_for(event.wait(), max(0.0, seconds))
+        # Not wait_for: Python 3.11's may lose a cancellation that comes with the event.
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -37,7 +37,7 @@ from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS, Signal
 from collector.quantities import split_address
 from collector.query.engine import Engine
-from collector.query.tail import Tails
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.cors import Cors
 from collector.receivers.export import Destination, Receiver, ReceiverMetrics

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from collector.errors import InvalidConfig, Overloaded
 from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
-from collector.query.tail import Tails
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
 

@@ -28,7 +28,7 @@ from collector.api.server import ApiServer
 from collector.clock import SystemClock
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
-from collector.query.tail import Tails
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring
 from collector.store import Store

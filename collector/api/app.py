@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
-    from collector.query.tail import Tails
+    from collector.query.tails import Tails
     from collector.store import Store
 
 INDEX = """Ringtail answers here.

@@ -19,7 +19,9 @@ from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.engine import END_OF_TIME, slices
 from collector.query.offsets import END, at_offsets, costs, from_offset
-from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STUCK, Matches, Missed, Tails, Told, signal_of
+from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STOPPED, STUCK, Matches, Missed, Told
+from collector.query.tail_filters import signal_of
+from collector.query.tails import Tails
 from collector.query.traceql.evaluate import demanded_key, single_filter
 from collector.query.traceql.parser import parse
 from collector.query.traceql.search import Search, Summary, describe, find
@@ -181,7 +183,7 @@ class QueryListener(GrpcReceiver):
                 if not found:
                     yield message("TailResponse")(next_offset=tail.position).SerializeToString()
         finally:
-            tail.close(STUCK if call.is_stuck else CLOSED)
+            tail.close(STOPPED if self._tails.stopping else STUCK if call.is_stuck else CLOSED)
 
 
 def _signal(code: int) -> Signal:

@@ -28,7 +28,9 @@ from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
 from collector.query.offsets import END
-from collector.query.tail import CLOSED, FAILED, PAST_MAX, STOPPED, STUCK, Matches, Missed, Tail, Tails, Told, signal_of
+from collector.query.tail import CLOSED, FAILED, PAST_MAX, STOPPED, STUCK, Matches, Missed, Tail, Told
+from collector.query.tail_filters import signal_of
+from collector.query.tails import Tails
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

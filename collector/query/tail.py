@@ -11,48 +11,29 @@ behind, the tail goes on at the end and tells what it passed over, with the numb
 resumes at an offset is not hurried: it gets everything that is held, in its own time. Records that are no longer held,
 or are damaged, are told as missed, too: between the positions told there is never a silent gap.
 
-Matching is that of queries: the same expressions over the same columns, for a block at once. What needs the whole trace
-(its root, its duration, a parent) cannot be known when a span arrives, and is refused by name.
-
-All tails of the daemon share one worker thread, a limit on their number, and `Tails.bytes_max` for what they hold.
-Owner: the event loop's thread.
+What matches is for `tail_filters.py` to say; `tails.py` has what all tails of the daemon share. Owner: the event loop's
+thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-
-from collector.errors import InvalidQuery, Overloaded, Unavailable
+from collector.errors import Unavailable
 from collector.otlp.records import Ref, regroup
-from collector.otlp.signals import BY_NAME, LOGS, TRACES, Signal
-from collector.query.engine import Engine, slices
-from collector.query.logql import ast as logql
-from collector.query.logql.plan import prepare
-from collector.query.logql.source import Statistics
+from collector.query.engine import slices
 from collector.query.offsets import costs, from_offset
-from collector.query.traceql.ast import Attribute
-from collector.query.traceql.evaluate import Evaluation, demanded_key, fields_of, single_filter
-from collector.query.traceql.parser import parse
-from collector.store import key_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-    from prometheus_client import CollectorRegistry
-
-    from collector.clock import Clock
-    from collector.query.engine import Deadline, Slice
-    from collector.query.logql.source import Source
-    from collector.query.traceql.ast import Expression
+    from collector.otlp.signals import Signal
+    from collector.query.engine import Deadline, Engine
+    from collector.query.tail_filters import Matcher
+    from collector.query.tails import Tails
     from collector.store import Store, View
 
-    Matcher = Callable[[Slice, View, Deadline], NDArray[np.intp]]
     Encode = Callable[[Signal, bytes], bytes]
 
 PAST_MAX: Final = 1000
@@ -68,19 +49,12 @@ PACE_S: Final = 0.1
 """Between two looks of one tail: under load it tells of many commits at once."""
 BEHIND_MAX: Final = 100_000
 """Records that a reader may be behind, once it was level."""
-TIMEOUT_S: Final = 30.0
-"""How long a turn may take, waiting for those of others included."""
 ROOM_BYTES: Final = 1024 * 1024
 """What is taken of the budget for a turn, until it is known what it tells: JSON has about four times the bytes."""
-BYTES_MAX_DEFAULT: Final = 32 * 1024 * 1024
-TENANT_TIMES: Final = 2
-"""Tails of one tenant, in times of what is left free: none takes all."""
-
 SLOW, REMOVED, TOO_LARGE = "slow", "removed", "too large"
 """Why records are missed."""
 CLOSED, STUCK, STOPPED, FAILED = "closed", "stuck", "stopped", "failed"
 """Why a tail has ended: its client left, never read, the daemon stops, or something broke."""
-ENDS: Final = (CLOSED, STUCK, STOPPED, FAILED)
 
 
 class Matches(NamedTuple):
@@ -118,175 +92,6 @@ class Look(NamedTuple):
     """Where the next one begins; of a look back, where it began."""
     level: bool
     """Whether the tail has been level with the store."""
-
-
-def spans(query: str) -> tuple[Matcher, tuple[str, bytes] | None]:
-    """Return what finds the spans that a TraceQL query matches, and the key that all of them have, if there is one.
-
-    Raises InvalidQuery for what is more than one spanset, and for what asks about more than the span.
-    """
-    expression = single_filter(parse(query)).expression if query.strip() else None
-    _require_of_span(expression)
-    key = demanded_key(expression)
-
-    def matching(piece: Slice, view: View, deadline: Deadline) -> NDArray[np.intp]:
-        if key is not None:
-            rows = piece.rows[key_matches(piece.block, *key)[piece.rows]]
-            if not rows.size:
-                return rows
-            piece = piece._replace(rows=rows)
-        return Evaluation(piece).matching(expression)
-
-    return matching, key
-
-
-def _require_of_span(expression: Expression | None) -> None:
-    for one in fields_of(expression):
-        if isinstance(one, Attribute):
-            of_span, name = not one.parent, str(one)
-        else:
-            name = one.name
-            of_span = name == "trace:id" or (
-                not name.startswith(("trace:", "nestedSet")) and name not in ("parent", "span:childCount")
-            )
-        if not of_span:
-            raise InvalidQuery(f"{name} is not known yet when a span arrives; a tail asks about single spans", one.at)
-
-
-def lines(query: str) -> tuple[Matcher, tuple[str, bytes] | None]:
-    """The same for log records and LogQL. Raises InvalidQuery for a query of metrics."""
-    if not query.strip():
-        return (lambda piece, view, deadline: piece.rows), None
-    plan = prepare(query)
-    if not isinstance(plan.expression, logql.LogQuery):
-        raise InvalidQuery("a tail is of log lines; this is a query of metrics", 0)
-    [source] = plan.sources.values()
-    service = source.selection.service
-    return _of_source(source), ("service", service) if service is not None else None
-
-
-def _of_source(source: Source) -> Matcher:
-    statistics = Statistics()
-    return lambda piece, view, deadline: source.batch(piece, view, deadline, statistics).rows
-
-
-_LANGUAGES: Final = {TRACES: spans, LOGS: lines}
-
-
-def signal_of(name: str) -> Signal:
-    """Return the signal that is to be tailed; raise InvalidQuery for any other name."""
-    signal = BY_NAME.get(name)
-    if signal not in _LANGUAGES:
-        wanted = " or ".join(one.name for one in _LANGUAGES)
-        raise InvalidQuery(f"signal must be {wanted}, not {name[:50]!r}")
-    return signal
-
-
-@dataclass(slots=True)
-class Counts:
-    """What all tails have done."""
-
-    told: int = 0
-    missed: int = 0
-
-
-class Tails:
-    """All live tails of the daemon: how many there may be, what they hold, and the thread that they run in."""
-
-    def __init__(
-        self, count_max: int, clock: Clock, registry: CollectorRegistry | None = None, *, apart: bool = False
-    ) -> None:
-        """Allow `count_max` at a time; `apart` says that stores are of several tenants. `close` ends it."""
-        self.count_max = count_max
-        self.bytes_max = BYTES_MAX_DEFAULT
-        """What may be held of records that readers have not taken yet."""
-        self.held_bytes = 0
-        self.engine = Engine(1, TIMEOUT_S, clock)
-        self.clock = clock
-        self.stopping = False
-        self._apart = apart
-        self._open: set[Tail] = set()
-        self._freed = asyncio.Event()
-        self._counts = {signal: Counts() for signal in _LANGUAGES}
-        self._ended = dict.fromkeys(ENDS, 0)
-        if registry is not None:
-            registry.register(self)
-
-    def open(self, store: Store, query: str, past: int, offset: int | None, encode: Encode, engine: Engine) -> Tail:
-        """Begin a tail, which its caller ends by `close`; `encode` makes the form that its reader wants, in a thread.
-
-        It tells the newest `past` matches first or, with an `offset`, what has come from there on. `engine` is what
-        queries run in: the past is one. Raises InvalidQuery, Overloaded when there are too many, and Unavailable.
-        """
-        match, key = _LANGUAGES[store.signal](query)
-        if self.stopping:
-            raise Unavailable("the daemon is shutting down")
-        mine = sum(one.store is store for one in self._open)
-        if len(self._open) >= self.count_max or (self._apart and mine >= TENANT_TIMES * self._free):
-            raise Overloaded(
-                f"there are {len(self._open)} tails, {mine} of them here; query.max_tails sets the limit", 5.0
-            )
-        made = Tail(self, store, match, key, past, offset, encode, engine)
-        self._open.add(made)
-        return made
-
-    @property
-    def _free(self) -> int:
-        return self.count_max - len(self._open)
-
-    async def room(self) -> None:
-        """Take `ROOM_BYTES`, when there is room for them."""
-        while self.held_bytes and self.held_bytes + ROOM_BYTES > self.bytes_max:
-            self._freed.clear()
-            await self._freed.wait()
-        self.held_bytes += ROOM_BYTES
-
-    def give_back(self, size: int) -> None:
-        """Give room back."""
-        self.held_bytes -= size
-        assert self.held_bytes >= 0, "more was given back than taken"
-        self._freed.set()
-
-    def counts(self, signal: Signal) -> Counts:
-        """Return the counts of a signal's tails."""
-        return self._counts[signal]
-
-    def forget(self, tail: Tail, why: str) -> None:
-        """A tail has ended."""
-        self._open.discard(tail)
-        self._ended[why] += 1
-
-    def stop(self) -> None:
-        """Let all tails end, as Unavailable, and open no more."""
-        self.stopping = True
-        for one in self._open:
-            one.wake()
-
-    def close(self) -> None:
-        """End the thread; no tail runs any more."""
-        self.engine.close()
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the metrics, as a scrape asks for them."""
-        yield GaugeMetricFamily("ringtail_tails", "Live tails.", value=len(self._open))
-        yield GaugeMetricFamily(
-            "ringtail_tail_held_bytes", "Bytes of records that tails hold for their readers.", value=self.held_bytes
-        )
-        told = CounterMetricFamily("ringtail_tail_records", "Records told to tails.", labels=("signal",))
-        missed = CounterMetricFamily(
-            "ringtail_tail_missed_records",
-            "Records that tails have passed over and told as missed.",
-            labels=("signal",),
-        )
-        for signal, counts in self._counts.items():
-            told.add_metric((signal.name,), counts.told)
-            missed.add_metric((signal.name,), counts.missed)
-        ended = CounterMetricFamily(
-            "ringtail_tails_ended", f"Tails that have ended, by reason: {', '.join(ENDS)}.", labels=("reason",)
-        )
-        for reason, count in self._ended.items():
-            ended.add_metric((reason,), count)
-        yield from (told, missed, ended)
 
 
 class Tail:

@@ -20,7 +20,7 @@ from collector.config import Config
 from collector.memory import MemoryGuard
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
-from collector.query.tail import Tails
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.export import ReceiverMetrics
 from collector.ring.ring import Ring

@@ -87,10 +87,10 @@ docs: $(STAMP) ## rewrite the generated documentation
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/e2e/node/node_modules
-	@find collector -name '*.so' -delete -o -name '*.c' -delete
+	@find collector -name "*.so" -delete -o -name "*.binpb" -delete -o -name '*.c' -delete
 
 # One line for whatever is missing, before pip would tell it in two hundred.
-$(STAMP): pyproject.toml $(COMPILED) $(wildcard collector/*/*.pxd collector/*/*/*.pxd)
+$(STAMP): pyproject.toml build_proto.py $(wildcard proto/*/*/*.proto) $(COMPILED) $(wildcard collector/*/*.pxd collector/*/*/*.pxd)
 	@[ -n "$(PYTHON)" ] || \
 		{ echo "Python 3.11 or later is missing (Debian: apt-get install python3 python3-venv python3-dev gcc)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

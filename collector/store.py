@@ -187,6 +187,7 @@ class Store:
         self._scheduled = False
         self._under_way = False
         self._closed = False
+        self._subscribers: tuple[Callable[[], None], ...] = ()
 
     def attach(self, committer: Committer) -> None:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
@@ -224,6 +225,24 @@ class Store:
         """Take a ring that `replay` has filled; until then every query reads the log."""
         ring.resize(self.ring.max_bytes)
         self.ring = ring
+        self._tell()
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever records were added, until the function that is returned is called.
+
+        That is on the event loop, when a `view` has them already, and before their senders hear of it. `wake` must be
+        quick and not raise: it notes that there is something to read, by offset, at the subscriber's own pace.
+        """
+        self._subscribers += (wake,)
+
+        def unsubscribe() -> None:
+            self._subscribers = tuple(one for one in self._subscribers if one is not wake)
+
+        return unsubscribe
+
+    def _tell(self) -> None:
+        for wake in self._subscribers:
+            wake()
 
     def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
         """Take an export request; the future tells what was accepted once that is durable. As `submit` else."""
@@ -295,6 +314,7 @@ class Store:
         failure = None
         if error is None:
             self.ring.append(commit.block)
+            self._tell()
         else:
             failure = Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0)
         # What came meanwhile is on its way before the answers are, unless it is little: the answers bring more.

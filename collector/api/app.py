@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, prometheus, received, tempo, tempo_metrics
+from collector.api import admin, loki, prometheus, received, tail, tempo, tempo_metrics
 from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
+    from collector.query.tails import Tails
     from collector.store import Store
 
 INDEX = """Ringtail answers here.
@@ -28,6 +29,7 @@ INDEX = """Ringtail answers here.
 Tempo       /api/search?q={...}   /api/v2/traces/<id>   /api/metrics/query_range?q={...}|rate()
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
+Live        /api/tail?q={...}
 Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
@@ -44,9 +46,10 @@ def create_app(
     logger: Any,
     listeners: Callable[[], dict[str, Any]] = dict,
     limit: ResponseLimit | None = None,
+    tails: Tails | None = None,
 ) -> Starlette:
     """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
-    answers may be (None: as large as by default)."""
+    answers may be (None: as large as by default). Without `tails` there is no live tail."""
     limit = limit or ResponseLimit()
 
     async def index(request: Request) -> Response:
@@ -76,6 +79,7 @@ def create_app(
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),
             *received.routes(stores, engine),
+            *(tail.routes(stores, engine, tails) if tails is not None else ()),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
         middleware=[Middleware(LimitedResponses, limit)],

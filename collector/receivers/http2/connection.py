@@ -228,6 +228,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._blocked = False
         self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
+        for stream in list(self.streams.values()):
+            stream.drained()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client does not read its answers: who has more of them waits for `Stream.drained`."""
+        return self._blocked
 
     def hold(self) -> None:
         """Read nothing from the client until as many `release` as `hold` have come."""

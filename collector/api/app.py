@@ -8,7 +8,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, prometheus, received, tempo
+from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, tempo
+from collector.api.jaeger_traces import Traces
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 INDEX = """Ringtail answers here.
 
 Tempo       /api/search?q={...}   /api/v2/traces/<id>
+Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
 Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
@@ -63,6 +65,7 @@ def create_app(
         logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
+    traces = Traces(stores["traces"], engine)
     app = Starlette(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners),
@@ -70,6 +73,8 @@ def create_app(
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine),
             *received.routes(stores, engine),
+            *jaeger_v3.routes(traces),
+            *jaeger.routes(traces),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
     )

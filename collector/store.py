@@ -163,6 +163,14 @@ class Store:
         self._scheduled = False
         self._under_way = False
         self._closed = False
+        self._observers: tuple[Callable[[Block], None], ...] = ()
+
+    def observe(self, observer: Callable[[Block], None]) -> None:
+        """Tell `observer` of every block that is durable, on the event loop, just before it can be read.
+
+        It must be quick, and must not raise.
+        """
+        self._observers += (observer,)
 
     def attach(self, committer: Committer) -> None:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
@@ -270,6 +278,8 @@ class Store:
         self._under_way = False
         failure = None
         if error is None:
+            for observer in self._observers:
+                observer(commit.block)
             self.ring.append(commit.block)
         else:
             failure = Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0)

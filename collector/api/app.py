@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, tempo
+from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, spanmetrics, tempo
 from collector.api.jaeger_traces import Traces
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
+    from collector.query.spanmetrics.generator import Generator
     from collector.store import Store
 
 INDEX = """Ringtail answers here.
@@ -28,7 +29,7 @@ Tempo       /api/search?q={...}   /api/v2/traces/<id>
 Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
-Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
+Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
@@ -43,8 +44,11 @@ def create_app(
     reload: Callable[[], dict[str, list[str]]],
     logger: Any,
     listeners: Callable[[], dict[str, Any]] = dict,
+    *,
+    spans: Generator | None = None,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`. Without a generator of
+    span metrics there are none."""
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -68,11 +72,12 @@ def create_app(
     traces = Traces(stores["traces"], engine)
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory, reload, listeners),
+            *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),
             *tempo.routes(stores, engine),
             *loki.routes(stores, engine),
-            *prometheus.routes(stores, engine),
+            *prometheus.routes(stores, engine, (lambda: [spans.series()]) if spans is not None else tuple),
             *received.routes(stores, engine),
+            *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),
             *jaeger.routes(traces),
         ],

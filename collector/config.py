@@ -454,6 +454,25 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsGenerator:
+    """metrics_generator"""
+
+    enabled: bool = setting(
+        True, "switch", "Make metrics of spans, by the names that Tempo gives them: Grafana's service map reads them."
+    )
+    collection_interval: float = setting(
+        15.0, "duration", "How often their values are kept, for rates over time.", low=1, high=3600
+    )
+    max_bytes: int = setting(
+        16 * MIB,
+        "size",
+        "Bytes that their values over time may hold; the oldest go first.",
+        low=256 * 1024,
+        high=1 * GIB,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class OwnLogs:
     """telemetry.logs"""
 
@@ -483,3 +502,4 @@ class Config:
     query: Query = section(Query, "Limits of queries.")
     auth: Auth = section(Auth, "Who may do what.")
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")
+    metrics_generator: MetricsGenerator = section(MetricsGenerator, "Metrics made of spans.")

@@ -39,6 +39,7 @@ from collector.otlp.signals import SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
+from collector.query.spanmetrics.generator import Generator
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.cors import Cors
@@ -176,7 +177,7 @@ class Daemon:
         self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
         self._authenticator: Authenticator | None = None
         self._tls_metrics = TlsMetrics(self.registry)
-        self._reloading: list[Interval] = []
+        self._intervals: list[Interval] = []
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
@@ -257,7 +258,7 @@ class Daemon:
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
         self._authenticator = Authenticator(known_credentials(self.config), self.logger, self.registry)
-        self._reloading.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
+        self._intervals.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
         loop = asyncio.get_running_loop()
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
@@ -270,7 +271,8 @@ class Daemon:
             self._apps[""] = self._app(self._nothing, self._engine, None)
             app: ASGIApp = TenantApps(self._apps[""], self._app_of)
         else:
-            app = self._app(self._tenants.by_name[""].stores, self._engine, self._tails)
+            only = self._tenants.by_name[""]
+            app = self._app(only.stores, self._engine, self._tails, only.spans)
         api = self.config.api
         guarded = AccessControl(app, self._gate("api"), self._hosts("api", api.allowed_hosts))
         self._api = ApiServer(guarded, self._tls("api", "http/1.1"))
@@ -287,6 +289,8 @@ class Daemon:
             )
             self._listening("api/grpc", await self._queries.start(*split_address(api.grpc.endpoint)))
         self._watch_memory()
+        if self.config.metrics_generator.enabled:
+            self._intervals.append(Interval(self.config.metrics_generator.collection_interval, self._end_interval))
         await self._tenants.refill(self._stop.is_set)
         if self._reserve is not None:
             self._reserve.hold()
@@ -353,7 +357,7 @@ class Daemon:
             protocol=protocol,
             protocol_required=required,
         )
-        self._reloading.append(Interval(opening.tls.reload_interval, made.reload))
+        self._intervals.append(Interval(opening.tls.reload_interval, made.reload))
         return made
 
     def _gate(self, name: str) -> Gate | None:
@@ -401,6 +405,7 @@ class Daemon:
         return os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory
 
     def _tenant(self, name: str) -> Tenant:
+        spans = self.config.metrics_generator
         return Tenant(
             self.config,
             self._place(name),
@@ -410,6 +415,7 @@ class Daemon:
             logger=self.logger.bind(tenant=name) if name else self.logger,
             share=self._admission.share() if self._tenants.apart else None,
             key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
+            span_metrics_bytes=spans.max_bytes if spans.enabled else None,
         )
 
     def _opened(self) -> None:
@@ -424,9 +430,17 @@ class Daemon:
         return lambda name: self._tenants.written(name).destinations[signal.name]
 
     def _statistics(self) -> dict[str, dict[str, Any]]:
-        return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
+        return {name: statistics(tenant.stores, tenant.spans) for name, tenant in self._tenants.by_name.items()}
 
-    def _app(self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None) -> ASGIApp:
+    def _end_interval(self) -> None:
+        """Keep the values that span metrics have now."""
+        for tenant in self._tenants.by_name.values():
+            if tenant.spans is not None:
+                tenant.spans.tick()
+
+    def _app(
+        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: Generator | None = None
+    ) -> ASGIApp:
         return create_app(
             stores,
             engine,
@@ -438,6 +452,7 @@ class Daemon:
             lambda: {name: one.stats() for name, one in self._openings.items()},
             self._response_limit,
             tails,
+            spans,
         )
 
     def _app_of(self, name: str) -> ASGIApp:
@@ -446,7 +461,7 @@ class Daemon:
         if tenant is None:
             return self._apps[""]
         if name not in self._apps:
-            self._apps[name] = self._app(tenant.stores, self._lane(name), self._tails)
+            self._apps[name] = self._app(tenant.stores, self._lane(name), self._tails, tenant.spans)
         return self._apps[name]
 
     def _lane(self, name: str) -> Engine:
@@ -493,7 +508,7 @@ class Daemon:
         notify(STOPPING)
         if self._watching is not None:
             self._watching.cancel()
-        for interval in self._reloading:
+        for interval in self._intervals:
             interval.stop()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)

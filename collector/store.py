@@ -188,6 +188,14 @@ class Store:
         self._under_way = False
         self._closed = False
         self._subscribers: tuple[Callable[[], None], ...] = ()
+        self._observers: tuple[Callable[[Block], None], ...] = ()
+
+    def observe(self, observer: Callable[[Block], None]) -> None:
+        """Tell `observer` of every block that is durable, on the event loop, just before it can be read.
+
+        It must be quick, and must not raise.
+        """
+        self._observers += (observer,)
 
     def attach(self, committer: Committer) -> None:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
@@ -313,6 +321,8 @@ class Store:
         self._under_way = False
         failure = None
         if error is None:
+            for observer in self._observers:
+                observer(commit.block)
             self.ring.append(commit.block)
             self._tell()
         else:

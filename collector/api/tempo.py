@@ -18,8 +18,10 @@ from starlette.routing import BaseRoute, Route
 from collector import __version__
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
-from collector.otlp.records import Ref, regroup
-from collector.query.engine import END_OF_TIME, slices
+from collector.otlp.records import regroup
+from collector.query.completeness import completeness
+from collector.query.engine import END_OF_TIME
+from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
 from collector.query.traceql.evaluate import single_filter, trace_id_bytes
 from collector.query.traceql.parser import parse
@@ -41,8 +43,6 @@ SPANS_DEFAULT, SPANS_MAX = 3, 1000
 """Spans of each trace in a search's answer (`spss`)."""
 UNREADABLE_MAX = 20
 """Ranges of the log that an answer names as unreadable."""
-TRACE_SPANS_MAX = 1_000_000
-"""Spans in one returned trace; more are left out, and the answer says so."""
 
 _DIGITS_MAX = 18
 """Digits of a number in a request."""
@@ -159,18 +159,18 @@ class _Tempo:
 
     # --- one trace ----------------------------------------------------------------------------------------
 
-    async def _load(self, request: Request) -> tuple[bytes, int]:
-        """Return a trace's bytes, and how many spans were left out; raise NotFound when there is none."""
+    async def _load(self, request: Request) -> tuple[bytes, str]:
+        """Return a trace's bytes, and what is known to be missing from it; raise NotFound when there is none."""
         text = request.path_params["id"]
         trace = trace_id_bytes(text)
         if trace is None:
             raise InvalidQuery(f"a trace id has up to 32 hex digits, unlike {text[:50]!r}")
         start, end = _range(request)
         with self._store.view("trace_id", trace) as view:
-            payload, left_out = await self._engine.run(_trace_bytes, view, start, end)
+            payload, missing = await self._engine.run(_trace_bytes, view, start, end)
         if not payload:
             raise NotFound(f"trace {trace.hex()} not found")
-        return payload, left_out
+        return payload, missing
 
     async def trace(self, request: Request) -> Response:
         payload, _ = await self._load(request)
@@ -180,16 +180,15 @@ class _Tempo:
         return await self._engine.run(_batches, payload)
 
     async def trace_v2(self, request: Request) -> Response:
-        payload, left_out = await self._load(request)
-        message = f"{left_out} spans more than {TRACE_SPANS_MAX} were left out" if left_out else ""
+        payload, missing = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
             body = b"\x0a" + _varint(len(payload)) + payload
-            if message:
-                body += b"\x18\x01\x22" + _varint(len(message)) + message.encode()
+            if missing:
+                body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
             return Response(body, media_type=PROTOBUF)
         self._limit.require_trace(len(payload))
-        return await self._engine.run(_trace_v2, payload, message)
+        return await self._engine.run(_trace_v2, payload, missing)
 
     # --- search -------------------------------------------------------------------------------------------
 
@@ -266,22 +265,10 @@ class _Tempo:
         return json_response({"tagValues": values, "metrics": found.metrics()})
 
 
-def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, int]:
-    """Collect a trace's spans in their order of arrival. A span that overlaps the range is in it."""
-    refs: list[Ref] = []
-    left_out = 0
-    for block, rows in slices(view, 0, end_ns, deadline):
-        ends = block.column("end_time")[rows]
-        times = block.column("time")[rows]
-        for row, time, end in zip(rows.tolist(), times.tolist(), ends.tolist(), strict=True):
-            if max(time, end) < start_ns:
-                continue
-            if len(refs) >= TRACE_SPANS_MAX:
-                left_out += 1
-            else:
-                refs.append(Ref(time, block.base_offset + row, block, row))
-    refs.sort(key=lambda ref: ref.offset)
-    return regroup(refs), left_out
+def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, str]:
+    held = spans_of(deadline, view)
+    missing = completeness(held.refs, view.first_offset, held.left_out)
+    return regroup(within(held.refs, start_ns, end_ns)), missing.message
 
 
 def _as_dict(payload: bytes) -> dict[str, Any]:

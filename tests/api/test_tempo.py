@@ -162,6 +162,18 @@ async def test_what_is_not_there(api: Api, path: str, status: int) -> None:
     assert (await api.get(path)).status == status
 
 
+async def test_what_is_missing_from_a_trace_is_told(api: Api) -> None:
+    other = (b"b" * 16).hex()
+    message = f"the trace is incomplete: 1 parent span is not held ({(b'x' * 8).hex()}): not received, so far"
+    body = (await api.get(f"/api/v2/traces/{other}")).json
+    assert (body["status"], body["message"]) == ("PARTIAL", message)
+    raw = (await api.get(f"/api/v2/traces/{other}", {"accept": "application/protobuf"})).body
+    assert len(message) < 128, "its length is one byte"
+    assert raw.endswith(b"\x18\x01\x22" + bytes((len(message),)) + message.encode())
+    whole = (await api.get(f"/api/v2/traces/{TRACE.hex()}", start=101, end=102)).json
+    assert "status" not in whole, "what the range leaves out is not missing"
+
+
 async def test_tags_and_values(api: Api) -> None:
     scopes = {one["name"]: one["tags"] for one in (await api.get("/api/v2/search/tags")).json["scopes"]}
     assert scopes["resource"] == ["service.name"]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from collector.errors import Malformed, Overloaded, RingtailError, TooLarge, Unauthenticated
-from collector.otlp.status import Answer, answer, too_slow, trailing_metadata
+from collector.otlp.status import Answer, too_slow, trailing_metadata
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.encoding import GRPC_ENCODINGS, inflate
@@ -200,7 +200,7 @@ class Call(Stream):
         if flag > 1:
             raise Malformed(f"a message begins with {flag}; 0 and 1 are known")
         if length > limit:
-            raise TooLarge(f"the message has {length} bytes; the limit is {limit} ({LIMIT_KEY})")
+            raise TooLarge(f"the message has {length} bytes; the limit is {limit} ({self._listener.limit_key})")
         self._compressed = flag == 1
         if self._compressed and not self._route.encoding:
             raise Malformed("the message says that it is compressed, the call does not say how")
@@ -223,8 +223,8 @@ class Call(Stream):
                 message = body.take()
             self.body = self._message = None
             if self._compressed:
-                limit = self._listener.message_bytes_max
-                message = bytes(inflate(message, route.encoding, limit, LIMIT_KEY, self._grow))
+                limit, key = self._listener.message_bytes_max, self._listener.limit_key
+                message = bytes(inflate(message, route.encoding, limit, key, self._grow))
             self._served = True
             route.method.serve(self, message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
@@ -296,8 +296,7 @@ class Call(Stream):
 
     def refuse(self, error: Exception) -> None:
         """Answer a call that its method has not taken."""
-        receiver = self._route.receiver
-        self.fail(answer(error) if receiver is None else receiver.refused(error), error)
+        self.fail((self._route.receiver or self._listener).refused(error), error)
 
     def fail(self, found: Answer, error: BaseException) -> None:
         """Answer with an error."""

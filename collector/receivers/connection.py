@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from collector.errors import Overloaded, RingtailError, TooLarge, Unavailable
 from collector.otlp.json.request import to_protobuf
-from collector.otlp.status import Answer, answer, too_slow
+from collector.otlp.status import Answer, too_slow
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
@@ -414,7 +414,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head = self._body = self._chunks = None
         self._limit_discarding(unread)
         receiver = self._route.receiver if self._route is not None else None
-        self._fail(answer(error) if receiver is None else receiver.refused(error), error)
+        self._fail((receiver or self._listener).refused(error), error)
         self._next(unread)
 
     def _limit_discarding(self, unread: int) -> None:

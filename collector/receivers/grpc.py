@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
-from collector.receivers.call import Call
+from collector.receivers.call import LIMIT_KEY, Call
 from collector.receivers.call_route import Method, decide
 from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
@@ -27,7 +27,7 @@ from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 from collector.security.rights import NOBODY, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from collector.clock import Clock
     from collector.receivers.admission import Admission
@@ -138,6 +138,9 @@ def response_of(status: int) -> bytes:
 class GrpcReceiver(Http2Listener):
     """The gRPC listener for all signals, with the standard health service beside them."""
 
+    limit_key = LIMIT_KEY
+    """What sets `message_bytes_max`, for people."""
+
     def __init__(
         self,
         receivers: Sequence[Receiver],
@@ -153,8 +156,9 @@ class GrpcReceiver(Http2Listener):
         connections_max: int = CONNECTIONS_MAX,
         tls: ServerTls | None = None,
         gate: Gate | None = None,
+        services: Sequence[str] = (),
     ) -> None:
-        """Take one receiver for each service; it listens after `start`.
+        """Take one receiver for each service; it listens after `start`. `services` names others, for the health service.
 
         `message_bytes_max` holds before and after decompression. `first_bytes_timeout_s` is for a connection's
         preface, `idle_timeout_s` for a message to bring its due.
@@ -176,13 +180,15 @@ class GrpcReceiver(Http2Listener):
         self.streams_max = streams_max
         self.keepalive = keepalive or Keepalive()
         self.chance = SystemRandom()
-        self.health = Health([one.signal.service for one in receivers])
+        self.health = Health([*services, *(one.signal.service for one in receivers)])
         methods: dict[bytes, Method] = {
             b"/grpc.health.v1.Health/Check": Check(self.health),
             b"/grpc.health.v1.Health/Watch": Watch(self.health),
         }
         methods.update({f"/{one.signal.service}/Export".encode(): Export(one) for one in receivers})
-        self.requests = Requests(lambda fields: decide(fields, methods))
+        self.methods: Mapping[bytes, Method] = methods
+        """What is served, by path."""
+        self.requests = Requests(lambda fields: decide(fields, self.methods))
         self.open_stream = partial(Call, self)
 
     def connect(self) -> Connection:

@@ -415,12 +415,16 @@ class Log:
         newest_first: bool = False,
         index: str | None = None,
         any_of: Sequence[int | bytes] = (),
+        wanted: Callable[[int, int], bool] | None = None,
     ) -> Iterator[Frame]:
         """Frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns], both inclusive
         for times, in order of offset or with the newest first.
 
         With `index`, a key column of the signal, frames may be left out that have no record with one of the keys
         `any_of` there: bytes for a string or a trace id, else a number. None is left out that has one.
+
+        `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
+        frame: those that it does not want are passed by, too. It may want less as the caller finds more.
 
         A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
@@ -438,6 +442,8 @@ class Log:
                 one = known.latest
                 if one.min_time > end_ns or one.max_time < start_ns:
                     continue
+                if wanted is not None and not wanted(one.min_time, one.max_time):
+                    continue
                 if index is not None:
                     offsets, times = (start_offset, end_offset), (start_ns, end_ns)
                     only = self.key_indexes.stretches(one, index, tokens, offsets, times)
@@ -453,6 +459,7 @@ class Log:
                         self._note_damage,
                         only,
                         self._unpack,
+                        wanted,
                     )
         except OSError as error:
             raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error

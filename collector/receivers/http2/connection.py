@@ -86,6 +86,7 @@ BLOCK_FRAMES_MAX: Final = 64
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
+"""A decoded header block."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
 LINGER_S: Final = 2.0
@@ -227,6 +228,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._blocked = False
         self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
+        for stream in list(self.streams.values()):
+            stream.drained()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client does not read its answers: who has more of them waits for `Stream.drained`."""
+        return self._blocked
 
     def hold(self) -> None:
         """Read nothing from the client until as many `release` as `hold` have come."""

@@ -25,10 +25,6 @@ _USUAL: Final = frozenset(
 """Names that need no look; a saving, no rule."""
 
 
-TABLE_BYTES: Final = 4096
-"""HPACK's dynamic table."""
-HEADER_LIST_BYTES: Final = 16 * 1024
-"""A decoded header block."""
 REQUESTS_KEPT: Final = 1024
 KEPT_BYTES_MAX: Final = 1024
 """Field lists that are remembered, and their size: an exporter sends the same ones again and again."""

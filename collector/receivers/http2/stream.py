@@ -64,6 +64,9 @@ class Stream:
         """The stream is closed, by the client or with the connection, before it was answered."""
         raise NotImplementedError
 
+    def drained(self) -> None:
+        """All that was sent has left, for the client or the socket's buffer: more may follow."""
+
     def too_slow(self, now: float) -> float:
         """Give up a request that keeps the server waiting; return when to ask again, on the monotonic clock."""
         raise NotImplementedError

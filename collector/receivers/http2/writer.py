@@ -127,3 +127,5 @@ class FrameWriter(FrameReader):
             stream.send_window -= count
         if stream.trailers is not None:
             self.refuse(stream, stream.trailers)
+        else:
+            stream.drained()

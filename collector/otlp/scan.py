@@ -73,7 +73,6 @@ from cython.cimports.collector.otlp.walk import (
     walk,
 )
 from cython.cimports.collector.otlp.wire import MIX_1, MIX_2, MIX_4, Extent, find_attribute, key_of, mix, next_field
-from cython.cimports.cpython.buffer import Py_buffer, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 
@@ -249,19 +248,9 @@ class BlockBuilder:
 
     @cython.cfunc
     def _scan_payload(self, payload: object, release_gil: cython.bint) -> cython.bint:
-        buffer = cython.declare(Py_buffer)
-        PyObject_GetBuffer(payload, cython.address(buffer), PyBUF_SIMPLE)
-        try:
-            return self._scan_bytes(
-                cython.cast(cython.pointer(cython.const[uint8_t]), buffer.buf), buffer.len, release_gil
-            )
-        finally:
-            PyBuffer_Release(cython.address(buffer))
-
-    @cython.cfunc
-    def _scan_bytes(
-        self, at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t, release_gil: cython.bint
-    ) -> cython.bint:
+        view: cython.const[uint8_t][::1] = payload if len(payload) else b"\0"
+        length: cython.Py_ssize_t = len(payload)
+        at: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
         fine: cython.bint
         memset(cython.address(self._scan), 0, cython.sizeof(Scan))
         memset(self._reasons, 0, cython.sizeof(self._reasons))

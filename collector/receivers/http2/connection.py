@@ -25,7 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from collector.errors import Unavailable
-from collector.receivers.http2.fields import Requests, check_trailers
+from collector.receivers.http2.fields import check_trailers
 from collector.receivers.http2.frames import (
     ACK,
     CONTINUATION,
@@ -65,17 +65,14 @@ from collector.receivers.http2.frames import (
     window_update,
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
-from collector.receivers.http2.keepalive import Keepalive, Life
+from collector.receivers.http2.keepalive import Life
 from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, Pace
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES
 from collector.receivers.http2.writer import FrameWriter
-from collector.receivers.listener import Listener
 from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
+    from collector.receivers.http2.listener import Http2Listener
     from collector.receivers.http2.stream import Fields, Stream
 
 STREAM_WINDOW: Final = 4 * 1024 * 1024
@@ -95,33 +92,13 @@ LINGER_S: Final = 2.0
 _NEVER = math.inf
 
 
-class Http2Listener(Listener):
-    """A listener of HTTP/2 connections: what they ask of it."""
-
-    first_bytes_timeout_s: float
-    """How long a new connection may take for its preface, and any frame but DATA, or header block, to be whole."""
-    idle_timeout_s: float
-    """How long a request may rest half-way, and answers unread."""
-    streams_max: int
-    keepalive: Keepalive
-    chance: Random
-    """What ages differ by."""
-    requests: Requests[Any]
-    open_stream: Callable[[Connection, int, int, int, int, Any], Stream]
-    """Returns a new stream's state: of a connection, with a number, windows to send and to receive, the announced length,
-    and what `requests` has decided."""
-
-    def greet(self, data: bytes) -> bytes:
-        """Return the answer to a client that speaks something else."""
-        raise NotImplementedError
-
-
 class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
-                 "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
-                 "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
+    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due",
+                 "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering", "_listener",
+                 "_pace", "_paused", "_pinged", "_receive_window", "_resets_known", "_seen", "_seen_before", "_surplus",
+                 "_transport", "deadline", "peer", "share")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
@@ -253,13 +230,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         try:
             if self.prefaced:
                 self.feed(data)
-                if self.idle:
-                    self.turn += self.idle
-                    self._pace.idle_frames(self.idle)
-                    self.idle = 0
             elif not self.feed_preface(data):
                 self.write(self._listener.greet(bytes(data)))
                 self._close_soon()
+            if self.idle:
+                idle, self.idle = self.idle, 0
+                self.turn += idle
+                self._pace.idle_frames(idle)
         except ConnectionBroken as error:
             self._break(error.code, str(error))
         except CompressionError as error:

@@ -21,11 +21,12 @@ attributes are walked once (measured while the block's bytes are cached).
 
 import cython
 import numpy as np
-from cython.cimports.collector.otlp.wire import MIX_1, MIX_2, SEED, Extent, key_of, mix, next_field
+from cython.cimports.collector.otlp.wire import MIX_1, MIX_2, SEED, Extent, key_of, mix
+from cython.cimports.collector.query.spanmetrics.callee import find_callee
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcmp, memcpy, memset
+from cython.cimports.libc.string import memset
 
 NO_CONNECTION = 0
 MESSAGING = 1
@@ -49,7 +50,6 @@ _TO_VIRTUAL = cython.declare(uint64_t, 3)
 _USER = cython.declare(uint64_t, 1)
 _OVERFLOW = cython.declare(uint64_t, 2)
 _NAME_BYTES_MAX = cython.declare(uint32_t, 512)
-_ATTRIBUTES = cython.declare(uint32_t, 9 << 3 | 2)
 _STATUS_ERROR = cython.declare(uint8_t, 2)
 _KIND_SERVER = cython.declare(uint8_t, 2)
 _KIND_CLIENT = cython.declare(uint8_t, 3)
@@ -440,7 +440,7 @@ class Tally:
         if self._paired(key, high, low, span, service, took, flags):
             return
         callee: Extent
-        database: cython.bint = _callee(base + start, base + start + length, cython.address(callee))
+        database: cython.bint = find_callee(base + start, base + start + length, cython.address(callee))
         peer: uint64_t = 0
         if callee.at != cython.NULL and callee.length:
             peer = self._name(key_of(callee.at, callee.length), cython.cast(uint32_t, callee.at - base), callee.length)
@@ -617,127 +617,3 @@ class Tally:
                 at = (at + 1) & self._known_mask
             self._known[at] = key
             self._known_count += 1
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def _callee(
-    at: cython.pointer(cython.const[uint8_t]),
-    end: cython.pointer(cython.const[uint8_t]),
-    found: cython.pointer(Extent),
-) -> cython.bint:
-    """Find out from a span's attributes whom it calls; tell whether that is a database.
-
-    A database is called by the first of peer.service, server.address, network.peer.address, db.name or db.namespace,
-    and db.system that there is; anything else by peer.service.
-    """
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    pair: Extent
-    text: Extent
-    rank: cython.int
-    best: cython.int = 9
-    peer: Extent
-    database: cython.bint = False
-    peer.at = cython.NULL
-    peer.length = 0
-    found.at = cython.NULL
-    found.length = 0
-    while at < end:
-        # Nearly all fields are short, and nearly all attributes have no rank: those are passed over here.
-        if end - at > 9 and at[0] < 0x80:
-            if at[0] & 7 == 2 and at[1] < 0x80:
-                if at[0] != _ATTRIBUTES or (
-                    at[1] > 2 and at[2] == 10 and at[3] < at[1] - 1 and _rank(at + 4, at[3]) == 0
-                ):
-                    at += 2 + at[1]
-                    continue
-            elif at[0] & 7 == 1:
-                at += 9
-                continue
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(pair))
-        if at == cython.NULL:
-            break
-        if tag != _ATTRIBUTES or pair.at == cython.NULL:
-            continue
-        rank = _ranked(pair.at, pair.at + pair.length, cython.address(text))
-        if rank == 0:
-            continue
-        if rank >= 4:
-            database = True
-        if rank == 1:
-            peer = text
-        if rank < best:
-            best = rank
-            found[0] = text
-    if not database:
-        found[0] = peer
-    return database
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def _ranked(
-    at: cython.pointer(cython.const[uint8_t]),
-    end: cython.pointer(cython.const[uint8_t]),
-    text: cython.pointer(Extent),
-) -> cython.int:
-    """Return an attribute's rank, and its text; 0 if it has no rank, or no text that is not empty."""
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    value: Extent
-    rank: cython.int = 0
-    value.at = cython.NULL
-    value.length = 0
-    if end - at > 6 and at[0] == 10 and at[1] < 0x80 and end - at > at[1] + 6:
-        value.at = at + 2 + at[1]  # as nearly always: a short key, a short value, which is a text
-        if (
-            value.at[0] == 18
-            and value.at[1] == end - value.at - 2
-            and value.at[2] == 10
-            and value.at[3] == value.at[1] - 2
-        ):
-            text.at = value.at + 4
-            text.length = value.at[3]
-            return _rank(at + 2, at[1]) if text.length else 0
-        value.at = cython.NULL
-    while at < end:
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-        if at == cython.NULL:
-            return 0
-        if tag == 10:
-            rank = _rank(part.at, part.length)
-            if rank == 0:
-                return 0
-        elif tag == 18:
-            value = part
-    if rank == 0 or value.at == cython.NULL or value.length == 0:
-        return 0
-    next_field(value.at, value.at + value.length, cython.address(tag), cython.address(number), text)
-    return rank if tag == 10 and text.at != cython.NULL and text.length else 0
-
-
-@cython.cfunc
-@cython.nogil
-@cython.inline
-@cython.exceptval(check=False)
-def _rank(at: cython.pointer(cython.const[uint8_t]), length: uint32_t) -> cython.int:
-    """Return the rank of an attribute among those that name who is called, from 1; 0 for any other."""
-    if length == 12:
-        if memcmp(at, b"peer.service", 12) == 0:
-            return 1
-        return 4 if memcmp(at, b"db.namespace", 12) == 0 else 0
-    if length == 14:
-        if memcmp(at, b"server.address", 14) == 0:
-            return 2
-        return 5 if memcmp(at, b"db.system.name", 14) == 0 else 0
-    if length == 20:
-        return 3 if memcmp(at, b"network.peer.address", 20) == 0 else 0
-    if length == 7:
-        return 4 if memcmp(at, b"db.name", 7) == 0 else 0
-    if length == 9:
-        return 5 if memcmp(at, b"db.system", 9) == 0 else 0
-    return 0

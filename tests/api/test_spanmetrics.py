@@ -169,6 +169,7 @@ async def test_values_are_exact_and_at_once(api: Api) -> None:
         ("shop", "database", "orders"): 10,
     }
     assert (await api.table("traces_service_graph_request_failed_total"))[("shop", "stock")] == 2
+    api.clock.now += S
     await api.stores["traces"].append(request(11).SerializeToString())
     assert set((await api.table(query)).values()) == {11}, "what is acknowledged is counted, before the next tick"
     assert set((await api.table(query, time=T0 // S + 15)).values()) == {1}

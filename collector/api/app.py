@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, spanmetrics, tail, tempo, tempo_metrics
+from collector.api import admin, jaeger, jaeger_metrics, jaeger_v3, loki, prometheus, received, spanmetrics, tail, tempo, tempo_metrics
 from collector.api.jaeger_traces import Traces
 from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
@@ -89,6 +89,7 @@ def create_app(
             *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),
             *jaeger.routes(traces),
+            *jaeger_metrics.routes(stores["metrics"], engine, spans),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
         middleware=[Middleware(LimitedResponses, limit)],

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
-from collector.api import prometheus, spanmetrics
+from collector.api import jaeger_metrics, prometheus, spanmetrics
 from collector.clock import SystemClock
 from collector.otlp.signals import METRICS, TRACES
 from collector.query.engine import Engine
@@ -68,7 +68,8 @@ class Api:
         self.generator = Generator(self.clock, 1 << 20)
         self.stores["traces"].observe(self.generator.add)
         routes = prometheus.routes(self.stores, self.engine, lambda: [self.generator.series()])
-        self.app = Starlette(routes=[*routes, *spanmetrics.routes(self.engine, self.generator)])
+        monitor = jaeger_metrics.routes(self.stores["metrics"], self.engine, self.generator)
+        self.app = Starlette(routes=[*routes, *spanmetrics.routes(self.engine, self.generator), *monitor])
 
     async def receive(self, seconds: int, *requests: Any) -> None:
         for one in requests:
@@ -225,6 +226,56 @@ async def test_a_scrape(api: Api, openmetrics: bool) -> None:
     totals = {one.labels["server"]: one.value for one in families["traces_service_graph_request"].samples}
     assert totals == {"shop": 10, "stock": 10, "orders": 10}
     assert f"{answer.text}".count('le="+Inf"') == 5 + 2 * 3
+
+
+MINUTE = {"lookback": 60_000, "step": 60_000, "ratePer": 60_000}
+
+
+async def test_jaegers_monitor(api: Api) -> None:
+    """Calls, errors and latencies as the Monitor tab asks for them."""
+    answer = (await api.get("/jaeger/api/metrics/calls", service="shop", spanKind="server", **MINUTE)).json
+    assert (answer["name"], answer["type"]) == ("service_call_rate", "GAUGE")
+    (metric,) = answer["metrics"]
+    assert metric["labels"] == [{"name": "service_name", "value": "shop"}]
+    (point,) = metric["metricPoints"]
+    assert point["timestamp"] == "2023-11-14T22:14:21Z"
+    assert 0.1 < point["gaugeValue"]["doubleValue"] < 0.25
+    query = [("service", "shop"), ("service", "stock"), ("groupByOperation", "true"), *MINUTE.items()]
+    answer = (await call(api.app, "/jaeger/api/metrics/errors", query)).json
+    rates = {
+        tuple(one["value"] for one in metric["labels"]): metric["metricPoints"][0]["gaugeValue"]["doubleValue"]
+        for metric in answer["metrics"]
+    }
+    assert answer["name"] == "service_operation_error_rate"
+    assert rates.keys() == {("shop", "GET /"), ("stock", "GET /stock")}
+    assert rates["shop", "GET /"] == 0
+    assert 0.05 < rates["stock", "GET /stock"] < 0.4
+    answer = (await api.get("/jaeger/api/metrics/latencies", service="shop", quantile="0.95", **MINUTE)).json
+    assert answer["help"] == "0.95th quantile latency, grouped by service"
+    (metric,) = answer["metrics"]
+    assert 256 < metric["metricPoints"][0]["gaugeValue"]["doubleValue"] <= 512
+    assert (await api.get("/jaeger/api/metrics/minstep")).json["data"] == 1000
+    assert (await api.get("/jaeger/api/metrics/calls", service='s"|.*', **MINUTE)).json["metrics"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "code", "message"),
+    [
+        ("calls", {}, 400, "please provide at least one service name"),
+        ("calls", {"service": "a", "spanKind": "x"}, 400, "unsupported span kind"),
+        ("calls", {"service": "a", "groupByOperation": "x"}, 400, "unable to parse param 'groupByOperation'"),
+        ("calls", {"service": "a", "step": "1"}, 400, "more than 11000 points"),
+        ("latencies", {"service": "a"}, 400, "unable to parse param 'quantile'"),
+        ("latencies", {"service": "a", "quantile": "2"}, 400, "unable to parse param 'quantile'"),
+        ("other", {"service": "a"}, 404, "there is no metric 'other'"),
+    ],
+)
+async def test_mistakes_in_jaegers_monitor(
+    api: Api, path: str, query: dict[str, str], code: int, message: str
+) -> None:
+    answer = await api.get(f"/jaeger/api/metrics/{path}", **query)
+    assert answer.status == code
+    assert message in answer.json["errors"][0]["msg"]
 
 
 async def test_without_a_generator() -> None:

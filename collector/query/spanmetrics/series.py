@@ -143,12 +143,13 @@ class SpanSeries:
         """
         found: list[Series] = []
         names = matcher_of([one for one in matchers if one.name == "__name__"])
-        matches = matcher_of(matchers)
+        outer = matcher_of([one for one in matchers if one.name not in ("__name__", "le")])
+        inner = matcher_of([one for one in matchers if one.name in ("__name__", "le")])
         for table, moment in self._tables:
             for metric in table.metrics:
                 if any(names((("__name__", sample.name),)) for sample in metric.samples):
                     deadline.check()
-                    found += _select(moment, metric, matches, start_ms, end_ms)
+                    found += _select(moment, metric, outer, inner, start_ms, end_ms)
                     if len(found) > SERIES_MAX:
                         raise QueryLimit(f"the selector finds more than {SERIES_MAX} series")
         return found
@@ -199,15 +200,21 @@ def _labels(sample: Sample, life: Life) -> Labels:
 
 
 def _select(
-    moment: Moment, metric: Metric, matches: Callable[[Labels], bool], start_ms: int, end_ms: int
+    moment: Moment,
+    metric: Metric,
+    outer: Callable[[Labels], bool],
+    inner: Callable[[Labels], bool],
+    start_ms: int,
+    end_ms: int,
 ) -> list[Series]:
+    """Return a metric's series whose label sets pass `outer`, and their samples' names and buckets `inner`."""
+    samples = [one for one in metric.samples if inner((("__name__", one.name), ("le", one.le)))]
     chosen = [
-        (labels, slot, life, sample)
+        (_labels(sample, life), slot, life, sample)
         for slot, life in _lives(moment)
-        for sample in metric.samples
-        if matches(labels := _labels(sample, life))
+        if outer(life.labels) and _counted(moment, slot)
+        for sample in samples
     ]
-    chosen = [one for one in chosen if one[1] or _counted(moment, 0)]
     if not chosen:
         return []
     slots = np.unique([slot for _, slot, _, _ in chosen])

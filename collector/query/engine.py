@@ -99,7 +99,7 @@ def slices(
     if view.index is not None:
         among = Among(view.index, (view.key,))
     if not newest_first:
-        yield from _log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
     for block in _ring_blocks(view, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
@@ -109,7 +109,7 @@ def slices(
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
-        yield from _log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
 
 
 def _ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
@@ -127,16 +127,17 @@ def _base_offset(block: Block) -> int:
     return block.base_offset
 
 
-def _log_slices(
+def log_slices(
     view: View,
     start_ns: int,
     end_ns: int,
     deadline: Deadline | None,
     among: Among | None,
-    wanted: Wanted | None,
+    wanted: Wanted | None = None,
     *,
     newest_first: bool,
 ) -> Iterator[Slice]:
+    """Yield what the log holds of a view and the ring does not; see `slices`."""
     if view.log is None:
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
@@ -174,6 +175,8 @@ def _rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool
     else:
         rows = np.flatnonzero(key_matches(block, view.index, view.key))
         rows = rows[rows >= first]
+    if in_ring and block.end_offset > view.next_offset:
+        rows = rows[rows < view.next_offset - block.base_offset]
     if rows.size and (block.min_time < start_ns or block.max_time > end_ns):
         times = block.column("time")[rows]
         rows = rows[(times >= start_ns) & (times <= end_ns)]

@@ -309,6 +309,85 @@ def string_field(payload, starts, lengths, field: int) -> tuple:
     return found_starts, found_lengths
 
 
+def children(payload, starts, lengths, field: int) -> tuple:
+    """Return where every length-delimited field of that number lies: (the message it is in, start, length)."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    counts = np.zeros(n, np.intp)
+    if n == 0 or len(payload) == 0:
+        return np.zeros(0, np.intp), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    count: cython.Py_ssize_t[::1] = counts
+    wanted: uint32_t = field << 3 | 2
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    content: Extent
+    i: cython.Py_ssize_t
+    found: cython.Py_ssize_t = 0
+    with cython.nogil:
+        for i in range(n):
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted and content.at != cython.NULL:
+                    count[i] += 1
+                    found += 1
+    found_starts = np.zeros(found, np.uint32)
+    found_lengths = np.zeros(found, np.uint32)
+    out_start: uint32_t[::1] = found_starts
+    out_length: uint32_t[::1] = found_lengths
+    found = 0
+    with cython.nogil:
+        for i in range(n):
+            if count[i] == 0:
+                continue
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted and content.at != cython.NULL:
+                    out_start[found] = cython.cast(uint32_t, content.at - base)
+                    out_length[found] = content.length
+                    found += 1
+    return np.repeat(np.arange(n), counts), found_starts, found_lengths
+
+
+def fixed64(payload, starts, lengths, field: int):
+    """Return the 64-bit field of that number of each message, as it lies there; 0 when absent."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    values = np.zeros(n, np.uint64)
+    if n == 0 or len(payload) == 0:
+        return values
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    value: uint64_t[::1] = values
+    wanted: uint32_t = field << 3 | 1
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    content: Extent
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted:
+                    value[i] = number
+    return values
+
+
 def strings(payload, starts, lengths) -> list:
     """Return the text at each extent."""
     starts, lengths = _extents(payload, starts, lengths)

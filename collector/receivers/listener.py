@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from collector.errors import Unavailable
 from collector.otlp.status import answer
-from collector.receivers.address import reason
+from collector.receivers.address import cannot_listen
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ class Listener:
         try:
             self._server = await loop.create_server(self.connect, host, port, backlog=BACKLOG, **secure)
         except OSError as error:
-            raise Unavailable(f"cannot listen on {host}:{port} for {self.protocol}: {reason(error)}") from error
+            raise cannot_listen(host, port, self.protocol, error) from error
         self._timer = loop.call_later(SWEEP_S, self._go_round)
         return int(self._server.sockets[0].getsockname()[1])
 

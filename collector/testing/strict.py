@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from collector.otlp.signals import Signal
     from collector.otlp.status import Answer
-    from collector.receivers.export import Destination, Outcome, ReceiverMetrics
+    from collector.receivers.export import Destination, ReceiverMetrics
 
 VIOLATIONS_MAX: Final = 1000
 """Violations that are kept; more are only counted."""
@@ -106,17 +106,13 @@ class StrictReceiver(Receiver):
         self._transport = transport
         self._violations = violations
 
-    def export(self, destination: Destination, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
+    def stored(self, accepted: Accepted, *, is_json: bool = False) -> bytes | None:
         """As a receiver."""
-
-        def noted(outcome: Outcome) -> None:
-            if isinstance(outcome, Accepted):
-                if outcome.message:
-                    self._note("partial" if outcome.rejected else "warning", outcome.message)
-                self._violations.accepted(self.signal)
-            done(outcome)
-
-        super().export(destination, payload, noted)
+        if accepted.message:
+            self._note("partial" if accepted.rejected else "warning", accepted.message)
+        response = super().stored(accepted, is_json=is_json)
+        self._violations.accepted(self.signal)
+        return response
 
     def refused(self, error: BaseException) -> Answer:
         """As a receiver."""

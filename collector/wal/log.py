@@ -107,7 +107,8 @@ class Log:
         self._changing = threading.Lock()
         self._ledger = DamageLedger()
         self._unpack = Unpacker()
-        self._failed: BaseException | None = None
+        self.failed: BaseException | None = None
+        """Why nothing can be appended any more, or None."""
         self._closed = False
         # Whether the last append, or the start, found no room.
         self._short = False
@@ -242,11 +243,6 @@ class Log:
     def record_count(self) -> int:
         """Records in all readable frames, as far as their damage is known."""
         return sum(one.records for one in self._segments)
-
-    @property
-    def failed(self) -> BaseException | None:
-        """Why nothing can be appended any more, or None."""
-        return self._failed
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
@@ -403,7 +399,7 @@ class Log:
         if writer is None:
             return
         try:
-            if self._failed is None:
+            if self.failed is None:
                 self._settle(writer)
         finally:
             writer.close()
@@ -499,8 +495,8 @@ class Log:
     # The parts of writing
 
     def _require_writable(self) -> None:
-        if self._failed is not None:
-            raise Unavailable(f"the log of {self.signal.name} has failed: {self._failed}") from self._failed
+        if self.failed is not None:
+            raise Unavailable(f"the log of {self.signal.name} has failed: {self.failed}") from self.failed
         if self._closed:
             raise Unavailable(f"the log of {self.signal.name} is closed")
 
@@ -637,7 +633,7 @@ class Log:
 
     def _fail(self, error: OSError, action: str) -> Never:
         """Give up writing for good."""
-        self._failed = error
+        self.failed = error
         self._metrics.failed.set(1)
         self.logger.error(
             "log failed", signal=self.signal.name, directory=self._directory, action=action, error=str(error)

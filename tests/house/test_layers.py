@@ -27,6 +27,7 @@ FLOORS: list[set[str]] = [
     {"settings", "memory"},
     {"tenant", "reload"},
     {"tenants"},
+    {"preflight"},
     {"daemon"},
     {"cli"},
     {"__main__"},

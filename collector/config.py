@@ -69,7 +69,7 @@ def sections(kind: type, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """receivers.otlp.protocols.{grpc,http}.tls and api.tls"""
+    """receivers.otlp.protocols.{grpc,http}.tls, api.tls and api.grpc.tls"""
 
     cert_file: str | None = setting(
         None, "path", "The certificate and its chain, in PEM. With it, nothing but TLS is spoken here."
@@ -100,7 +100,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """receivers.otlp.protocols.{grpc,http}.auth and api.auth"""
+    """receivers.otlp.protocols.{grpc,http}.auth, api.auth and api.grpc.auth"""
 
     enabled: bool = setting(True, "switch", "Ask clients who they are, if auth.credentials has any that count here.")
     credentials: tuple[str, ...] = setting(
@@ -418,6 +418,15 @@ class Tenants:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiGrpc:
+    """api.grpc"""
+
+    endpoint: str = setting("127.0.0.1:9095", "address", "Where ringtail.v1.QueryService is served.")
+    tls: Tls = section(Tls, "TLS, when cert_file is set.")
+    auth: Access = section(Access, "Who may ask here.")
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """api"""
 
@@ -432,6 +441,7 @@ class Api:
     allowed_hosts: tuple[str, ...] = setting((), "host", ALLOWED_HOSTS, many=True)
     tls: Tls = section(Tls, "TLS, when cert_file is set.")
     auth: Access = section(Access, "Who may ask here.")
+    grpc: ApiGrpc | None = section(ApiGrpc, "Queries over gRPC; null switches it off.", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +450,26 @@ class Query:
 
     timeout: float = setting(30.0, "duration", "How long one query may take.", low=0.01, high=3600)
     threads: int = setting(2, "count", "Queries that run at once.", low=1, high=64)
+    max_tails: int = setting(32, "count", "Live tails at a time; one more is told to come again.", low=1, high=256)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsGenerator:
+    """metrics_generator"""
+
+    enabled: bool = setting(
+        True, "switch", "Make metrics of spans, by the names that Tempo gives them: Grafana's service map reads them."
+    )
+    collection_interval: float = setting(
+        15.0, "duration", "How often their values are kept, for rates over time.", low=1, high=3600
+    )
+    max_bytes: int = setting(
+        16 * MIB,
+        "size",
+        "Bytes that their values over time may hold; the oldest go first.",
+        low=256 * 1024,
+        high=1 * GIB,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,3 +502,4 @@ class Config:
     query: Query = section(Query, "Limits of queries.")
     auth: Auth = section(Auth, "Who may do what.")
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")
+    metrics_generator: MetricsGenerator = section(MetricsGenerator, "Metrics made of spans.")

@@ -105,6 +105,7 @@ def openings(config: Config) -> list[Opening]:
         ("otlp/grpc", "receivers.otlp.protocols.grpc", protocols.grpc),
         ("otlp/http", "receivers.otlp.protocols.http", protocols.http),
         ("api", "api", config.api),
+        ("api/grpc", "api.grpc", config.api.grpc),
     ):
         if group is not None:
             asked = group.auth.enabled and bool(config.auth.credentials)

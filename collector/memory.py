@@ -3,7 +3,8 @@
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
 commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
-quarter; the rings what is left, in proportion to what is configured for them, and never more than that.
+quarter, of which live tails may hold a quarter for their readers; the rings what is left, in proportion to what is
+configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
 of data is not known before. So the guard looks at the resident memory twice a second, too. Near the limit the rings give
@@ -25,6 +26,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from collector.errors import InvalidConfig, Overloaded
 from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
 
@@ -39,6 +41,9 @@ PRESSED_SHARE: Final = 0.9
 """Above this share of the limit the guard acts: it looks now and then, and memory grows in between."""
 RECOVERED_SHARE: Final = 0.8
 """Below this share of the limit the rings grow again."""
+TAILS_SHARE: Final = 1 / 4
+"""What live tails may hold of that, and no less than `TAILS_LEAST`."""
+TAILS_LEAST: Final = 4 * MIB
 STEPS: Final = 32
 """In so many steps a ring goes from nothing to its share."""
 SLACK_BYTES: Final = 4 * MIB
@@ -131,15 +136,17 @@ class MemoryGuard:
         *,
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = give_back,
+        tails: Tails | None = None,
     ) -> None:
-        """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, and the
-        admission."""
+        """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, the
+        admission, and the live tails."""
         self.limit = limit
         self._rings = rings
         self._sizes = sizes
         self._held = 0
         self._for_rings = 0
         self._admission = admission
+        self._tails = tails
         self._logger = logger
         self._resident = resident
         self._trim = trim
@@ -172,6 +179,8 @@ class MemoryGuard:
         self._in_flight_wanted = in_flight
         self._in_flight_max = self._admission.bytes_max = in_flight_max
         self._for_rings = for_rings
+        if self._tails is not None:
+            self._tails.bytes_max = max(TAILS_LEAST, int((limit - self._held) * OTHER_SHARE * TAILS_SHARE))
         self.share_out()
 
     def share_out(self) -> None:
@@ -239,6 +248,7 @@ class MemoryGuard:
             "resident_bytes": self._resident(),
             "ring_bytes": sum(ring.total_bytes for ring in self._rings()),
             "in_flight_bytes": self._admission.in_flight_bytes,
+            "tail_bytes": self._tails.held_bytes if self._tails is not None else 0,
         }
 
 

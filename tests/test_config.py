@@ -423,7 +423,7 @@ def test_every_mistake_is_told_also_what_a_later_source_overrides() -> None:
     ) == [
         "one.yaml:1: wal.sync: 'x' is not one of always, interval, never",
         "one.yaml:2: query.threads: '0' is not a whole number from 1 to 64 (too small)",
-        "one.yaml:2: 'query.timeot': unknown key; did you mean timeout? accepted here: timeout, threads",
+        "one.yaml:2: 'query.timeot': unknown key; did you mean timeout? accepted here: timeout, threads, max_tails",
         "two.yaml:1: wal.sync: 'y' is not one of always, interval, never",
         "--set: wal.sync: 'z' is not one of always, interval, never",
         "--set 'q': must be KEY=VALUE, as in --set wal.sync=never",

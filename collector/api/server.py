@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from collector.api.access import PEER
+from collector.api.tail import ABORT
 from collector.errors import Unavailable
 from collector.receivers.address import cannot_listen, family_of
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServerTls, peer_names
@@ -37,14 +38,20 @@ half of what an idle daemon cost."""
 
 
 class _Protocol(HttpToolsProtocol):
-    """A connection whose requests know the names in the client's certificate."""
+    """A connection whose requests know the names in the client's certificate, and what cuts it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Take the connection."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: transport.abort}
         peer = peer_names(transport)
         if peer:
-            self.app_state = {**self.app_state, PEER: peer}
+            self.app_state[PEER] = peer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the transport."""
+        super().connection_lost(exc)
+        self.app_state = {}
 
 
 class _Server(uvicorn.Server):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from collector.otlp.status import answer
 from collector.receivers.address import cannot_listen
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.clock import Clock
+    from collector.otlp.status import Answer
     from collector.receivers.admission import Admission
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
@@ -115,6 +117,10 @@ class Listener:
 
     def tick(self) -> None:
         """Do what is to be done once a second."""
+
+    def refused(self, error: Exception) -> Answer:
+        """Return how a request is answered that no receiver counts, as one for a path that leads nowhere."""
+        return answer(error)
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""

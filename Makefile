@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log soak torture overload fuzz golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture overload fuzz golden docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,7 +23,7 @@ run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 test: $(STAMP) ## run the tests
 	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
 		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the rules of the house
 	@$(BIN)/ruff check .
@@ -51,6 +51,13 @@ bench-growth: $(STAMP) ## what a record costs as requests, connections, rings an
 
 bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--short
 	@$(BIN)/python -m tests.benchmarks.log $(LOG_ARGS)
+
+bench-query: $(STAMP) ## how long queries take, in ring and log, idle and while receiving: QUERY_ARGS=--short
+	@$(BIN)/python -m tests.benchmarks.query $(QUERY_ARGS)
+
+oracle: $(STAMP) ## compare TraceQL with its definition on 100,000 random traces: FORESTS=1700 of sixty each, SEED=…
+	@RINGTAIL_TRACEQL_FORESTS=$(or $(FORESTS),1700) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
+		$(BIN)/python -m pytest -q -s tests/query/traceql/test_trees.py -k long_form
 
 soak: $(STAMP) ## watch a daemon under steady mixed work for leaks: MINUTES=10
 	@$(BIN)/pip show --quiet matplotlib 2>/dev/null || $(PIP) -e '.[soak]' || echo "without matplotlib: no picture"

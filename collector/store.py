@@ -13,7 +13,7 @@ Everything here runs on the event loop's thread, except for the committer behind
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
@@ -23,14 +23,15 @@ from collector.errors import Malformed, Unavailable
 from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
-from collector.ring.ring import Ring
+from collector.ring.postings import key_of_column
+from collector.ring.ring import Ring, Snapshot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
-    from collector.ring.ring import Snapshot
+    from collector.ring.ring import Lookup
     from collector.wal.frame import Frame
     from collector.wal.log import Log
 
@@ -40,6 +41,9 @@ GATHER_BYTES: Final = 64 * 1024
 that wait for their answers come back together when they get them."""
 GATHER_S: Final = 0.001
 """The longest such wait."""
+
+CANDIDATES_MAX: Final = 8192
+"""Records that a view is narrowed to by the postings; of more, every block's key column is asked instead."""
 
 Done = Callable[[Accepted | Exception], None]
 """Told once of a request what was accepted and is durable now, or why nothing is."""
@@ -88,7 +92,7 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_ring", "index", "key", "log", "signal")
+    __slots__ = ("_candidates", "_lookup", "_ring", "index", "key", "log", "signal")
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class View:
         index: str | None,
         key: int | bytes,
         candidates: NDArray[np.int64] | None,
+        lookup: Lookup | None = None,
     ) -> None:
         self.signal = signal
         self.log = log
@@ -107,6 +112,7 @@ class View:
         self.key = key
         self._ring: Snapshot | None = ring
         self._candidates = candidates
+        self._lookup = lookup
 
     def __enter__(self) -> Self:
         return self
@@ -114,9 +120,17 @@ class View:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def cut(self, end_offset: int) -> None:
+        """See nothing from this offset on, as before it was there."""
+        ring = self.ring
+        if end_offset >= ring.next_offset:
+            return
+        blocks = tuple(block for block in ring.blocks if block.base_offset < end_offset)
+        self._ring = Snapshot(blocks, min(ring.first_offset, end_offset), end_offset)
+
     def release(self) -> None:
         """Let go of the ring's blocks. The view cannot be read any more; releasing it again changes nothing."""
-        self._ring = self._candidates = None
+        self._ring = self._candidates = self._lookup = None
 
     @property
     def ring(self) -> Snapshot:
@@ -129,6 +143,16 @@ class View:
         """Offsets of the ring's live records with the key, ascending; None without an index."""
         assert self._ring is not None, "a view is read after its release"
         return self._candidates
+
+    def ring_offsets(self, traces: Sequence[bytes]) -> tuple[NDArray[np.int64], int]:
+        """Return offsets of the ring's records of these traces, ascending, and from which offset on these are all.
+
+        A few may be of other traces. From any thread.
+        """
+        if self._lookup is None:
+            return np.empty(0, np.int64), self.ring.next_offset
+        keys = [key_of_column(memoryview(trace), 16, 0) for trace in traces]
+        return self._lookup.find(keys, self.ring)
 
     @property
     def first_offset(self) -> int:
@@ -164,6 +188,14 @@ class Store:
         self._under_way = False
         self._closed = False
         self._subscribers: tuple[Callable[[], None], ...] = ()
+        self._observers: tuple[Callable[[Block], None], ...] = ()
+
+    def observe(self, observer: Callable[[Block], None]) -> None:
+        """Tell `observer` of every block that is durable, on the event loop, just before it can be read.
+
+        It must be quick, and must not raise.
+        """
+        self._observers += (observer,)
 
     def attach(self, committer: Committer) -> None:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
@@ -289,6 +321,8 @@ class Store:
         self._under_way = False
         failure = None
         if error is None:
+            for observer in self._observers:
+                observer(commit.block)
             self.ring.append(commit.block)
             self._tell()
         else:
@@ -317,10 +351,14 @@ class Store:
         severity or a type; `ring_only` leaves the log out. Call it on the event loop; read it anywhere, and release
         it.
         """
-        candidates = None
+        ring, candidates, lookup = self.ring, None, None
         if index is not None:
-            candidates = self.ring.find(index, self.ring.key(index, key))[::-1]
-        return View(self.signal, self.ring.snapshot(), None if ring_only else self.log, index, key, candidates)
+            number = ring.key(index, key)
+            if ring.count(index, number) <= CANDIDATES_MAX:
+                candidates = ring.find(index, number)[::-1]
+        if "trace_id" in self.signal.indexes:
+            lookup = ring.lookup("trace_id")
+        return View(self.signal, ring.snapshot(), None if ring_only else self.log, index, key, candidates, lookup)
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

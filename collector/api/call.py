@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from collector.api.status import grpc_answer
 from collector.errors import QueryTimeout, Unavailable
@@ -18,9 +18,6 @@ from collector.receivers.call import HEAD_BLOCK, OK_BLOCK, Call, error_block, me
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from collector.receivers.grpc import GrpcReceiver
-    from collector.receivers.http2.connection import Connection
-
 ANSWER_S: Final = 300.0
 """How long a client may take over an answer that has an end."""
 
@@ -28,20 +25,20 @@ ANSWER_S: Final = 300.0
 class QueryCall(Call):
     """A call of the query service."""
 
-    __slots__ = ("_begun", "_drained", "_task", "_until", "tenant")
+    __slots__ = ("_begun", "_drained", "_task", "_until")
 
-    def __init__(self, listener: GrpcReceiver, connection: Connection, number: int, send_window: int) -> None:
-        super().__init__(listener, connection, number, send_window)
-        self.tenant = ""
-        """What the client says in X-Scope-OrgID."""
+    def __init__(self, *begun: Any) -> None:
+        """Take what a call takes."""
+        super().__init__(*begun)
         self._begun = False
         self._drained = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._until = math.inf
 
-    def _find(self, tenant: bytes) -> bool:
-        self.tenant = tenant.decode("latin-1")
-        return True
+    @property
+    def tenant(self) -> str:
+        """What the client says in X-Scope-OrgID."""
+        return self._route.tenant
 
     @property
     def is_stuck(self) -> bool:

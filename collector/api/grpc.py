@@ -7,6 +7,7 @@ unless one record is larger, and made one at a time (call.py). What a query mean
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collector.receivers.admission import Admission
     from collector.receivers.call import Call
     from collector.receivers.export import Receiver
-    from collector.receivers.http2.connection import Connection
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
     from collector.store import Store, View
@@ -142,10 +142,7 @@ class QueryListener(GrpcReceiver):
             **self.methods,
             **{f"/{SERVICE}/{name}".encode(): QueryMethod(name, one, find) for name, one in answers.items()},
         }
-
-    def open_stream(self, connection: Connection, number: int, send_window: int) -> QueryCall:
-        """Return the state of a new call."""
-        return QueryCall(self, connection, number, send_window)
+        self.open_stream = partial(QueryCall, self)
 
     def greet(self, data: bytes) -> bytes:
         """Tell a client that speaks HTTP/1 where that is spoken."""

@@ -17,19 +17,23 @@ from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, QueryLimit, RingtailError, Unavailable
-from collector.otlp.records import Ref, regroup
-from collector.query.engine import END_OF_TIME, slices
+from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.otlp.records import regroup
+from collector.query.completeness import completeness
+from collector.query.engine import END_OF_TIME
+from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
-from collector.query.traceql.evaluate import demanded_key, single_filter, trace_id_bytes
+from collector.query.traceql.evaluate import single_filter, trace_id_bytes
 from collector.query.traceql.parser import parse
-from collector.query.traceql.search import SPANS_PER_TRACE_MAX, Search, Summary, describe, find
+from collector.query.traceql.plan import plan, spansets_only
+from collector.query.traceql.search import Search, Summary, describe, find
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
 
+    from collector.api.limit import ResponseLimit
     from collector.query.engine import Deadline, Engine
     from collector.store import Store, View
 
@@ -37,20 +41,18 @@ LIMIT_DEFAULT, LIMIT_MAX = 20, 10_000
 """Traces in a search's answer."""
 SPANS_DEFAULT, SPANS_MAX = 3, 1000
 """Spans of each trace in a search's answer (`spss`)."""
-TRACE_SPANS_MAX = 1_000_000
-"""Spans in one returned trace; more are left out, and the answer says so."""
+UNREADABLE_MAX = 20
+"""Ranges of the log that an answer names as unreadable."""
 
-JSON_BYTES_MAX = 8 * 1024 * 1024
-"""Bytes of a trace, as protobuf, that are answered as JSON."""
 _DIGITS_MAX = 18
 """Digits of a number in a request."""
 NO_ROOT = "<root span not yet received>"
 PROTOBUF = "application/protobuf"
 
 
-def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
-    """Return Tempo's routes over the store of traces."""
-    api = _Tempo(stores["traces"], engine)
+def routes(stores: Mapping[str, Store], engine: Engine, limit: ResponseLimit) -> list[BaseRoute]:
+    """Return Tempo's routes over the store of traces. `limit` is for traces of which JSON is made."""
+    api = _Tempo(stores["traces"], engine, limit)
     paths: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
         ("/api/echo", api.echo),
         ("/api/status/buildinfo", api.build_info),
@@ -62,10 +64,10 @@ def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
         ("/api/search/tag/{tag:path}/values", api.tag_values),
         ("/api/v2/search/tag/{tag:path}/values", api.tag_values_v2),
     ]
-    return [Route(path, _answering(handler)) for path, handler in paths]
+    return [Route(path, answering(handler)) for path, handler in paths]
 
 
-def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Turn causes into Tempo's error answers: a status code and a line of text."""
 
     @functools.wraps(handler)
@@ -85,11 +87,13 @@ def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[R
     return answer
 
 
-def _json(value: Any) -> Response:
+def json_response(value: Any) -> Response:
+    """Answer with JSON."""
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
+def number_of(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """Read a whole number of the request. Raises InvalidQuery outside of the bounds."""
     text = request.query_params.get(name, "")
     if not text:
         return default
@@ -113,80 +117,109 @@ def _range(request: Request) -> tuple[int, int]:
     return min(max(0, start), END_OF_TIME), min(end, END_OF_TIME) if end > 0 else END_OF_TIME
 
 
+def _cursor(request: Request) -> tuple[int | None, tuple[int, int] | None]:
+    """Return where a search goes on: before which offset, and behind which place. None at its beginning."""
+    text = request.query_params.get("cursor", "")
+    if not text:
+        return None, None
+    parts = text.split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) <= 20 for part in parts):
+        raise InvalidQuery(f"cursor is a nextCursor of an answer before, not {text[:80]!r}")
+    pinned, time, offset = map(int, parts)
+    return pinned, (time, offset)
+
+
+def covered(view: View) -> dict[str, Any]:
+    """Say what an answer covers, in offsets: of the log, of the ring, and what of the log cannot be read."""
+    metrics: dict[str, Any] = {
+        "oldestOffset": str(view.first_offset),
+        "oldestOffsetInMemory": str(view.ring_offset),
+        "nextOffset": str(view.next_offset),
+    }
+    damaged = view.log.damaged if view.log is not None else []
+    if damaged:
+        metrics["unreadable"] = [
+            {"firstOffset": str(one.first_offset), "endOffset": str(one.end_offset)} for one in damaged[:UNREADABLE_MAX]
+        ]
+        metrics["partial"] = True
+    return metrics
+
+
 class _Tempo:
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, limit: ResponseLimit) -> None:
         self._store = store
         self._engine = engine
+        self._limit = limit
 
     async def echo(self, request: Request) -> Response:
         return PlainTextResponse("echo")
 
     async def build_info(self, request: Request) -> Response:
-        return _json({"version": __version__, "revision": "", "branch": "", "buildUser": "", "goVersion": ""})
+        return json_response({"version": __version__, "revision": "", "branch": "", "buildUser": "", "goVersion": ""})
 
     # --- one trace ----------------------------------------------------------------------------------------
 
-    async def _load(self, request: Request) -> tuple[bytes, int]:
-        """Return a trace's bytes, and how many spans were left out; raise NotFound when there is none."""
+    async def _load(self, request: Request) -> tuple[bytes, str]:
+        """Return a trace's bytes, and what is known to be missing from it; raise NotFound when there is none."""
         text = request.path_params["id"]
         trace = trace_id_bytes(text)
         if trace is None:
             raise InvalidQuery(f"a trace id has up to 32 hex digits, unlike {text[:50]!r}")
         start, end = _range(request)
         with self._store.view("trace_id", trace) as view:
-            payload, left_out = await self._engine.run(_trace_bytes, view, start, end)
+            payload, missing = await self._engine.run(_trace_bytes, view, start, end)
         if not payload:
             raise NotFound(f"trace {trace.hex()} not found")
-        return payload, left_out
+        return payload, missing
 
     async def trace(self, request: Request) -> Response:
         payload, _ = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             return Response(payload, media_type=PROTOBUF)
+        self._limit.require_trace(len(payload))
         return await self._engine.run(_batches, payload)
 
     async def trace_v2(self, request: Request) -> Response:
-        payload, left_out = await self._load(request)
-        message = f"{left_out} spans more than {TRACE_SPANS_MAX} were left out" if left_out else ""
+        payload, missing = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
             body = b"\x0a" + _varint(len(payload)) + payload
-            if message:
-                body += b"\x18\x01\x22" + _varint(len(message)) + message.encode()
+            if missing:
+                body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
             return Response(body, media_type=PROTOBUF)
-        return await self._engine.run(_trace_v2, payload, message)
+        self._limit.require_trace(len(payload))
+        return await self._engine.run(_trace_v2, payload, missing)
 
     # --- search -------------------------------------------------------------------------------------------
 
     async def search(self, request: Request) -> Response:
-        query = request.query_params.get("q", "") or tags.query_of_legacy(request.query_params.get("tags", ""))
-        expression = single_filter(parse(query)).expression
+        text = request.query_params.get("q", "") or tags.query_of_legacy(request.query_params.get("tags", ""))
+        query = spansets_only(parse(text))
         start, end = _range(request)
+        pinned, below = _cursor(request)
         search = Search(
-            expression,
-            _number(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
-            _number(request, "spss", SPANS_DEFAULT, 1, SPANS_MAX),
+            query,
+            number_of(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
+            number_of(request, "spss", SPANS_DEFAULT, 1, SPANS_MAX),
             start,
             end,
             tags.duration(request.query_params.get("minDuration", ""), 0),
             tags.duration(request.query_params.get("maxDuration", ""), END_OF_TIME),
+            below,
         )
-        key = demanded_key(expression)
+        key = plan(query).key
         with self._store.view() as everything, self._store.view(*(key or ())) as view:
-            metrics = self._metrics(everything)
-            found, facts = await self._engine.run(find, view, everything, search)
-        with self._store.view() as view:
-            summaries = await self._engine.run(describe, view, found, search, facts)
-        return _json({"traces": [_summary(one) for one in summaries], "metrics": metrics})
-
-    def _metrics(self, view: View) -> dict[str, Any]:
-        """Say what an answer covers, in offsets: of the log, and of the ring."""
-        return {
-            "inspectedTraces": 0,
-            "oldestOffset": str(view.first_offset),
-            "oldestOffsetInMemory": str(view.ring_offset),
-            "nextOffset": str(view.next_offset),
-        }
+            if pinned is not None:
+                everything.cut(pinned)
+                view.cut(pinned)
+            found, effort = await self._engine.run(find, view, everything, search)
+            summaries = await self._engine.run(describe, everything, found, search)
+            metrics = covered(everything)
+        metrics |= {"inspectedTraces": effort.traces, "inspectedSpans": str(effort.spans)}
+        answer: dict[str, Any] = {"traces": [_summary(one) for one in summaries], "metrics": metrics}
+        if effort.more and found:
+            answer["nextCursor"] = f"{metrics['nextOffset']}.{found[-1].time}.{found[-1].offset}"
+        return json_response(answer)
 
     # --- tags ---------------------------------------------------------------------------------------------
 
@@ -198,7 +231,7 @@ class _Tempo:
     async def tag_names(self, request: Request) -> Response:
         found = await self._scopes(request)
         names = sorted({name for scope in ("resource", "span") for name in found.names[scope]})
-        return _json({"tagNames": names, "metrics": found.metrics()})
+        return json_response({"tagNames": names, "metrics": found.metrics()})
 
     async def tag_names_v2(self, request: Request) -> Response:
         found = await self._scopes(request)
@@ -212,7 +245,7 @@ class _Tempo:
             for scope, names in found.names.items()
             if names and wanted in ("", scope)
         ]
-        return _json({"scopes": scopes, "metrics": found.metrics()})
+        return json_response({"scopes": scopes, "metrics": found.metrics()})
 
     async def _values(self, request: Request) -> tags.TagValues:
         start, end = _range(request)
@@ -224,68 +257,55 @@ class _Tempo:
 
     async def tag_values(self, request: Request) -> Response:
         found = await self._values(request)
-        return _json({"tagValues": [str(value) for _, value in found.values], "metrics": found.metrics()})
+        return json_response({"tagValues": [str(value) for _, value in found.values], "metrics": found.metrics()})
 
     async def tag_values_v2(self, request: Request) -> Response:
         found = await self._values(request)
         values = [{"type": kind, "value": value} for kind, value in found.values]
-        return _json({"tagValues": values, "metrics": found.metrics()})
+        return json_response({"tagValues": values, "metrics": found.metrics()})
 
 
-def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, int]:
-    """Collect a trace's spans in their order of arrival. A span that overlaps the range is in it."""
-    refs: list[Ref] = []
-    left_out = 0
-    for block, rows in slices(view, 0, end_ns, deadline):
-        ends = block.column("end_time")[rows]
-        times = block.column("time")[rows]
-        for row, time, end in zip(rows.tolist(), times.tolist(), ends.tolist(), strict=True):
-            if max(time, end) < start_ns:
-                continue
-            if len(refs) >= TRACE_SPANS_MAX:
-                left_out += 1
-            else:
-                refs.append(Ref(time, block.base_offset + row, block, row))
-    refs.sort(key=lambda ref: ref.offset)
-    return regroup(refs), left_out
+def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, str]:
+    held = spans_of(deadline, view)
+    missing = completeness(held.refs, view.first_offset, held.left_out)
+    return regroup(within(held.refs, start_ns, end_ns)), missing.message
 
 
 def _as_dict(payload: bytes) -> dict[str, Any]:
     """Return a trace as JSON's objects, which take many times the room of its bytes."""
-    if len(payload) > JSON_BYTES_MAX:
-        raise QueryLimit(
-            f"the trace has {len(payload)} bytes; as JSON at most {JSON_BYTES_MAX} are answered, all with "
-            f"Accept: {PROTOBUF}"
-        )
     made: dict[str, Any] = MessageToDict(trace_pb2.TracesData.FromString(payload))
     return made
 
 
 def _batches(deadline: Deadline, payload: bytes) -> Response:
-    return _json({"batches": _as_dict(payload).get("resourceSpans", [])})
+    return json_response({"batches": _as_dict(payload).get("resourceSpans", [])})
 
 
 def _trace_v2(deadline: Deadline, payload: bytes, message: str) -> Response:
     answer: dict[str, Any] = {"trace": _as_dict(payload), "metrics": {}}
     if message:
         answer |= {"status": "PARTIAL", "message": message}
-    return _json(answer)
+    return json_response(answer)
 
 
 def _summary(one: Summary) -> dict[str, Any]:
-    spans = {
-        "spans": [
-            {
-                "spanID": span.span_id.hex(),
-                "name": span.name,
-                "startTimeUnixNano": str(span.time),
-                "durationNanos": str(span.duration),
-                "attributes": [{"key": key, "value": _any_value(value)} for key, value in span.attributes],
-            }
-            for span in one.spans
-        ],
-        "matched": one.matched,
-    }
+    sets = [
+        {
+            "spans": [
+                {
+                    "spanID": span.span_id.hex(),
+                    "name": span.name,
+                    "startTimeUnixNano": str(span.time),
+                    "durationNanos": str(span.duration),
+                    "attributes": _attributes(span.attributes),
+                }
+                for span in each.spans
+            ],
+            "matched": each.matched,
+            **({"attributes": _attributes(each.attributes)} if each.attributes else {}),
+        }
+        for each in one.spansets
+    ]
     start = one.start if one.start != END_OF_TIME else 0
     answer: dict[str, Any] = {
         "traceID": one.trace_id.hex(),
@@ -293,19 +313,24 @@ def _summary(one: Summary) -> dict[str, Any]:
         "rootTraceName": one.root_name,
         "startTimeUnixNano": str(start),
         "durationMs": max(0, one.end - start) // 1_000_000,
-        "spanSet": spans,
-        "spanSets": [spans],
+        **({"spanSet": sets[0]} if sets else {}),
+        "spanSets": sets,
         "serviceStats": {
             name: {"spanCount": count, **({"errorCount": errors} if errors else {})}
             for name, (count, errors) in one.services.items()
         },
     }
-    if one.looked_at > SPANS_PER_TRACE_MAX:
-        answer["partial"] = True
+    if one.missing or not one.has_root:
+        answer["incomplete"] = {"spansWithoutTheirParent": one.missing, "rootIsMissing": not one.has_root}
     return answer
 
 
-def _any_value(value: str | float | bool) -> dict[str, Any]:
+def _attributes(pairs: list[tuple[str, str | int | float | bool]]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": any_value(value)} for key, value in pairs]
+
+
+def any_value(value: str | float | bool) -> dict[str, Any]:
+    """Return a value as protobuf's JSON mapping of AnyValue."""
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):

@@ -194,21 +194,35 @@ def _find(
     length: cython.Py_ssize_t,
     needle: cython.pointer(cython.const[uint8_t]),
     needle_length: cython.Py_ssize_t,
+    rare: cython.Py_ssize_t,
 ) -> cython.bint:
+    """Tell whether the needle occurs: memchr looks for its byte number `rare` where that would stand."""
     found: cython.p_void
-    if needle_length == 0:
-        return True
-    while length >= needle_length:
-        found = cython.cast(cython.p_void, memchr(at, needle[0], length - needle_length + 1))
+    last: cython.pointer(cython.const[uint8_t])
+    if length < needle_length:
+        return False
+    last = at + (length - needle_length + rare)
+    at += rare
+    while at <= last:
+        found = cython.cast(cython.p_void, memchr(at, needle[rare], last - at + 1))
         if found == cython.NULL:
             return False
-        length -= cython.cast(cython.pointer(cython.const[uint8_t]), found) - at
         at = cython.cast(cython.pointer(cython.const[uint8_t]), found)
-        if memcmp(at, needle, needle_length) == 0:
+        if memcmp(at - rare, needle, needle_length) == 0:
             return True
         at += 1
-        length -= 1
     return False
+
+
+_COMMON = b' etaoinsrlhdcum0pf1g2/.:-y="_w,b3v5486k97x{}()jqzETASIONRCLDPMU'
+"""Bytes of log lines and attributes, the most frequent first; all others are rare."""
+
+
+@cython.cfunc
+def _rarest(needle: bytes) -> cython.Py_ssize_t:
+    """Return the place of the byte by which to look for a text."""
+    ranks = [_COMMON.find(byte) % 256 for byte in needle]
+    return ranks.index(max(ranks))
 
 
 @cython.cfunc
@@ -250,6 +264,7 @@ def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False)
     wanted: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
     wanted_length: cython.Py_ssize_t = len(needle)
     any_case: cython.bint = ignore_case
+    rare: cython.Py_ssize_t = _rarest(needle)
     result: uint8_t[::1] = out.view(np.uint8)
     i: cython.Py_ssize_t
     with cython.nogil:
@@ -257,7 +272,7 @@ def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False)
             if any_case:
                 result[i] = _find_any_case(base + start[i], length[i], wanted, wanted_length)
             else:
-                result[i] = _find(base + start[i], length[i], wanted, wanted_length)
+                result[i] = _find(base + start[i], length[i], wanted, wanted_length, rare)
     return out
 
 
@@ -292,6 +307,85 @@ def string_field(payload, starts, lengths, field: int) -> tuple:
                     out_start[i] = cython.cast(uint32_t, content.at - base)
                     out_length[i] = content.length
     return found_starts, found_lengths
+
+
+def children(payload, starts, lengths, field: int) -> tuple:
+    """Return where every length-delimited field of that number lies: (the message it is in, start, length)."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    counts = np.zeros(n, np.intp)
+    if n == 0 or len(payload) == 0:
+        return np.zeros(0, np.intp), np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    count: cython.Py_ssize_t[::1] = counts
+    wanted: uint32_t = field << 3 | 2
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    content: Extent
+    i: cython.Py_ssize_t
+    found: cython.Py_ssize_t = 0
+    with cython.nogil:
+        for i in range(n):
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted and content.at != cython.NULL:
+                    count[i] += 1
+                    found += 1
+    found_starts = np.zeros(found, np.uint32)
+    found_lengths = np.zeros(found, np.uint32)
+    out_start: uint32_t[::1] = found_starts
+    out_length: uint32_t[::1] = found_lengths
+    found = 0
+    with cython.nogil:
+        for i in range(n):
+            if count[i] == 0:
+                continue
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted and content.at != cython.NULL:
+                    out_start[found] = cython.cast(uint32_t, content.at - base)
+                    out_length[found] = content.length
+                    found += 1
+    return np.repeat(np.arange(n), counts), found_starts, found_lengths
+
+
+def fixed64(payload, starts, lengths, field: int):
+    """Return the 64-bit field of that number of each message, as it lies there; 0 when absent."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    values = np.zeros(n, np.uint64)
+    if n == 0 or len(payload) == 0:
+        return values
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    value: uint64_t[::1] = values
+    wanted: uint32_t = field << 3 | 1
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    content: Extent
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
+                if tag == wanted:
+                    value[i] = number
+    return values
 
 
 def strings(payload, starts, lengths) -> list:

@@ -194,7 +194,7 @@ class Postings:
     def find(self, key: int, first_offset: int, limit: int = 1 << 62, before: int = 1 << 62) -> object:
         """Return offsets of live records with the key, newest first: at most `limit`, all below `before`.
 
-        `first_offset` is the ring's oldest live offset.
+        `first_offset` is the ring's oldest live offset. The one method that any thread may call: it holds the GIL.
         """
         at: uint64_t
         offset: int64_t
@@ -205,11 +205,11 @@ class Postings:
         wanted: cython.Py_ssize_t
         if key == 0:
             return np.empty(0, np.int64)
-        at = self._place(key)
-        wanted = min(limit, self._table[at].count)
-        found = np.empty(wanted, np.int64)
+        found = np.empty(min(limit, self._table[self._place(key)].count), np.int64)
+        at = self._place(key)  # again: from here on no other thread can run
+        wanted = min(len(found), self._table[at].count)
         if wanted <= 0:
-            return found
+            return found[:0]
         out: int64_t[::1] = found
         offset = self._table[at].newest
         while n < wanted and offset >= first:

@@ -29,6 +29,8 @@ from collector.ring.blocks import Blocks, Limits
 from collector.ring.postings import Postings, empty_bytes, key_of_column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
@@ -52,6 +54,27 @@ class Snapshot:
     blocks: tuple[Block, ...]
     first_offset: int
     next_offset: int
+
+
+class Lookup:
+    """One index of a ring, for queries in other threads: it finds what the ring had at the moment of a snapshot."""
+
+    __slots__ = ("_postings", "_ring")
+
+    def __init__(self, ring: Ring, postings: Postings) -> None:
+        self._ring = ring
+        self._postings = postings
+
+    def find(self, keys: Iterable[int], snapshot: Snapshot) -> tuple[NDArray[np.int64], int]:
+        """Return offsets of the snapshot's records with one of the keys, ascending, and from which offset on.
+
+        What lies before that offset was evicted since, and is not among them. Two ids may share a key: look at them.
+        """
+        found = [self._postings.find(key, snapshot.first_offset) for key in keys]
+        complete = max(self._ring.first_offset, snapshot.first_offset)
+        offsets = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        begin, end = np.searchsorted(offsets, (complete, snapshot.next_offset))
+        return offsets[begin:end], min(complete, snapshot.next_offset)
 
 
 class Ring:
@@ -200,6 +223,10 @@ class Ring:
     def find(self, index: str, key: int, limit: int = 1 << 62, before: int = 1 << 62) -> NDArray[np.int64]:
         """Return the offsets of live records with the key, newest first."""
         return self._indexes[index].find(key, self.first_offset, limit, before)
+
+    def lookup(self, index: str) -> Lookup:
+        """Return an index for a query to use in another thread."""
+        return Lookup(self, self._indexes[index])
 
     def newest_of_each_key(self, index: str) -> list[tuple[int, int, int]]:
         """Return (key, newest offset, count) for every key of an index, newest first."""

@@ -76,6 +76,7 @@ SHORT_NAMES = {
     "parent": "parent",
 }
 """Unscoped spellings of intrinsics."""
+_SHORTEST = {full: short for short, full in SHORT_NAMES.items()}
 
 
 def _at() -> int:
@@ -107,6 +108,8 @@ class Literal:
                 return "true" if self.value else "false"
             case Type.NIL:
                 return "nil"
+            case Type.INT if self.value == -(2**63):
+                return "minInt"
             case _:
                 return str(self.value)
 
@@ -144,7 +147,7 @@ class Intrinsic:
         return INTRINSICS[self.name]
 
     def __str__(self) -> str:
-        return self.name
+        return _SHORTEST.get(self.name, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,8 @@ class Binary:
         kinds = {self.left.type, self.right.type}
         if Type.ATTRIBUTE in kinds:
             return Type.ATTRIBUTE
+        if self.op == "/" and kinds == {Type.DURATION}:
+            return Type.FLOAT
         return Type.DURATION if Type.DURATION in kinds else Type.FLOAT if Type.FLOAT in kinds else Type.INT
 
     def __str__(self) -> str:

@@ -1,18 +1,22 @@
-"""Evaluation of one spanset filter over a slice of a block: an expression becomes a mask, with numpy.
+"""Evaluation of one expression over a slice of a block: an expression becomes a mask or a column, with numpy.
 
-Operands are columns of typed values (`match.Values`): intrinsics come from the block's columns, attributes are
-taken out of the payload once for each block by `match.attribute`, resource and scope attributes once for each
-group. Semantics are Tempo's: a comparison with something absent, or of another type, is false, whichever the
-operator; integers and floats compare as numbers; `=~` matches the whole text; an array satisfies a comparison when
-one of its elements does, and `!=` or `!~` when all do.
+Operands are columns of typed values (`values.py`): intrinsics come from the block's columns, attributes are taken out of
+the payload once for each block by `match.attribute`, resource and scope attributes once for each group. What only the
+whole trace can tell (`parent.…`, child counts, nested sets, the trace's duration and root) is asked of `TreeFields`,
+which `trees.py` makes.
 
-What this issue's evaluation does not do is refused by `check` before anything runs, by name and column.
+Semantics are Tempo's: a comparison with something absent, or of another type, is false, whichever the operator;
+integers and floats compare as numbers; `=~` matches the whole text. Where a span has several values (an array; events
+and links) a comparison holds when one of them satisfies it, but `!=` and `!~` only when none is equal or matches.
+Arithmetic is done in floats.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from opentelemetry.proto.common.v1 import common_pb2
@@ -20,7 +24,9 @@ from opentelemetry.proto.common.v1 import common_pb2
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
+from collector.query.engine import Slice
 from collector.query.regex import compile_regex
+from collector.query.traceql import values
 from collector.query.traceql.ast import (
     ARITHMETIC,
     Attribute,
@@ -30,28 +36,29 @@ from collector.query.traceql.ast import (
     Intrinsic,
     Literal,
     Query,
-    SpansetOperation,
     Type,
     Unary,
 )
+from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Slice
 
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
 _SCOPE_NAME, _SCOPE_VERSION = 1, 2
+_EVENTS, _LINKS = 11, 13
+_EVENT_TIME, _EVENT_NAME, _EVENT_ATTRIBUTES = 1, 2, 3
+_LINK_TRACE, _LINK_SPAN, _LINK_ATTRIBUTES = 1, 2, 4
 
-TRACE_INTRINSICS = ("trace:duration", "trace:rootName", "trace:rootService")
-"""What only the whole trace can tell; `search.py` finds it out first."""
-
-_EVALUATED = (
-    *("span:duration", "span:name", "span:kind", "span:status", "span:statusMessage", "span:id", "span:parentID"),
-    *("trace:id", "instrumentation:name", "instrumentation:version", *TRACE_INTRINSICS),
+TREE_INTRINSICS = (
+    *("trace:duration", "trace:rootName", "trace:rootService"),
+    *("span:childCount", "nestedSetLeft", "nestedSetRight", "nestedSetParent"),
 )
+"""What only the whole trace can tell."""
+
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -60,74 +67,38 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_POSITIVE = {"!=": "=", "!~": "=~"}
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_ID_DIGITS = {"trace:id": 32, "link:traceID": 32, "span:id": 16, "span:parentID": 16, "link:spanID": 16}
 _IDS = {"trace:id": ("trace_id", 16), "span:id": ("span_id", 8), "span:parentID": ("parent_span_id", 8)}
 
 
-class Column(NamedTuple):
-    """A column of typed values, as `match.Values`, and the bytes that its texts lie in."""
+class TreeFields(Protocol):
+    """What whole traces tell about the rows of a slice."""
 
-    type: NDArray[np.uint8]
-    integer: NDArray[np.int64]
-    double: NDArray[np.float64]
-    start: NDArray[np.uint32]
-    length: NDArray[np.uint32]
-    payload: bytes | bytearray
+    def column(self, node: Attribute | Intrinsic) -> Column:
+        """Return a field of `TREE_INTRINSICS`, or an attribute of the parent, with an entry for each row."""
+        ...
 
-
-class TraceFacts:
-    """What a filter may ask about whole traces: duration in ns, root span's name and service, by trace id."""
-
-    __slots__ = ("duration", "root_name", "root_service")
-
-    def __init__(self) -> None:
-        self.duration: dict[bytes, int] = {}
-        self.root_name: dict[bytes, str] = {}
-        self.root_service: dict[bytes, str] = {}
+    def only(self, places: NDArray[np.intp]) -> TreeFields:
+        """Return the same for some of the rows, by their places among these."""
+        ...
 
 
 def single_filter(query: Query) -> Filter:
-    """Return the one filter that a query consists of; InvalidQuery names the first thing that is more."""
+    """Return the one filter over spans that a query consists of; InvalidQuery for anything more."""
     stages = query.pipeline.stages
     first = stages[0]
-    if not isinstance(first, Filter):
-        raise InvalidQuery(f"{_feature(first)} is not supported yet", first.at)
-    if len(stages) > 1:
-        raise InvalidQuery(f"{_feature(stages[1])} is not supported yet", stages[1].at)
-    check(first.expression)
+    if not isinstance(first, Filter) or len(stages) > 1 or needs_tree(first.expression):
+        raise InvalidQuery("only one filter over single spans, { … }, can be used here", stages[-1].at)
     return first
 
 
-def _feature(stage: Any) -> str:
-    if isinstance(stage, SpansetOperation):
-        return f"the operation {stage.op}"
-    if isinstance(stage, Filter):
-        return "a second filter"
-    return f"the stage {stage}"[:100]
-
-
-def check(expression: Expression | None) -> None:
-    """Raise InvalidQuery for what is parsed but not evaluated, with its name and column."""
-    if isinstance(expression, Attribute):
-        if expression.parent or expression.scope in ("event", "link"):
-            what = "parent" if expression.parent else expression.scope
-            raise InvalidQuery(f"attributes of {what} are not supported yet", expression.at)
-    elif isinstance(expression, Intrinsic):
-        if expression.name not in _EVALUATED:
-            raise InvalidQuery(f"the intrinsic {expression.name} is not supported yet", expression.at)
-    elif isinstance(expression, Unary):
-        check(expression.operand)
-    elif isinstance(expression, Binary):
-        check(expression.left)
-        check(expression.right)
-
-
-def uses(expression: Expression | None, names: tuple[str, ...]) -> bool:
-    """Tell whether an expression asks for one of these intrinsics."""
-    if isinstance(expression, Intrinsic):
-        return expression.name in names
-    if isinstance(expression, Unary):
-        return uses(expression.operand, names)
-    return isinstance(expression, Binary) and (uses(expression.left, names) or uses(expression.right, names))
+def needs_tree(expression: Expression | None) -> bool:
+    """Tell whether an expression asks for something that only the whole trace can tell."""
+    return any(
+        one.parent if isinstance(one, Attribute) else one.name in TREE_INTRINSICS for one in fields_of(expression)
+    )
 
 
 def fields_of(expression: Expression | None) -> list[Attribute | Intrinsic]:
@@ -165,7 +136,8 @@ def demanded_key(expression: Expression | None) -> tuple[str, bytes] | None:
 def trace_id_bytes(text: str) -> bytes | None:
     """Return a trace id written in hex as 16 bytes, padded on the left; None when it is not one."""
     digits = text.replace("-", "")
-    if not 0 < len(digits) <= 32:
+    # Python reads over spaces in hex.
+    if not 0 < len(digits) <= 32 or not digits.isalnum():
         return None
     try:
         return bytes.fromhex(digits.zfill(32))
@@ -174,101 +146,144 @@ def trace_id_bytes(text: str) -> bytes | None:
 
 
 class Evaluation:
-    """One filter over one slice. Columns are made once, and only for the fields that the filter mentions."""
+    """Expressions over one slice. Columns are made once, and only for the fields that are mentioned."""
 
-    def __init__(self, piece: Slice, facts: TraceFacts | None = None) -> None:
+    def __init__(self, piece: Slice, tree: TreeFields | None = None) -> None:
+        """Take a slice, and what tells about its rows' traces if an expression asks for that."""
         self.block = piece.block
         self.rows = piece.rows
-        self._facts = facts
+        self._tree = tree
         self._operands: dict[Expression, Column] = {}
+        self._parts: dict[str, tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]] = {}
+
+    def only(self, places: NDArray[np.intp]) -> Evaluation:
+        """Return an evaluation of some of the rows, by their places among these."""
+        return Evaluation(Slice(self.block, self.rows[places]), None if self._tree is None else self._tree.only(places))
 
     def matching(self, expression: Expression | None) -> NDArray[np.intp]:
         """Return the rows for which the expression is true."""
-        return self.rows if expression is None else self.rows[self._mask(expression)]
+        return self.rows if expression is None else self.rows[self.mask(expression)]
 
-    def _mask(self, node: Expression) -> NDArray[np.bool_]:
+    def mask(self, node: Expression) -> NDArray[np.bool_]:
+        """Tell for each row whether a condition holds."""
         if isinstance(node, Literal):
             return np.full(len(self.rows), node.value is True)
         if isinstance(node, Unary) and node.op == "!":
             return self._negated(node.operand)
         if isinstance(node, Binary) and node.op == "&&":
-            left = self._mask(node.left)
-            return left & self._mask(node.right) if left.any() else left
+            left = self.mask(node.left)
+            return left & self.mask(node.right) if left.any() else left
         if isinstance(node, Binary) and node.op == "||":
-            return self._mask(node.left) | self._mask(node.right)
+            return self.mask(node.left) | self.mask(node.right)
         if isinstance(node, Binary) and node.op not in ARITHMETIC:
             return self._comparison(node)
-        values = self.operand(node)  # an attribute by itself: present and true
-        return np.asarray((values.type == match.BOOL) & (values.integer != 0), np.bool_)
+        column = self.operand(node)  # an attribute by itself: present and true
+        return self._any(column, (column.type == match.BOOL) & (column.integer != 0))
+
+    def column(self, node: Expression) -> Column:
+        """Return a value for each row: of several, the first that is there."""
+        return values.first_of_each(self.operand(node), len(self.rows))
 
     def _negated(self, node: Expression) -> NDArray[np.bool_]:
         if isinstance(node, Attribute):
-            values = self.operand(node)
-            return np.asarray((values.type == match.BOOL) & (values.integer == 0), np.bool_)
-        return ~self._mask(node)
+            column = self.operand(node)
+            return self._any(column, (column.type == match.BOOL) & (column.integer == 0))
+        return ~self.mask(node)
+
+    def _any(self, column: Column, entries: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell for each row whether one of its entries is true."""
+        if column.owner is None:
+            return np.asarray(entries, np.bool_)
+        rows = np.zeros(len(self.rows), np.bool_)
+        rows[column.owner[entries]] = True
+        return rows
 
     def _comparison(self, node: Binary) -> NDArray[np.bool_]:
         for side, other in ((node.left, node.right), (node.right, node.left)):
             if isinstance(other, Literal) and other.type is Type.NIL:
-                absent = self.operand(side).type == match.ABSENT
-                return np.asarray(absent if node.op == "=" else ~absent, np.bool_)
+                column = self.operand(side)
+                there = self._any(column, column.is_there())
+                return ~there if node.op == "=" else there
+        found, owned = self._entries(node.op, node)
+        holds = self._any(owned, found)
+        if node.op in _POSITIVE and owned.owner is not None:
+            holds &= ~self._any(owned, self._entries(_POSITIVE[node.op], node)[0])
+        return holds
+
+    def _entries(self, op: str, node: Binary) -> tuple[NDArray[np.bool_], Column]:
+        """Compare entry by entry; return also a column that tells whose entries they are."""
         if isinstance(node.right, Literal):
-            return self._with_literal(node.op, self.operand(node.left), node.right)
+            column = self.operand(node.left)
+            return self._with_literal(op, column, _whole_id(op, node.left, node.right), node.left.type), column
         if isinstance(node.left, Literal):
-            mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(node.op, node.op)
-            return self._with_literal(mirrored, self.operand(node.right), node.left)
-        return self._with_values(node.op, self.operand(node.left), self.operand(node.right))
+            column = self.operand(node.right)
+            literal = _whole_id(op, node.right, node.left)
+            return self._with_literal(_MIRRORED.get(op, op), column, literal, node.right.type), column
+        left, right = self._aligned(node)
+        return self._with_values(op, left, right), left
 
-    def _with_literal(self, op: str, values: Column, literal: Literal) -> NDArray[np.bool_]:
+    def _aligned(self, node: Binary) -> tuple[Column, Column]:
+        """Return both operands with an entry for each of the rows, or of the events or links that one of them has."""
+        left, right = self.operand(node.left), self.operand(node.right)
+        if left.owner is None and right.owner is not None:
+            left = left.take(right.owner)._replace(owner=right.owner)
+        elif right.owner is None and left.owner is not None:
+            right = right.take(left.owner)._replace(owner=left.owner)
+        return left, right
+
+    def _with_literal(self, op: str, column: Column, literal: Literal, of: Type) -> NDArray[np.bool_]:
         if literal.type is Type.STRING:
-            mask = self._text(op, values, str(literal.value))
-        elif literal.type in (Type.BOOL, Type.STATUS, Type.KIND):
-            kind = match.BOOL if literal.type is Type.BOOL else match.INT
-            mask = (values.type == kind) & _COMPARE[op](values.integer, int(literal.value or 0))
+            mask = self._text(op, column, str(literal.value))
+        elif literal.type in (Type.STATUS, Type.KIND):
+            if of is Type.ATTRIBUTE:
+                return np.zeros(len(column.type), np.bool_)
+            mask = np.asarray(_COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
+        elif literal.type is Type.BOOL:
+            mask = (column.type == match.BOOL) & _COMPARE[op](column.integer, int(literal.value or 0))
         elif isinstance(literal.value, int):
-            integers = (values.type == match.INT) & _COMPARE[op](values.integer, literal.value)
-            mask = integers | ((values.type == match.DOUBLE) & _COMPARE[op](values.double, literal.value))
+            integers = (column.type == match.INT) & _COMPARE[op](column.integer, literal.value)
+            mask = integers | ((column.type == match.DOUBLE) & _COMPARE[op](column.double, literal.value))
         else:
-            numbers = (values.type == match.INT) | (values.type == match.DOUBLE)
-            mask = numbers & _COMPARE[op](values.double, float(literal.value or 0))
-        arrays = np.flatnonzero(values.type == match.ARRAY)
-        for row in arrays.tolist():
-            mask[row] = _array_matches(op, _content(values, row), literal)
-        return mask
+            mask = column.is_number() & _COMPARE[op](column.double, float(literal.value or 0))
+        for at in np.flatnonzero(column.type == match.ARRAY).tolist():
+            mask[at] = _array_matches(op, column.content(at), literal)
+        return np.asarray(mask, np.bool_)
 
-    def _text(self, op: str, values: Column, text: str) -> NDArray[np.bool_]:
-        texts = values.type == match.STRING
+    def _text(self, op: str, column: Column, text: str) -> NDArray[np.bool_]:
+        texts = column.type == match.STRING
         if op in ("=", "!="):
-            same = match.equal(values.payload, values.start, values.length, text.encode())
+            same = match.equal(column.payload, column.start, column.length, text.encode())
             return np.asarray(texts & (same if op == "=" else ~same), np.bool_)
-        where = np.flatnonzero(texts)
-        verdicts: dict[bytes, bool] = {}
         mask = np.zeros(len(texts), np.bool_)
-        pattern = compile_regex(text) if op in ("=~", "!~") else None
-        for row in where.tolist():
-            content = _content(values, row)
-            verdict = verdicts.get(content)
-            if verdict is None:
-                if pattern is not None:
-                    verdict = (pattern.fullmatch(content) is not None) == (op == "=~")
-                else:
-                    verdict = _COMPARE[op](content, text.encode())
-                verdicts[content] = verdict
-            mask[row] = verdict
+        where = np.flatnonzero(texts)
+        if not where.size:
+            return mask
+        numbers, firsts = match.distinct(column.payload, (column.start[where], column.length[where]))
+        contents = [column.content(at) for at in where[firsts].tolist()]
+        if op in ("=~", "!~"):
+            pattern = compile_regex(text)
+            verdicts = [(pattern.fullmatch(content) is not None) == (op == "=~") for content in contents]
+        else:
+            verdicts = [_COMPARE[op](content, text.encode()) for content in contents]
+        mask[where] = np.array(verdicts, np.bool_)[numbers]
         return mask
 
     def _with_values(self, op: str, left: Column, right: Column) -> NDArray[np.bool_]:
         """Compare two fields: numbers with numbers, texts with texts, booleans with booleans."""
-        numbers = _numbers(left) & _numbers(right)
+        mask = np.zeros(len(left.type), np.bool_)
+        texts = np.flatnonzero((left.type == match.STRING) & (right.type == match.STRING)).tolist()
+        if op in ("=~", "!~"):
+            return mask
+        numbers = left.is_number() & right.is_number()
         both_integers = (left.type == match.INT) & (right.type == match.INT)
-        mask = numbers & np.where(
+        mask |= numbers & np.where(
             both_integers, _COMPARE[op](left.integer, right.integer), _COMPARE[op](left.double, right.double)
         )
         booleans = (left.type == match.BOOL) & (right.type == match.BOOL)
         mask |= booleans & _COMPARE[op](left.integer, right.integer)
-        for row in np.flatnonzero((left.type == match.STRING) & (right.type == match.STRING)).tolist():
-            mask[row] = _COMPARE[op](_content(left, row), _content(right, row))
-        return np.asarray(mask, np.bool_)
+        for at in texts:
+            mask[at] = _COMPARE[op](left.content(at), right.content(at))
+        return mask
 
     # --- operands -----------------------------------------------------------------------------------------
 
@@ -288,27 +303,27 @@ class Evaluation:
                 return self._intrinsic(node)
             case Unary(op="-"):
                 inner = self.operand(node.operand)
-                return inner._replace(
-                    type=np.where(_numbers(inner), inner.type, match.ABSENT),
-                    integer=-inner.integer,
-                    double=-inner.double,
-                )
+                kinds = np.where(inner.is_number(), inner.type, match.ABSENT).astype(np.uint8)
+                return inner._replace(type=kinds, integer=-inner.integer, double=-inner.double)
             case Binary() if node.op in ARITHMETIC:
                 return self._arithmetic(node)
             case _:
-                return _of_integers(self._mask(node).astype(np.int64), match.BOOL)
+                return values.of_integers(self.mask(node).astype(np.int64), match.BOOL)
 
     def _constant(self, literal: Literal) -> Column:
         count = len(self.rows)
+        if literal.type is Type.NIL:
+            return values.absent(count)
+        if isinstance(literal.value, str):
+            text = literal.value.encode()
+            return values.of_texts(np.zeros(count, np.uint32), np.full(count, len(text), np.uint32), text)
         if isinstance(literal.value, float):
-            return _of_doubles(np.full(count, literal.value), np.full(count, match.DOUBLE, np.uint8))
-        value = literal.value if isinstance(literal.value, int) else 0
+            return values.of_doubles(np.full(count, literal.value), np.ones(count, np.bool_))
         kind = match.BOOL if literal.type is Type.BOOL else match.INT
-        return _of_integers(np.full(count, value, np.int64), kind)
+        return values.of_integers(np.full(count, int(literal.value or 0), np.int64), kind)
 
     def _arithmetic(self, node: Binary) -> Column:
-        left, right = self.operand(node.left), self.operand(node.right)
-        numbers = _numbers(left) & _numbers(right)
+        left, right = self._aligned(node)
         with np.errstate(all="ignore"):
             match node.op:
                 case "+":
@@ -323,11 +338,13 @@ class Evaluation:
                     result = np.fmod(left.double, right.double)
                 case _:
                     result = np.power(left.double, right.double)
-        kinds = np.where(numbers, match.DOUBLE, match.ABSENT).astype(np.uint8)
-        return _of_doubles(np.where(numbers, result, 0.0), kinds)
+        return values.of_doubles(result, left.is_number() & right.is_number())._replace(owner=left.owner)
 
     def _attribute(self, node: Attribute) -> Column:
         key = node.name.encode()
+        if node.parent:
+            assert self._tree is not None, "the search assembles traces first"
+            return self._tree.column(node)
         match node.scope:
             case "resource":
                 return self._of_groups("resource", RESOURCE_ATTRIBUTES, key)
@@ -335,120 +352,110 @@ class Evaluation:
                 return self._of_groups("scope", SCOPE_ATTRIBUTES, key)
             case "span":
                 return self._of_spans(key)
-        own, outer = self._of_spans(key), self._of_groups("resource", RESOURCE_ATTRIBUTES, key)
-        missing = own.type == match.ABSENT
-        return Column(
-            np.where(missing, outer.type, own.type),
-            np.where(missing, outer.integer, own.integer),
-            np.where(missing, outer.double, own.double),
-            np.where(missing, outer.start, own.start),
-            np.where(missing, outer.length, own.length),
-            own.payload,
-        )
+            case "event" | "link":
+                owner, starts, lengths = self._part(node.scope)
+                field = _EVENT_ATTRIBUTES if node.scope == "event" else _LINK_ATTRIBUTES
+                found = match.attribute(self.block.payload, starts, lengths, field, key)
+                return Column(*found, self.block.payload, owner)
+        return values.chosen(self._of_spans(key), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
 
     def _of_spans(self, key: bytes) -> Column:
-        block, rows = self.block, self.rows
-        starts, lengths = block.column("start")[rows], block.column("length")[rows]
-        return Column(*match.attribute(block.payload, starts, lengths, SPAN_ATTRIBUTES, key), block.payload)
+        found = match.attribute(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, key)
+        return Column(*found, self.block.payload)
+
+    def _extents(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return where the rows' spans lie."""
+        return self.block.column("start")[self.rows], self.block.column("length")[self.rows]
+
+    def _part(self, scope: str) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
+        """Return whose each event or link is, and where it lies."""
+        if scope not in self._parts:
+            field = _EVENTS if scope == "event" else _LINKS
+            self._parts[scope] = match.children(self.block.payload, *self._extents(), field)
+        return self._parts[scope]
 
     def _of_groups(self, part: str, field: int, key: bytes) -> Column:
         block = self.block
         starts, lengths = block.group_column(f"{part}_start"), block.group_column(f"{part}_length")
         return self._spread(Column(*match.attribute(block.payload, starts, lengths, field, key), block.payload))
 
-    def _spread(self, values: Column) -> Column:
+    def _spread(self, column: Column) -> Column:
         """Give each row its group's value."""
-        group = self.block.column("group")[self.rows]
-        return Column(
-            values.type[group],
-            values.integer[group],
-            values.double[group],
-            values.start[group],
-            values.length[group],
-            values.payload,
-        )
+        return column.take(self.block.column("group")[self.rows])
 
     def _intrinsic(self, node: Intrinsic) -> Column:
         block, rows = self.block, self.rows
+        if node.name in TREE_INTRINSICS:
+            assert self._tree is not None, "the search assembles traces first"
+            return self._tree.column(node)
+        scope, _, name = node.name.partition(":")
+        if scope in ("event", "link"):
+            return self._of_parts(scope, name)
         match node.name:
             case "span:name":
-                return _of_texts(block.column("name_start")[rows], block.column("name_length")[rows], block.payload)
+                starts, lengths = block.column("name_start")[rows], block.column("name_length")[rows]
+                return values.of_texts(starts, lengths, block.payload)
             case "span:duration":
                 end, start = block.column("end_time")[rows], block.column("time")[rows]
-                return _of_integers(np.where(end > start, end - start, 0).astype(np.int64), match.INT)
+                return values.of_integers(np.where(end > start, end - start, 0).astype(np.int64))
             case "span:kind":
-                return _of_integers(block.column("kind")[rows].astype(np.int64), match.INT)
+                return values.of_integers(block.column("kind")[rows].astype(np.int64))
             case "span:status":
-                return _of_integers(block.column("status")[rows].astype(np.int64), match.INT)
+                return values.of_integers(block.column("status")[rows].astype(np.int64))
             case "span:statusMessage":
-                starts, lengths = block.column("start")[rows], block.column("length")[rows]
-                status = match.string_field(block.payload, starts, lengths, _STATUS)
-                return _of_texts(*match.string_field(block.payload, *status, _STATUS_MESSAGE), block.payload)
+                status = match.string_field(block.payload, *self._extents(), _STATUS)
+                return values.of_texts(*match.string_field(block.payload, *status, _STATUS_MESSAGE), block.payload)
             case "instrumentation:name" | "instrumentation:version":
                 field = _SCOPE_NAME if node.name.endswith("name") else _SCOPE_VERSION
                 scopes = (block.group_column("scope_start"), block.group_column("scope_length"))
-                return self._spread(_of_texts(*match.string_field(block.payload, *scopes, field), block.payload))
+                found = match.string_field(block.payload, *scopes, field)
+                return self._spread(values.of_texts(*found, block.payload))
             case "trace:id" | "span:id" | "span:parentID":
-                return self._identifier(node.name)
-            case "trace:duration" | "trace:rootName" | "trace:rootService":
-                return self._of_traces(node.name)
+                column, size = _IDS[node.name]
+                return values.of_hex(np.ascontiguousarray(block.column(column)[rows]).tobytes(), size)
+            case "parent":
+                return values.of_integers(np.zeros(len(rows), np.int64), match.KVLIST)._replace(
+                    type=np.where(block.column("parent_span_id")[rows] != 0, match.KVLIST, match.ABSENT).astype(
+                        np.uint8
+                    )
+                )
         raise AssertionError(node.name)
 
-    def _identifier(self, name: str) -> Column:
-        """Return ids as texts of hex digits; an absent one as the empty text."""
-        column, size = _IDS[name]
-        raw = np.ascontiguousarray(self.block.column(column)[self.rows]).tobytes()
-        count = len(self.rows)
-        present = np.frombuffer(raw, np.uint8).reshape(count, size).any(axis=1)
-        starts = (np.arange(count) * size * 2).astype(np.uint32)
-        lengths = np.where(present, size * 2, 0).astype(np.uint32)
-        return _of_texts(starts, lengths, raw.hex().encode())
-
-    def _of_traces(self, name: str) -> Column:
-        """Return what is known of each row's trace; absent where that is nothing."""
-        facts = self._facts
-        assert facts is not None, "the search finds out about traces first"
-        raw = np.ascontiguousarray(self.block.column("trace_id")[self.rows]).tobytes()
-        traces = [raw[at : at + 16] for at in range(0, len(raw), 16)]
-        if name == "trace:duration":
-            return _of_integers(np.array([facts.duration.get(trace, 0) for trace in traces], np.int64), match.INT)
-        known = facts.root_name if name == "trace:rootName" else facts.root_service
-        texts = [known.get(trace, "").encode() for trace in traces]
-        lengths = np.array([len(text) for text in texts], np.uint32)
-        starts = (np.cumsum(lengths) - lengths).astype(np.uint32)
-        return _of_texts(starts, lengths, b"".join(texts))
+    def _of_parts(self, scope: str, name: str) -> Column:
+        """Return an intrinsic of the rows' events or links."""
+        payload = self.block.payload
+        owner, starts, lengths = self._part(scope)
+        if name == "name":
+            found = match.string_field(payload, starts, lengths, _EVENT_NAME)
+            return values.of_texts(*found, payload)._replace(owner=owner)
+        if name == "timeSinceStart":
+            begin = self.block.column("time")[self.rows][owner]
+            since = match.fixed64(payload, starts, lengths, _EVENT_TIME).astype(np.uint64) - begin
+            return values.of_integers(since.view(np.int64))._replace(owner=owner)
+        field, size = (_LINK_TRACE, 16) if name == "traceID" else (_LINK_SPAN, 8)
+        starts, lengths = match.string_field(payload, starts, lengths, field)
+        whole = np.flatnonzero(lengths == size)
+        raw = np.zeros((len(starts), size), np.uint8)
+        if whole.size:
+            raw[whole] = np.frombuffer(payload, np.uint8)[starts[whole].astype(np.int64)[:, None] + np.arange(size)]
+        return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
 
 
-def _content(values: Column, row: int) -> bytes:
-    start = int(values.start[row])
-    return bytes(memoryview(values.payload)[start : start + int(values.length[row])])
-
-
-def _numbers(values: Column) -> NDArray[np.bool_]:
-    return np.asarray((values.type == match.INT) | (values.type == match.DOUBLE), np.bool_)
-
-
-def _of_integers(integers: NDArray[np.int64], kind: int) -> Column:
-    count = len(integers)
-    none = np.zeros(count, np.uint32)
-    return Column(np.full(count, kind, np.uint8), integers, integers.astype(np.float64), none, none, b"")
-
-
-def _of_doubles(doubles: NDArray[np.float64], kinds: NDArray[np.uint8]) -> Column:
-    none = np.zeros(len(doubles), np.uint32)
-    return Column(kinds, np.zeros(len(doubles), np.int64), doubles, none, none, b"")
-
-
-def _of_texts(starts: NDArray[np.uint32], lengths: NDArray[np.uint32], payload: bytes | bytearray) -> Column:
-    count = len(starts)
-    kinds = np.full(count, match.STRING, np.uint8)
-    return Column(kinds, np.zeros(count, np.int64), np.zeros(count), starts, lengths, payload)
+def _whole_id(op: str, node: Expression, literal: Literal) -> Literal:
+    """Write an id that is compared in full: with its leading zeros, in small letters."""
+    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in _COMPARE else 0
+    if digits and isinstance(literal.value, str) and re.fullmatch("[0-9A-Fa-f]+", literal.value):
+        return replace(literal, value=literal.value.lower().zfill(digits))
+    return literal
 
 
 def _array_matches(op: str, content: bytes, literal: Literal) -> bool:
     """Compare an array attribute element by element."""
-    verdicts = [_element_matches(op, value, literal) for value in common_pb2.ArrayValue.FromString(content).values]
-    return bool(verdicts) and (all(verdicts) if op in ("!=", "!~") else any(verdicts))
+    elements = common_pb2.ArrayValue.FromString(content).values
+    holds = any(_element_matches(op, one, literal) for one in elements)
+    if op in _POSITIVE:
+        return holds and not any(_element_matches(_POSITIVE[op], one, literal) for one in elements)
+    return holds
 
 
 def _element_matches(op: str, value: Any, literal: Literal) -> bool:

@@ -1,27 +1,27 @@
 """TraceQL's grammar: recursive descent over tokens, with types checked as the tree grows.
 
     query      = pipeline [ "with" "(" name "=" literal { "," … } ")" ]
-    pipeline   = spansets { "|" stage }
+    pipeline   = ( spansets | scalar comparison scalar ) { "|" stage }
     spansets   = spanset { operator spanset }        structural before && before ||, all from the left
     spanset    = "{" [ expression ] "}" | "(" pipeline ")"
-    stage      = spansets | by(…) | coalesce() | select(…) | metrics | scalar comparison scalar
+    stage      = spansets | by(…) | coalesce() | select(…) | scalar comparison scalar
+               | function(…) [ by (…) ] [ comparison literal ] | topk(n) | bottomk(n)
     expression = || over && over comparisons over + - over * / % over ^ over unary - !
 
 A mistake is an InvalidQuery with its position, found before anything runs: a comparison of types that can never
-be equal, a regular expression that does not compile, a filter that is not true or false.
+be equal, a regular expression that does not compile, a filter that is not true or false (`types.py`), a metrics
+function in the wrong place or with the wrong arguments, a hint that does not exist (`stages.py`).
 """
 
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
 from collector.query.height import check_height, check_operators
-from collector.query.regex import compile_regex
 from collector.query.traceql.ast import (
     ARITHMETIC,
     COMPARISONS,
     INTRINSICS,
     KINDS,
-    LOGICAL,
     NUMERIC,
     SHORT_NAMES,
     STATUSES,
@@ -50,6 +50,8 @@ from collector.query.traceql.ast import (
     Unary,
 )
 from collector.query.traceql.lexer import Token, tokenize
+from collector.query.traceql.stages import METRICS_FUNCTIONS, check_hint, check_metrics, check_order
+from collector.query.traceql.types import checked
 
 NESTING_MAX = 64
 """Parentheses, braces and unary operators within each other."""
@@ -57,10 +59,7 @@ NESTING_MAX = 64
 _PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(COMPARISONS, 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "^": 6}
 _SPANSET_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(STRUCTURAL, 3)}
 _AGGREGATES = ("count", "min", "max", "avg", "sum")
-METRICS_FUNCTIONS = (
-    *("rate", "count_over_time", "min_over_time", "max_over_time", "avg_over_time", "sum_over_time"),
-    *("quantile_over_time", "histogram_over_time", "compare", "topk", "bottomk"),
-)
+_BOUNDS = {"minInt": -(2**63), "maxInt": 2**63 - 1}
 
 
 def parse(query: str) -> Query:
@@ -126,9 +125,12 @@ class _Parser:
                 if name.kind != "word":
                     raise InvalidQuery("a hint's name is missing", name.at)
                 self._expect("=")
-                hints.append((name.text, self._literal()))
+                value = self._literal()
+                check_hint(name.text, value, name.at)
+                hints.append((name.text, value))
         if self._token.kind != "end":
             raise self._unexpected("expected the end of the query")
+        check_order(pipeline)
         return Query(pipeline, tuple(hints))
 
     def _pipeline(self) -> Pipeline:
@@ -136,13 +138,19 @@ class _Parser:
         stages: list[Stage] = [self._stage(first=True)]
         while True:
             last = stages[-1]
-            if isinstance(last, Metrics) and self._token.text in COMPARISONS and self._token.kind == "op":
+            if isinstance(last, Metrics | MetricsFilter) and self._is_comparison():
                 operator = self._take()
-                stages.append(MetricsFilter(operator.text, self._literal(), operator.at))
+                value = self._literal()
+                if value.type not in NUMERIC:
+                    raise InvalidQuery(f"series are compared with a number, not {value.type.value}", value.at)
+                stages.append(MetricsFilter(operator.text, value, operator.at))
             elif self._accept("|"):
                 stages.append(self._stage(first=False))
             else:
                 return Pipeline(tuple(stages), at)
+
+    def _is_comparison(self) -> bool:
+        return self._token.kind == "op" and self._token.text in COMPARISONS[:6]
 
     def _stage(self, *, first: bool) -> Stage:
         token = self._token
@@ -227,15 +235,19 @@ class _Parser:
                 arguments.append(spanset)
             else:
                 arguments.append(self._expression())
+        check_metrics(function.text, tuple(arguments), function.at)
         by: tuple[Expression, ...] = self._fields() if self._accept("by") else ()
         return Metrics(function.text, tuple(arguments), by, function.at)
 
     def _scalar_filter(self) -> ScalarFilter:
+        begin = self._token.at
         left = self._scalar(0)
+        if self._is(")"):
+            raise InvalidQuery("an aggregate of a whole pipeline, ( … | count() ), is not supported", begin)
+        if not self._is_comparison():
+            raise InvalidQuery("expected a comparison behind an aggregate", self._token.at)
         operator = self._take()
-        if operator.text not in COMPARISONS[:6] or operator.kind != "op":
-            raise InvalidQuery("expected a comparison behind an aggregate", operator.at)
-        return ScalarFilter(operator.text, left, self._scalar(0), operator.at)
+        return ScalarFilter(operator.text, left, self._scalar(0), begin)
 
     def _scalar(self, least: int) -> Scalar:
         left = self._scalar_operand()
@@ -277,7 +289,7 @@ class _Parser:
             self._enter()
             right = self._expression(_PRECEDENCE[operator.text] - (operator.text == "^"))
             self._depth -= 1
-            left = _checked(Binary(operator.text, left, right, operator.at))
+            left = checked(Binary(operator.text, left, right, operator.at))
         return left
 
     def _operand(self) -> Expression:
@@ -338,6 +350,8 @@ class _Parser:
                     return Literal(Type.BOOL, token.text == "true", at)
                 case "nil":
                     return Literal(Type.NIL, None, at)
+                case "minInt" | "maxInt":
+                    return Literal(Type.INT, _BOUNDS[token.text], at)
                 case text if text in STATUSES:
                     return Literal(Type.STATUS, STATUSES[text], at)
                 case text if text in KINDS:
@@ -347,26 +361,3 @@ class _Parser:
                     raise InvalidQuery(f"unknown name {text!r}{hint}", at)
         self._next -= token.kind != "end"
         raise self._unexpected("expected a value")
-
-
-def _checked(node: Binary) -> Binary:
-    """Return the node if its types can meet; raise InvalidQuery if they never do."""
-    left, right = node.left.type, node.right.type
-    known = {left, right} - {Type.ATTRIBUTE}
-    if node.op in LOGICAL:
-        if known - {Type.BOOL}:
-            raise InvalidQuery(f"{node.op} joins conditions, not {left.value} and {right.value}", node.at)
-    elif node.op in ARITHMETIC:
-        if known - NUMERIC:
-            raise InvalidQuery(f"{node.op} wants numbers, not {left.value} and {right.value}", node.at)
-    elif node.op in ("=~", "!~"):
-        if not isinstance(node.right, Literal) or right is not Type.STRING or left not in (Type.STRING, Type.ATTRIBUTE):
-            raise InvalidQuery(f"{node.op} matches a text against a regular expression in quotes", node.at)
-        compile_regex(str(node.right.value), node.right.at)
-    else:
-        if len(known - NUMERIC) + bool(known & NUMERIC) > 1 and Type.NIL not in known:
-            raise InvalidQuery(f"{left.value} and {right.value} cannot be compared", node.at)
-        ordered = node.op not in ("=", "!=")
-        if ordered and known & {Type.BOOL, Type.STATUS, Type.KIND, Type.NIL}:
-            raise InvalidQuery(f"{node.op} wants numbers or texts", node.at)
-    return node

@@ -1,45 +1,60 @@
-"""Search: the newest traces that have a span which a filter matches, exactly and repeatably.
+"""Search: the newest traces of which a query leaves spans, exactly and repeatably.
 
-A trace's place is given by its newest matching span, by (start time, offset). Two passes:
+A trace's place is given by its newest span in the answer, by (start time, offset). A trace is evaluated whole, and the
+time range chooses at the end: spans of the answer that started in it count. Two passes:
 
-1. `find`: go through ring and log, newest block first, and keep the best `limit` traces. A block whose newest
-   span is older than the worst of them cannot bring a new one, and is not evaluated.
-2. `describe`: collect all spans of the traces found, evaluate the filter on them, and put together what Tempo's
-   API returns of each: root, duration, services, and the newest matching spans with the fields that the query
-   mentions. In the ring all spans are looked at; in the log those that started within `TRACE_SPREAD_NS` of a
-   trace's newest match.
+1. `find`: go through ring and log, newest block first, and keep the best `limit` traces. A block whose newest span is
+   older than the worst of them cannot bring a new one, and is not evaluated. A query over single spans (`Plan.flat`)
+   gets by with that. Any other takes the traces that have a span of its seed, a batch at a time, and evaluates them
+   whole; when the first batch has not brought enough, traces without what is required are sorted out beforehand.
+2. `describe`: collect all spans of the traces found, evaluate the query on them, and put together what Tempo's API
+   returns of each: root, duration, services, and the newest spans of the answer with the fields that the query mentions.
+
+In the ring all spans of a trace are looked at; in the log those that started within `TRACE_SPREAD_NS` of its newest.
+
+`Search.below` and `Search.end_offset` page: traces before a place, as things stood at an offset.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from collector.otlp.records import service_name
-from collector.query import match
-from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, slices
-from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic
-from collector.query.traceql.evaluate import TRACE_INTRINSICS, Evaluation, TraceFacts, fields_of, uses
+from collector.query.engine import END_OF_TIME, Deadline, slices
+from collector.query.traceql import spansets
+from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query
+from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.plan import Plan, plan
+from collector.query.traceql.structure import Numbering
+from collector.query.traceql.trees import Traces, assemble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
+    from collector.query.traceql.spansets import Sets
     from collector.store import View
 
-TRACE_SPREAD_NS = 3600 * 10**9
+TRACE_SPREAD_NS: Final = 3600 * 10**9
 """How far from its newest match a trace's spans are looked for in the log: an hour to both sides."""
-
-SPANS_PER_TRACE_MAX = 100_000
-"""Spans of one trace that a search looks at; more are counted as not looked at."""
-
+BATCH_FIRST: Final = 64
+"""Traces that are evaluated whole at first; then four times as many each time."""
+BATCH_MAX: Final = 16_384
+SPANSETS_MAX: Final = 100
+"""Spansets of one trace in an answer, those with the newest spans."""
 
 _NAMED: dict[str, dict[Any, str]] = {
     "span:status": {number: name for name, number in STATUSES.items()},
     "span:kind": {number: name for name, number in KINDS.items()},
 }
+
+Place = tuple[int, int]
+"""Start time and offset of a span: what answers are ordered by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,15 @@ class Span:
 
 
 @dataclass(slots=True)
+class SpanSet:
+    """A spanset of one trace: how many spans it has, the newest of them, and what `by()` and aggregates found."""
+
+    matched: int
+    spans: list[Span]
+    attributes: list[tuple[str, str | int | float | bool]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Summary:
     """What a search returns of a trace. Times in Unix ns, durations in ns."""
 
@@ -72,186 +96,356 @@ class Summary:
     root_service: str = ""
     start: int = END_OF_TIME
     end: int = 0
-    matched: int = 0
-    spans: list[Span] = field(default_factory=list)
+    spansets: list[SpanSet] = field(default_factory=list)
+    """Those with the newest spans first."""
     services: dict[str, list[int]] = field(default_factory=dict)
     """Service name -> [spans, spans in error]."""
     looked_at: int = 0
+    """Spans held of the trace."""
+    missing: int = 0
+    """Spans that name a parent which is not held."""
+    has_root: bool = False
+
+    @property
+    def matched(self) -> int:
+        """Spans in the answer."""
+        return sum(one.matched for one in self.spansets)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The returned spans of all spansets, newest first."""
+        found = [span for one in self.spansets for span in one.spans]
+        return sorted(found, key=lambda span: (span.time, span.offset), reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for: spans that started in [start_ns, end_ns] and match; `limit` traces, `spans` of each."""
+    """What to look for: spans that started in [start_ns, end_ns]; `limit` traces, `spans` of each spanset."""
 
-    expression: Expression | None
+    query: Query | Expression | None
+    """A query, or the expression of one filter."""
     limit: int
     spans: int
     start_ns: int = 0
     end_ns: int = END_OF_TIME
     min_duration_ns: int = 0
     max_duration_ns: int = END_OF_TIME
+    below: Place | None = None
+    """Only traces behind this place in the order of answers."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether traces of some durations only are wanted."""
+        return self.min_duration_ns > 0 or self.max_duration_ns < END_OF_TIME
 
 
-def find(deadline: Deadline, view: View, everything: View, search: Search) -> tuple[list[Found], TraceFacts | None]:
-    """Return the newest `limit` traces with a matching span, newest first, and what was learned about traces.
+@dataclass(slots=True)
+class Effort:
+    """What a search has looked at, and how far it came."""
 
-    `view` may be narrowed to a key that the expression demands; `everything` must not be.
+    spans: int = 0
+    """Spans whose own condition was evaluated."""
+    traces: int = 0
+    """Traces that were evaluated whole."""
+    more: bool = False
+    """There may be further traces behind the last one."""
+
+
+def find(deadline: Deadline, view: View, everything: View, search: Search) -> tuple[list[Found], Effort]:
+    """Return the newest `limit` traces of the answer, newest first, and what was looked at.
+
+    `view` may be narrowed to the plan's key; `everything` must not be. Raises InvalidQuery, QueryTimeout, QueryLimit.
     """
-    bounded = search.min_duration_ns > 0 or search.max_duration_ns < END_OF_TIME
-    facts = None
-    if bounded or uses(search.expression, TRACE_INTRINSICS):
-        facts = _trace_facts(deadline, everything)
-    best: dict[bytes, tuple[int, int]] = {}
-    worst: tuple[int, int] | None = None
-    for piece in slices(view, search.start_ns, search.end_ns, deadline):
-        if worst is not None and piece.block.max_time < worst[0]:
-            continue
-        rows = Evaluation(piece, facts).matching(search.expression)
-        if not rows.size:
-            continue
-        _take(best, piece.block, rows, search, facts if bounded else None)
-        if len(best) > 2 * search.limit or (worst is None and len(best) >= search.limit):
-            ranked = sorted(best.items(), key=lambda item: item[1], reverse=True)[: search.limit]
-            best = dict(ranked)
-            worst = ranked[-1][1]
-    ranked = sorted(best.items(), key=lambda item: item[1], reverse=True)[: search.limit]
-    return [Found(trace, time, offset) for trace, (time, offset) in ranked], facts
+    planned = plan(search.query)
+    best = _Best(search.limit, search.below)
+    effort = Effort()
+    if planned.flat and not search.is_bounded:
+        _find_spans(deadline, view, planned.seed, search, best, effort)
+    else:
+        _find_traces(deadline, view, everything, planned, search, best, effort)
+    found = best.ranked()
+    effort.more = best.left_out
+    return found, effort
 
 
-def _take(
-    best: dict[bytes, tuple[int, int]], block: Block, rows: NDArray[np.intp], search: Search, facts: TraceFacts | None
+class _Best:
+    """The best so many traces, each at its newest place."""
+
+    def __init__(self, limit: int, below: Place | None) -> None:
+        self._limit = limit
+        self._below = below
+        self._places: dict[bytes, Place] = {}
+        self.worst: Place | None = None
+        """The place of the last trace, once there are as many as wanted."""
+        self.left_out = False
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def may_bring(self, block: Block) -> bool:
+        """Tell whether a span of the block can take a place among the best."""
+        return self.worst is None or block.max_time >= self.worst[0]
+
+    def add(self, trace: bytes, place: Place) -> None:
+        """Take a trace, or a newer place of one."""
+        if self._below is not None and place >= self._below:
+            return
+        if place > self._places.get(trace, (-1, -1)):
+            self._places[trace] = place
+            if len(self._places) > 2 * self._limit or (self.worst is None and len(self._places) >= self._limit):
+                self._cut()
+
+    def _cut(self) -> list[tuple[bytes, Place]]:
+        ranked = sorted(self._places.items(), key=lambda item: item[1], reverse=True)
+        self.left_out |= len(ranked) > self._limit
+        ranked = ranked[: self._limit]
+        self._places = dict(ranked)
+        if len(ranked) == self._limit:
+            self.worst = ranked[-1][1]
+        return ranked
+
+    def ranked(self) -> list[Found]:
+        return [Found(trace, *place) for trace, place in self._cut()]
+
+
+# --- over single spans ------------------------------------------------------------------------------------------
+
+
+def _find_spans(
+    deadline: Deadline, view: View, seed: Expression | None, search: Search, best: _Best, effort: Effort
 ) -> None:
-    """Note the newest match of each trace in one block."""
+    """Find the traces that have a span which fulfils a condition, at the newest such span."""
+    returned = _returned(deadline, view, seed, search)
+    for piece in slices(view, search.start_ns, search.end_ns, deadline):
+        if not best.may_bring(piece.block):
+            best.left_out = True
+            continue
+        effort.spans += len(piece.rows)
+        for trace, place in _newest_of_each(piece.block, Evaluation(piece).matching(seed)):
+            if trace not in returned:
+                best.add(trace, place)
+
+
+def _returned(deadline: Deadline, view: View, seed: Expression | None, search: Search) -> set[bytes]:
+    """Return the traces whose newest match lies before the place that the answer begins behind."""
+    found: set[bytes] = set()
+    if search.below is None:
+        return found
+    for piece in slices(view, max(search.start_ns, search.below[0]), search.end_ns, deadline):
+        for trace, place in _newest_of_each(piece.block, Evaluation(piece).matching(seed)):
+            if place >= search.below:
+                found.add(trace)
+    return found
+
+
+def _newest_of_each(block: Block, rows: NDArray[np.intp]) -> Iterator[tuple[bytes, Place]]:
+    """Yield the traces that rows of a block belong to, each with its newest place there."""
+    if not rows.size:
+        return
     times = block.column("time")[rows]
     order = np.lexsort((rows, times))[::-1]
     raw = np.ascontiguousarray(block.column("trace_id")[rows[order]]).view("V16").reshape(-1)
     _, firsts = np.unique(raw, return_index=True)
     for at in firsts.tolist():
-        trace = raw[at].tobytes()
-        if facts is not None:
-            duration = facts.duration.get(trace, 0)
-            if not search.min_duration_ns <= duration <= search.max_duration_ns:
-                continue
-        place = (int(times[order[at]]), block.base_offset + int(rows[order[at]]))
-        if place > best.get(trace, (-1, -1)):
-            best[trace] = place
+        yield raw[at].tobytes(), (int(times[order[at]]), block.base_offset + int(rows[order[at]]))
 
 
-def _trace_facts(deadline: Deadline, view: View) -> TraceFacts:
-    """Learn every trace's duration and root."""
-    facts = TraceFacts()
-    bounds: dict[bytes, list[int]] = {}
-    roots: dict[bytes, int] = {}
-    for piece in slices(view, deadline=deadline):
-        block, rows = piece
-        raw = np.ascontiguousarray(block.column("trace_id")[rows]).tobytes()
-        starts, ends = block.column("time")[rows].tolist(), block.column("end_time")[rows].tolist()
-        parents = block.column("parent_span_id")[rows].tolist()
-        for at, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            trace = raw[at * 16 : at * 16 + 16]
-            bound = bounds.setdefault(trace, [start, end])
-            bound[0] = min(bound[0], start)
-            bound[1] = max(bound[1], end)
-            if not parents[at] and start < roots.get(trace, END_OF_TIME):
-                roots[trace] = start
-                row = int(rows[at])
-                facts.root_name[trace] = _name(block, row)
-                facts.root_service[trace] = service_name(block, int(block.column("group")[row]))
-    facts.duration = {trace: max(0, end - start) for trace, (start, end) in bounds.items()}
-    return facts
+# --- over whole traces ------------------------------------------------------------------------------------------
+
+
+def _find_traces(
+    deadline: Deadline, view: View, everything: View, planned: Plan, search: Search, best: _Best, effort: Effort
+) -> None:
+    """Find the traces of which a query over whole traces leaves spans."""
+    known = Numbering()
+    waiting: list[tuple[bytes, int]] = []
+    sieve: list[Numbering] | None = None
+    batch = BATCH_FIRST
+    for piece in slices(view, search.start_ns, search.end_ns, deadline):
+        if not best.may_bring(piece.block):
+            best.left_out = True
+            continue
+        effort.spans += len(piece.rows)
+        waiting += fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
+        while len(waiting) >= batch:
+            if sieve is None and batch > BATCH_FIRST:
+                sieve = [having(deadline, everything, one, search) for one in planned.required]
+            waiting = sifted(waiting, sieve or [])
+            if len(waiting) < batch:
+                break
+            _judge(deadline, everything, planned, search, waiting[:batch], best, effort)
+            del waiting[:batch]
+            batch = min(4 * batch, BATCH_MAX)
+            if not best.may_bring(piece.block):
+                break
+    while waiting:
+        _judge(deadline, everything, planned, search, waiting[:BATCH_MAX], best, effort)
+        del waiting[:BATCH_MAX]
+
+
+def fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple[bytes, int]]:
+    """Return the traces of some rows that were not known yet, each with a time near which it is."""
+    if not rows.size:
+        return []
+    words = block.column("trace_id")[rows]
+    before = len(known)
+    numbers = known.add(words[:, 0], words[:, 1])
+    if len(known) == before:
+        return []
+    fresh = np.full(len(known) - before, -1, np.intp)
+    new = np.flatnonzero(numbers >= before)[::-1]
+    fresh[numbers[new] - before] = new
+    times = block.column("time")[rows[fresh]].tolist()
+    raw = np.ascontiguousarray(words[fresh]).tobytes()
+    return [(raw[16 * at : 16 * at + 16], time) for at, time in enumerate(times)]
+
+
+def having(deadline: Deadline, view: View, condition: Expression, search: Search) -> Numbering:
+    """Return the traces that have a span which fulfils a condition."""
+    found = Numbering()
+    since, until = max(0, search.start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, search.end_ns + TRACE_SPREAD_NS)
+    for piece in slices(view, since if view.log is not None else 0, until, deadline):
+        rows = Evaluation(piece).matching(condition)
+        if rows.size:
+            words = piece.block.column("trace_id")[rows]
+            found.add(words[:, 0], words[:, 1])
+    return found
+
+
+def sifted(waiting: list[tuple[bytes, int]], sieve: list[Numbering]) -> list[tuple[bytes, int]]:
+    """Leave out the traces that one of these does not have."""
+    for having in sieve:
+        words = np.frombuffer(b"".join(trace for trace, _ in waiting), "u8").reshape(-1, 2)
+        kept = having.find(words[:, 0], words[:, 1]) >= 0
+        waiting = [one for one, keep in zip(waiting, kept.tolist(), strict=True) if keep]
+    return waiting
+
+
+def _judge(
+    deadline: Deadline,
+    view: View,
+    planned: Plan,
+    search: Search,
+    candidates: list[tuple[bytes, int]],
+    best: _Best,
+    effort: Effort,
+) -> None:
+    """Evaluate traces whole, and take those of which spans are left."""
+    times = [time for _, time in candidates]
+    since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
+    traces = assemble(deadline, view, [trace for trace, _ in candidates], since, until)
+    effort.traces += len(candidates)
+    sets = answer(traces, planned, search)
+    rows = sets.members
+    rows = rows[np.lexsort((traces.offset[rows], traces.time[rows]))[::-1]]
+    _, firsts = np.unique(traces.trace[rows], return_index=True)
+    for row in rows[firsts].tolist():
+        best.add(traces.ids[traces.trace[row]], (int(traces.time[row]), int(traces.offset[row])))
+
+
+def answer(traces: Traces, planned: Plan, search: Search) -> Sets:
+    """Return the spansets of whole traces, with the spans of them that a search asks for."""
+    sets = spansets.evaluate(traces, planned.stages)
+    wanted = (traces.time >= np.uint64(search.start_ns)) & (traces.time <= np.uint64(search.end_ns))
+    if search.is_bounded:
+        durations = traces.duration[traces.trace]
+        wanted &= (durations >= min(search.min_duration_ns, 2**63 - 1)) & (
+            durations <= min(search.max_duration_ns, 2**63 - 1)
+        )
+    return sets.kept(np.where(wanted, sets.number, -1))
+
+
+# --- what is returned -------------------------------------------------------------------------------------------
 
 
 def describe(
-    deadline: Deadline, view: View, found: list[Found], search: Search, facts: TraceFacts | None
+    deadline: Deadline, view: View, found: list[Found], search: Search, effort: Effort | None = None
 ) -> list[Summary]:
     """Return what a search answers for the traces found, in their order. `view` is not narrowed."""
-    summaries = {one.trace_id: Summary(one.trace_id) for one in found}
     if not found:
         return []
-    wanted = np.array([np.void(one.trace_id) for one in found], "V16")
+    planned = plan(search.query)
     times = [one.time for one in found]
-    since, until = max(0, min(times) - TRACE_SPREAD_NS), max(times) + TRACE_SPREAD_NS
-    fields = fields_of(search.expression)
-    for piece in slices(view, since, until, deadline, among=Among("trace_id", list(summaries))):
-        block = piece.block
-        raw = np.ascontiguousarray(block.column("trace_id")[piece.rows]).view("V16").reshape(-1)
-        rows = piece.rows[np.isin(raw, wanted)]
-        if rows.size:
-            _add(summaries, Slice(block, rows), search, facts, fields)
-    for summary in summaries.values():
-        summary.spans.sort(key=lambda span: (span.time, span.offset), reverse=True)
-        del summary.spans[search.spans :]
-    return list(summaries.values())
+    since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
+    traces = assemble(deadline, view, [one.trace_id for one in found], since, until)
+    summaries = [Summary(one.trace_id) for one in found]
+    _add_whole(summaries, traces)
+    sets = answer(traces, planned, search)
+    rows = sets.members
+    rows = rows[np.lexsort((traces.offset[rows], traces.time[rows]))[::-1]]
+    number = sets.number[rows]
+    counts = np.bincount(number, minlength=sets.count)
+    order = np.argsort(number, kind="stable")
+    edges = np.cumsum(counts) - counts
+    newest = np.unique(number, return_index=True)[1]
+    for one in np.argsort(newest, kind="stable").tolist():
+        mine = rows[order[edges[one] : edges[one] + min(int(counts[one]), search.spans)]]
+        summary = summaries[traces.trace[mine[0]]]
+        if len(summary.spansets) < SPANSETS_MAX:
+            labels = [(name, column.value(one)) for name, column in sets.labels]
+            shown = [(name, "nil" if value is None else value) for name, value in labels]
+            summary.spansets.append(SpanSet(int(counts[one]), _spans(traces, mine, planned.fields), shown))
+    return [summary for summary in summaries if summary.looked_at]
 
 
-def _add(
-    summaries: dict[bytes, Summary],
-    piece: Slice,
-    search: Search,
-    facts: TraceFacts | None,
-    fields: list[Attribute | Intrinsic],
-) -> None:
-    """Add the spans of one block to their traces' summaries."""
-    block, rows = piece
-    evaluation = Evaluation(piece, facts)
-    matching = set(evaluation.matching(search.expression).tolist())
-    times, ends = block.column("time"), block.column("end_time")
-    parents, statuses, groups = block.column("parent_span_id"), block.column("status"), block.column("group")
+def _add_whole(summaries: list[Summary], traces: Traces) -> None:
+    """Fill in what is known of each trace whatever the query."""
+    starts, ends = traces.bounds
+    held = np.bincount(traces.trace, minlength=len(summaries)).tolist()
+    missing = np.bincount(traces.trace[traces.is_orphan], minlength=len(summaries)).tolist()
+    names = traces.scattered(Intrinsic("span:name"), traces.root_row)
+    for at, summary in enumerate(summaries):
+        summary.start, summary.end = int(starts[at]), int(ends[at])
+        summary.looked_at, summary.missing = held[at], missing[at]
+        summary.has_root = int(traces.root_row[at]) >= 0
+        if summary.has_root:
+            summary.root_name = str(names.value(at) or "")
+    for piece in traces.pieces:
+        groups = piece.block.column("group")[piece.rows]
+        failed = piece.block.column("status")[piece.rows] == STATUSES["error"]
+        mine = traces.trace[piece.begin : piece.end]
+        triples, counted = np.unique(np.stack((mine, groups, failed), axis=1), axis=0, return_counts=True)
+        for (trace, group, error), count in zip(triples.tolist(), counted.tolist(), strict=True):
+            counts = summaries[trace].services.setdefault(service_name(piece.block, group), [0, 0])
+            counts[0] += count
+            counts[1] += count if error else 0
+        roots = traces.root_row[(traces.root_row >= piece.begin) & (traces.root_row < piece.end)]
+        for row in roots.tolist():
+            service = service_name(piece.block, int(groups[row - piece.begin]))
+            summaries[traces.trace[row]].root_service = service
+
+
+def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Intrinsic, ...]) -> list[Span]:
+    """Decode spans, in the order of the rows, with the values of fields."""
+    ascending = np.sort(rows)
+    names = traces.gather(Intrinsic("span:name"), ascending)
+    shown = [one for one in fields if not _stands_anyway(one)]
+    columns = [
+        (_label(one), _NAMED.get(one.name if isinstance(one, Intrinsic) else "", {}), traces.gather(one, ascending))
+        for one in shown
+    ]
+    ids = traces.span_id[rows].tobytes()
+    spans = []
     for place, row in enumerate(rows.tolist()):
-        summary = summaries[block.column("trace_id")[row].tobytes()]
-        summary.looked_at += 1
-        if summary.looked_at > SPANS_PER_TRACE_MAX:
-            continue
-        start, end = int(times[row]), int(ends[row])
-        service = service_name(block, int(groups[row]))
-        if not parents[row] and (not summary.root_name or start < summary.start):
-            summary.root_name, summary.root_service = _name(block, row), service
-        summary.start, summary.end = min(summary.start, start), max(summary.end, end, start)
-        counts = summary.services.setdefault(service, [0, 0])
-        counts[0] += 1
-        counts[1] += int(statuses[row]) == 2
-        if row in matching and search.start_ns <= start <= search.end_ns:
-            summary.matched += 1
-            summary.spans.append(_span(evaluation, place, row, fields))
-            if len(summary.spans) > 4 * search.spans + 64:
-                summary.spans.sort(key=lambda span: (span.time, span.offset), reverse=True)
-                del summary.spans[search.spans :]
+        at = int(np.searchsorted(ascending, row))
+        attributes = []
+        for label, named, column in columns:
+            value = column.value(at)
+            if value is not None:
+                attributes.append((label, named.get(value, value)))
+        start, end = int(traces.time[row]), int(traces.end[row])
+        name = str(names.value(at) or "")
+        spans.append(
+            Span(ids[8 * place : 8 * place + 8], name, start, end - start, int(traces.offset[row]), attributes)
+        )
+    return spans
 
 
-def _span(evaluation: Evaluation, place: int, row: int, fields: list[Attribute | Intrinsic]) -> Span:
-    block = evaluation.block
-    start, end = int(block.column("time")[row]), int(block.column("end_time")[row])
-    attributes = []
-    for one in fields:
-        if isinstance(one, Intrinsic) and one.name in ("span:name", "span:duration", "span:id", "trace:id"):
-            continue  # they stand in the answer anyway
-        value = _value(evaluation.operand(one), place)
-        if isinstance(one, Intrinsic) and one.name in _NAMED:
-            value = _NAMED[one.name].get(value, value)
-        if value is not None:
-            attributes.append((_label(one), value))
-    raw = block.column("span_id")[row].tobytes()
-    return Span(raw, _name(block, row), start, max(0, end - start), block.base_offset + row, attributes)
+def _stands_anyway(one: Attribute | Intrinsic) -> bool:
+    return isinstance(one, Intrinsic) and one.name in ("span:name", "span:duration", "span:id", "trace:id", "parent")
 
 
 def _label(one: Attribute | Intrinsic) -> str:
     if isinstance(one, Intrinsic):
         return one.name.removeprefix("span:")
-    return one.name
-
-
-def _value(values: Any, row: int) -> str | int | float | bool | None:
-    kind = int(values.type[row])
-    if kind == match.STRING:
-        start = int(values.start[row])
-        return bytes(values.payload[start : start + int(values.length[row])]).decode("utf-8", "replace")
-    if kind == match.BOOL:
-        return bool(values.integer[row])
-    if kind == match.INT:
-        return int(values.integer[row])
-    return float(values.double[row]) if kind == match.DOUBLE else None
-
-
-def _name(block: Block, row: int) -> str:
-    start = int(block.column("name_start")[row])
-    return bytes(memoryview(block.payload)[start : start + int(block.column("name_length")[row])]).decode()
+    return f"parent.{one.name}" if one.parent else one.name

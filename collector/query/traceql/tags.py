@@ -21,12 +21,14 @@ from collector.query.traceql.ast import (
     SHORT_NAMES,
     STATUSES,
     Attribute,
+    Binary,
     Expression,
     Intrinsic,
+    Literal,
     Type,
     quote,
 )
-from collector.query.traceql.evaluate import TRACE_INTRINSICS, Evaluation, check
+from collector.query.traceql.evaluate import Evaluation, needs_tree
 from collector.query.traceql.lexer import tokenize
 
 if TYPE_CHECKING:
@@ -40,6 +42,11 @@ VALUES_MAX = 1000
 VALUE_BYTES_MAX = 4096
 """Bytes of a value in an answer; longer ones are left out."""
 
+_OF_ROOTS: dict[str, Attribute | Intrinsic] = {
+    "trace:rootName": Intrinsic("span:name"),
+    "trace:rootService": Attribute("resource", "service.name"),
+}
+"""What roots tell of their traces, and by which field."""
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _STATUS_NAMES = {number: name for name, number in STATUSES.items()}
 
@@ -113,9 +120,8 @@ def field_of(tag: str) -> Attribute | Intrinsic:
 
 
 def _evaluated(field_: Attribute | Intrinsic) -> Attribute | Intrinsic:
-    check(field_)
-    if isinstance(field_, Intrinsic) and field_.name in TRACE_INTRINSICS:
-        raise InvalidQuery(f"values of {field_.name} are not supported yet")
+    if needs_tree(field_) and field_.name not in _OF_ROOTS:
+        raise InvalidQuery(f"values of {field_}, which only whole traces tell, are not listed")
     return field_
 
 
@@ -128,6 +134,10 @@ def values(
     end_ns: int,
 ) -> TagValues:
     """Collect the distinct values of a field over the spans that an expression matches, newest blocks first."""
+    if isinstance(wanted, Intrinsic) and wanted.name in _OF_ROOTS:
+        root = Binary("=", Intrinsic("span:parentID"), Literal(Type.STRING, ""))
+        wanted = _OF_ROOTS[wanted.name]
+        expression = root if expression is None else Binary("&&", root, expression)
     found = TagValues()
     seen: set[tuple[str, str]] = set()
     for piece in slices(view, start_ns, end_ns, deadline):

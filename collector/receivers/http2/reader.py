@@ -21,16 +21,15 @@ from collector.receivers.http2.frames import (
     Code,
     ConnectionBroken,
 )
+from collector.receivers.http2.pace import TURN
 
 if TYPE_CHECKING:
-    from collector.receivers.http2.stream import Stream
+    from collector.receivers.http2.stream import Data, Stream
 
 FRAME_BYTES: Final = 1024 * 1024
 """The largest frame that a client may send: a usual request is one."""
 CONTROL_BYTES_MAX: Final = 64 * 1024
 """The largest frame that is kept until it is whole, and the largest header block."""
-BLOCK_FRAMES_MAX: Final = 64
-"""CONTINUATION frames of one header block."""
 DIRECT_BYTES_MIN: Final = 16 * 1024
 """From here on a system call of its own is cheaper than a copy."""
 
@@ -38,50 +37,49 @@ DIRECT_BYTES_MIN: Final = 16 * 1024
 class FrameReader:
     """Takes a connection's bytes apart. What the frames mean is for who inherits to define."""
 
-    __slots__ = ("_into", "_padding", "_rest", "advanced", "block_stream", "pending", "prefaced", "settled",
-                 "yielding")  # fmt: skip
+    __slots__ = ("_frame", "_into", "_padding", "_rest", "advanced", "block_stream", "idle", "pending", "prefaced", "reading",
+                 "settled", "turn", "yielding")  # fmt: skip
 
     def __init__(self) -> None:
         self.prefaced = False
         """Whether the connection's preface came."""
         self.settled = False
         """Whether the client's first SETTINGS came."""
+        self.reading = True
+        """Whether frames are still wanted."""
         self.pending = b""
         """A part of a frame."""
         self.block_stream = 0
         """The stream whose header block is under way, or 0."""
         self.advanced = False
         """Whether the last bytes ended a frame, or part of one."""
+        self.turn = 0
+        """What was done in this turn of the loop, beside `idle`; see `pace.TURN`."""
+        self.idle = 0
+        """Frames that bring no request forward, until somebody takes account of them."""
         self.yielding = False
         """Whether it is the turn of others: what has come waits in `pending`."""
-        self._rest = 0  # bytes of the current frame's payload that are still to come
+        # Of a frame that goes to its stream, or nowhere, as it comes:
+        self._rest = 0  # bytes of its payload that are still to come
         self._into: Stream | None = None  # where they go
         self._padding = 0  # bytes behind them that go nowhere
+        self._frame: tuple[int, int] | None = None  # the stream and the flags of a DATA frame
 
     def begin_data(self, number: int, flags: int, length: int) -> Stream | None:
         """A DATA frame begins; return the stream that wants it."""
         raise NotImplementedError
 
-    def end_data(self) -> None:
-        """That frame, or one that is read over, is at its end."""
+    def end_data(self, number: int, flags: int) -> None:
+        """That frame is at its end."""
         raise NotImplementedError
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame of another type."""
         raise NotImplementedError
 
-    def count_idle(self) -> None:
-        """Count a frame that brings no request forward."""
+    def give_way(self) -> None:
+        """Let others come to their turn."""
         raise NotImplementedError
-
-    def open(self) -> bool:
-        """Tell whether frames are still wanted."""
-        raise NotImplementedError
-
-    def abandon(self, stream: Stream) -> None:
-        """Read over what is still to come for a stream."""
-        if self._into is stream:
-            self._into = None
 
     def direct(self) -> Stream | None:
         """Return the stream into whose body the next bytes can be read: all that its frame still brings is body."""
@@ -102,65 +100,63 @@ class FrameReader:
         if not self._rest:
             self._end_payload()
 
-    def feed_preface(self, view: memoryview) -> bool:
+    def feed_preface(self, data: Data) -> bool:
         """Take a connection's first bytes; tell whether they are HTTP/2's."""
-        came = bytes(view[: len(PREFACE)])
+        came = bytes(data[: len(PREFACE)])
         if not PREFACE.startswith(came):
             return False
         if len(came) < len(PREFACE):
             self.pending = came
         else:
             self.prefaced = True
-            self.feed(view, len(PREFACE))
+            self.feed(data, len(PREFACE))
         return True
 
-    def feed(self, view: memoryview, at: int = 0) -> None:
-        """Take frames from `view[at:]`; raises ConnectionBroken. What is no whole frame is left in `pending`."""
-        begin, end = at, len(view)
-        while self.open() and not self.yielding:
-            rest = self._rest
-            if rest:
-                count = min(rest, end - at)
-                if not count:
+    def feed(self, data: Data, at: int = 0) -> None:
+        """Take frames from `data[at:]`; raises ConnectionBroken. What is no whole frame is left in `pending`."""
+        begin, end = at, len(data)
+        while self.reading and not self.yielding:
+            if self._rest:
+                at = self._go_on(data, at)
+                if at == end:
                     return
-                self._rest = rest - count
-                into = self._into
-                if into is not None:
-                    into.came += count
-                    into.received(view[at : at + count])
-                at += count
-                if self._rest:
-                    return
-                self._end_payload()
                 continue
-            if end - at < FRAME_HEAD_BYTES:
+            start = at + FRAME_HEAD_BYTES
+            if start > end:
                 break
-            high, low, kind, flags, number = HEAD.unpack_from(view, at)
+            high, low, kind, flags, number = HEAD.unpack_from(data, at)
             length = high << 8 | low
             number &= WINDOW_MAX
-            self._allow(kind, flags, number, length)
+            stop = start + length
+            if length > CONTROL_BYTES_MAX or self.block_stream or not self.settled:
+                self._allow(kind, flags, number, length)
             if kind == DATA:
-                padded = flags & PADDED != 0
-                if padded and length and end - at < FRAME_HEAD_BYTES + 1:
+                if stop <= end and not flags & PADDED:
+                    stream = self.begin_data(number, flags, length)
+                    if stream is not None and length:
+                        stream.came += length
+                        stream.received(data[start:stop])
+                    self.end_data(number, flags)
+                    at = stop
+                elif flags & PADDED and length and start == end:
                     break
-                at += FRAME_HEAD_BYTES
-                self._begin_payload(number, flags, length, (view[at] if length else 0) if padded else -1)
-                at += padded
-                if not self._rest:
-                    self._end_payload()
+                else:
+                    at = self._begin_payload(number, flags, length, data, start)
             elif kind > CONTINUATION:
-                self.count_idle()
-                at += FRAME_HEAD_BYTES
-                self._rest, self._into = length, None
+                self.idle += 1
+                at = start
+                self._rest, self._into, self._frame = length, None, None
+            elif stop > end:
+                break
             else:
-                stop = at + FRAME_HEAD_BYTES + length
-                if stop > end:
-                    break
-                self.take(kind, flags, number, bytes(view[at + FRAME_HEAD_BYTES : stop]))
+                payload = data[start:stop]
+                self.take(kind, flags, number, payload if type(payload) is bytes else bytes(payload))
                 at = stop
+            if self.turn + self.idle >= TURN:
+                self.give_way()
         self.advanced = at > begin
-        if at < end and self.open():
-            self.pending = bytes(view[at:])
+        if at < end and self.reading:
+            self.pending = bytes(data[at:])
 
     def _allow(self, kind: int, flags: int, number: int, length: int) -> None:
         if length > FRAME_BYTES:
@@ -172,19 +168,40 @@ class FrameReader:
         if not self.settled and (kind != SETTINGS or flags & ACK):
             raise ConnectionBroken(Code.PROTOCOL_ERROR, "a connection begins with SETTINGS")
 
-    def _begin_payload(self, number: int, flags: int, length: int, pad: int) -> None:
-        """Begin a DATA frame (6.1) with a pad length, or -1."""
-        if number == 0:
-            raise ConnectionBroken(Code.PROTOCOL_ERROR, "DATA on stream 0")
-        if pad >= length:
-            raise ConnectionBroken(Code.PROTOCOL_ERROR, "more padding than frame")
+    def _begin_payload(self, number: int, flags: int, length: int, data: Data, at: int) -> int:
+        """Begin a DATA frame (6.1) that is not whole, or padded; return where its data begins."""
+        pad = 0
+        self._rest = length
+        if flags & PADDED:
+            pad = data[at] if length else 0
+            if pad >= length:
+                raise ConnectionBroken(Code.PROTOCOL_ERROR, "more padding than frame")
+            self._rest -= 1 + pad
+            at += 1
+        self._padding = pad
+        self._frame = (number, flags)
         self._into = self.begin_data(number, flags, length)
-        self._padding = max(pad, 0)
-        self._rest = length if pad < 0 else length - 1 - pad
+        if not self._rest:
+            self._end_payload()
+        return at
+
+    def _go_on(self, data: Data, at: int) -> int:
+        """Take more of a payload; return where it ends."""
+        count = min(self._rest, len(data) - at)
+        self._rest -= count
+        into = self._into
+        if into is not None and count:
+            into.came += count
+            into.received(data[at : at + count])
+        if not self._rest:
+            self._end_payload()
+        return at + count
 
     def _end_payload(self) -> None:
         self._into = None
         if self._padding:
             self._rest, self._padding = self._padding, 0
-        else:
-            self.end_data()
+        elif self._frame is not None:
+            self.end_data(*self._frame)
+            if self.turn >= TURN:
+                self.give_way()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Fields = list[tuple[bytes, bytes]]
 """A decoded header block: names in lower case, pseudo-headers first."""
+Data = bytes | memoryview
+"""What came from the client: bytes where it is little, a view of the buffer that was read into where it is much."""
 
 
 class Stream:
@@ -22,14 +24,14 @@ class Stream:
     __slots__ = ("announced", "body", "came", "id", "out", "receive_window", "remote_ended", "send_window", "trailers",
                  "waits_since")  # fmt: skip
 
-    def __init__(self, number: int, send_window: int, receive_window: int) -> None:
-        """Begin stream `number`; windows are in bytes."""
+    def __init__(self, number: int, send_window: int, receive_window: int, announced: int) -> None:
+        """Begin stream `number`; windows are in bytes, and so is what was announced, or -1."""
         self.id = number
         self.send_window = send_window
         self.receive_window = receive_window
         self.remote_ended = False
         """Whether the client has said that it sends no more."""
-        self.announced = -1
+        self.announced = announced
         """The content-length, or -1."""
         self.came = 0
         """Bytes of data that came."""
@@ -42,12 +44,12 @@ class Stream:
         self.body: Body | None = None
         """What the connection may read into directly when all that a frame still brings belongs there."""
 
-    def opened(self, fields: Fields) -> None:
+    def opened(self) -> None:
         """A request has begun."""
         raise NotImplementedError
 
-    def received(self, data: memoryview) -> None:
-        """Data came; the view is valid during the call only."""
+    def received(self, data: Data) -> None:
+        """Data came; a view is valid during the call only."""
         raise NotImplementedError
 
     def ended(self) -> None:

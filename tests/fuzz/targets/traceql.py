@@ -10,9 +10,12 @@ from collector.clock import SystemClock
 from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline
-from collector.query.traceql.evaluate import single_filter
+from collector.query.traceql import metrics
 from collector.query.traceql.parser import parse
+from collector.query.traceql.plan import plan
 from collector.query.traceql.search import Search, describe, find
+from collector.query.traceql.series import Steps
+from collector.query.traceql.stages import is_metrics
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing import otlp
@@ -31,6 +34,9 @@ QUERIES = (
     "{ parent.span.a != nil && !(.b = true) } ~ { rootName = `x` }",
     "{ true } | quantile_over_time(duration, .9, .95) by(name) | topk(10)",
     "{ .a = 9223372036854775807 }",
+    "{ .a } | compare({ status = error }, 3)",
+    "{ childCount > 1 } !~ { nestedSetLeft < 5 } | coalesce() | histogram_over_time(duration) > 2",
+    "({ link:traceID != nil } | sum(.b) > 1) &<< { event:timeSinceStart > 1ms }",
 )
 
 
@@ -48,17 +54,21 @@ def _check(data: bytes) -> None:
     text = text_of(data)
     try:
         query = parse(text)
-        expression = single_filter(query).expression
+        plan(query)
     except InvalidQuery as error:
         str(error).encode(errors="surrogatepass")
         assert error.position is None or 0 <= error.position <= len(text)
         return
     deadline = Deadline(0.5, SystemClock())
-    search = Search(expression, 5, 3)
+    search = Search(query, 5, 3)
     with _store().view() as view:
         try:
-            found, facts = find(deadline, view, view, search)
-            describe(deadline, view, found, search, facts)
+            if is_metrics(query):
+                steps = Steps.over(otlp.TIME_NS, otlp.TIME_NS + 2 * 10**9, 10**9)
+                metrics.run(deadline, view, view, query, steps, 10)
+            else:
+                found, _ = find(deadline, view, view, search)
+                describe(deadline, view, found, search)
         except (InvalidQuery, QueryLimit, QueryTimeout):
             pass
 

@@ -1,0 +1,114 @@
+"""The spans that a query leaves, as a stream of columns: what metrics are made of.
+
+`matches` yields batches of spans of one block each, every span of the answer once. A batch gives `times` (ns), ids, and
+any expression as a column (`column`), its texts not decoded. Whole traces, where a query wants them, are evaluated so
+many at a time, and fewer when they would hold too much memory; the order of batches means nothing.
+
+    for batch in matches(deadline, view, everything, plan(query), start_ns, end_ns):
+        batch.times, batch.column(Intrinsic("span:duration")), batch.mask(condition)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from collector.errors import QueryLimit
+from collector.query.engine import END_OF_TIME, Deadline, Slice, slices
+from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.search import TRACE_SPREAD_NS, Search, answer, fresh, having, sifted
+from collector.query.traceql.structure import Numbering
+from collector.query.traceql.trees import assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from collector.query.traceql.ast import Expression
+    from collector.query.traceql.plan import Plan
+    from collector.query.traceql.values import Column
+    from collector.store import View
+
+TRACES_AT_ONCE: Final = 32_768
+"""Traces that are evaluated whole at a time."""
+
+
+class Batch:
+    """Some spans of one block."""
+
+    __slots__ = ("evaluation",)
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
+
+    def __len__(self) -> int:
+        return len(self.evaluation.rows)
+
+    @property
+    def times(self) -> NDArray[np.uint64]:
+        """Starts, Unix ns."""
+        found: NDArray[np.uint64] = self.evaluation.block.column("time")[self.evaluation.rows]
+        return found
+
+    def column(self, expression: Expression) -> Column:
+        """Return an expression's values, one for each span."""
+        return self.evaluation.column(expression)
+
+    def mask(self, condition: Expression | None) -> NDArray[np.bool_]:
+        """Tell which spans fulfil a condition."""
+        if condition is None:
+            return np.ones(len(self), np.bool_)
+        return self.evaluation.mask(condition)
+
+    def only(self, entries: NDArray[np.intp]) -> Batch:
+        """Return some of the spans, by their places in this batch."""
+        return Batch(self.evaluation.only(entries))
+
+    def ids(self, at: int) -> tuple[bytes, bytes]:
+        """Return a span's trace id and span id."""
+        block, row = self.evaluation.block, int(self.evaluation.rows[at])
+        return block.column("trace_id")[row].tobytes(), block.column("span_id")[row].tobytes()
+
+    def extents(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return where in the block's payload the spans lie."""
+        block, rows = self.evaluation.block, self.evaluation.rows
+        return block.column("start")[rows], block.column("length")[rows]
+
+
+def matches(
+    deadline: Deadline, view: View, everything: View, planned: Plan, start_ns: int, end_ns: int
+) -> Iterator[Batch]:
+    """Yield the spans of the answer that started in [start_ns, end_ns].
+
+    `view` may be narrowed to the plan's key; `everything` must not be. Raises QueryTimeout and QueryLimit.
+    """
+    if planned.flat:
+        for piece in slices(view, start_ns, end_ns, deadline):
+            rows = Evaluation(piece).matching(planned.seed)
+            if rows.size:
+                yield Batch(Evaluation(Slice(piece.block, rows)))
+        return
+    search = Search(None, 1, 1, start_ns, end_ns)
+    known = Numbering()
+    waiting: list[tuple[bytes, int]] = []
+    for piece in slices(view, start_ns, end_ns, deadline):
+        waiting += fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
+    waiting = sifted(waiting, [having(deadline, everything, one, search) for one in planned.required])
+    at, count = 0, TRACES_AT_ONCE
+    while at < len(waiting):
+        deadline.check()
+        some = waiting[at : at + count]
+        times = [time for _, time in some]
+        since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
+        try:
+            traces = assemble(deadline, everything, [trace for trace, _ in some], since, until)
+        except QueryLimit:
+            if len(some) == 1:
+                raise
+            count = max(1, len(some) // 2)
+            continue
+        at += len(some)
+        for evaluation, _ in traces.parts(answer(traces, planned, search).members):
+            yield Batch(evaluation)

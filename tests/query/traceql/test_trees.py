@@ -1,0 +1,131 @@
+"""Queries over whole traces against the definition: random forests with every deformity, over blocks, ring and log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+
+from collector.clock import SystemClock
+from collector.otlp.scan import scan
+from collector.otlp.signals import TRACES
+from collector.query.engine import Deadline
+from collector.query.traceql import ast, search, structure
+from collector.query.traceql.parser import parse
+from collector.query.traceql.plan import plan
+from collector.query.traceql.search import Search, describe, find
+from collector.ring.ring import Ring
+from collector.store import Store
+from collector.testing.files import MemoryFiles
+from tests.effort import seed_of_the_run
+from tests.query.traceql import forest
+from tests.query.traceql.forest import Node
+from tests.wal.logs import open_log
+
+FORESTS = int(os.environ.get("RINGTAIL_TRACEQL_FORESTS", "0"))
+"""Forests of sixty traces that the long form looks at, with eight queries each."""
+
+
+def stored(chance: Random, nodes: list[Node], *, log: bool, capacity: int) -> Store:
+    """A store of these spans: a ring that may be too small for them, and a log that has them all."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    ring = Ring(TRACES, capacity, 1 << 22)
+    kept = open_log(MemoryFiles(), segment_bytes=6000) if log else None
+    store = Store(TRACES, ring, kept, loop)
+    for payload in forest.payloads(chance, nodes):
+        block = scan(TRACES, payload, ring.next_offset)
+        if kept is not None:
+            kept.append([payload], block.count, block.min_time, block.max_time)
+        ring.append(block)
+    return store
+
+
+def run(store: Store, query: ast.Query, *, start: int, end: int, limit: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """What the API answers, page by page."""
+    below = None
+    deadline = Deadline(60, SystemClock())
+    key = plan(query).key
+    while True:
+        wanted = Search(query, limit, 1000, start, end, below=below)
+        with store.view(*(key or ())) as view, store.view() as everything:
+            found, effort = find(deadline, view, everything, wanted)
+            for one in describe(deadline, everything, found, wanted):
+                sets = sorted(sorted(span.offset for span in each.spans) for each in one.spansets)
+                yield int.from_bytes(one.trace_id, "big"), sets
+        if not effort.more:
+            return
+        assert found
+        below = (found[-1].time, found[-1].offset)
+
+
+def compare(seed: int, traces: int, spans: int, queries: int, counted: Counter[str]) -> None:
+    chance = Random(seed)
+    nodes = forest.forest(chance, traces, spans)
+    log = chance.random() < 0.3
+    capacity = chance.choice([len(nodes), max(1, len(nodes) // 2)])
+    store = stored(chance, nodes, log=log, capacity=capacity)
+    held = nodes if log else nodes[-capacity:]
+    for _ in range(queries):
+        text = forest.query(chance)
+        query = parse(text)
+        start, end = (0, 1000) if chance.random() < 0.7 else sorted((chance.randint(0, 70), chance.randint(0, 70)))
+        expected = forest.answer(held, plan(query).stages, start, end)
+        limit = chance.choice([3, 1000])
+        answered = list(run(store, query, start=start, end=end, limit=limit))
+        assert answered == expected, f"seed {seed}: {text} in [{start}, {end}], pages of {limit}"
+        counted["queries"] += 1
+        counted["pairs"] += len({node.trace for node in held})
+        counted["answers"] += len(expected)
+        for op in ast.STRUCTURAL:
+            counted[op] += f") {op} (" in text
+    counted["trees"] += traces
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32))
+def test_every_query_answers_what_it_means(seed: int) -> None:
+    compare(seed, 8, 8, 6, Counter())
+
+
+@pytest.mark.skipif(not FORESTS, reason="the long form: make oracle")
+def test_the_long_form() -> None:
+    counted: Counter[str] = Counter()
+
+    @seeded(seed_of_the_run())
+    @settings(deadline=None, max_examples=FORESTS, database=None)
+    @given(seed=st.integers(0, 2**64))
+    def compares(seed: int) -> None:
+        compare(seed, 60, 9, 8, counted)
+
+    compares()
+    print(dict(counted))  # `make oracle` shows it
+    assert all(counted[op] for op in ast.STRUCTURAL)
+
+
+def test_batches_and_the_sieve_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "BATCH_FIRST", 1)
+    monkeypatch.setattr(search, "BATCH_MAX", 4)
+    for seed in range(15):
+        compare(seed, 12, 6, 6, Counter())
+
+
+@pytest.mark.parametrize("wrong", ["below", "above"])
+def test_a_wrong_walk_is_caught(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    right: Any = getattr(structure, wrong)
+
+    def own_relative(node: Any, parent: Any, nodes: int, sources: Any) -> Any:
+        return right(node, parent, nodes, sources) | (sources & (parent >= 0) & (node % 7 == 3))
+
+    monkeypatch.setattr(structure, wrong, own_relative)
+    with pytest.raises(AssertionError, match="seed"):
+        for seed in range(200):
+            compare(seed, 8, 8, 6, Counter())

@@ -18,6 +18,7 @@ thread.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.errors import Unavailable
@@ -46,7 +47,7 @@ TURN_S: Final = 0.2
 TOLD_BYTES: Final = 256 * 1024
 """Bytes of records, as protobuf, that are told at once. A larger match is told as missed."""
 PACE_S: Final = 0.1
-"""Between two looks of one tail: under load it tells of many commits at once."""
+"""Between two looks of a tail that is level: under load it tells of many commits at once."""
 BEHIND_MAX: Final = 100_000
 """Records that a reader may be behind, once it was level."""
 ROOM_BYTES: Final = 1024 * 1024
@@ -123,7 +124,7 @@ class Tail:
         self._encode = encode
         self._engine = engine
         self._held = 0
-        self._looked_at = -PACE_S
+        self._rests_until = -math.inf
         self._news = asyncio.Event()
         self._news.set()
         self._unsubscribe: Callable[[], None] | None = store.subscribe(self.wake)
@@ -150,6 +151,8 @@ class Tail:
         """Return the newest matches of the past, and the offset from which on they were looked for."""
         if not self._past:
             return [], self.position
+        await self._tails.room()
+        self._held += ROOM_BYTES
         with self.store.view(*(self._key or ())) as view:
             self.position = self.first_offset = view.next_offset
             found, since, _ = await self._told(self._engine, self._look_back, view)
@@ -173,18 +176,21 @@ class Tail:
                 continue
             if now >= until:
                 return []
-            if now < self._looked_at + PACE_S:
-                await asyncio.sleep(self._looked_at + PACE_S - now)
-            self._looked_at = self._tails.clock.monotonic()
-            with self.store.view() as view:
-                found, self.position, self.level = await self._told(self._tails.engine, self._look, view)
+            if now < self._rests_until:
+                await asyncio.sleep(self._rests_until - now)
+            await self._tails.room()
+            self._held += ROOM_BYTES
+            async with self._tails.turn():
+                began = self._tails.clock.monotonic()
+                with self.store.view() as view:
+                    found, self.position, self.level = await self._told(self._tails.engine, self._look, view)
+                    if self.position >= view.next_offset:
+                        self._rests_until = began + PACE_S
             if found:
                 return found
 
     async def _told(self, engine: Engine, look: Callable[[Deadline, View], Look], view: View) -> Look:
-        """Run a look in a worker thread, and take room for what it tells."""
-        await self._tails.room()
-        self._held += ROOM_BYTES
+        """Run a look in a worker thread; of the room that was taken, keep what it tells."""
         result = await engine.run(look, view)
         size = sum(len(one.data) for one in result.told if isinstance(one, Matches))
         self._held += size - ROOM_BYTES

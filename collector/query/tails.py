@@ -1,8 +1,8 @@
 """All live tails of the daemon (`tail.py`): how many there may be, what they hold, and the thread that they run in.
 
-One worker thread for all, which rests `REST_TIMES` as long as it has worked: encoding holds Python's lock, and tails are to
-take a quarter of it from ingest and queries at most, however many there are. Before a tail
-looks it takes `ROOM_BYTES` of the budget, and waits where there is none; afterwards it holds what it really tells, until
+One worker thread for all. Matching is compiled and lets ingest run beside it; encoding what matches holds Python's lock, so
+the thread rests `REST_TIMES` as long as that took: a quarter of the lock's time at most, however many tails there are. Before
+a tail looks it takes `ROOM_BYTES` of the budget, and waits where there is none; afterwards it holds what it really tells, until
 its reader has taken that. Owner: the event loop's thread.
 """
 
@@ -49,6 +49,13 @@ class Counts:
     missed: int = 0
 
 
+@dataclass(slots=True)
+class Turn:
+    """One look of one tail, and how long its encoding took."""
+
+    encoded_s: float = 0.0
+
+
 class Tails:
     """All live tails of the daemon: how many there may be, what they hold, and the thread that they run in."""
 
@@ -92,7 +99,7 @@ class Tails:
         return made
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[Turn]:
         """Look, one tail at a time, after a rest for ingest and queries. Raises Unavailable when the daemon stops."""
         async with self._turns:
             rest = self._rests_until - self.clock.monotonic()
@@ -100,10 +107,9 @@ class Tails:
                 await asyncio.sleep(rest)
             if self.stopping:
                 raise Unavailable("the daemon is shutting down")
-            began = self.clock.monotonic()
-            yield
-            now = self.clock.monotonic()
-            self._rests_until = now + REST_TIMES * (now - began)
+            turn = Turn()
+            yield turn
+            self._rests_until = self.clock.monotonic() + REST_TIMES * turn.encoded_s
 
     @property
     def _free(self) -> int:

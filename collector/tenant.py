@@ -19,6 +19,7 @@ from collector.store import Commit, Store
 from collector.wal.commit import Committer
 from collector.wal.log import Log
 from collector.wal.pruning import KEY_INDEX_BYTES
+from collector.wal.reserve import has_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,6 +135,9 @@ class Tenant:
         for name, store in self.stores.items():
             if store.log is not None and store.log.failed is not None:
                 reasons.append(f"the log of {name} has failed: {store.log.failed}")
+            elif store.log is not None and store.log.short and not has_room(self._directory):
+                # Asked of the disk, too: while nobody sends here, no write would find that there is room again.
+                reasons.append(f"the log of {name} has no room on the disk; queries are answered")
         return reasons
 
     async def drain(self) -> None:

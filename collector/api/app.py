@@ -76,7 +76,7 @@ def create_app(
         logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
-    traces = Traces(stores["traces"], engine)
+    traces = Traces(stores["traces"], engine, limit)
     app = Starlette(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),

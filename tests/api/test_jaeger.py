@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from collector.api import jaeger, jaeger_metrics, jaeger_v3
 from collector.api.jaeger_traces import Traces
+from collector.api.limit import ResponseLimit
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Engine
@@ -96,7 +97,7 @@ class Api:
     def __init__(self, capacity: int = 100) -> None:
         self.store = Store(TRACES, Ring(TRACES, capacity, 1 << 22), None, asyncio.get_running_loop())
         self.engine = Engine(1, 30.0, SystemClock())
-        traces = Traces(self.store, self.engine)
+        traces = Traces(self.store, self.engine, ResponseLimit())
         self.app = Starlette(
             routes=[
                 *jaeger_v3.routes(traces),

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.otlp.block import Block
 
-CALLS_MAX = 4096
-"""Label sets of calls: services times span names times kinds and statuses that occur together."""
-EDGES_MAX = 1024
+CALLS_MAX = 2048
+"""Label sets of calls: services times span names times kinds and statuses that occur together. All their buckets are
+fewer series than one selector of PromQL may find."""
+EDGES_MAX = 512
 """Label sets of edges: pairs of services that call each other."""
 NAMES_MAX = 4096
 """Names of services and peers."""

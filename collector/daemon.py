@@ -39,7 +39,7 @@ from collector.otlp.signals import SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
-from collector.query.spanmetrics.generator import Generator
+from collector.query.spanmetrics.demand import SpanMetrics
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.cors import Cors
@@ -431,10 +431,10 @@ class Daemon:
     def _statistics(self) -> dict[str, dict[str, Any]]:
         return {name: statistics(tenant.stores, tenant.spans) for name, tenant in self._tenants.by_name.items()}
 
-    def _span_metrics(self) -> Generator | None:
+    def _span_metrics(self) -> SpanMetrics | None:
         """Return what makes metrics of a tenant's spans."""
         settings = self.config.metrics_generator
-        return Generator(self.clock, settings.max_bytes) if settings.enabled else None
+        return SpanMetrics(self.clock, settings.max_bytes) if settings.enabled else None
 
     def _end_interval(self) -> None:
         """Keep the values that span metrics have now."""
@@ -443,7 +443,7 @@ class Daemon:
                 tenant.spans.tick()
 
     def _app(
-        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: Generator | None = None
+        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: SpanMetrics | None = None
     ) -> ASGIApp:
         return create_app(
             stores,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.config import Config
-    from collector.query.spanmetrics.generator import Generator
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.receivers.admission import Share
     from collector.wal.files import Files
     from collector.wal.metrics import LogMetrics
@@ -46,7 +46,7 @@ class Tenant:
         logger: Any,
         share: Share | None = None,
         key_index_bytes: int = KEY_INDEX_BYTES,
-        spans: Generator | None = None,
+        spans: SpanMetrics | None = None,
     ) -> None:
         """Nothing is opened yet. The directory is locked by the daemon. `share` is of the in-flight budget;
         `key_index_bytes` are for each of its logs; `spans` makes metrics of its spans."""
@@ -89,7 +89,7 @@ class Tenant:
             store = self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
             self.destinations[one.name] = Destination(store, self._share)
         if self.spans is not None:
-            self.stores[TRACES.name].observe(self.spans.add)
+            self.spans.attach(self.stores[TRACES.name])
 
     def _open_log(self, one: Signal) -> Log:
         wal = self._config.wal

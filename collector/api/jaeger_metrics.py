@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
-    from collector.query.spanmetrics.generator import Generator
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.store import Store
 
 POINTS_MAX: Final = 11_000
@@ -51,7 +51,7 @@ class _Asked(NamedTuple):
     scale: float = 1.0
 
 
-def routes(store: Store, engine: Engine, generator: Generator | None) -> list[BaseRoute]:
+def routes(store: Store, engine: Engine, generator: SpanMetrics | None) -> list[BaseRoute]:
     """Return the route; the store is that of received metrics."""
 
     async def metrics(request: Request) -> Response:
@@ -85,13 +85,13 @@ def _asked(name: str, parameters: QueryParams) -> _Asked:
         status = 'status_code="STATUS_CODE_ERROR"'
         failures = f"sum by ({labels}) (rate(traces_spanmetrics_calls_total{{{selector},{status}}}[{rate}ms]))"
         expression = f"({failures} / {calls}) or ({calls} * 0)"
-        help = f"error rate, computed as a fraction of errors/sec over calls/sec, grouped by {grouped}"
-        return _Asked(expression, f"{what}_error_rate", help)
+        about = f"error rate, computed as a fraction of errors/sec over calls/sec, grouped by {grouped}"
+        return _Asked(expression, f"{what}_error_rate", about)
     if name == "latencies":
         quantile = _quantile(parameters.get("quantile", ""))
         buckets = f"sum by ({labels}, le) (rate(traces_spanmetrics_latency_bucket{{{selector}}}[{rate}ms]))"
-        help = f"{quantile:g}th quantile latency, grouped by {grouped}"
-        return _Asked(f"histogram_quantile({quantile}, {buckets})", f"{what}_latencies", help, 1000.0)
+        about = f"{quantile:g}th quantile latency, grouped by {grouped}"
+        return _Asked(f"histogram_quantile({quantile}, {buckets})", f"{what}_latencies", about, 1000.0)
     raise NotFound(f"there is no metric {name[:50]!r}; there are calls, errors, latencies and minstep")
 
 

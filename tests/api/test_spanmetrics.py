@@ -270,9 +270,7 @@ async def test_jaegers_monitor(api: Api) -> None:
         ("other", {"service": "a"}, 404, "there is no metric 'other'"),
     ],
 )
-async def test_mistakes_in_jaegers_monitor(
-    api: Api, path: str, query: dict[str, str], code: int, message: str
-) -> None:
+async def test_mistakes_in_jaegers_monitor(api: Api, path: str, query: dict[str, str], code: int, message: str) -> None:
     answer = await api.get(f"/jaeger/api/metrics/{path}", **query)
     assert answer.status == code
     assert message in answer.json["errors"][0]["msg"]

@@ -60,10 +60,11 @@ _CONNECTIONS = {MESSAGING: "messaging_system", DATABASE: "database", VIRTUAL: "v
 class Generator:
     """Span metrics of one store of traces."""
 
-    def __init__(self, clock: Clock, max_bytes: int) -> None:
-        """Begin with nothing counted. The history has at most `max_bytes`; half of them for calls, half for edges."""
+    def __init__(self, clock: Clock, max_bytes: int, since_ms: int | None = None) -> None:
+        """Begin with nothing counted. The history has at most `max_bytes`; half of them for calls, half for edges. It
+        begins now, or at a time before, in Unix ms."""
         self._clock = clock
-        now = self._now_ms()
+        now = self._now_ms() if since_ms is None else since_ms
         calls = LabelSets(CALLS_MAX, CALLS.width, CALLS.sums)
         edges = LabelSets(EDGES_MAX, EDGES.width, EDGES.sums)
         self._tally = Tally(
@@ -76,8 +77,8 @@ class Generator:
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000
 
-    def add(self, block: Block) -> None:
-        """Count a block's spans."""
+    def add(self, block: Block, begin: int = 0) -> None:
+        """Count a block's spans, from row `begin` on."""
         tally = self._tally
         tally.add(
             block.payload,
@@ -85,7 +86,7 @@ class Generator:
             block.count,
             block.groups.buffer,
             block.groups.count,
-            0,
+            begin,
             block.count,
         )
         for slot, row, _, _, rest in tally.calls.take_fresh():
@@ -105,9 +106,9 @@ class Generator:
         # A commit is told of here, and must not fail for a name that is not known.
         return "user" if key == USER else self._tally.names.get(key, "")
 
-    def tick(self) -> None:
-        """End an interval, and let what has waited long enough expire."""
-        now = self._now_ms()
+    def tick(self, now_ms: int | None = None) -> None:
+        """End an interval, now or at a time before, and let what has waited long enough expire."""
+        now = self._now_ms() if now_ms is None else now_ms
         if not 0 <= now - self._turned < WAIT_MS:
             self._tally.turn()
             self._turned = now

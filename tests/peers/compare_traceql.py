@@ -20,15 +20,16 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from tests.peers.questions import METRICS, MISTAKES, SEARCHES
-from tests.peers.woods import SPAN_S, Trace, requests, woods
+from tests.peers.questions import METRICS, MISTAKES, SEARCHES, TAGS
+from tests.peers.woods import SPAN_S, Trace, requests, shape, woods
 
 PATIENCE_S: Final = 60
 """Seconds for one answer, and until a server has found all that it was sent."""
@@ -57,6 +58,8 @@ class Difference:
     subject: str
     query: str
     lines: list[str]
+    shapes: list[str]
+    """The shapes of the traces that it is about."""
 
 
 class Server:
@@ -88,20 +91,28 @@ class Server:
         found: list[dict[str, Any]] = answer.get("traces", [])
         return found
 
+    def instant(self, query: str, at: int) -> Series:
+        """Return the values of a metrics query over the ten minutes before `at` as a whole."""
+        answer = self.get("/api/metrics/query", q=query, start=at - SPAN_S, end=at)
+        made = {_labels(one): {at: _float(one.get("value", 0))} for one in answer.get("series", [])}
+        return {name: points for name, points in made.items() if points[at] and not math.isnan(points[at])}
+
     def series(self, query: str, at: int) -> Series:
         """Return the series of a metrics query over the ten minutes before `at`."""
         answer = self.get("/api/metrics/query_range", q=query, start=at - SPAN_S, end=at, step=f"{STEP_S}s")
         made: Series = {}
         for one in answer.get("series", []):
-            name = ", ".join(
-                sorted(f"{label['key']}={_plain(label.get('value', {}))}" for label in one.get("labels", []))
-            )
             points = {
                 int(point.get("timestampMs", 0)) // 1000: _float(point.get("value", 0))
                 for point in one.get("samples", [])
             }
-            made[name] = {when: value for when, value in points.items() if value and not math.isnan(value)}
+            made[_labels(one)] = {when: value for when, value in points.items() if value and not math.isnan(value)}
         return {name: points for name, points in made.items() if points}
+
+
+def _labels(series: dict[str, Any]) -> str:
+    pairs = ((label["key"], _plain(label.get("value", {}))) for label in series.get("labels", []))
+    return ", ".join(sorted(f"{key}={value}" for key, value in pairs))
 
 
 def _plain(value: dict[str, Any]) -> str:
@@ -122,7 +133,7 @@ class Names:
     def __init__(self, traces: Iterable[Trace]) -> None:
         self.titles = {trace.trace_id: trace.title for trace in traces}
         self.spans = {
-            span.span_id.hex(): f"{span.name}#{int.from_bytes(span.span_id, 'big') % 1000}"
+            span.span_id.hex(): f"{span.name}#{int.from_bytes(span.span_id[-4:], 'big') % 1000}"
             for trace in traces
             for span in trace.spans
         }
@@ -182,60 +193,107 @@ def series_differences(ours: Series, theirs: Series, factor: float = 1.0) -> lis
     return lines
 
 
-def _both(ask: Callable[[Server], Any], ours: Server, theirs: Server) -> tuple[Any, Any, list[str]]:
-    answers: list[Any] = []
-    refusals: list[str] = []
-    for server in (ours, theirs):
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing that both are asked, and how two answers to it are held against each other."""
+
+    subject: str
+    query: str
+    ask: Callable[[Server], Any]
+    differences: Callable[[Any, Any], list[str]]
+
+
+def plain_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Tell the keys of which the values differ; nothing at all and an empty value are the same."""
+    return [
+        f"{key}: ours {ours.get(key)} theirs {theirs.get(key)}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if (ours.get(key) or None) != (theirs.get(key) or None)
+    ]
+
+
+def questions(at: int) -> Iterator[Question]:
+    """Return all questions about the traces that end at `at`."""
+    traces = woods(at)
+    names = Names(traces)
+    for subject, queries in {**SEARCHES, "mistakes": MISTAKES}.items():
+        for query in queries:
+            ask = partial(Server.search, query=query, at=at)
+            yield Question(subject, query, ask, lambda a, b: found_differences(names.found(a), names.found(b)))
+    for query in METRICS:
+        differ = partial(series_differences, factor=2.0) if "quantile" in query else series_differences
+        yield Question("metrics", query, partial(Server.series, query=query, at=at), differ)
+        yield Question("metrics, instant", query, partial(Server.instant, query=query, at=at), differ)
+    for field in ("rootServiceName", "rootTraceName", "startTimeUnixNano", "durationMs", "serviceStats"):
+        yield Question("summaries", field, partial(_summaries, field=field, names=names, at=at), plain_differences)
+    yield Question("tags", "names", partial(_tag_names, at=at), plain_differences)
+    for tag, query in TAGS:
+        yield Question("tags", f"{tag} {query}", partial(_tag_values, tag=tag, query=query, at=at), plain_differences)
+    for trace in traces:
+        yield Question("traces", trace.title, partial(_trace, trace_id=trace.trace_id), plain_differences)
+
+
+def _summaries(server: Server, field: str, names: Names, at: int) -> dict[str, Any]:
+    found = server.search("{ }", at)
+    return {names.titles.get(one["traceID"].zfill(32), one["traceID"]): one.get(field) for one in found}
+
+
+def _tag_names(server: Server, at: int) -> dict[str, Any]:
+    answer = server.get("/api/v2/search/tags", start=at - 2 * SPAN_S, end=at + SPAN_S, limit=1000)
+    return {
+        f"{scope['name']} {tag}": "there"
+        for scope in answer.get("scopes", [])
+        if scope["name"] != "intrinsic"
+        for tag in scope.get("tags", [])
+    }
+
+
+def _tag_values(server: Server, tag: str, query: str, at: int) -> dict[str, Any]:
+    span = {"start": at - 2 * SPAN_S, "end": at + SPAN_S}
+    answer = server.get(f"/api/v2/search/tag/{tag}/values", **span, **({"q": query} if query else {}))
+    return {f"{one.get('type')} {one.get('value', '')}": "there" for one in answer.get("tagValues", [])}
+
+
+def _trace(server: Server, trace_id: str) -> dict[str, Any]:
+    trace = server.get(f"/api/v2/traces/{trace_id}")["trace"]
+    found: Counter[str] = Counter()
+    for resource in trace.get("resourceSpans", []):
+        for scope in resource.get("scopeSpans", []):
+            for span in scope["spans"]:
+                found[
+                    f"{span['spanId']} {span['name']} {span['startTimeUnixNano']} {len(span.get('attributes', []))}"
+                ] += 1
+    return dict(found)
+
+
+def answer_differences(question: Question, ours: Server, theirs: Server) -> list[str]:
+    """Ask both and return how their answers differ: not at all, when both refuse."""
+    answers: dict[str, Any] = {}
+    refusals: dict[str, str] = {}
+    for side, server in (("ours", ours), ("theirs", theirs)):
         try:
-            answers.append(ask(server))
-            refusals.append("")
+            answers[side] = question.ask(server)
         except Refused as error:
-            answers.append(None)
-            refusals.append(str(error))
-    if bool(refusals[0]) != bool(refusals[1]):
-        side = "ours" if refusals[0] else "theirs"
-        return None, None, [f"refused by {side} only: {refusals[0] or refusals[1]}"]
-    return answers[0], answers[1], []
+            refusals[side] = str(error)
+    if len(refusals) == 1:
+        return [f"refused by {side} only: {text}" for side, text in refusals.items()]
+    return question.differences(answers["ours"], answers["theirs"]) if answers else []
 
 
 def compare(
-    ours: Server, theirs: Server, at: int, subjects: Iterable[str]
+    ours: Server, theirs: Server, at: int, subjects: Container[str]
 ) -> tuple[dict[str, tuple[int, int]], list[Difference]]:
     """Ask everything of some subjects; return per subject how many agree of how many, and the differences."""
-    names = Names(woods(at))
     counts: dict[str, tuple[int, int]] = {}
     differences: list[Difference] = []
-
-    def note(subject: str, query: str, lines: list[str]) -> None:
-        agreed, asked = counts.get(subject, (0, 0))
-        counts[subject] = (agreed + (not lines), asked + 1)
-        if lines:
-            differences.append(Difference(subject, query, lines))
-
-    for subject in subjects:
-        for query in {**SEARCHES, "mistakes": MISTAKES}.get(subject, []):
-            left, right, lines = _both(partial(Server.search, query=query, at=at), ours, theirs)
-            note(subject, query, lines or found_differences(names.found(left or []), names.found(right or [])))
-        for query in METRICS if subject == "metrics" else []:
-            factor = 2.0 if "quantile" in query else 1.0
-            left, right, lines = _both(partial(Server.series, query=query, at=at), ours, theirs)
-            note(subject, query, lines or series_differences(left or {}, right or {}, factor))
-        if subject == "summaries":
-            left, right, lines = _both(partial(Server.search, query="{ }", at=at), ours, theirs)
-            for field in ("rootServiceName", "rootTraceName", "startTimeUnixNano", "durationMs", "serviceStats"):
-                pair = [
-                    {names.titles.get(one["traceID"].zfill(32), ""): one.get(field) for one in side}
-                    for side in (left, right)
-                ]
-                note(
-                    subject,
-                    field,
-                    [
-                        f"{title}: ours {pair[0].get(title)} theirs {pair[1].get(title)}"
-                        for title in sorted(pair[0].keys() | pair[1].keys())
-                        if pair[0].get(title) != pair[1].get(title)
-                    ],
-                )
+    for question in questions(at):
+        if question.subject in subjects:
+            lines = answer_differences(question, ours, theirs)
+            agreed, asked = counts.get(question.subject, (0, 0))
+            counts[question.subject] = (agreed + (not lines), asked + 1)
+            if lines:
+                shapes = [shape(line.partition(":")[0]) for line in lines]
+                differences.append(Difference(question.subject, question.query, lines, shapes))
     return counts, differences
 
 
@@ -267,7 +325,7 @@ def wait(servers: Iterable[Server], at: int) -> None:
 
 def main() -> None:
     """Send or compare, as the arguments say."""
-    subjects = [*SEARCHES, "mistakes", "summaries", "metrics"]
+    subjects = [*SEARCHES, "mistakes", "metrics", "metrics, instant", "summaries", "tags", "traces"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at", type=int, required=True, help="Unix seconds at which the traces end: a full minute")
     parser.add_argument("--send", action="append", default=[], metavar="URL", help="where OTLP/HTTP is received")
@@ -287,9 +345,12 @@ def main() -> None:
         print("\n".join(f"    {line}" for line in one.lines[:SHOWN]))
         if len(one.lines) > SHOWN:
             print(f"    … and {len(one.lines) - SHOWN} more")
+    told = Counter(kind for one in differences if one.subject.startswith("structural") for kind in set(one.shapes))
     print()
     for subject, (agreed, asked) in counts.items():
         print(f"{subject}: {agreed} of {asked} agree")
+    for kind, queries in told.items():
+        print(f"structural queries that differ over {kind}: {queries}")
     if options.json:
         options.json.write_text(
             json.dumps(

@@ -28,6 +28,8 @@ SPAN_S: Final = 600
 """Seconds before `at` over which the spans are strewn."""
 SHOP_TRACES: Final = 120
 SECOND: Final = 1_000_000_000
+_ZEROS: Final = 1000
+"""The trace whose span ids begin with zeros."""
 
 TREES: Final = {
     "one span": "a",
@@ -71,8 +73,12 @@ TREES: Final = {
     "an id twice, far apart": "c(a=50(c) c(b=50(a)))",
 }
 """Drawn trees by their names."""
-WHOLE: Final = tuple(name for name in TREES if not re.search(r"orphan|cycle|own parent|twice,|roots|three roots", name))
-"""The trees with one root, all parents, no id twice."""
+_DEFORMITIES: Final = (
+    ("an id twice", re.compile("twice,")),
+    ("a cycle", re.compile("cycle|own parent")),
+    ("a lost parent", re.compile("orphan")),
+    ("several roots", re.compile("roots|root with")),
+)
 
 _TOKEN = re.compile(r"\s*(?:([()])|(\??)([a-z])(?:=(\d+))?(?:\^(\d+))?)")
 
@@ -135,8 +141,18 @@ def key_values(pairs: dict[str, Value]) -> list[KeyValue]:
     return [KeyValue(key=key, value=any_value(value)) for key, value in pairs.items()]
 
 
+def shape(title: str) -> str:
+    """Tell what is unusual about a trace's tree; `a tree`, if nothing is."""
+    return next((name for name, pattern in _DEFORMITIES if pattern.search(title)), "a tree")
+
+
 def _trace_id(at: int, number: int) -> bytes:
     return b"\x77" + at.to_bytes(5, "big") + bytes(8) + number.to_bytes(2, "big")
+
+
+def _span_id(number: int, place: int) -> bytes:
+    zeros = b"\x00\x0b" if number == _ZEROS else b"\x5a\x0b"
+    return zeros + bytes(2) + (number * 1000 + place).to_bytes(4, "big")
 
 
 def _resource(
@@ -167,8 +183,8 @@ def _tree(title: str, text: str, at: int, number: int) -> Trace:
             above = int(parent) if parent else 99 if orphan else path[-1] if path else 0
             scope.spans.add(
                 trace_id=_trace_id(at, number),
-                span_id=(number * 1000 + last).to_bytes(8, "big"),
-                parent_span_id=(number * 1000 + above).to_bytes(8, "big") if above else b"",
+                span_id=_span_id(number, last),
+                parent_span_id=_span_id(number, above) if above else b"",
                 name=name,
                 kind=Span.SPAN_KIND_SERVER if place % 2 else Span.SPAN_KIND_CLIENT,
                 start_time_unix_nano=begin + place * 1_000_000,
@@ -182,17 +198,16 @@ _CODES = (*[Status.STATUS_CODE_UNSET] * 3, Status.STATUS_CODE_OK, Status.STATUS_
 _SERVICES = ("gateway", "orders", "payments", "stock")
 _ODD: Final[tuple[dict[str, Value], ...]] = (
     {},
-    {"n": 1, "f": 1.0, "s": "1", "flag": True},
-    {"n": 2, "f": 2.5, "s": "", "flag": False},
-    {"n": -7, "f": -0.5, "s": "Grüße, 世界", "flag": True},
-    {"n": 2**63 - 1, "f": 1e300, "s": 'a "quoted" \\ text', "flag": False},
-    {"n": -(2**63), "f": 0.0, "s": "line\nbreak"},
-    {"n": "one", "f": 3, "s": 5},
-    {"n": 1.0, "f": "2.5", "s": True},
+    {"n": 1, "f": 1.0, "s": "1", "flag": True, "any": 1},
+    {"n": 2, "f": 2.5, "s": "", "flag": False, "any": 1.0},
+    {"n": -7, "f": -0.5, "s": "Grüße, 世界", "flag": True, "any": "1"},
+    {"n": 2**63 - 1, "f": 1e300, "s": 'a "quoted" \\ text', "flag": False, "any": True},
+    {"n": -(2**63), "f": 0.0, "s": "line\nbreak", "any": 2},
+    {"n": 5, "f": 0.25, "s": "one", "any": 2.5},
     {"list": ["x", "y"], "ints": [1, 2, 3], "mixed": ["x", 1], "flags": [True, False], "floats": [0.5, 1.5]},
     {"list": ["y", "z"], "ints": [3, 4], "floats": [1.0]},
     {"list": [], "ints": 3, "one": ["x"]},
-    {"list": "x", "ints": ["1"], "one": "x"},
+    {"list": "x", "ints": [0], "one": "x", "flags": False},
     {"raw": b"\x00\x01", "map": {"k": "v"}, "nothing": None},
     {"with space": "yes", "dotted.name.here": "deep", 'with"quote': "q", "UPPER": "Upper"},
     {"service.name": "from the span", "region": "span"},
@@ -219,7 +234,7 @@ def _visit(chance: Random, at: int, number: int) -> Trace:
         start = begin if parent is None else parent.start_time_unix_nano + chance.randrange(0, 50) * 1_000_000
         span = homes[service][1].spans.add(
             trace_id=trace_id,
-            span_id=(number * 100 + place + 1).to_bytes(8, "big"),
+            span_id=_span_id(number, place + 1),
             parent_span_id=parent.span_id if parent else b"",
             name=f"{chance.choice(['GET', 'POST'])} /{service}" if place % 3 else service,
             kind=chance.choice(list(Span.SpanKind.values())),
@@ -239,7 +254,8 @@ def _adorn(chance: Random, span: Span) -> None:
     attributes: dict[str, Value] = dict(chance.choice(_ODD))
     if chance.random() < 0.6:
         attributes["http.method"] = chance.choice(["GET", "POST", "DELETE"])
-        attributes["http.status_code"] = chance.choice([200, 200, 201, 404, 500, "500"])
+        attributes["http.status_code"] = chance.choice([200, 200, 201, 404, 500])
+        attributes["code"] = chance.choice([200, 404, "404", "500"])
         attributes["size"] = chance.choice([0, 10, 100, 1000, 4096])
     span.attributes.extend(key_values(attributes))
     for _ in range(chance.choice([0, 0, 1, 2])):
@@ -253,5 +269,7 @@ def _adorn(chance: Random, span: Span) -> None:
         else:
             event.attributes.extend(key_values({"attempt": chance.randint(1, 3)}))
     if chance.random() < 0.2:
-        link = span.links.add(trace_id=bytes(15) + bytes([chance.randint(1, 3)]), span_id=bytes(7) + b"\x09")
+        link = span.links.add(
+            trace_id=b"\x4c" + bytes(14) + bytes([chance.randint(1, 3)]), span_id=b"\x4d" + bytes(6) + b"\x09"
+        )
         link.attributes.extend(key_values({"opentracing.ref_type": chance.choice(["child_of", "follows_from"])}))

@@ -7,7 +7,7 @@ The first sends the traces of `woods.py` that lie before `at` by OTLP/HTTP, the 
 `questions.py`. Both servers should be new and hold nothing else. It knows of the servers only their URLs.
 
 Searches agree when they find the same traces with the same matching spans, in the same groups with the same values by
-which they are grouped. Metrics agree when they have the same series with the same values, but for the last digits;
+which they are grouped and that were aggregated. Metrics agree when they have the same series with the same values, but for the last digits;
 points of a value of nothing (0, NaN) and points that are missing count as the same, and quantiles may be as far apart as
 powers of two, within which Tempo estimates them. A query that both refuse is agreement too.
 """
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from tests.peers.questions import METRICS, MISTAKES, SEARCHES, TAGS
+from tests.peers.questions import METRICS, MISTAKES, SEARCHES, SELECTS, TAGS
 from tests.peers.woods import SPAN_S, Trace, requests, shape, woods
 
 PATIENCE_S: Final = 60
@@ -43,7 +43,7 @@ CLOSE: Final = 1e-6
 
 Spans = frozenset[str]
 Found = dict[str, frozenset[tuple[Spans, str]]]
-"""Per trace its groups of spans, each with the values it is grouped by."""
+"""Per trace its groups of spans, each with what it is grouped by and what was aggregated."""
 Series = dict[str, dict[int, float]]
 
 
@@ -157,7 +157,7 @@ class Names:
 
 def _grouped(group: dict[str, Any]) -> str:
     pairs = ((one["key"], _plain(one.get("value", {}))) for one in group.get("attributes", []))
-    return ", ".join(f"{key}={value}" for key, value in sorted(pairs) if key.startswith("by("))
+    return ", ".join(f"{key}={value}" for key, value in sorted(pairs))
 
 
 def found_differences(ours: Found, theirs: Found) -> list[str]:
@@ -220,6 +220,8 @@ def questions(at: int) -> Iterator[Question]:
         for query in queries:
             ask = partial(Server.search, query=query, at=at)
             yield Question(subject, query, ask, lambda a, b: found_differences(names.found(a), names.found(b)))
+    for query in SELECTS:
+        yield Question("selected", query, partial(_selected, query=query, names=names, at=at), plain_differences)
     for query in METRICS:
         differ = partial(series_differences, factor=2.0) if "quantile" in query else series_differences
         yield Question("metrics", query, partial(Server.series, query=query, at=at), differ)
@@ -231,6 +233,17 @@ def questions(at: int) -> Iterator[Question]:
         yield Question("tags", f"{tag} {query}", partial(_tag_values, tag=tag, query=query, at=at), plain_differences)
     for trace in traces:
         yield Question("traces", trace.title, partial(_trace, trace_id=trace.trace_id), plain_differences)
+
+
+def _selected(server: Server, query: str, names: Names, at: int) -> dict[str, Any]:
+    return {
+        f"{names.titles[trace['traceID'].zfill(32)]} {names.spans[span['spanID'].zfill(16)]}": sorted(
+            f"{one['key']}={_plain(one.get('value', {}))}" for one in span.get("attributes", [])
+        )
+        for trace in server.search(query, at)
+        for group in trace.get("spanSets", [])
+        for span in group["spans"]
+    }
 
 
 def _summaries(server: Server, field: str, names: Names, at: int) -> dict[str, Any]:
@@ -325,7 +338,7 @@ def wait(servers: Iterable[Server], at: int) -> None:
 
 def main() -> None:
     """Send or compare, as the arguments say."""
-    subjects = [*SEARCHES, "mistakes", "metrics", "metrics, instant", "summaries", "tags", "traces"]
+    subjects = [*SEARCHES, "mistakes", "selected", "metrics", "metrics, instant", "summaries", "tags", "traces"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at", type=int, required=True, help="Unix seconds at which the traces end: a full minute")
     parser.add_argument("--send", action="append", default=[], metavar="URL", help="where OTLP/HTTP is received")

@@ -178,6 +178,7 @@ _ARITHMETIC: Final = (
     "{ 2 ^ 3 = 8 }",
     "{ span.n + 1 = minInt }",
     "{ span.n + 0 = maxInt }",
+    "{ span.n + 0 = 9223372036854775806 }",
     "{ 1 = 2 }",
     "{ true }",
     "{ false }",
@@ -320,6 +321,11 @@ _PIPELINES: Final = (
     "{ } | by(span.size) | count() > 1",
     "{ } | by(kind) | count() > 2",
     "{ } | by(duration > 5ms)",
+    "{ } | by(duration)",
+    "{ span.n != nil } | by(span.n)",
+    "{ span.n != nil } | by(span.n + 0)",
+    "{ } | by(rootName)",
+    "{ } | max(span.n) = 9223372036854775806",
     "{ } | by(resource.service.name) | count() > 2 | coalesce()",
     "{ } | by(resource.service.name) | by(status)",
     "{ status = error } | by(resource.service.name) | count() > 1",
@@ -369,6 +375,8 @@ MISTAKES: Final = [
     "{ !1 }",
     "{ span.a } | count()",
     '{ } | count() > "1"',
+    "{ } | count() > true",
+    "{ } | avg(duration) > ok",
     "{ } | sum(name) > 1",
     "{ } | avg(span.a)",
     "{ } | count(span.a) > 1",
@@ -388,6 +396,19 @@ MISTAKES: Final = [
     "",
 ]
 """What both should refuse."""
+
+SELECTS: Final = [
+    "{ status = error } | select(span.n, statusMessage, kind)",
+    "{ } | select(span.f, span.flag, span.s, span.any)",
+    "{ } | select(resource.service.name, resource.region, span.region)",
+    "{ } | select(.region, .service.name)",
+    "{ } | select(span.list, span.ints, span.mixed)",
+    "{ } | select(duration, rootName, rootServiceName, traceDuration)",
+    "{ } | select(event:name, event.attempt, link:spanID)",
+    "{ } | select(nestedSetLeft, nestedSetRight, nestedSetParent)",
+    '{ name = "gateway" && span.n > 0 && (kind = client || resource.region = "eu") }',
+]
+"""Searches of which the fields returned with each span are compared too."""
 
 METRICS: Final = [
     "{ } | rate()",

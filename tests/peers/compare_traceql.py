@@ -138,16 +138,24 @@ class Names:
             for span in trace.spans
         }
 
+    def title(self, trace: dict[str, Any]) -> str:
+        """Return the name of a trace in a search's answer; its id, if it was not sent from here."""
+        trace_id = str(trace["traceID"])
+        return self.titles.get(trace_id.zfill(32), trace_id)
+
+    def span(self, span: dict[str, Any]) -> str:
+        """Return the name of a span in a search's answer."""
+        span_id = str(span["spanID"])
+        return self.spans.get(span_id.zfill(16), span_id)
+
     def found(self, answer: list[dict[str, Any]]) -> Found:
         """Return what a search found, with names for ids."""
         made = {}
         for trace in answer:
             groups = trace.get("spanSets") or [trace.get("spanSet", {})]
-            made[self.titles.get(trace["traceID"].zfill(32), trace["traceID"])] = frozenset(
+            made[self.title(trace)] = frozenset(
                 (
-                    frozenset(
-                        self.spans.get(span["spanID"].zfill(16), span["spanID"]) for span in group.get("spans", [])
-                    ),
+                    frozenset(self.span(span) for span in group.get("spans", [])),
                     _grouped(group),
                 )
                 for group in groups
@@ -237,7 +245,7 @@ def questions(at: int) -> Iterator[Question]:
 
 def _selected(server: Server, query: str, names: Names, at: int) -> dict[str, Any]:
     return {
-        f"{names.titles[trace['traceID'].zfill(32)]} {names.spans[span['spanID'].zfill(16)]}": sorted(
+        f"{names.title(trace)} {names.span(span)}": sorted(
             f"{one['key']}={_plain(one.get('value', {}))}" for one in span.get("attributes", [])
         )
         for trace in server.search(query, at)
@@ -248,7 +256,7 @@ def _selected(server: Server, query: str, names: Names, at: int) -> dict[str, An
 
 def _summaries(server: Server, field: str, names: Names, at: int) -> dict[str, Any]:
     found = server.search("{ }", at)
-    return {names.titles.get(one["traceID"].zfill(32), one["traceID"]): one.get(field) for one in found}
+    return {names.title(one): one.get(field) for one in found}
 
 
 def _tag_names(server: Server, at: int) -> dict[str, Any]:

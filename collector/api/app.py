@@ -10,7 +10,19 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, spanmetrics, tail, tempo, tempo_metrics
+from collector.api import (
+    admin,
+    jaeger,
+    jaeger_metrics,
+    jaeger_v3,
+    loki,
+    prometheus,
+    received,
+    spanmetrics,
+    tail,
+    tempo,
+    tempo_metrics,
+)
 from collector.api.jaeger_traces import Traces
 from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
@@ -23,7 +35,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
-    from collector.query.spanmetrics.generator import Generator
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.query.tails import Tails
     from collector.store import Store
 
@@ -51,7 +63,7 @@ def create_app(
     listeners: Callable[[], dict[str, Any]] = dict,
     limit: ResponseLimit | None = None,
     tails: Tails | None = None,
-    spans: Generator | None = None,
+    spans: SpanMetrics | None = None,
 ) -> Starlette:
     """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
     answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
@@ -93,6 +105,7 @@ def create_app(
             *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),
             *jaeger.routes(traces),
+            *jaeger_metrics.routes(stores["metrics"], engine, spans),
         ],
         exception_handlers={
             RingtailError: on_cause,

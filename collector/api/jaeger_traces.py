@@ -70,8 +70,8 @@ class Traces:
         """Return those of the traces that are held, shaped, in the order asked for."""
         return await self._several(list(dict.fromkeys(ids)), 0, END_OF_TIME, shape)
 
-    async def found(self, search: Search, shape: Shape) -> list[Any]:
-        """Return what a search finds, shaped, newest first."""
+    async def found(self, search: Search, shape: Shape, *, whole: bool = True) -> list[Any]:
+        """Return what a search finds, shaped, newest first; `whole` tells whether the shapes have all of the spans."""
         key = ("service", search.service.encode()) if search.service not in ("", NO_SERVICE) else ()
         with self._store.view(*key) as view:
             found = await self._engine.run(find, view, search)
@@ -79,13 +79,16 @@ class Traces:
             return []
         times = [one.time for one in found]
         since, until = max(0, min(times) - SPREAD_NS), min(max(times) + SPREAD_NS, END_OF_TIME)
-        return await self._several([one.trace_id for one in found], since, until, shape)
+        return await self._several([one.trace_id for one in found], since, until, shape, whole=whole)
 
-    async def _several(self, ids: list[bytes], start_ns: int, end_ns: int, shape: Shape) -> list[Any]:
+    async def _several(
+        self, ids: list[bytes], start_ns: int, end_ns: int, shape: Shape, *, whole: bool = True
+    ) -> list[Any]:
+        limit = self._limit if whole else None
         with ExitStack() as stack:
             everything = stack.enter_context(self._store.view())
             views = [stack.enter_context(self._store.view("trace_id", trace, ring_only=True)) for trace in ids]
-            return await self._engine.run(_shaped, views, everything, start_ns, end_ns, self._limit, shape)
+            return await self._engine.run(_shaped, views, everything, start_ns, end_ns, limit, shape)
 
 
 def _one(deadline: Deadline, view: View, limit: ResponseLimit, shape: Shape) -> Any:
@@ -100,11 +103,12 @@ def _shaped(
     everything: View,
     start_ns: int,
     end_ns: int,
-    limit: ResponseLimit,
+    limit: ResponseLimit | None,
     shape: Shape,
 ) -> list[Any]:
     found = traces_of(deadline, views, everything, start_ns, end_ns, SPANS_MAX)
-    limit.require_trace(sum(_bytes(held.refs) for held in found.values()), OTHERWISE)
+    if limit is not None:
+        limit.require_trace(sum(_bytes(held.refs) for held in found.values()), OTHERWISE)
     return [shape(deadline, held.refs, everything.first_offset, held.left_out) for held in found.values() if held.refs]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 
 from collector.api import (
@@ -88,6 +89,9 @@ def create_app(
         logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
+    async def on_gone(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("", 400)  # To nobody: the client went, or was cut, before its request was whole.
+
     traces = Traces(stores["traces"], engine, limit)
     app = Starlette(
         routes=[
@@ -103,7 +107,12 @@ def create_app(
             *jaeger.routes(traces),
             *jaeger_metrics.routes(stores["metrics"], engine, spans),
         ],
-        exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
+        exception_handlers={
+            RingtailError: on_cause,
+            HTTPException: on_http,
+            ClientDisconnect: on_gone,
+            Exception: on_defect,
+        },
         middleware=[Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)

@@ -8,13 +8,11 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from collector.api.access import PEER
-from collector.api.tail import ABORT
+from collector.api.connection import CONNECTIONS_MAX, IDLE_S, ApiConnection
 from collector.errors import Unavailable
 from collector.receivers.address import cannot_listen, family_of
-from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServerTls, peer_names
+from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServerTls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,36 +20,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 PURPOSE = "queries"
-CONNECTIONS_MAX = 1024
-"""Connections and running requests of the query API; beyond this uvicorn answers 503."""
-KEEP_ALIVE_S = 75
-"""Seconds that an idle connection is kept."""
-HEADER_BYTES_MAX = 64 * 1024
-"""Bytes of request line and headers: a query of this size fits into a URL."""
 STOP_S = 2
 """Seconds that running queries may take to end when the daemon stops."""
 
 
 TICK_S = 1.0
-"""How often the header Date is made anew. Uvicorn's own loop looks ten times a second whether it is to end, which was
-half of what an idle daemon cost."""
-
-
-class _Protocol(HttpToolsProtocol):
-    """A connection whose requests know the names in the client's certificate, and what cuts it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Take the connection."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, ABORT: transport.abort}
-        peer = peer_names(transport)
-        if peer:
-            self.app_state[PEER] = peer
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the transport."""
-        super().connection_lost(exc)
-        self.app_state = {}
+"""How often deadlines are looked at, and the header Date is made anew. Uvicorn's own loop looks ten times a second whether
+it is to end, which was half of what an idle daemon cost."""
 
 
 class _Server(uvicorn.Server):
@@ -78,14 +53,21 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _connect(self) -> asyncio.Protocol:
-        return _Protocol(self.config, self.server_state, self.lifespan.state)
+        return ApiConnection(self.config, self.server_state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         """Serve until `ending` is set."""
         while not self.ending.is_set():
             await self.on_tick(0)
+            self.sweep(asyncio.get_running_loop().time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ending.wait(), TICK_S)
+
+    def sweep(self, now: float) -> None:
+        """Give up what clients keep waiting, by the loop's time."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, ApiConnection):
+                connection.sweep(now)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -125,9 +107,8 @@ class ApiServer:
             server_header=False,
             headers=[("X-Content-Type-Options", "nosniff")],
             limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=int(IDLE_S),
             timeout_graceful_shutdown=STOP_S,
-            h11_max_incomplete_event_size=HEADER_BYTES_MAX,
         )
         self._server = _Server(config, self._tls)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -137,6 +118,11 @@ class ApiServer:
                 raise Unavailable("the query API ended while it started")
             await asyncio.sleep(0.001)
         return int(listener.getsockname()[1])
+
+    def sweep(self, now: float) -> None:
+        """Give up what clients keep waiting, by the loop's time; done once a second anyway."""
+        if self._server is not None:
+            self._server.sweep(now)
 
     async def stop(self) -> None:
         """Accept nothing more, let running requests end, and close."""

@@ -30,7 +30,7 @@ from tests.deploy.dockerfile import Stage, context_files, stages
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 USER = 10001
-PATIENCE_S = 300
+PATIENCE_S = 900
 
 
 @pytest.fixture

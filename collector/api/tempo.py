@@ -214,7 +214,7 @@ class _Tempo:
             found, effort = await self._engine.run(find, view, everything, search)
             summaries = await self._engine.run(describe, everything, found, search)
             metrics = covered(everything)
-        metrics |= {"inspectedTraces": effort.traces, "inspectedSpans": str(effort.spans)}
+        metrics |= {"inspectedTraces": effort.traces, "matchingSpans": str(effort.spans)}
         answer: dict[str, Any] = {"traces": [_summary(one) for one in summaries], "metrics": metrics}
         if effort.more and found:
             answer["nextCursor"] = f"{metrics['nextOffset']}.{found[-1].time}.{found[-1].offset}"

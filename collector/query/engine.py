@@ -94,7 +94,7 @@ def slices(
     for block in reversed(view.ring.blocks) if newest_first else view.ring.blocks:
         if deadline is not None:
             deadline.check()
-        rows = _rows(view, block, start_ns, end_ns, in_ring=True)
+        rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
@@ -113,7 +113,7 @@ def log_slices(
     for block in blocks(view.log, frames):
         if deadline is not None:
             deadline.check()
-        rows = _before(end, block, _rows(view, block, start_ns, end_ns, in_ring=False))
+        rows = _before(end, block, live_rows(view, block, start_ns, end_ns, in_ring=False))
         if rows.size:
             yield Slice(block, rows)
 
@@ -123,7 +123,7 @@ def _before(end: int, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     return rows if block.end_offset <= end else rows[rows < end - block.base_offset]
 
 
-def _rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
+def live_rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
     """Return the rows of a block that are readable, have the view's key and lie in the time range."""
     if block.max_time < start_ns or block.min_time > end_ns:
         return np.empty(0, np.intp)

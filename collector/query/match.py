@@ -373,6 +373,26 @@ def fixed64(payload, starts, lengths, field: int):
     return values
 
 
+def hashes(payload, starts, lengths):
+    """Return `wire.hash_key` of each extent's bytes: 0 for the empty one."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    found = np.zeros(n, np.uint64)
+    if n == 0 or len(payload) == 0:
+        return found
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    out: uint64_t[::1] = found
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            if length[i]:
+                out[i] = key_of(base + start[i], length[i])
+    return found
+
+
 def strings(payload, starts, lengths) -> list:
     """Return the text at each extent."""
     starts, lengths = _extents(payload, starts, lengths)

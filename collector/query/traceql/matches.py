@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.query.engine import END_OF_TIME, Deadline, Slice, slices
+from collector.query.engine import END_OF_TIME, Deadline
+from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.search import TRACE_SPREAD_NS, Search, answer, fresh, having, sifted
 from collector.query.traceql.structure import Numbering
@@ -85,16 +86,14 @@ def matches(
     `view` may be narrowed to the plan's key; `everything` must not be. Raises QueryTimeout and QueryLimit.
     """
     if planned.flat:
-        for piece in slices(view, start_ns, end_ns, deadline):
-            rows = Evaluation(piece).matching(planned.seed)
-            if rows.size:
-                yield Batch(Evaluation(Slice(piece.block, rows)))
+        for piece in fulfilling(deadline, view, planned.seed, start_ns, end_ns):
+            yield Batch(Evaluation(piece))
         return
     search = Search(None, 1, 1, start_ns, end_ns)
     known = Numbering()
     waiting: list[tuple[bytes, int]] = []
-    for piece in slices(view, start_ns, end_ns, deadline):
-        waiting += fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
+    for piece in fulfilling(deadline, view, planned.seed, start_ns, end_ns):
+        waiting += fresh(known, *piece)
     waiting = sifted(waiting, [having(deadline, everything, one, search) for one in planned.required])
     at, count = 0, TRACES_AT_ONCE
     while at < len(waiting):

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.otlp.records import service_name
-from collector.query.engine import END_OF_TIME, Deadline, slices
+from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query
-from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.plan import Plan, plan
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import Traces, assemble
@@ -144,7 +144,7 @@ class Effort:
     """What a search has looked at, and how far it came."""
 
     spans: int = 0
-    """Spans whose own condition was evaluated."""
+    """Spans that fulfilled the condition on single spans."""
     traces: int = 0
     """Traces that were evaluated whole."""
     more: bool = False
@@ -184,7 +184,9 @@ class _Best:
 
     def may_bring(self, block: Block) -> bool:
         """Tell whether a span of the block can take a place among the best."""
-        return self.worst is None or block.max_time >= self.worst[0]
+        may = self.worst is None or block.max_time >= self.worst[0]
+        self.left_out |= not may
+        return may
 
     def add(self, trace: bytes, place: Place) -> None:
         """Take a trace, or a newer place of one."""
@@ -216,12 +218,9 @@ def _find_spans(
 ) -> None:
     """Find the traces that have a span which fulfils a condition, at the newest such span."""
     returned = _returned(deadline, view, seed, search)
-    for piece in slices(view, search.start_ns, search.end_ns, deadline):
-        if not best.may_bring(piece.block):
-            best.left_out = True
-            continue
+    for piece in fulfilling(deadline, view, seed, search.start_ns, search.end_ns, best.may_bring):
         effort.spans += len(piece.rows)
-        for trace, place in _newest_of_each(piece.block, Evaluation(piece).matching(seed)):
+        for trace, place in _newest_of_each(*piece):
             if trace not in returned:
                 best.add(trace, place)
 
@@ -231,8 +230,8 @@ def _returned(deadline: Deadline, view: View, seed: Expression | None, search: S
     found: set[bytes] = set()
     if search.below is None:
         return found
-    for piece in slices(view, max(search.start_ns, search.below[0]), search.end_ns, deadline):
-        for trace, place in _newest_of_each(piece.block, Evaluation(piece).matching(seed)):
+    for piece in fulfilling(deadline, view, seed, max(search.start_ns, search.below[0]), search.end_ns):
+        for trace, place in _newest_of_each(*piece):
             if place >= search.below:
                 found.add(trace)
     return found
@@ -261,12 +260,9 @@ def _find_traces(
     waiting: list[tuple[bytes, int]] = []
     sieve: list[Numbering] | None = None
     batch = BATCH_FIRST
-    for piece in slices(view, search.start_ns, search.end_ns, deadline):
-        if not best.may_bring(piece.block):
-            best.left_out = True
-            continue
+    for piece in fulfilling(deadline, view, planned.seed, search.start_ns, search.end_ns, best.may_bring):
         effort.spans += len(piece.rows)
-        waiting += fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
+        waiting += fresh(known, *piece)
         while len(waiting) >= batch:
             if sieve is None and batch > BATCH_FIRST:
                 sieve = [having(deadline, everything, one, search) for one in planned.required]
@@ -304,11 +300,9 @@ def having(deadline: Deadline, view: View, condition: Expression, search: Search
     """Return the traces that have a span which fulfils a condition."""
     found = Numbering()
     since, until = max(0, search.start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, search.end_ns + TRACE_SPREAD_NS)
-    for piece in slices(view, since if view.log is not None else 0, until, deadline):
-        rows = Evaluation(piece).matching(condition)
-        if rows.size:
-            words = piece.block.column("trace_id")[rows]
-            found.add(words[:, 0], words[:, 1])
+    for block, rows in fulfilling(deadline, view, condition, since if view.log is not None else 0, until):
+        words = block.column("trace_id")[rows]
+        found.add(words[:, 0], words[:, 1])
     return found
 
 

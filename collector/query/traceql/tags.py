@@ -14,7 +14,7 @@ import numpy as np
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
-from collector.query.engine import Slice, slices
+from collector.query.engine import slices
 from collector.query.traceql.ast import (
     INTRINSICS,
     KINDS,
@@ -28,6 +28,7 @@ from collector.query.traceql.ast import (
     Type,
     quote,
 )
+from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.evaluate import Evaluation, needs_tree
 from collector.query.traceql.lexer import tokenize
 
@@ -140,11 +141,8 @@ def values(
         expression = root if expression is None else Binary("&&", root, expression)
     found = TagValues()
     seen: set[tuple[str, str]] = set()
-    for piece in slices(view, start_ns, end_ns, deadline):
-        rows = Evaluation(piece).matching(expression)
-        if not rows.size:
-            continue
-        column = Evaluation(Slice(piece.block, rows)).operand(wanted)
+    for piece in fulfilling(deadline, view, expression, start_ns, end_ns):
+        column = Evaluation(piece).operand(wanted)
         for value in _distinct(column, wanted):
             if value in seen:
                 continue

@@ -1,0 +1,105 @@
+"""The spans that fulfil a condition: ring and log gone through newest block first, with what is remembered as a shortcut.
+
+The newest blocks are evaluated as they are, for most searches end there. When more of the ring is wanted, remembered
+columns (`remembered.py`) say at once which of its spans are left to look at, or are the answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices
+from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.remembered import Remembered, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from collector.otlp.block import Block
+    from collector.query.traceql.ast import Expression
+    from collector.query.traceql.remembered import Verdict
+    from collector.store import View
+
+PROBED: Final = 16
+"""Blocks of the ring that are evaluated before remembered columns are asked, and that must be left for it."""
+
+
+def remembered_of(view: View) -> Remembered | None:
+    """Return the remembered columns of a view's store."""
+    if view.memo is None:
+        return None
+    found: Remembered = view.memo.setdefault("traceql", Remembered())
+    return found
+
+
+def fulfilling(
+    deadline: Deadline,
+    view: View,
+    condition: Expression | None,
+    start_ns: int,
+    end_ns: int,
+    wanted: Callable[[Block], bool] = lambda block: True,
+) -> Iterator[Slice]:
+    """Yield the rows of each block that started in [start_ns, end_ns] and fulfil a condition on single spans.
+
+    A view that is narrowed by a key is narrowed by one that the condition demands. Blocks that are not `wanted` when
+    their turn comes are passed over.
+    """
+    blocks = [one for one in reversed(view.ring.blocks) if one.max_time >= start_ns and one.min_time <= end_ns]
+    remembered = remembered_of(view) if condition is not None else None
+    evaluated = 0
+    for at, block in enumerate(blocks):
+        if not wanted(block):
+            continue
+        deadline.check()
+        if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
+            found = verdict(deadline, view, remembered, condition)
+            if found is not None:
+                for piece in _shortened(view, found, blocks[at:], start_ns, end_ns):
+                    if wanted(piece.block):
+                        deadline.check()
+                        yield from _evaluated(piece, None if found.exact else condition)
+                break
+            remembered = None
+        evaluated += 1
+        yield from _evaluated(Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True)), condition)
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    for piece in log_slices(view, start_ns, end_ns, deadline, among, newest_first=True):
+        if wanted(piece.block):
+            yield from _evaluated(piece, condition)
+
+
+def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:
+    if piece.rows.size:
+        rows = Evaluation(piece).matching(condition)
+        if rows.size:
+            yield Slice(piece.block, rows)
+
+
+def _shortened(view: View, found: Verdict, blocks: list[Block], start_ns: int, end_ns: int) -> Iterator[Slice]:
+    """Yield what a verdict leaves of blocks of the ring, the newest first."""
+    first = view.ring.first_offset
+    offsets = np.flatnonzero(found.mask[: max(0, blocks[0].end_offset - first)]) + first
+    bases = np.array([block.base_offset for block in blocks], np.int64)
+    begins, ends = np.searchsorted(offsets, bases), np.searchsorted(offsets, [one.end_offset for one in blocks])
+    for at, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+        block = blocks[at]
+        parts: list[NDArray[np.intp]] = []
+        evicted = min(first, block.end_offset)
+        if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log
+            rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+            parts.append(rows[rows < evicted - block.base_offset])
+        if begin < end:
+            parts.append((offsets[begin:end] - block.base_offset).astype(np.intp))
+        if not parts:
+            continue
+        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if block.min_time < start_ns or block.max_time > end_ns:
+            times = block.column("time")[rows]
+            rows = rows[(times >= start_ns) & (times <= end_ns)]
+        if rows.size:
+            yield Slice(block, rows)

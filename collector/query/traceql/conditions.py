@@ -12,7 +12,7 @@ import numpy as np
 
 from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices
 from collector.query.traceql.evaluate import Evaluation
-from collector.query.traceql.remembered import Remembered, verdict
+from collector.query.traceql.remembered import START, Remembered, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,10 +67,54 @@ def fulfilling(
             remembered = None
         evaluated += 1
         yield from _evaluated(Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True)), condition)
+    yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
+
+
+def _of_the_log(
+    deadline: Deadline,
+    view: View,
+    condition: Expression | None,
+    start_ns: int,
+    end_ns: int,
+    wanted: Callable[[Block], bool] = lambda block: True,
+) -> Iterator[Slice]:
     among = Among(view.index, (view.key,)) if view.index is not None else None
     for piece in log_slices(view, start_ns, end_ns, deadline, among, newest_first=True):
         if wanted(piece.block):
             yield from _evaluated(piece, condition)
+
+
+def positions(
+    deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int
+) -> NDArray[np.intp] | None:
+    """Return which live records of the ring fulfil a condition, counted from its first; None when it is not known at once.
+
+    `rest` gives what else there is.
+    """
+    remembered = remembered_of(view)
+    if remembered is None or len(view.ring.blocks) <= PROBED:
+        return None
+    starts = remembered.known(deadline, view, START)
+    if starts is None:
+        return None
+    mask = (starts.codes >= np.uint64(start_ns)) & (starts.codes <= np.uint64(end_ns))
+    if condition is not None:
+        found = verdict(deadline, view, remembered, condition)
+        if found is None or not found.exact:
+            return None
+        mask &= found.mask
+    return np.flatnonzero(mask)
+
+
+def rest(deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int) -> Iterator[Slice]:
+    """Yield what fulfils a condition and is not among the live records of the ring."""
+    first = view.ring.first_offset
+    for block in view.ring.blocks:
+        if block.base_offset >= first:
+            break
+        rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+        yield from _evaluated(Slice(block, rows[rows < first - block.base_offset]), condition)
+    yield from _of_the_log(deadline, view, condition, start_ns, end_ns)
 
 
 def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:

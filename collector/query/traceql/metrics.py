@@ -82,20 +82,32 @@ class Keys:
 
     def of(self, batch: Batch, by: Sequence[Expression], more: Sequence[values.Column] = ()) -> NDArray[np.int64]:
         """Return the number of each span's series: by the values of fields, and of further columns."""
-        columns = [batch.column(one) for one in by] + list(more)
-        if not columns:
-            return np.full(len(batch), self.number(()), np.int64)
-        named = [_NAMED.get(one.name if isinstance(one, Intrinsic) else "", {}) for one in by] + [{} for _ in more]
-        codes = np.zeros(len(batch), np.int64)
-        for column in columns:
+        parts = [(*batch.codes(one), _NAMED.get(one.name if isinstance(one, Intrinsic) else "", {})) for one in by]
+        for column in more:
             own, firsts = values.codes(column)
-            _, codes = np.unique(codes * len(firsts) + own, return_inverse=True)
-        _, firsts = np.unique(codes, return_index=True)
-        numbers = []
-        for at in firsts.tolist():
-            key = tuple(column.value(at) for column in columns)
-            numbers.append(self.number(tuple(names.get(one, one) for names, one in zip(named, key, strict=True))))
-        return np.array(numbers, np.int64)[codes]
+            parts.append((own, column.take(firsts), {}))
+        codes = np.zeros(len(batch), np.intp)
+        keys: list[tuple[Label, ...]] = [()]
+        for own, dictionary, named in parts:
+            count = len(dictionary.type)
+            used, codes = _compact(codes * count + own, len(keys) * count)
+            found = []
+            for one in used.tolist():
+                value = dictionary.value(one % count)
+                found.append((*keys[one // count], named.get(value, value)))
+            keys = found
+        return np.array([self.number(key) for key in keys], np.int64)[codes]
+
+
+def _compact(numbers: NDArray[np.intp], bound: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the distinct numbers, ascending, and for each number its place among them. All are below `bound`."""
+    if bound > 4 * len(numbers) + 65_536:
+        used, places = np.unique(numbers, return_inverse=True)
+        return used, places.reshape(-1)
+    used = np.flatnonzero(np.bincount(numbers, minlength=bound))
+    places = np.zeros(bound, np.intp)
+    places[used] = np.arange(len(used))
+    return used, places[numbers]
 
 
 class Grid:
@@ -227,6 +239,11 @@ def _buckets(value: NDArray[np.float64], is_duration: bool) -> values.Column:
     return values.of_doubles(bucket / 1e9 if is_duration else bucket, np.ones(len(value), np.bool_))
 
 
+def _measured(function: Metrics) -> list[Expression]:
+    """Return the expression that a function measures, if it does."""
+    return [one for one in function.arguments[:1] if not isinstance(one, Filter)]
+
+
 def run(deadline: Deadline, view: View, everything: View, query: Query, steps: Steps, exemplars: int) -> list[Series]:
     """Return the series of a metrics query over the steps' range, with at most so many exemplars in all.
 
@@ -248,7 +265,8 @@ def run(deadline: Deadline, view: View, everything: View, query: Query, steps: S
         exemplars = 0 if hint.value is False else exemplars
     aggregation: Aggregation | Comparison
     aggregation = Comparison(function, steps) if function.op == "compare" else Aggregation(function, steps, exemplars)
-    for batch in matches(deadline, view, everything, planned, steps.first_ns, steps.last_ns):
+    fields = None if function.op == "compare" else [*function.by, *_measured(function)]
+    for batch in matches(deadline, view, everything, planned, steps.first_ns, steps.last_ns, fields):
         deadline.check()
         aggregation.add(batch)
     series = aggregation.series()

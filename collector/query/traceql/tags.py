@@ -28,12 +28,15 @@ from collector.query.traceql.ast import (
     Type,
     quote,
 )
-from collector.query.traceql.conditions import fulfilling
+from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest
 from collector.query.traceql.evaluate import Evaluation, needs_tree
 from collector.query.traceql.lexer import tokenize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from collector.query.engine import Deadline
+    from collector.query.traceql.values import Column
     from collector.store import View
 
 NAMES_MAX = 10_000
@@ -66,7 +69,7 @@ class Tags:
 
 @dataclass(slots=True)
 class TagValues:
-    """Typed values, newest first: (string, int, float, bool or keyword, text)."""
+    """Typed values in their order: (string, int, float, bool or keyword, text); of too many the newest."""
 
     values: list[tuple[str, str]] = field(default_factory=list)
     complete: bool = True
@@ -141,17 +144,43 @@ def values(
         expression = root if expression is None else Binary("&&", root, expression)
     found = TagValues()
     seen: set[tuple[str, str]] = set()
-    for piece in fulfilling(deadline, view, expression, start_ns, end_ns):
-        column = Evaluation(piece).operand(wanted)
+    for column in _columns(deadline, view, wanted, expression, start_ns, end_ns):
         for value in _distinct(column, wanted):
             if value in seen:
                 continue
-            if len(found.values) >= VALUES_MAX:
+            if len(seen) >= VALUES_MAX:
                 found.complete = False
-                return found
+                break
             seen.add(value)
-            found.values.append(value)
+        if not found.complete:
+            break
+    found.values = sorted(seen)
     return found
+
+
+def _columns(
+    deadline: Deadline,
+    view: View,
+    wanted: Attribute | Intrinsic,
+    expression: Expression | None,
+    start_ns: int,
+    end_ns: int,
+) -> Iterator[Column]:
+    """Yield columns that have every value of a field, the newest first."""
+    places = positions(deadline, view, expression, start_ns, end_ns)
+    remembered = remembered_of(view)
+    known = remembered.known(deadline, view, wanted) if remembered is not None and places is not None else None
+    if places is None or known is None or known.dictionary is None:
+        for piece in fulfilling(deadline, view, expression, start_ns, end_ns):
+            yield Evaluation(piece).operand(wanted)
+        return
+    newest = np.full(len(known.dictionary.type), -1, np.intp)
+    newest[known.codes[places]] = places
+    order = np.argsort(-newest, kind="stable")
+    for at in range(0, int(np.count_nonzero(newest >= 0)), VALUES_MAX):
+        yield known.dictionary.take(order[at : at + VALUES_MAX][newest[order[at : at + VALUES_MAX]] >= 0])
+    for piece in rest(deadline, view, expression, start_ns, end_ns):
+        yield Evaluation(piece).operand(wanted)
 
 
 def _distinct(column: Any, wanted: Attribute | Intrinsic) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline, slices
-from collector.query.traceql import conditions, remembered
+from collector.query.traceql import conditions, metrics, remembered, tags
 from collector.query.traceql.ast import Filter
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.parser import parse
+from collector.query.traceql.series import Steps
 from collector.ring.ring import Ring
 from collector.store import Store, View
 from tests.query.traceql.test_search import random_request
@@ -65,6 +67,38 @@ def test_what_is_found_is_what_every_block_has(monkeypatch: pytest.MonkeyPatch, 
             with old.pop(0) as view:
                 found, expected = offsets(view, chance.choice(CONDITIONS), start=start, end=end)
                 assert found == expected
+    loop.close()
+
+
+METRICS = [
+    *("{ } | rate() by (span.x, name)", "{ span.x = 1 } | count_over_time() by (resource.service.name)"),
+    *("{ status != ok } | quantile_over_time(duration, .5, .9)", "{ } | avg_over_time(span.x) by (kind)"),
+    *("{ duration > 5ns } | max_over_time(span.y)", "{ } | histogram_over_time(duration) by (status)"),
+]
+
+
+def test_metrics_and_tag_values_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = Random(7)
+    loop = asyncio.new_event_loop()
+    store = Store(TRACES, Ring(TRACES, 150, 1 << 24), None, loop)
+    deadline = Deadline(60, SystemClock())
+    steps = Steps.over(20, 220, 50)
+    for _ in range(8):
+        for _ in range(12):
+            loop.run_until_complete(store.append(random_request(chance, chance.randint(1, 9)).SerializeToString()))
+        answers: list[list[Any]] = []
+        for probed in (0, 1000):
+            monkeypatch.setattr(conditions, "PROBED", probed)
+            with store.view() as view:
+                found: list[Any] = []
+                for text in METRICS:
+                    for one in metrics.run(deadline, view, view, parse(text), steps, 0):
+                        found.append((one.labels, [str(value) for value in one.samples.round(9).tolist()]))
+                for tag in ("span.x", "name", "resource.service.name", "rootName"):
+                    found.append(tags.values(deadline, view, tags.field_of(tag), None, 30, 170).values)
+                answers.append(found)
+        assert answers[0] == answers[1]
+        assert len(answers[0]) > 30
     loop.close()
 
 

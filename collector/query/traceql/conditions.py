@@ -59,7 +59,7 @@ def fulfilling(
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
             found = verdict(deadline, view, remembered, condition)
             if found is not None:
-                for piece in _shortened(view, found, blocks[at:], start_ns, end_ns):
+                for piece in _shortened(view, found, condition, blocks[at:], start_ns, end_ns):
                     if wanted(piece.block):
                         deadline.check()
                         yield from _evaluated(piece, None if found.exact else condition)
@@ -124,7 +124,9 @@ def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:
             yield Slice(piece.block, rows)
 
 
-def _shortened(view: View, found: Verdict, blocks: list[Block], start_ns: int, end_ns: int) -> Iterator[Slice]:
+def _shortened(
+    view: View, found: Verdict, condition: Expression, blocks: list[Block], start_ns: int, end_ns: int
+) -> Iterator[Slice]:
     """Yield what a verdict leaves of blocks of the ring, the newest first."""
     first = view.ring.first_offset
     offsets = np.flatnonzero(found.mask[: max(0, blocks[0].end_offset - first)]) + first
@@ -136,7 +138,8 @@ def _shortened(view: View, found: Verdict, blocks: list[Block], start_ns: int, e
         evicted = min(first, block.end_offset)
         if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log
             rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
-            parts.append(rows[rows < evicted - block.base_offset])
+            before = Slice(block, rows[rows < evicted - block.base_offset])
+            parts += [one.rows for one in _evaluated(before, condition)]
         if begin < end:
             parts.append((offsets[begin:end] - block.base_offset).astype(np.intp))
         if not parts:

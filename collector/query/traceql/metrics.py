@@ -204,7 +204,12 @@ class Aggregation:
                 Series(self._labels(by, key), cells[at], self.exemplars.of(at))
                 for at, key in enumerate(self.keys.labels)
             ]
-        return sorted(found, key=lambda one: tuple((name, str(type(value)), value or 0) for name, value in one.labels))
+        return sorted(
+            found,
+            key=lambda one: tuple(
+                (name, str(type(value)), 0 if value is None else value) for name, value in one.labels
+            ),
+        )
 
     def _labels(self, by: list[str], key: tuple[Label, ...]) -> Labels:
         return tuple(zip(by, key, strict=True)) or (("__name__", self.function.op),)

@@ -403,7 +403,10 @@ def strings(payload, starts, lengths) -> list:
 
 
 def keys(payload, starts, lengths, field: int) -> set:
-    """Return the distinct keys, other than the empty one, of the attributes in field `field` of the messages."""
+    """Return the distinct keys, other than the empty one, of the attributes in field `field` of the messages.
+
+    A small table of keys that were seen lately spares making an object for each.
+    """
     starts, lengths = _extents(payload, starts, lengths)
     found: set = set()
     n: cython.Py_ssize_t = len(starts)
@@ -422,6 +425,11 @@ def keys(payload, starts, lengths, field: int) -> set:
     end: cython.pointer(cython.const[uint8_t])
     inside: cython.pointer(cython.const[uint8_t])
     i: cython.Py_ssize_t
+    slot: cython.Py_ssize_t
+    seen = cython.declare(Extent[256])
+    for slot in range(256):
+        seen[slot].at = cython.NULL
+        seen[slot].length = 0
     for i in range(n):
         at = base + start[i]
         end = at + length[i]
@@ -436,7 +444,10 @@ def keys(payload, starts, lengths, field: int) -> set:
                 )
                 if tag == 10:
                     if part.length:
-                        found.add(cython.cast(cython.p_char, part.at)[: part.length])
+                        slot = cython.cast(cython.Py_ssize_t, key_of(part.at, part.length) & 255)
+                        if seen[slot].length != part.length or memcmp(seen[slot].at, part.at, part.length) != 0:
+                            seen[slot] = part
+                            found.add(cython.cast(cython.p_char, part.at)[: part.length])
                     break
     return found
 

@@ -86,7 +86,7 @@ class Comparison:
     def _count(
         self, field: Expression, column: values.Column, selected: NDArray[np.int64], step: NDArray[np.int64]
     ) -> None:
-        there = np.flatnonzero(np.isin(column.type, (match.STRING, match.BOOL, match.INT, match.DOUBLE)))
+        there = np.flatnonzero(column.is_single())
         if there.size:
             column = column.take(there)
             codes, firsts = values.codes(column)
@@ -136,8 +136,7 @@ class _Counts:
         if len(self._values) > len(self._cells):
             more = np.zeros((2 * len(self._values) - len(self._cells), 2, self._width))
             self._cells = np.concatenate((self._cells, more))
-        cells = np.bincount((number * 2 + selected) * self._width + step, minlength=self._cells.size)
-        self._cells += cells.reshape(self._cells.shape)
+        np.add.at(self._cells.reshape(-1), (number * 2 + selected) * self._width + step, 1.0)
 
     def _number(self, value: Label) -> int:
         """Return a value's number, -1 when there is no room for another."""

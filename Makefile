@@ -12,7 +12,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log oracle soak torture overload fuzz golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture \
+	overload fuzz golden docs lock sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,7 +24,7 @@ run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 test: $(STAMP) ## run the tests
 	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
 		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the rules of the house
 	@$(BIN)/ruff check .
@@ -51,6 +52,9 @@ bench-growth: $(STAMP) ## what a record costs as requests, connections, rings an
 
 bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--short
 	@$(BIN)/python -m tests.benchmarks.log $(LOG_ARGS)
+
+bench-query: $(STAMP) ## how long queries take, in ring and log, idle and while receiving: QUERY_ARGS=--short
+	@$(BIN)/python -m tests.benchmarks.query $(QUERY_ARGS)
 
 oracle: $(STAMP) ## compare TraceQL with its definition on 100,000 random traces: FORESTS=1700 of sixty each, SEED=…
 	@RINGTAIL_TRACEQL_FORESTS=$(or $(FORESTS),1700) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
@@ -82,12 +86,20 @@ golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 docs: $(STAMP) ## rewrite the generated documentation
 	@$(BIN)/python -m tests.house.configuration_page
 
+lock: $(STAMP) ## pin by hash what the image installs, in the versions that the tests run with
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
+	@$(BIN)/pip list --format=freeze --exclude-editable > build/lock/tested.txt
+	@$(BIN)/python -m tests.house.lock build/lock/bin/pip-compile build/lock/tested.txt
+
+sbom: $(STAMP) ## tell what the image holds, as CycloneDX, in build/sbom.cdx.json
+	@mkdir -p build && $(BIN)/python -m tests.house.sbom > build/sbom.cdx.json && echo build/sbom.cdx.json
+
 clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/e2e/node/node_modules
-	@find collector -name '*.so' -delete -o -name '*.c' -delete
+	@find collector -name "*.so" -delete -o -name "*.binpb" -delete -o -name '*.c' -delete
 
 # One line for whatever is missing, before pip would tell it in two hundred.
-$(STAMP): pyproject.toml $(COMPILED) $(wildcard collector/*/*.pxd collector/*/*/*.pxd)
+$(STAMP): pyproject.toml build_proto.py $(wildcard proto/*/*/*.proto) $(COMPILED) $(wildcard collector/*/*.pxd collector/*/*/*.pxd)
 	@[ -n "$(PYTHON)" ] || \
 		{ echo "Python 3.11 or later is missing (Debian: apt-get install python3 python3-venv python3-dev gcc)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

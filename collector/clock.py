@@ -25,6 +25,5 @@ class SystemClock:
         """See `Clock.now_ns`."""
         return time.time_ns()
 
-    def monotonic(self) -> float:
-        """See `Clock.monotonic`."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """See `Clock.monotonic`."""

@@ -19,6 +19,10 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 TIB = 1024 * GIB
 DAY_S = 86_400.0
+INCLUDE_METADATA = (
+    "As in the Collector: make the headers of requests available to later components. There is none that reads them, so "
+    "true is refused."
+)
 ALLOWED_HOSTS = (
     "Hosts that a request may name, so that no web page reaches this port under a name of its own. Those of loopback "
     "are always allowed; none: only those when bound to loopback, and any when not. * is any."
@@ -65,7 +69,7 @@ def sections(kind: type, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """receivers.otlp.protocols.{grpc,http}.tls and api.tls"""
+    """receivers.otlp.protocols.{grpc,http}.tls, api.tls and api.grpc.tls"""
 
     cert_file: str | None = setting(
         None, "path", "The certificate and its chain, in PEM. With it, nothing but TLS is spoken here."
@@ -96,7 +100,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """receivers.otlp.protocols.{grpc,http}.auth and api.auth"""
+    """receivers.otlp.protocols.{grpc,http}.auth, api.auth and api.grpc.auth"""
 
     enabled: bool = setting(True, "switch", "Ask clients who they are, if auth.credentials has any that count here.")
     credentials: tuple[str, ...] = setting(
@@ -211,6 +215,7 @@ class Grpc:
         256, "count", "Calls at once on one connection; a client's further calls wait on its side.", low=1, high=65535
     )
     keepalive: Keepalive = section(Keepalive, "How long connections live.")
+    include_metadata: bool = setting(False, "switch", INCLUDE_METADATA)
     tls: Tls = section(Tls, "TLS, when cert_file is set.")
     auth: Access = section(Access, "Who may send here.")
 
@@ -261,6 +266,7 @@ class Http:
         many=True,
     )
     cors: Cors = section(Cors, "Requests from web pages.")
+    include_metadata: bool = setting(False, "switch", INCLUDE_METADATA)
     traces_url_path: str = setting("/v1/traces", "route", "Where spans are received.")
     metrics_url_path: str = setting("/v1/metrics", "route", "Where metrics are received.")
     logs_url_path: str = setting("/v1/logs", "route", "Where log records are received.")
@@ -412,13 +418,30 @@ class Tenants:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiGrpc:
+    """api.grpc"""
+
+    endpoint: str = setting("127.0.0.1:9095", "address", "Where ringtail.v1.QueryService is served.")
+    tls: Tls = section(Tls, "TLS, when cert_file is set.")
+    auth: Access = section(Access, "Who may ask here.")
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """api"""
 
     endpoint: str = setting("127.0.0.1:8888", "address", "Where queries are answered, and metrics exposed.")
+    max_response_size: int = setting(
+        64 * MIB,
+        "size",
+        "Largest answer; a larger one becomes an error that says so. Of traces as JSON, an eighth of it in protobuf.",
+        low=64 * 1024,
+        high=1 * GIB,
+    )
     allowed_hosts: tuple[str, ...] = setting((), "host", ALLOWED_HOSTS, many=True)
     tls: Tls = section(Tls, "TLS, when cert_file is set.")
     auth: Access = section(Access, "Who may ask here.")
+    grpc: ApiGrpc | None = section(ApiGrpc, "Queries over gRPC; null switches it off.", optional=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +450,26 @@ class Query:
 
     timeout: float = setting(30.0, "duration", "How long one query may take.", low=0.01, high=3600)
     threads: int = setting(2, "count", "Queries that run at once.", low=1, high=64)
+    max_tails: int = setting(32, "count", "Live tails at a time; one more is told to come again.", low=1, high=256)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsGenerator:
+    """metrics_generator"""
+
+    enabled: bool = setting(
+        True, "switch", "Make metrics of spans, by the names that Tempo gives them: Grafana's service map reads them."
+    )
+    collection_interval: float = setting(
+        15.0, "duration", "How often their values are kept, for rates over time.", low=1, high=3600
+    )
+    max_bytes: int = setting(
+        16 * MIB,
+        "size",
+        "Bytes that their values over time may hold; the oldest go first.",
+        low=256 * 1024,
+        high=1 * GIB,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,3 +502,4 @@ class Config:
     query: Query = section(Query, "Limits of queries.")
     auth: Auth = section(Auth, "Who may do what.")
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")
+    metrics_generator: MetricsGenerator = section(MetricsGenerator, "Metrics made of spans.")

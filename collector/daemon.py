@@ -25,17 +25,22 @@ from collector import __version__, telemetry
 from collector.api.access import AccessControl
 from collector.api.admin import statistics
 from collector.api.app import create_app
+from collector.api.grpc import QueryListener, Served
+from collector.api.limit import ResponseLimit
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
-from collector.errors import InvalidConfig, RingtailError, Unavailable
+from collector.errors import InvalidConfig, RingtailError
 from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import SIGNALS, Signal
+from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
+from collector.query.spanmetrics.generator import Generator
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.cors import Cors
 from collector.receivers.export import Destination, Receiver, ReceiverMetrics
@@ -53,7 +58,7 @@ from collector.settings import differences
 from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
-from collector.tenants import Tenants
+from collector.tenants import Tenants, stored_names
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
 
     from collector.config import Config
     from collector.config import Keepalive as GrpcKeepalive
+    from collector.preflight import Findings
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """When Python looks for reference cycles, which receiving makes none of: a tenth of gRPC's cost at its defaults."""
@@ -97,15 +103,33 @@ CREDENTIALS = "auth.credentials"
 def run(config: Config, load: Callable[[], Config], logger: Any, level: telemetry.Level) -> int:
     """Run until a signal ends it, and return the exit code: 0 after an orderly stop, 1 if it could not start.
 
-    `load` reads the configuration again, as it is then; `level` is the logger's, which that may change.
+    Raises InvalidConfig for what is wrong with the configuration, here and now. `load` reads it again, as it is then;
+    `level` is the logger's, which that may change.
     """
     raise_descriptor_limit()
+    found = findings(config)
+    if found.mistakes:
+        raise InvalidConfig(found.mistakes)
+    for obstacle in found.obstacles:
+        logger.error("cannot start", reason=obstacle)
+    if found.obstacles:
+        return 1
     daemon = Daemon(config, load, logger, level)
     try:
         return uvloop.run(daemon.run())
+    except InvalidConfig:
+        raise
     except RingtailError as error:
         logger.error("cannot start", reason=str(error))
         return 1
+
+
+def findings(config: Config) -> Findings:
+    """Return what a start on this configuration would fail on, here and now; see preflight.py.
+
+    Asked here, because what this process holds counts: its modules are the daemon's.
+    """
+    return examine(config, SystemClock())
 
 
 def raise_descriptor_limit() -> None:
@@ -135,6 +159,10 @@ class Daemon:
         self._stop = asyncio.Event()
         self._admission = Admission(config.receivers.otlp.max_in_flight_bytes, self.registry)
         self._engine = Engine(config.query.threads, config.query.timeout, self.clock)
+        self._lanes: dict[str, Engine] = {}
+        self._tails = Tails(config.query.max_tails, self.clock, self.registry, apart=config.tenants.enabled)
+        self._nothing: dict[str, Store] = {}
+        self._queries: QueryListener | None = None
         self._grpc: GrpcReceiver | None = None
         self._http: HttpReceiver | None = None
         self._api: ApiServer | None = None
@@ -145,10 +173,11 @@ class Daemon:
         )
         self._apps: dict[str, ASGIApp] = {}
         self._watching: asyncio.TimerHandle | None = None
+        self._response_limit = ResponseLimit(config.api.max_response_size)
         self._openings: dict[str, Opening] = {one.name: one for one in openings(config)}
         self._authenticator: Authenticator | None = None
         self._tls_metrics = TlsMetrics(self.registry)
-        self._reloading: list[Interval] = []
+        self._intervals: list[Interval] = []
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
@@ -156,6 +185,7 @@ class Daemon:
             self._admission,
             logger,
             self.registry,
+            tails=self._tails,
         )
 
     async def run(self) -> int:
@@ -215,6 +245,7 @@ class Daemon:
             self._http.idle_timeout_s = otlp.protocols.http.idle_timeout
         if self._grpc is not None and otlp.protocols.grpc is not None:
             self._grpc.message_bytes_max = otlp.protocols.grpc.max_recv_msg_size_mib * MIB
+        self._response_limit.bytes_max = config.api.max_response_size
         self._engine.limit(config.query.timeout)
         self._level.set(config.telemetry.logs.level)
         self.config = merged(self.config, config)
@@ -227,7 +258,7 @@ class Daemon:
     async def start(self) -> None:
         """Open the stores and listen; raises a RingtailError that says what is in the way."""
         self._authenticator = Authenticator(known_credentials(self.config), self.logger, self.registry)
-        self._reloading.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
+        self._intervals.append(Interval(self.config.auth.reload_interval, self._authenticator.reload))
         loop = asyncio.get_running_loop()
         telemetry.process_metrics(self.registry, self.clock)
         self.registry.register(telemetry.StoreCollector(self._statistics, tenants=self._tenants.apart))
@@ -236,16 +267,30 @@ class Daemon:
         await self._tenants.open(names)
         self._guard.divide()
         if self._tenants.apart:
-            nobody = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
-            self._apps[""] = self._app(nobody, self._engine)
+            self._nothing = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
+            self._apps[""] = self._app(self._nothing, self._engine, None)
             app: ASGIApp = TenantApps(self._apps[""], self._app_of)
         else:
-            app = self._app(self._tenants.by_name[""].stores, self._engine)
+            only = self._tenants.by_name[""]
+            app = self._app(only.stores, self._engine, self._tails, only.spans)
         api = self.config.api
         guarded = AccessControl(app, self._gate("api"), self._hosts("api", api.allowed_hosts))
         self._api = ApiServer(guarded, self._tls("api", "http/1.1"))
         self._listening("api", await self._api.start(*split_address(api.endpoint)))
+        if api.grpc is not None:
+            self._queries = QueryListener(
+                self._served,
+                self._tails,
+                self._admission,
+                self.clock,
+                self.logger,
+                tls=self._tls("api/grpc", "h2", required=True),
+                gate=self._gate("api/grpc"),
+            )
+            self._listening("api/grpc", await self._queries.start(*split_address(api.grpc.endpoint)))
         self._watch_memory()
+        if self.config.metrics_generator.enabled:
+            self._intervals.append(Interval(self.config.metrics_generator.collection_interval, self._end_interval))
         await self._tenants.refill(self._stop.is_set)
         if self._reserve is not None:
             self._reserve.hold()
@@ -312,7 +357,7 @@ class Daemon:
             protocol=protocol,
             protocol_required=required,
         )
-        self._reloading.append(Interval(opening.tls.reload_interval, made.reload))
+        self._intervals.append(Interval(opening.tls.reload_interval, made.reload))
         return made
 
     def _gate(self, name: str) -> Gate | None:
@@ -344,17 +389,7 @@ class Daemon:
             return []
         if any(os.path.exists(os.path.join(directory, one.name)) for one in SIGNALS):
             self.logger.warning("what was kept without tenants is not read", directory=directory)
-        try:
-            names = sorted(self._files.listdir(os.path.join(directory, TENANTS_DIRECTORY)))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise Unavailable(f"the tenants in {directory} cannot be read: {error}") from error
-        for name in names:
-            self._tenants.check(name)
-        if len(names) > self.config.tenants.max:
-            raise InvalidConfig([f"tenants.max: {self.config.tenants.max} are too few: there are {len(names)} tenants"])
-        return names
+        return stored_names(directory, self._files, self.config.tenants.max)
 
     def _make_room(self, names: list[str]) -> None:
         """Give up the reserve, unless there is anything that a newer version has written: then nothing is changed."""
@@ -370,6 +405,7 @@ class Daemon:
         return os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory
 
     def _tenant(self, name: str) -> Tenant:
+        spans = self.config.metrics_generator
         return Tenant(
             self.config,
             self._place(name),
@@ -379,6 +415,7 @@ class Daemon:
             logger=self.logger.bind(tenant=name) if name else self.logger,
             share=self._admission.share() if self._tenants.apart else None,
             key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
+            span_metrics_bytes=spans.max_bytes if spans.enabled else None,
         )
 
     def _opened(self) -> None:
@@ -393,9 +430,17 @@ class Daemon:
         return lambda name: self._tenants.written(name).destinations[signal.name]
 
     def _statistics(self) -> dict[str, dict[str, Any]]:
-        return {name: statistics(tenant.stores) for name, tenant in self._tenants.by_name.items()}
+        return {name: statistics(tenant.stores, tenant.spans) for name, tenant in self._tenants.by_name.items()}
 
-    def _app(self, stores: Mapping[str, Store], engine: Engine) -> ASGIApp:
+    def _end_interval(self) -> None:
+        """Keep the values that span metrics have now."""
+        for tenant in self._tenants.by_name.values():
+            if tenant.spans is not None:
+                tenant.spans.tick()
+
+    def _app(
+        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: Generator | None = None
+    ) -> ASGIApp:
         return create_app(
             stores,
             engine,
@@ -405,6 +450,9 @@ class Daemon:
             self.reload,
             self.logger,
             lambda: {name: one.stats() for name, one in self._openings.items()},
+            self._response_limit,
+            tails,
+            spans,
         )
 
     def _app_of(self, name: str) -> ASGIApp:
@@ -413,8 +461,23 @@ class Daemon:
         if tenant is None:
             return self._apps[""]
         if name not in self._apps:
-            self._apps[name] = self._app(tenant.stores, self._engine.lane())
+            self._apps[name] = self._app(tenant.stores, self._lane(name), self._tails, tenant.spans)
         return self._apps[name]
+
+    def _lane(self, name: str) -> Engine:
+        """Return what a tenant's queries run in."""
+        if not self._tenants.apart:
+            return self._engine
+        if name not in self._lanes:
+            self._lanes[name] = self._engine.lane()
+        return self._lanes[name]
+
+    def _served(self, name: str) -> Served:
+        """Return what a tenant's queries over gRPC are answered from."""
+        tenant = self._tenants.find(name)
+        if tenant is None:
+            return Served(self._nothing, self._engine, held=False)
+        return Served(tenant.stores, self._lane(name))
 
     def _used_bytes(self) -> int:
         return sum(ring.total_bytes for ring in self._tenants.rings) + self._admission.in_flight_bytes
@@ -445,19 +508,22 @@ class Daemon:
         notify(STOPPING)
         if self._watching is not None:
             self._watching.cancel()
-        for interval in self._reloading:
+        for interval in self._intervals:
             interval.stop()
         try:
             await asyncio.wait_for(self._admission.drain(), DRAIN_S)
         except TimeoutError:
             self.logger.warning("requests in flight were given up", requests=self._admission.in_flight_requests)
+        self._tails.stop()
         await asyncio.gather(
+            *([self._queries.stop(CLOSE_S)] if self._queries is not None else []),
             *([self._http.stop(CLOSE_S)] if self._http is not None else []),
             *([self._grpc.stop(CLOSE_S)] if self._grpc is not None else []),
             *([self._api.stop()] if self._api is not None else []),
         )
         await self._tenants.drain()
         self._engine.close()
+        self._tails.close()
         if self._authenticator is not None:
             self._authenticator.close()
         if self._compactor is not None:

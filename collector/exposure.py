@@ -40,6 +40,11 @@ class Opening:
         return split_address(self.endpoint)[0]
 
     @property
+    def purpose(self) -> str:
+        """What it is for, in people's words."""
+        return {"otlp/grpc": "OTLP/gRPC", "otlp/http": "OTLP/HTTP"}.get(self.name, "queries")
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
         return is_loopback(self.host)
@@ -100,6 +105,7 @@ def openings(config: Config) -> list[Opening]:
         ("otlp/grpc", "receivers.otlp.protocols.grpc", protocols.grpc),
         ("otlp/http", "receivers.otlp.protocols.http", protocols.http),
         ("api", "api", config.api),
+        ("api/grpc", "api.grpc", config.api.grpc),
     ):
         if group is not None:
             asked = group.auth.enabled and bool(config.auth.credentials)

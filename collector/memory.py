@@ -3,7 +3,8 @@
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
 commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
-quarter; the rings what is left, in proportion to what is configured for them, and never more than that.
+quarter, of which live tails may hold a quarter for their readers; the rings what is left, in proportion to what is
+configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
 of data is not known before. So the guard looks at the resident memory twice a second, too. Near the limit the rings give
@@ -25,6 +26,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from collector.errors import InvalidConfig, Overloaded
 from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
 
@@ -39,6 +41,9 @@ PRESSED_SHARE: Final = 0.9
 """Above this share of the limit the guard acts: it looks now and then, and memory grows in between."""
 RECOVERED_SHARE: Final = 0.8
 """Below this share of the limit the rings grow again."""
+TAILS_SHARE: Final = 1 / 4
+"""What live tails may hold of that, and no less than `TAILS_LEAST`."""
+TAILS_LEAST: Final = 4 * MIB
 STEPS: Final = 32
 """In so many steps a ring goes from nothing to its share."""
 SLACK_BYTES: Final = 4 * MIB
@@ -91,6 +96,24 @@ def _read(path: Path) -> str:
         return ""
 
 
+def divided(limit: int, held: int, in_flight: int, least: int) -> tuple[int, int]:
+    """Return what requests in flight and rings may have of a limit, of which the process itself holds `held` bytes.
+
+    `in_flight` is what is wished for, `least` what the rings need. Raises InvalidConfig when there is too little.
+    """
+    rest = limit - held
+    in_flight_max = min(in_flight, int(rest * IN_FLIGHT_SHARE) // IN_FLIGHT_COPIES)
+    for_rings = rest - IN_FLIGHT_COPIES * in_flight_max - int(rest * OTHER_SHARE)
+    if for_rings < least or in_flight_max < MIB:
+        needed = held + max(int(least / (1 - IN_FLIGHT_SHARE - OTHER_SHARE)), int(8 * MIB)) + MIB
+        problem = (
+            f"memory.limit: {limit} bytes are too few: the process itself holds {held}, and the indexes of such "
+            f"rings want {least}; make it at least {needed}, or stores.*.capacity smaller"
+        )
+        raise InvalidConfig([problem])
+    return in_flight_max, for_rings
+
+
 class RingSize(NamedTuple):
     """What a signal's rings are configured to be."""
 
@@ -113,15 +136,17 @@ class MemoryGuard:
         *,
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = give_back,
+        tails: Tails | None = None,
     ) -> None:
-        """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, and the
-        admission."""
+        """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, the
+        admission, and the live tails."""
         self.limit = limit
         self._rings = rings
         self._sizes = sizes
         self._held = 0
         self._for_rings = 0
         self._admission = admission
+        self._tails = tails
         self._logger = logger
         self._resident = resident
         self._trim = trim
@@ -146,23 +171,16 @@ class MemoryGuard:
 
     def reconfigure(self, limit: int, in_flight: int, sizes: Mapping[str, RingSize]) -> None:
         """Divide anew: another limit, other wishes. Raises InvalidConfig, and changes nothing, when it is too little."""
-        rest = limit - self._held
         least = sum(_least(ring, sizes) for ring in self._rings())
-        in_flight_max = min(in_flight, int(rest * IN_FLIGHT_SHARE) // IN_FLIGHT_COPIES)
-        for_rings = rest - IN_FLIGHT_COPIES * in_flight_max - int(rest * OTHER_SHARE)
-        if for_rings < least or in_flight_max < MIB:
-            needed = self._held + max(int(least / (1 - IN_FLIGHT_SHARE - OTHER_SHARE)), int(8 * MIB)) + MIB
-            problem = (
-                f"memory.limit: {limit} bytes are too few: the process itself holds {self._held}, and the indexes of such "
-                f"rings want {least}; make it at least {needed}, or stores.*.capacity smaller"
-            )
-            raise InvalidConfig([problem])
+        in_flight_max, for_rings = divided(limit, self._held, in_flight, least)
         self.limit = limit
         self._gauge.set(limit)
         self._sizes = sizes
         self._in_flight_wanted = in_flight
         self._in_flight_max = self._admission.bytes_max = in_flight_max
         self._for_rings = for_rings
+        if self._tails is not None:
+            self._tails.bytes_max = max(TAILS_LEAST, int((limit - self._held) * OTHER_SHARE * TAILS_SHARE))
         self.share_out()
 
     def share_out(self) -> None:
@@ -230,6 +248,7 @@ class MemoryGuard:
             "resident_bytes": self._resident(),
             "ring_bytes": sum(ring.total_bytes for ring in self._rings()),
             "in_flight_bytes": self._admission.in_flight_bytes,
+            "tail_bytes": self._tails.held_bytes if self._tails is not None else 0,
         }
 
 

@@ -21,6 +21,7 @@ LIVE: Final = (
     "stores.*",
     "wal.retention.*",
     "memory.limit",
+    "api.max_response_size",
     "query.timeout",
     "telemetry.logs.level",
 )

@@ -287,6 +287,14 @@ class _Loader:
             )
 
         self._paths(config)
+        for name in ("grpc", "http"):
+            group = getattr(config.receivers.otlp.protocols, name)
+            if group is not None and group.include_metadata:
+                key = f"receivers.otlp.protocols.{name}.include_metadata"
+                self.problems.append(
+                    f"{self._told(key)}: must be false: nothing here reads the metadata of requests, which are not "
+                    "forwarded; tenants.enabled reads X-Scope-OrgID without it"
+                )
         for signal in SIGNALS:
             ring = getattr(config.stores, signal.name)
             least = bytes_min(signal, ring.capacity)

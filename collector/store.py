@@ -192,6 +192,17 @@ class Store:
         self._closed = False
         self.memo: dict[str, Any] = {}
         """What queries remember, for the next one: see `View.memo`."""
+        self._subscribers: tuple[Callable[[], None], ...] = ()
+        self._observers: tuple[Callable[[Block], None], ...] = ()
+
+    def observe(self, observer: Callable[[Block], None]) -> None:
+        """Tell `observer` of every block on its way into the log, on the event loop, before it can be read.
+
+        That is when its bytes were just scanned, and lie in the processor's caches: half the cost of looking at them when
+        they are durable. A block that cannot be made durable was told as well; the log takes no other one then. The
+        observer must be quick, and must not raise.
+        """
+        self._observers += (observer,)
 
     def attach(self, committer: Committer) -> None:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
@@ -229,6 +240,24 @@ class Store:
         """Take a ring that `replay` has filled; until then every query reads the log."""
         ring.resize(self.ring.max_bytes)
         self.ring = ring
+        self._tell()
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever records were added, until the function that is returned is called.
+
+        That is on the event loop, when a `view` has them already, and before their senders hear of it. `wake` must be
+        quick and not raise: it notes that there is something to read, by offset, at the subscriber's own pace.
+        """
+        self._subscribers += (wake,)
+
+        def unsubscribe() -> None:
+            self._subscribers = tuple(one for one in self._subscribers if one is not wake)
+
+        return unsubscribe
+
+    def _tell(self) -> None:
+        for wake in self._subscribers:
+            wake()
 
     def append(self, payload: bytes | bytearray) -> asyncio.Future[Accepted]:
         """Take an export request; the future tells what was accepted once that is durable. As `submit` else."""
@@ -283,10 +312,12 @@ class Store:
         commit = Commit(self._builder.build(self.ring.next_offset), self._waiters)
         self._waiters = []
         self._under_way = True
+        if self._committer is not None:
+            self._committer.submit(commit)
+        for observer in self._observers:
+            observer(commit.block)
         if self._committer is None:
             self._committed(commit, None)
-        else:
-            self._committer.submit(commit)
 
     def committed(self, commit: Commit, outcome: int | BaseException) -> None:
         """Report a commit's outcome, from the committer's thread: its base offset, or why it failed."""
@@ -300,6 +331,7 @@ class Store:
         failure = None
         if error is None:
             self.ring.append(commit.block)
+            self._tell()
         else:
             failure = Unavailable(f"{self.signal.name} could not be made durable: {error}", 2.0)
         # What came meanwhile is on its way before the answers are, unless it is little: the answers bring more.

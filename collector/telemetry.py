@@ -179,6 +179,32 @@ class StoreCollector(Collector):
             for values, stats in found:
                 family.add_metric(values, stats["log"][key])
             yield family
+        yield from self._span_metrics()
+
+    def _span_metrics(self) -> Iterable[Metric]:
+        labels = self._labels[:-1]
+        found = [
+            ((tenant,)[: len(labels)], statistics["spanmetrics"])
+            for tenant, statistics in self._statistics().items()
+            if "spanmetrics" in statistics
+        ]
+        series = GaugeMetricFamily(
+            "ringtail_spanmetrics_series", "Label sets of metrics made of spans.", labels=(*labels, "table")
+        )
+        folded = CounterMetricFamily(
+            "ringtail_spanmetrics_folded_spans", "Spans that found no label set.", labels=(*labels, "table")
+        )
+        expired = CounterMetricFamily(
+            "ringtail_spanmetrics_expired_spans", "Spans whose other half never came.", labels=labels
+        )
+        held = GaugeMetricFamily("ringtail_spanmetrics_bytes", "Memory held for metrics made of spans.", labels=labels)
+        for values, stats in found:
+            for table in ("calls", "edges"):
+                series.add_metric((*values, table), stats["series"][table])
+                folded.add_metric((*values, table), stats["folded"][table])
+            expired.add_metric(values, stats["expired"])
+            held.add_metric(values, stats["bytes"])
+        yield from (series, folded, expired, held)
 
 
 _RING_GAUGES = (

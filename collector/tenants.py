@@ -11,10 +11,11 @@ Owner: the event loop's thread; opening happens in others, and writers are told 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from collector.errors import Malformed, Overloaded, RingtailError, Unauthenticated, Unavailable
+from collector.errors import InvalidConfig, Malformed, Overloaded, RingtailError, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.ring.ring import Ring
     from collector.tenant import Tenant
+    from collector.wal.files import Files
     from collector.wal.log import Log
 
 HEADER: Final = "X-Scope-OrgID"
@@ -33,6 +35,35 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 RETRY_AFTER_S: Final = 1.0
 REST_S: Final = 5.0
 """After a tenant could not be opened, how long none is tried."""
+
+
+def require_name(name: str) -> None:
+    """Raise Unauthenticated for a missing name, Malformed for one that is none."""
+    if not name:
+        raise Unauthenticated(f"no tenant is named; the header {HEADER} does")
+    if len(name) > NAME_MAX or NAME.fullmatch(name) is None:
+        raise Malformed(
+            f"{name[:NAME_MAX]!r} is no tenant's name: letters, digits, '_', '-' and '.', at most {NAME_MAX} of "
+            "them, and no '.' first"
+        )
+
+
+def stored_names(directory: str, files: Files, count_max: int) -> list[str]:
+    """Return the names of the tenants that have a directory in a data directory.
+
+    Raises InvalidConfig when there are more than `count_max`, and a RingtailError for what cannot be read or is no name.
+    """
+    try:
+        names = sorted(files.listdir(os.path.join(directory, DIRECTORY)))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unavailable(f"the tenants in {directory} cannot be read: {error}") from error
+    for name in names:
+        require_name(name)
+    if len(names) > count_max:
+        raise InvalidConfig([f"tenants.max: {count_max} are too few: there are {len(names)} tenants"])
+    return names
 
 
 class Tenants:
@@ -70,27 +101,17 @@ class Tenants:
         """All logs."""
         return [log for tenant in tuple(self.by_name.values()) for log in tenant.logs]
 
-    def check(self, name: str) -> None:
-        """Raise Unauthenticated for a missing name, Malformed for one that is none."""
-        if not name:
-            raise Unauthenticated(f"no tenant is named; the header {HEADER} does")
-        if len(name) > NAME_MAX or NAME.fullmatch(name) is None:
-            raise Malformed(
-                f"{name[:NAME_MAX]!r} is no tenant's name: letters, digits, '_', '-' and '.', at most {NAME_MAX} of "
-                "them, and no '.' first"
-            )
-
     def find(self, name: str) -> Tenant | None:
-        """Return the tenant of that name to read from, None if there is none. Raises as `check`."""
+        """Return the tenant of that name to read from, None if there is none. Raises as `require_name`."""
         if not self.apart:
             return self.by_name[""]
-        self.check(name)
+        require_name(name)
         return self.by_name.get(name)
 
     def written(self, name: str) -> Tenant:
         """Return the tenant of that name to write to, or begin to open it.
 
-        Raises as `check`, Unavailable while it is being opened, and Overloaded when there are too many.
+        Raises as `require_name`, Unavailable while it is being opened, and Overloaded when there are too many.
         """
         found = self.find(name)
         if found is not None:

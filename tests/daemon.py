@@ -38,6 +38,7 @@ ANY_PORT = (
     "receivers.otlp.protocols.grpc.endpoint=127.0.0.1:0",
     "receivers.otlp.protocols.http.endpoint=127.0.0.1:0",
     "api.endpoint=127.0.0.1:0",
+    "api.grpc.endpoint=127.0.0.1:0",
 )
 
 Event = dict[str, Any]
@@ -198,6 +199,11 @@ class Daemon:
     def api(self) -> str:
         """Return `host:port` of everything that is read."""
         return self._address("api")
+
+    @property
+    def queries(self) -> str:
+        """The address of the query API over gRPC."""
+        return self._address("api/grpc")
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET from the query API; `path` is encoded already."""

@@ -267,7 +267,7 @@ def test_a_ring_wants_room_for_its_indexes() -> None:
 def test_printed_settings_load_again(chosen: dict[str, Any]) -> None:
     # Two keys that constrain each other have tests of their own.
     rings = [f"stores.{signal}.{key}" for signal in ("traces", "logs", "metrics") for key in ("capacity", "max_bytes")]
-    related = [key for key in KEYS if ".tls." in f".{key}" or key.endswith("auth.credentials")]
+    related = [key for key in KEYS if ".tls." in f".{key}" or key.endswith(("auth.credentials", "include_metadata"))]
     paths = [f"receivers.otlp.protocols.http.{signal}_url_path" for signal in ("traces", "logs", "metrics")]
     if len({chosen.get(path, path) for path in paths}) < 3:
         rings += paths
@@ -423,7 +423,7 @@ def test_every_mistake_is_told_also_what_a_later_source_overrides() -> None:
     ) == [
         "one.yaml:1: wal.sync: 'x' is not one of always, interval, never",
         "one.yaml:2: query.threads: '0' is not a whole number from 1 to 64 (too small)",
-        "one.yaml:2: 'query.timeot': unknown key; did you mean timeout? accepted here: timeout, threads",
+        "one.yaml:2: 'query.timeot': unknown key; did you mean timeout? accepted here: timeout, threads, max_tails",
         "two.yaml:1: wal.sync: 'y' is not one of always, interval, never",
         "--set: wal.sync: 'z' is not one of always, interval, never",
         "--set 'q': must be KEY=VALUE, as in --set wal.sync=never",
@@ -454,6 +454,14 @@ def test_a_long_value_is_cut_short() -> None:
         (
             ["wal.segment_bytes=1GiB", "wal.retention.max_bytes=1MiB"],
             "--set: wal.retention.max_bytes: must be at least",
+        ),
+        (
+            ["receivers.otlp.protocols.grpc.include_metadata=true"],
+            "--set: receivers.otlp.protocols.grpc.include_metadata: must be false: nothing here reads the metadata of",
+        ),
+        (
+            ["receivers.otlp.protocols.http.include_metadata=true"],
+            "--set: receivers.otlp.protocols.http.include_metadata: must be false: nothing here reads the metadata of",
         ),
         (["api.tls.cert_file=x"], "--set: api.tls.cert_file: needs key_file beside it"),
         (["api.tls.key_file=x"], "--set: api.tls.key_file: needs cert_file beside it"),

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from collector.query.spanmetrics.generator import Generator
     from collector.store import Store
 
 
-def statistics(stores: Mapping[str, Store]) -> dict[str, Any]:
-    """Return the part of `/api/stats` that is about the signals; bytes are sums of real buffer sizes."""
-    return {"signals": {name: store.stats() for name, store in stores.items()}}
+def statistics(stores: Mapping[str, Store], spans: Generator | None = None) -> dict[str, Any]:
+    """Return the parts of `/api/stats` that are about the signals, and about span metrics if there are any; bytes are
+    sums of real buffer sizes."""
+    found: dict[str, Any] = {"signals": {name: store.stats() for name, store in stores.items()}}
+    if spans is not None:
+        found["spanmetrics"] = spans.stats()
+    return found
 
 
 def routes(
@@ -32,9 +37,10 @@ def routes(
     memory: Callable[[], dict[str, int]],
     reload: Callable[[], dict[str, list[str]]],
     listeners: Callable[[], dict[str, Any]],
+    spans: Generator | None,
 ) -> list[BaseRoute]:
     """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` and
-    `listeners` give their parts of `/api/stats`; `reload` reads the configuration again, and returns what that did."""
+    `listeners` give their parts of `/api/stats`, and so do the span metrics; `reload` reads the configuration again, and returns what that did."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -46,7 +52,7 @@ def routes(
         return PlainTextResponse("ready\n")
 
     async def stats(request: Request) -> Response:
-        found = statistics(stores) | {"memory": memory(), "listeners": listeners()}
+        found = statistics(stores, spans) | {"memory": memory(), "listeners": listeners()}
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def metrics(request: Request) -> Response:

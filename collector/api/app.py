@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, loki, prometheus, received, tempo, tempo_metrics
+from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, spanmetrics, tail, tempo, tempo_metrics
+from collector.api.jaeger_traces import Traces
+from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
@@ -19,14 +22,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
+    from collector.query.spanmetrics.generator import Generator
+    from collector.query.tails import Tails
     from collector.store import Store
 
 INDEX = """Ringtail answers here.
 
 Tempo       /api/search?q={...}   /api/v2/traces/<id>   /api/metrics/query_range?q={...}|rate()
+Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
-Operations  /metrics  /metrics/received  /api/stats  /healthz  /readyz  /-/reload
+Live        /api/tail?q={...}
+Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
@@ -41,8 +48,14 @@ def create_app(
     reload: Callable[[], dict[str, list[str]]],
     logger: Any,
     listeners: Callable[[], dict[str, Any]] = dict,
+    limit: ResponseLimit | None = None,
+    tails: Tails | None = None,
+    spans: Generator | None = None,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` gives its part of `/api/stats`."""
+    """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
+    answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
+    metrics made of spans."""
+    limit = limit or ResponseLimit()
 
     async def index(request: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -63,16 +76,22 @@ def create_app(
         logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
+    traces = Traces(stores["traces"], engine, limit)
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory, reload, listeners),
-            *tempo.routes(stores, engine),
+            *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),
+            *tempo.routes(stores, engine, limit),
             *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),
-            *prometheus.routes(stores, engine),
+            *prometheus.routes(stores, engine, (lambda: [spans.series()]) if spans is not None else tuple),
             *received.routes(stores, engine),
+            *(tail.routes(stores, engine, tails) if tails is not None else ()),
+            *spanmetrics.routes(engine, spans),
+            *jaeger_v3.routes(traces),
+            *jaeger.routes(traces),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
+        middleware=[Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
     app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises

@@ -30,12 +30,13 @@ from collector.query.promql.series import float_text
 from collector.query.promql.vectors import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
     from collector.query.engine import Engine
     from collector.query.promql.translate import Labels
+    from collector.query.spanmetrics.series import SpanSeries
     from collector.store import Store
 
 _DIGITS_MAX = 18
@@ -50,9 +51,11 @@ TIME_MAX_MS = 2**62
 _ESCAPED_NAME = re.compile(r"_([0-9A-Fa-f]{1,6})_|__")
 
 
-def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
-    """Return Prometheus' routes over the store of metrics."""
-    api = _Prometheus(stores["metrics"], engine)
+def routes(
+    stores: Mapping[str, Store], engine: Engine, more: Callable[[], Sequence[SpanSeries]] = tuple
+) -> list[BaseRoute]:
+    """Return Prometheus' routes over the store of metrics, and what `more` gives for one query."""
+    api = _Prometheus(stores["metrics"], engine, more)
     both = ["GET", "POST"]
     paths: list[tuple[str, Callable[[Request], Awaitable[Any]], list[str]]] = [
         ("/api/v1/query", api.query, both),
@@ -153,9 +156,10 @@ def _limit(text: str) -> int:
 
 
 class _Prometheus:
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, more: Callable[[], Sequence[SpanSeries]]) -> None:
         self._store = store
         self._engine = engine
+        self._more = more
 
     def _now_ms(self) -> int:
         return self._engine.clock.now_ns() // 1_000_000
@@ -163,10 +167,11 @@ class _Prometheus:
     async def query(self, request: Request) -> Any:
         parameters = await _parameters(request)
         expression = parse(parameters.get("query", ""))
+        more = self._more()
         time = _time(parameters.get("time", ""), "time", self._now_ms())
         if isinstance(expression, MatrixSelector):
             with self._store.view() as view:
-                found = await self._engine.run(range_vector, view, expression, time)
+                found = await self._engine.run(range_vector, view, expression, time, more)
             matrix = [
                 {"metric": dict(series.labels), "values": _pairs(series.times[inside], series.values[inside])}
                 for series, inside in found
@@ -175,7 +180,7 @@ class _Prometheus:
         if expression.type is Type.MATRIX:
             raise InvalidQuery("subqueries are not supported yet", expression.at)
         with self._store.view() as view:
-            result = await self._engine.run(evaluate, view, expression, np.array([time], np.int64))
+            result = await self._engine.run(evaluate, view, expression, np.array([time], np.int64), more)
         value = result.value
         if isinstance(value, str):
             return {"resultType": "string", "result": [time / 1000, value]}
@@ -209,7 +214,7 @@ class _Prometheus:
             )
         steps = np.arange(start, end + 1, step, dtype=np.int64)
         with self._store.view() as view:
-            result = await self._engine.run(evaluate, view, expression, steps)
+            result = await self._engine.run(evaluate, view, expression, steps, self._more())
         value = result.value
         if isinstance(value, Vector):
             order = sorted(range(len(value.labels)), key=value.labels.__getitem__)
@@ -235,7 +240,7 @@ class _Prometheus:
         start = _time(parameters.get("start", ""), "start", 0)
         end = _time(parameters.get("end", ""), "end", TIME_MAX_MS)
         with self._store.view() as view:
-            found = await self._engine.run(catalogue.collect, view, selectors, start, end)
+            found = await self._engine.run(catalogue.collect, view, selectors, start, end, self._more())
         return found, _limit(parameters.get("limit", ""))
 
     async def series(self, request: Request) -> Any:
@@ -260,7 +265,7 @@ class _Prometheus:
     async def metadata(self, request: Request) -> Any:
         selectors = [(Matcher("__name__", "!=", ""),)]
         with self._store.view() as view:
-            found = await self._engine.run(catalogue.collect, view, selectors, 0, TIME_MAX_MS)
+            found = await self._engine.run(catalogue.collect, view, selectors, 0, TIME_MAX_MS, self._more())
         wanted = request.query_params.get("metric", "")
         limit = _limit(request.query_params.get("limit", ""))
         names = [name for name in sorted(found.metadata) if wanted in ("", name)]

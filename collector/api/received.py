@@ -10,32 +10,29 @@ Text format 0.0.4, or OpenMetrics when the client accepts it; that one carries e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from collector.api.exposition import Exposed, exposed, exposition, line, wants_openmetrics
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
 from collector.query.engine import slices
 from collector.query.promql.series import family_of, float_text, samples_of
-from collector.query.promql.translate import Labels, attribute_labels, group_labels, sorted_labels, target_info
+from collector.query.promql.translate import attribute_labels, group_labels, sorted_labels, target_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from collector.query.engine import Deadline, Engine
     from collector.store import Store, View
 
 EXPIRATION_NS = 300 * 10**9
 """How long a series is exposed after its newest point (`metric_expiration` of the Collector's exporter)."""
-
-PLAIN = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _DISTRIBUTIONS = (HISTOGRAM, EXPONENTIAL_HISTOGRAM, SUMMARY)
 
@@ -45,26 +42,17 @@ def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
     store = stores["metrics"]
 
     async def received(request: Request) -> Response:
-        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        openmetrics = wants_openmetrics(request)
         with store.view(ring_only=True) as view:
             body = await engine.run(expose, view, engine.clock.now_ns() - EXPIRATION_NS, openmetrics)
-        return Response(body, headers={"Content-Type": OPEN_METRICS if openmetrics else PLAIN})
+        return exposed(body, openmetrics=openmetrics)
 
     return [Route("/metrics/received", received)]
 
 
-@dataclass(slots=True)
-class _Exposed:
-    """A family on its way out: sample lines by label set, so that none stands twice."""
-
-    type: str
-    help: str
-    lines: dict[tuple[str, Labels], str] = field(default_factory=dict)
-
-
 def expose(deadline: Deadline, view: View, since_ns: int, openmetrics: bool) -> bytes:
     """Write the newest value of each series with a point since then."""
-    families: dict[str, _Exposed] = {}
+    families: dict[str, Exposed] = {}
     conflicts, deltas = 0, 0
     for block, row in _newest(deadline, view, since_ns):
         group = int(block.column("group")[row])
@@ -74,22 +62,29 @@ def expose(deadline: Deadline, view: View, since_ns: int, openmetrics: bool) -> 
         resource = records.resource(block, group)
         info = target_info(resource)
         if info:
-            target = families.setdefault("target_info", _Exposed("gauge", "Target metadata"))
-            target.lines[("target_info", info)] = _line("target_info", info, 1.0, "")
+            target = families.setdefault("target_info", Exposed("gauge", "Target metadata"))
+            target.lines[("target_info", info)] = line("target_info", info, 1.0, "")
         if found.delta:
             deltas += 1
             continue
         family = families.get(found.name)
         if family is None:
             metric = records.metric(block, group)
-            family = families[found.name] = _Exposed(
+            family = families[found.name] = Exposed(
                 found.type, metric.description or f"{metric.name}, received without a description"
             )
         if family.type != found.type:
             conflicts += 1
             continue
         _add(family, block, row, group, openmetrics)
-    return _text(families, conflicts, deltas, openmetrics)
+    body, taken = exposition(families, openmetrics=openmetrics)
+    if openmetrics:
+        return body
+    if conflicts + taken:
+        body += f"# {conflicts + taken} families or points were left out: their name has another type\n".encode()
+    if deltas:
+        body += f"# {deltas} delta series were left out: their newest point is no total\n".encode()
+    return body
 
 
 def _newest(deadline: Deadline, view: View, since_ns: int) -> Iterator[tuple[Block, int]]:
@@ -110,7 +105,7 @@ def _newest(deadline: Deadline, view: View, since_ns: int) -> Iterator[tuple[Blo
         yield block, row
 
 
-def _add(family: _Exposed, block: Block, row: int, group: int, openmetrics: bool) -> None:
+def _add(family: Exposed, block: Block, row: int, group: int, openmetrics: bool) -> None:
     """Add the samples of one point; what is newer stands there already."""
     point = records.record(block, row)
     labels = attribute_labels(point.attributes) | group_labels(block, group)
@@ -131,7 +126,7 @@ def _add(family: _Exposed, block: Block, row: int, group: int, openmetrics: bool
             lower = upper
         elif found.type == "counter":
             exemplar = _exemplar(exemplars, float("-inf"), float("inf"))
-        family.lines.setdefault((name, full), _line(name, full, value, exemplar))
+        family.lines.setdefault((name, full), line(name, full, value, exemplar))
 
 
 def _exemplar(exemplars: list[Any], lower: float, upper: float) -> str:
@@ -151,46 +146,3 @@ def _exemplar(exemplars: list[Any], lower: float, upper: float) -> str:
 
 def _number(exemplar: Any) -> float:
     return float(getattr(exemplar, exemplar.WhichOneof("value") or "as_double"))
-
-
-def _line(name: str, labels: Labels, value: float, exemplar: str) -> str:
-    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels if key != "__name__")
-    braces = f"{{{inside}}}" if inside else ""
-    return f"{name}{braces} {float_text(value)}{exemplar}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _help(text: str, openmetrics: bool) -> str:
-    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return escaped.replace('"', '\\"') if openmetrics else escaped
-
-
-def _text(families: dict[str, _Exposed], conflicts: int, deltas: int, openmetrics: bool) -> bytes:
-    parts = []
-    taken: set[str] = set()
-    for name in sorted(families):
-        family = families[name]
-        own = {sample for sample, _ in family.lines} | {name}
-        if own & taken:
-            conflicts += 1
-            continue
-        taken |= own
-        shown = name
-        if openmetrics and family.type == "counter":
-            shown = name.removesuffix("_total")
-        kind = "info" if openmetrics and name == "target_info" else family.type
-        if kind == "info":
-            shown = "target"
-        parts.append(f"# HELP {shown} {_help(family.help, openmetrics)}\n# TYPE {shown} {kind}\n")
-        parts.extend(family.lines.values())
-    if not openmetrics:
-        if conflicts:
-            parts.append(f"# {conflicts} families or points were left out: their name has another type\n")
-        if deltas:
-            parts.append(f"# {deltas} delta series were left out: their newest point is no total\n")
-    else:
-        parts.append("# EOF\n")
-    return "".join(parts).encode()

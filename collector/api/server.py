@@ -11,7 +11,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from collector.api.access import PEER
+from collector.api.tail import ABORT
 from collector.errors import Unavailable
+from collector.receivers.address import cannot_listen, family_of
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServerTls, peer_names
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+PURPOSE = "queries"
 CONNECTIONS_MAX = 1024
 """Connections and running requests of the query API; beyond this uvicorn answers 503."""
 KEEP_ALIVE_S = 75
@@ -35,14 +38,20 @@ half of what an idle daemon cost."""
 
 
 class _Protocol(HttpToolsProtocol):
-    """A connection whose requests know the names in the client's certificate."""
+    """A connection whose requests know the names in the client's certificate, and what cuts it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Take the connection."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: transport.abort}
         peer = peer_names(transport)
         if peer:
-            self.app_state = {**self.app_state, PEER: peer}
+            self.app_state[PEER] = peer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the transport."""
+        super().connection_lost(exc)
+        self.app_state = {}
 
 
 class _Server(uvicorn.Server):
@@ -96,8 +105,7 @@ class ApiServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable when the address cannot be bound."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(family_of(host), socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
@@ -105,7 +113,7 @@ class ApiServer:
             listener.setblocking(False)
         except OSError as error:
             listener.close()
-            raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            raise cannot_listen(host, port, PURPOSE, error) from error
         config = uvicorn.Config(
             self._app,
             loop="none",

@@ -17,9 +17,11 @@ from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, QueryLimit, RingtailError, Unavailable
-from collector.otlp.records import Ref, regroup
-from collector.query.engine import END_OF_TIME, slices
+from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.otlp.records import regroup
+from collector.query.completeness import completeness
+from collector.query.engine import END_OF_TIME
+from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
 from collector.query.traceql.evaluate import trace_id_bytes
 from collector.query.traceql.parser import parse
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from collector.api.limit import ResponseLimit
     from collector.query.engine import Deadline, Engine
     from collector.store import Store, View
 
@@ -40,20 +43,16 @@ SPANS_DEFAULT, SPANS_MAX = 3, 1000
 """Spans of each trace in a search's answer (`spss`)."""
 UNREADABLE_MAX = 20
 """Ranges of the log that an answer names as unreadable."""
-TRACE_SPANS_MAX = 1_000_000
-"""Spans in one returned trace; more are left out, and the answer says so."""
 
-JSON_BYTES_MAX = 8 * 1024 * 1024
-"""Bytes of a trace, as protobuf, that are answered as JSON."""
 _DIGITS_MAX = 18
 """Digits of a number in a request."""
 NO_ROOT = "<root span not yet received>"
 PROTOBUF = "application/protobuf"
 
 
-def routes(stores: Mapping[str, Store], engine: Engine) -> list[BaseRoute]:
-    """Return Tempo's routes over the store of traces."""
-    api = _Tempo(stores["traces"], engine)
+def routes(stores: Mapping[str, Store], engine: Engine, limit: ResponseLimit) -> list[BaseRoute]:
+    """Return Tempo's routes over the store of traces. `limit` is for traces of which JSON is made."""
+    api = _Tempo(stores["traces"], engine, limit)
     paths: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
         ("/api/echo", api.echo),
         ("/api/status/buildinfo", api.build_info),
@@ -147,9 +146,10 @@ def covered(view: View) -> dict[str, Any]:
 
 
 class _Tempo:
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, limit: ResponseLimit) -> None:
         self._store = store
         self._engine = engine
+        self._limit = limit
 
     async def echo(self, request: Request) -> Response:
         return PlainTextResponse("echo")
@@ -159,35 +159,36 @@ class _Tempo:
 
     # --- one trace ----------------------------------------------------------------------------------------
 
-    async def _load(self, request: Request) -> tuple[bytes, int]:
-        """Return a trace's bytes, and how many spans were left out; raise NotFound when there is none."""
+    async def _load(self, request: Request) -> tuple[bytes, str]:
+        """Return a trace's bytes, and what is known to be missing from it; raise NotFound when there is none."""
         text = request.path_params["id"]
         trace = trace_id_bytes(text)
         if trace is None:
             raise InvalidQuery(f"a trace id has up to 32 hex digits, unlike {text[:50]!r}")
         start, end = _range(request)
         with self._store.view("trace_id", trace) as view:
-            payload, left_out = await self._engine.run(_trace_bytes, view, start, end)
+            payload, missing = await self._engine.run(_trace_bytes, view, start, end)
         if not payload:
             raise NotFound(f"trace {trace.hex()} not found")
-        return payload, left_out
+        return payload, missing
 
     async def trace(self, request: Request) -> Response:
         payload, _ = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             return Response(payload, media_type=PROTOBUF)
+        self._limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
         return await self._engine.run(_batches, payload)
 
     async def trace_v2(self, request: Request) -> Response:
-        payload, left_out = await self._load(request)
-        message = f"{left_out} spans more than {TRACE_SPANS_MAX} were left out" if left_out else ""
+        payload, missing = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
             body = b"\x0a" + _varint(len(payload)) + payload
-            if message:
-                body += b"\x18\x01\x22" + _varint(len(message)) + message.encode()
+            if missing:
+                body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
             return Response(body, media_type=PROTOBUF)
-        return await self._engine.run(_trace_v2, payload, message)
+        self._limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
+        return await self._engine.run(_trace_v2, payload, missing)
 
     # --- search -------------------------------------------------------------------------------------------
 
@@ -264,31 +265,14 @@ class _Tempo:
         return json_response({"tagValues": values, "metrics": found.metrics()})
 
 
-def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, int]:
-    """Collect a trace's spans in their order of arrival. A span that overlaps the range is in it."""
-    refs: list[Ref] = []
-    left_out = 0
-    for block, rows in slices(view, 0, end_ns, deadline):
-        ends = block.column("end_time")[rows]
-        times = block.column("time")[rows]
-        for row, time, end in zip(rows.tolist(), times.tolist(), ends.tolist(), strict=True):
-            if max(time, end) < start_ns:
-                continue
-            if len(refs) >= TRACE_SPANS_MAX:
-                left_out += 1
-            else:
-                refs.append(Ref(time, block.base_offset + row, block, row))
-    refs.sort(key=lambda ref: ref.offset)
-    return regroup(refs), left_out
+def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, str]:
+    held = spans_of(deadline, view)
+    missing = completeness(held.refs, view.first_offset, held.left_out)
+    return regroup(within(held.refs, start_ns, end_ns)), missing.message
 
 
 def _as_dict(payload: bytes) -> dict[str, Any]:
     """Return a trace as JSON's objects, which take many times the room of its bytes."""
-    if len(payload) > JSON_BYTES_MAX:
-        raise QueryLimit(
-            f"the trace has {len(payload)} bytes; as JSON at most {JSON_BYTES_MAX} are answered, all with "
-            f"Accept: {PROTOBUF}"
-        )
     made: dict[str, Any] = MessageToDict(trace_pb2.TracesData.FromString(payload))
     return made
 

@@ -15,9 +15,12 @@ import click
 from collector import __version__
 from collector.cli.completion import completion
 from collector.cli.conformance import conformance
+from collector.cli.query import query
 from collector.cli.remote import healthcheck, stats
 from collector.cli.running import print_config, run, validate
 from collector.cli.send import send
+from collector.cli.tail import tail
+from collector.cli.trace import trace
 from collector.cli.wal import wal
 from collector.errors import RingtailError
 
@@ -43,5 +46,18 @@ def main() -> None:
     """Ringtail: an OpenTelemetry collector daemon that remembers."""
 
 
-for _command in (run, validate, print_config, stats, healthcheck, send, wal, conformance, completion):
+for _command in (
+    run,
+    validate,
+    print_config,
+    stats,
+    healthcheck,
+    send,
+    query,
+    trace,
+    tail,
+    wal,
+    conformance,
+    completion,
+):
     main.add_command(_command)

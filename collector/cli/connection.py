@@ -1,15 +1,18 @@
-"""How commands reach a running daemon: the options for TLS and authentication, and one HTTP request."""
+"""How commands reach a running daemon: where it is, the options for TLS and authentication, and HTTP requests."""
 
 from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import click
+
+from collector.cli.terminal import escaped
 
 TIMEOUT_S: Final = 10.0
 """How long a daemon may take to connect, and to answer."""
@@ -40,7 +43,27 @@ _OPTIONS: Final = (
     click.option(
         "--key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="That certificate's key (PEM)."
     ),
+    click.option(
+        "--tenant",
+        metavar="NAME",
+        envvar="RINGTAIL_TENANT",
+        help="The tenant, where the daemon keeps several apart; also by RINGTAIL_TENANT.",
+    ),
 )
+
+at_endpoint = click.option(
+    "--endpoint",
+    metavar="URL",
+    default="http://127.0.0.1:8888",
+    show_default=True,
+    envvar="RINGTAIL_ENDPOINT",
+    help="Where the daemon answers queries; also by RINGTAIL_ENDPOINT.",
+)
+"""Give a command the option that says where queries are answered."""
+
+
+class Unreached(click.ClickException):
+    """Nobody answered, or not to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +74,12 @@ class Client:
     cacert: str | None = None
     cert: str | None = None
     key: str | None = None
+    tenant: str | None = None
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Self:
         """Take the options of `as_client` out of a command's; raise BadParameter when they do not go together."""
-        made = cls(*(options.pop(name) for name in ("token", "cacert", "cert", "key")))
+        made = cls(*(options.pop(name) for name in ("token", "cacert", "cert", "key", "tenant")))
         if (made.cert is None) != (made.key is None):
             raise click.BadParameter("--cert and --key belong together", param_hint="--cert")
         return made
@@ -74,7 +98,8 @@ class Client:
 
     def headers(self) -> dict[str, str]:
         """Return what goes into every request."""
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        found = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return found | ({"X-Scope-OrgID": self.tenant} if self.tenant else {})
 
 
 def as_client(command: Callable[..., None]) -> Callable[..., Any]:
@@ -104,6 +129,46 @@ def base_url(endpoint: str) -> str:
     return url.rstrip("/")
 
 
+@contextmanager
+def answer(
+    client: Client,
+    method: str,
+    endpoint: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Iterator[http.client.HTTPResponse]:
+    """Give the answer to one request, to be read inside; raise Unreached when there is none, or not to its end."""
+    url = base_url(endpoint)
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    if parts.scheme == "https":
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=timeout_s, context=client.context()
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request(method, f"{parts.path}{path}", body, {**client.headers(), **(headers or {})})
+        yield connection.getresponse()
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", None) or (error.reason or str(error)).replace("_", " ").lower()
+        raise click.ClickException(f"no TLS with {url}: {reason}; see --cacert, --cert and --key") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Unreached(
+            f"no daemon answers at {url}: {reason}; `ringtail run` starts one, --endpoint names another place"
+        ) from error
+    except http.client.HTTPException as error:
+        hint = "OTLP/gRPC, or one that speaks TLS (https://)" if parts.scheme == "http" else "OTLP/gRPC"
+        raise Unreached(f"{url} does not speak HTTP; it may be the port of {hint} ({type(error).__name__})") from error
+    except ValueError as error:
+        raise click.ClickException("--token or --tenant holds characters that no header may have") from error
+    finally:
+        connection.close()
+
+
 def request(
     client: Client,
     method: str,
@@ -113,36 +178,25 @@ def request(
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """Return status and body of the answer to one request; raise ClickException when there is none."""
-    url = base_url(endpoint)
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
-    if parts.scheme == "https":
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=TIMEOUT_S, context=client.context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-    try:
-        connection.request(method, f"{parts.path}{path}", body, {**client.headers(), **(headers or {})})
-        response = connection.getresponse()
+    with answer(client, method, endpoint, path, body, headers) as response:
         return response.status, response.read(ANSWER_BYTES_MAX)
-    except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or (error.reason or str(error)).replace("_", " ").lower()
-        raise click.ClickException(f"no TLS with {url}: {reason}; see --cacert, --cert and --key") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise click.ClickException(
-            f"no daemon answers at {url}: {reason}; `ringtail run` starts one, --endpoint names another place"
-        ) from error
-    except http.client.HTTPException as error:
-        hint = "OTLP/gRPC, or one that speaks TLS (https://)" if parts.scheme == "http" else "OTLP/gRPC"
-        raise click.ClickException(
-            f"{url} does not speak HTTP; it may be the port of {hint} ({type(error).__name__})"
-        ) from error
-    except ValueError as error:
-        raise click.ClickException("the token of --token holds characters that no header may have") from error
-    finally:
-        connection.close()
+
+
+def asked(client: Client, endpoint: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """Return the body of the answer to a query; raise ClickException for any answer but 200, with what it says."""
+    status, body = request(client, "GET", endpoint, path, headers=headers)
+    if status != 200:
+        raise click.ClickException(told(endpoint, status, body))
+    if len(body) == ANSWER_BYTES_MAX:
+        raise click.ClickException(f"the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less")
+    return body
+
+
+def told(endpoint: str, status: int, body: bytes) -> str:
+    """Say on one line what a daemon has answered instead of what was asked for."""
+    said = escaped(body[:1000].decode("utf-8", "replace").strip()) or "nothing"
+    hint = refusal(status)
+    return f"{endpoint} answers {status}: {said}" + (f" ({hint})" if hint else "")
 
 
 def refusal(status: int) -> str:

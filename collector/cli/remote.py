@@ -8,24 +8,15 @@ from typing import Any
 
 import click
 
-from collector.cli.connection import Client, as_client, refusal, request
+from collector.cli.connection import Client, as_client, at_endpoint, refusal, request
 from collector.cli.table import print_table, size
 from collector.cli.terminal import escaped, escaped_json
 
 READY, NOT_READY = 0, 1
 
-_endpoint = click.option(
-    "--endpoint",
-    metavar="URL",
-    default="http://127.0.0.1:8888",
-    show_default=True,
-    envvar="RINGTAIL_ENDPOINT",
-    help="Where the daemon answers queries; also by RINGTAIL_ENDPOINT.",
-)
-
 
 @click.command()
-@_endpoint
+@at_endpoint
 @click.option("--json", "as_json", is_flag=True, help="Print /api/stats as it is.")
 @as_client
 def stats(client: Client, endpoint: str, as_json: bool) -> None:
@@ -74,7 +65,7 @@ def _ring_row(name: str, one: dict[str, Any]) -> tuple[str, ...]:
 
 
 @click.command()
-@_endpoint
+@at_endpoint
 @as_client
 def healthcheck(client: Client, endpoint: str) -> None:
     """Exit with 0 when the daemon is ready, with 1 when not; for containers."""

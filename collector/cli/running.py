@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from collector.config import Config
 
+CANNOT_START = 1
+"""Exit status when something else is in the way."""
 BAD_CONFIG = 2
 """Exit status for a configuration that has mistakes."""
 
@@ -43,11 +45,16 @@ def _load(files: tuple[str, ...], options: tuple[str, ...]) -> Config:
     try:
         return load_files(files, options, os.environ)
     except InvalidConfig as error:
-        for problem in error.problems:
-            click.echo(escaped(problem), err=True)
-        mistakes = "1 mistake" if len(error.problems) == 1 else f"{len(error.problems)} mistakes"
-        click.echo(f"Error: {mistakes} in the configuration; `ringtail print-config` prints every key", err=True)
-        sys.exit(BAD_CONFIG)
+        _refuse(error.problems)
+
+
+def _refuse(problems: list[str]) -> NoReturn:
+    """Tell every mistake and exit."""
+    for problem in problems:
+        click.echo(escaped(problem), err=True)
+    mistakes = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    click.echo(f"Error: {mistakes} in the configuration; `ringtail print-config` prints every key", err=True)
+    sys.exit(BAD_CONFIG)
 
 
 @click.command()
@@ -67,14 +74,32 @@ def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
     logger = telemetry.logger(level, config.telemetry.logs.format)
     logging.basicConfig(handlers=[telemetry.StandardLogs(logger)])
     logging.captureWarnings(capture=True)
-    sys.exit(run_daemon(config, lambda: load_files(files, options, os.environ), logger, level))
+    try:
+        code = run_daemon(config, lambda: load_files(files, options, os.environ), logger, level)
+    except InvalidConfig as error:
+        _refuse(error.problems)
+    sys.exit(code)
 
 
 @click.command()
 @_with_settings
-def validate(files: tuple[str, ...], options: tuple[str, ...]) -> None:
-    """Check a configuration; tell every mistake in it."""
-    _load(files, options)
+@click.option("--settings-only", is_flag=True, help="Leave out the files, directories and addresses of this machine.")
+def validate(files: tuple[str, ...], options: tuple[str, ...], settings_only: bool) -> None:
+    """Check a configuration; tell every mistake in it, and whatever else a start would fail on here and now."""
+    config = _load(files, options)
+    if not settings_only:
+        from collector.daemon import findings
+
+        found = findings(config)
+        for one in found.warnings:
+            click.echo(f"warning: {escaped(one)}", err=True)
+        for one in found.obstacles:
+            click.echo(f"cannot start: {escaped(one)}", err=True)
+        if found.mistakes:
+            _refuse(found.mistakes)
+        if found.obstacles:
+            click.echo("Error: the configuration is valid, but a start would fail now", err=True)
+            sys.exit(CANNOT_START)
     click.echo("the configuration is valid")
 
 

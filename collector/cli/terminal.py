@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from datetime import UTC, datetime
+
 
 def escaped(text: str) -> str:
     r"""Return a text on one line that a terminal shows as it is; what it would not becomes `\x1b`, `\u202e`."""
@@ -22,3 +25,42 @@ def _escaped_json(char: str) -> str:
         return char
     units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
+def fitted(text: str, width: int) -> str:
+    """Return an escaped text cut, or filled up, to a number of columns."""
+    cells = [_cells(char) for char in text]
+    if sum(cells) > width:
+        kept = used = 0
+        while used + cells[kept] < width:
+            used += cells[kept]
+            kept += 1
+        text, cells = text[:kept] + "…", [*cells[:kept], 1]
+    return text + " " * (width - sum(cells))
+
+
+def _cells(char: str) -> int:
+    """Return how many columns a terminal gives a character."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def duration(nanoseconds: int) -> str:
+    """Write a duration to three digits or so: `12.3 ms`."""
+    size = float(nanoseconds)
+    for unit, step in (("ns", 1000), ("µs", 1000), ("ms", 1000), ("s", 60)):
+        if size < step:
+            return (
+                f"{size:.0f} {unit}"
+                if unit == "ns" or size >= 99.95
+                else f"{size:.{1 if size >= 9.995 else 2}f} {unit}"
+            )
+        size /= step
+    return f"{size:.0f} min" if size < 600 else f"{size / 60:.0f} h"
+
+
+def moment(nanoseconds: int) -> str:
+    """Write a time in Unix ns as UTC, to the millisecond."""
+    millis = nanoseconds // 1_000_000
+    return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}.{millis % 1000:03d}"

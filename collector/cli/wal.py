@@ -67,10 +67,10 @@ def verify(directory: str) -> None:
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Frames to print at most.")
 def cat(directory: str, signal: str, from_offset: int, limit: int) -> None:
     """Print frames as OTLP/JSON, one export request a line."""
+    from collector.otlp.json.write import to_json
     from collector.otlp.signals import BY_NAME
-    from collector.testing.otlp import to_json
     from collector.wal.files import OperatingSystemFiles
     from collector.wal.inspect import cat as frames
 
     for frame in frames(directory, BY_NAME[signal], from_offset, limit, OperatingSystemFiles()):
-        click.echo(escaped_json(to_json(BY_NAME[signal], bytes(frame.payload)).decode()))
+        click.echo(escaped_json(to_json(BY_NAME[signal].request_type.FromString(bytes(frame.payload))).decode()))

@@ -76,6 +76,11 @@ class GrpcClient:
             else grpc.insecure_channel(target, _OPTIONS)
         )
 
+    def with_headers(self, headers: Mapping[str, str]) -> GrpcClient:
+        """Return a client of the same endpoint that sends other metadata."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return GrpcClient(f"{'https://' if self.is_secure else ''}{host}:{self.port}", headers, self.timeout_s)
+
     def start(self, method: str, payload: bytes, *, gzip: bool = False) -> Any:
         """Begin a call; `finish` waits for its end."""
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression

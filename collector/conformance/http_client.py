@@ -63,6 +63,12 @@ class HttpClient:
         self._headers = dict(headers)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
+    def with_headers(self, headers: Mapping[str, str]) -> HttpClient:
+        """Return a client of the same endpoint that sends other headers."""
+        scheme = "http" if self._tls is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return HttpClient(f"{scheme}://{host}:{self.port}{self.prefix}", headers, self.timeout_s)
+
     def open(self) -> HttpConnection:
         """Return a new connection."""
         try:

@@ -305,6 +305,23 @@ def _messages(target: Target) -> str:
 
 
 @SECTION.check(
+    "27i",
+    MUST,
+    "answers who is not known with a Status in the request's encoding",
+    sent="a span without the headers that --header gives, as protobuf and as JSON",
+    expected="401 or 403 and a google.rpc.Status in each encoding",
+    needs=("http",),
+)
+def _status_401(target: Target) -> str:
+    stranger = target.guarded().http.with_headers({})
+    for media_type, body in ((PROTOBUF, target.payloads.body(TRACES)), (JSON, b"{}")):
+        answer = stranger.post("/v1/traces", body, media_type)
+        require(answer.code in (401, 403), answer.words())
+        message = status_in(answer, media_type)[0]
+    return f"{answer.code}, Status: {message!r}"
+
+
+@SECTION.check(
     "28a",
     MUST,
     "answers 400 to protobuf that cannot be decoded",

@@ -24,6 +24,7 @@ _ANY_PORT: Final = (
     "receivers.otlp.protocols.grpc.endpoint=127.0.0.1:0",
     "receivers.otlp.protocols.http.endpoint=127.0.0.1:0",
     "api.endpoint=127.0.0.1:0",
+    "api.grpc.endpoint=127.0.0.1:0",
     "telemetry.logs.format=json",
 )
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from collector.conformance.check import Failed, Level, NoAnswer, Section, Skipped, require
-from collector.conformance.grpc_client import GrpcClient
 from collector.conformance.http2_client import GOAWAY, MAX_CONCURRENT_STREAMS, Http2Connection
-from collector.conformance.http_client import HttpClient
-from collector.conformance.target import LIMITED, MIB, ORIGIN, Target, http_outcome, method_of
+from collector.conformance.target import LIMITED, MIB, ORIGIN, POWERLESS, Target, http_outcome, method_of
 from collector.otlp.signals import LOGS, TRACES
 
 if TYPE_CHECKING:
-    from collector.conformance.http_client import HttpConnection
+    from collector.conformance.grpc_client import GrpcAnswer
+    from collector.conformance.http_client import HttpConnection, Response
 
 SECTION = Section("Open points")
 MUST, SHOULD, MAY = Level.MUST, Level.SHOULD, Level.MAY
@@ -74,28 +73,56 @@ def _streams(target: Target) -> str:
 @SECTION.check(
     "54a",
     SHOULD,
-    "refuses requests without credentials in a way that is not retried",
-    sent="a span without the headers that --header gives",
+    "refuses requests without credentials, or with wrong ones, in a way that is not retried",
+    sent="a span without the headers that --header gives, and with others in their place",
     expected="401 or 403 over HTTP, UNAUTHENTICATED or PERMISSION_DENIED over gRPC",
     needs=(),
 )
 def _credentials(target: Target) -> str:
-    if not target.headers:
-        raise Skipped("no credentials were given (--header), so the endpoint is taken for an open one")
+    subject = target.guarded()
+    known = subject.export(TRACES, subject.payloads.spans({}))
+    require(known.accepted, f"with credentials: {known.words}")
     seen = []
+    for how, headers in subject.strangers().items():
+        answer, code = _refusals(subject, headers)
+        require(answer is None or answer.code in (401, 403), f"{how}: {answer.words() if answer else ''}")
+        wanted = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+        require(code is None or code.code in wanted, f"{how}: {code.words() if code else ''}")
+        seen.append(f"{how} {' and '.join(str(one.code) for one in (answer, code) if one is not None)}")
+    return "; ".join(seen)
+
+
+@SECTION.check(
+    "54b",
+    SHOULD,
+    "tells those apart who are not known, and those who are and may not",
+    sent="a span without credentials, and with those of somebody who may read only",
+    expected="401 with WWW-Authenticate and UNAUTHENTICATED; 403 and PERMISSION_DENIED",
+    needs=("grpc", "http", "server"),
+)
+def _rights(target: Target) -> str:
+    subject = target.guarded()
+    for headers, code, name in (({}, 401, "UNAUTHENTICATED"), (POWERLESS, 403, "PERMISSION_DENIED")):
+        answer, call = _refusals(subject, headers)
+        assert answer is not None
+        assert call is not None
+        require(answer.code == code, answer.words())
+        require(call.code == name, call.words())
+        require(code != 401 or answer.headers.get("www-authenticate"), "401 without WWW-Authenticate")
+    return "401 and UNAUTHENTICATED; 403 and PERMISSION_DENIED"
+
+
+def _refusals(target: Target, headers: Mapping[str, str]) -> tuple[Response | None, GrpcAnswer | None]:
+    """Send a span with other headers, over each transport that there is."""
+    body = target.payloads.body(TRACES)
+    answer = call = None
     if "http" in target.has:
-        http = target.http
-        stranger = HttpClient(f"http://{http.host}:{http.port}{http.prefix}", {}, target.timeout_s)
-        answer = stranger.post("/v1/traces", target.payloads.body(TRACES))
-        require(answer.code in (401, 403), answer.words())
-        seen.append(str(answer.code))
+        answer = target.http.with_headers(headers).post("/v1/traces", body)
     if "grpc" in target.has:
-        client = GrpcClient(f"{target.grpc.host}:{target.grpc.port}", {}, target.timeout_s)
-        call = client.call(method_of(TRACES), target.payloads.body(TRACES))
+        client = target.grpc.with_headers(headers)
+        call = client.call(method_of(TRACES), body)
         client.close()
-        require(call.code in ("UNAUTHENTICATED", "PERMISSION_DENIED"), call.words())
-        seen.append(call.code)
-    return ", ".join(seen)
+    return answer, call
 
 
 @SECTION.check(

@@ -40,6 +40,14 @@ LIMITED: Final = (
     f"receivers.otlp.protocols.http.traces_url_path={CUSTOM_PATH}",
 )
 """A Ringtail with small limits, and with what is off by default."""
+KNOWN: Final = {"Authorization": "Bearer conformance-writer"}
+"""What a Ringtail that asks lets write,"""
+POWERLESS: Final = {"Authorization": "Bearer conformance-reader"}
+"""and whom it knows and does not let write."""
+_WRITER: Final = "{name: writer, rights: write, tokens: conformance-writer}"
+_READER: Final = "{name: reader, rights: read, tokens: conformance-reader}"
+GUARDED: Final = (f"auth.credentials=[{_WRITER}, {_READER}]",)
+"""A Ringtail that asks its clients who they are."""
 CROWDED: Final = ("receivers.otlp.max_in_flight_bytes=1MiB",)
 """A Ringtail that has no room once one large request is under way."""
 
@@ -163,14 +171,35 @@ class Target:
             raise Skipped("no query API was given (--query), so what was stored cannot be seen")
         return self._query
 
-    def variant(self, settings: tuple[str, ...]) -> Target:
-        """Return a server of ours with other settings, which lives as long as this one; Skipped for a foreign one."""
+    def variant(self, settings: tuple[str, ...], headers: Mapping[str, str] | None = None) -> Target:
+        """Return a server of ours with other settings, which lives as long as this one; Skipped for a foreign one.
+
+        `headers` go with every request to it.
+        """
         if self.own is None:
             raise Skipped("needs a server with settings of its own; the kit can start only Ringtail so")
         if settings not in self._variants:
             limit = MIB if settings == LIMITED else self.limit_bytes
-            self._variants[settings] = Target.start(self.clock, settings, limit_bytes=limit, timeout_s=self.timeout_s)
+            self._variants[settings] = Target.start(
+                self.clock, settings, limit_bytes=limit, timeout_s=self.timeout_s, headers=headers
+            )
         return self._variants[settings]
+
+    def guarded(self) -> Target:
+        """Return a server that asks who its clients are: one of ours, or a foreign one with the headers that were given."""
+        if self.own is not None:
+            return self.variant(GUARDED, KNOWN)
+        if not self.headers:
+            raise Skipped("no credentials were given (--header), so the endpoint is taken for an open one")
+        return self
+
+    def strangers(self) -> dict[str, dict[str, str]]:
+        """Return the headers of clients that nobody knows: without those of `headers`, and with others in their place."""
+        wrong = {}
+        for name, text in self.headers.items():
+            scheme, space, _ = text.rpartition(" ")
+            wrong[name] = f"{scheme}{space}{'0' * 32}"
+        return {"without credentials": {}, "with wrong ones": wrong}
 
     def limited(self) -> Target:
         """Return the server to try size limits on: one with a small limit, or a foreign one as it is."""

@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
+from collector.otlp.wire import own_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,8 +101,12 @@ def metric(block: Block, group: int) -> Any:
 
 def group_bytes(block: Block, group: int, part: str) -> bytes:
     """Return the bytes of one part of a group: `resource`, `scope`, `service`, `metric`, `name`, …"""
-    start = int(block.group_column(f"{part}_start")[group])
-    return bytes(memoryview(block.payload)[start : start + int(block.group_column(f"{part}_length")[group])])
+    start, length = _extent(block, group, part)
+    return bytes(memoryview(block.payload)[start : start + length])
+
+
+def _extent(block: Block, group: int, part: str) -> tuple[int, int]:
+    return int(block.group_column(f"{part}_start")[group]), int(block.group_column(f"{part}_length")[group])
 
 
 def service_name(block: Block, group: int) -> str:
@@ -116,17 +121,21 @@ def regroup(refs: Iterable[Ref]) -> bytes:
     order of their first appearance. Empty for no records.
     """
     envelopes: dict[bytes, dict[bytes, Any]] = {}
+    last: tuple[Block | None, int] = (None, 0)
+    outer = inner = b""
     for _, _, block, row in refs:
         group = int(block.column("group")[row])
-        outer = _own_fields(group_bytes(block, group, "envelope"), (2,))
-        inner = _own_fields(group_bytes(block, group, "scope_envelope"), (2,))
+        if last[0] is not block or last[1] != group:
+            last = (block, group)
+            outer = own_fields(block.payload, *_extent(block, group, "envelope"), 2)
+            inner = own_fields(block.payload, *_extent(block, group, "scope_envelope"), 2)
         scopes = envelopes.setdefault(outer, {})
         piece = record_bytes(block, row)
         if block.signal is METRICS:
             whole = group_bytes(block, group, "metric")
             field = _DATA_FIELDS[block.column("type")[row]]
             data = b"".join(content for number, _, content in _fields(whole) if number == field)
-            key = (_own_fields(whole, (field,)), field, _own_fields(data, (1,)))
+            key = (own_fields(whole, 0, len(whole), field), field, own_fields(data, 0, len(data), 1))
             scopes.setdefault(inner, {}).setdefault(key, []).append(_tagged(1, piece))
         else:
             scopes.setdefault(inner, []).append(_tagged(2, piece))
@@ -141,10 +150,6 @@ def regroup(refs: Iterable[Ref]) -> bytes:
 
 def _metrics(metrics: dict[tuple[bytes, int, bytes], list[bytes]]) -> list[bytes]:
     return [_tagged(2, own + _tagged(field, data + b"".join(points))) for (own, field, data), points in metrics.items()]
-
-
-def _own_fields(message: bytes, children: tuple[int, ...]) -> bytes:
-    return b"".join(whole for number, whole, _ in _fields(message) if number not in children)
 
 
 def _fields(message: bytes) -> list[tuple[int, bytes, bytes]]:

@@ -3,8 +3,9 @@
 A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
 newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
 be without the view's key, and what is left of a block is narrowed to live records, to the time range and to the key.
-`newest` answers the question that most queries end
-with: the exact newest matches, in a repeatable order (time, then offset).
+`newest` answers the question that most queries end with: the exact newest matches, in a repeatable order (time, then
+offset). Blocks older than enough of them are not looked at, and segments not opened. A view of a rare key goes from
+posting to posting, not from block to block.
 
 A query runs under a `Deadline`, which it must ask at least once a block.
 """
@@ -12,6 +13,8 @@ A query runs under a `Deadline`, which it must ask at least once a block.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -23,7 +26,7 @@ from collector.otlp.records import Ref, isolate
 from collector.store import blocks, key_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +38,10 @@ Result = TypeVar("Result")
 
 END_OF_TIME = 2**64 - 1
 """The last nanosecond that a record's time can name."""
+
+Wanted = Callable[[int, int], bool]
+"""Tells, when it is its turn, whether what lies between two times (the oldest and the newest, Unix ns) is of interest: a
+query that has found enough wants nothing any more that is older than all that."""
 
 QUERIES_WAITING_MAX = 256
 """Queries running and waiting for a worker; one more is refused as Overloaded."""
@@ -81,35 +88,63 @@ def slices(
     *,
     newest_first: bool = True,
     among: Among | None = None,
+    wanted: Wanted | None = None,
 ) -> Iterator[Slice]:
     """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
 
     A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
-    of the log without such records may then be missing.
+    of the log without such records may then be missing. Blocks that `wanted` does not want are missing, too, and of the
+    log whole segments, which are then not opened.
     """
     if view.index is not None:
         among = Among(view.index, (view.key,))
     if not newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, newest_first=False)
-    for block in reversed(view.ring.blocks) if newest_first else view.ring.blocks:
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
+    for block in ring_blocks(view, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
+        if wanted is not None and not wanted(block.min_time, block.max_time):
+            continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
+
+
+def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
+    """Yield the ring's blocks, without those that the postings know to have nothing, if the view's key is rare."""
+    blocks, offsets = view.ring.blocks, view.candidates
+    if offsets is None or len(offsets) * 4 >= len(blocks):
+        return reversed(blocks) if newest_first else iter(blocks)
+    # What is evicted is in no postings, and may still be in the oldest block.
+    numbers = {0} if blocks[0].base_offset < view.ring.first_offset else set()
+    numbers.update(bisect_right(blocks, offset, key=_base_offset) - 1 for offset in offsets.tolist())
+    return iter([blocks[number] for number in sorted(numbers, reverse=newest_first)])
+
+
+def _base_offset(block: Block) -> int:
+    return block.base_offset
 
 
 def log_slices(
-    view: View, start_ns: int, end_ns: int, deadline: Deadline | None, among: Among | None, *, newest_first: bool
+    view: View,
+    start_ns: int,
+    end_ns: int,
+    deadline: Deadline | None,
+    among: Among | None,
+    wanted: Wanted | None = None,
+    *,
+    newest_first: bool,
 ) -> Iterator[Slice]:
     """Yield what the log holds of a view and the ring does not; see `slices`."""
     if view.log is None:
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
     index, keys = among or (None, ())
-    frames = view.log.frames(0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys)
+    frames = view.log.frames(
+        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, wanted=wanted
+    )
     for block in blocks(view.log, frames):
         if deadline is not None:
             deadline.check()
@@ -166,10 +201,12 @@ def newest(
     if limit <= 0:
         return found
     worst: tuple[int, int] | None = None  # of the best `limit` so far, once there are so many
-    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest):
+
+    def wanted(min_time: int, max_time: int) -> bool:
+        return worst is None or (min_time <= worst[0] if oldest else max_time >= worst[0])
+
+    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted):
         block = piece.block
-        if worst is not None and (block.min_time > worst[0] if oldest else block.max_time < worst[0]):
-            continue
         rows = select(piece)
         if not rows.size:
             continue

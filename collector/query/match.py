@@ -194,21 +194,35 @@ def _find(
     length: cython.Py_ssize_t,
     needle: cython.pointer(cython.const[uint8_t]),
     needle_length: cython.Py_ssize_t,
+    rare: cython.Py_ssize_t,
 ) -> cython.bint:
+    """Tell whether the needle occurs: memchr looks for its byte number `rare` where that would stand."""
     found: cython.p_void
-    if needle_length == 0:
-        return True
-    while length >= needle_length:
-        found = cython.cast(cython.p_void, memchr(at, needle[0], length - needle_length + 1))
+    last: cython.pointer(cython.const[uint8_t])
+    if length < needle_length:
+        return False
+    last = at + (length - needle_length + rare)
+    at += rare
+    while at <= last:
+        found = cython.cast(cython.p_void, memchr(at, needle[rare], last - at + 1))
         if found == cython.NULL:
             return False
-        length -= cython.cast(cython.pointer(cython.const[uint8_t]), found) - at
         at = cython.cast(cython.pointer(cython.const[uint8_t]), found)
-        if memcmp(at, needle, needle_length) == 0:
+        if memcmp(at - rare, needle, needle_length) == 0:
             return True
         at += 1
-        length -= 1
     return False
+
+
+_COMMON = b' etaoinsrlhdcum0pf1g2/.:-y="_w,b3v5486k97x{}()jqzETASIONRCLDPMU'
+"""Bytes of log lines and attributes, the most frequent first; all others are rare."""
+
+
+@cython.cfunc
+def _rarest(needle: bytes) -> cython.Py_ssize_t:
+    """Return the place of the byte by which to look for a text."""
+    ranks = [_COMMON.find(byte) % 256 for byte in needle]
+    return ranks.index(max(ranks))
 
 
 @cython.cfunc
@@ -250,6 +264,7 @@ def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False)
     wanted: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
     wanted_length: cython.Py_ssize_t = len(needle)
     any_case: cython.bint = ignore_case
+    rare: cython.Py_ssize_t = _rarest(needle)
     result: uint8_t[::1] = out.view(np.uint8)
     i: cython.Py_ssize_t
     with cython.nogil:
@@ -257,7 +272,7 @@ def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False)
             if any_case:
                 result[i] = _find_any_case(base + start[i], length[i], wanted, wanted_length)
             else:
-                result[i] = _find(base + start[i], length[i], wanted, wanted_length)
+                result[i] = _find(base + start[i], length[i], wanted, wanted_length, rare)
     return out
 
 

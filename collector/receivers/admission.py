@@ -49,9 +49,10 @@ class Admission:
         self.in_flight_requests = 0
         self.refusals = 0
         """Requests, or parts of them, that did not fit. While they grow, listeners are less patient with slow bodies."""
-        self._draining = False
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self.draining = False
+        """Whether the door is closed."""
+        self.drained = asyncio.Event()
+        """Whether the door is closed and nothing is in flight."""
         if registry is not None:
             gauge = Gauge(
                 "ringtail_receiver_in_flight_bytes",
@@ -60,19 +61,15 @@ class Admission:
             )
             gauge.set_function(lambda: self.in_flight_bytes)
 
-    @property
-    def draining(self) -> bool:
-        """Whether the door is closed."""
-        return self._draining
-
     def share(self) -> Share:
         """Return the share of a new connection, or tenant."""
         return Share(self)
 
     async def drain(self) -> None:
         """Refuse new requests from now on, and wait until none is in flight."""
-        self._draining = True
-        await self._empty.wait()
+        self.draining = True
+        if self.in_flight_requests:
+            await self.drained.wait()
 
 
 class Share:
@@ -93,9 +90,14 @@ class Share:
         admission = self._admission
         if admission.draining:
             raise Unavailable("the daemon is shutting down", RETRY_AFTER_S)
-        self._take(size, tenant, admission.in_flight_requests)
+        in_flight = admission.in_flight_bytes + size
+        # Little is asked, as nearly always.
+        if tenant is None and self.held + size <= (admission.bytes_max - in_flight) // SMALL_PART:
+            self.held += size
+            admission.in_flight_bytes = in_flight
+        else:
+            self._take(size, tenant, admission.in_flight_requests)
         admission.in_flight_requests += 1
-        admission._empty.clear()
 
     def grow(self, size: int, tenant: Share | None = None) -> None:
         """Take `size` bytes more for a request that was admitted; raise Overloaded when they do not fit."""
@@ -110,16 +112,16 @@ class Share:
         admission.in_flight_bytes -= size
         admission.in_flight_requests -= 1
         assert self.held >= 0 <= admission.in_flight_bytes, "a request was released twice"
-        if not admission.in_flight_requests:
-            admission._empty.set()
+        if admission.draining and not admission.in_flight_requests:
+            admission.drained.set()
 
     def _take(self, size: int, tenant: Share | None, others: int) -> None:
+        """Take bytes while so many other requests are in flight."""
         admission = self._admission
         in_flight = admission.in_flight_bytes + size
         free = admission.bytes_max - in_flight
         held = self.held if tenant is None or tenant.held < self.held else tenant.held
-        # Little is asked first, as nearly always. A request alone always fits: a budget below the size limit must not
-        # refuse it for ever.
+        # A request alone always fits: a budget below the size limit must not refuse it for ever.
         if (
             held + size > free // SMALL_PART
             and others

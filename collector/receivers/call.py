@@ -3,7 +3,7 @@
 All methods here take one message. Its five bytes of prefix announce its size, which the call takes from the budget
 before it holds any of it; a message is one bytes object, filled in place, and not copied again.
 
-A call that cannot be served is answered at once, in its trailers, and what the client still sends of it is read
+What the headers decide is in `call_route.py`. A call that cannot be served is answered at once, in its trailers, and what the client still sends of it is read
 over. Errors carry a `google.rpc.Status` in `grpc-status-details-bin`; retryable ones also the bare RetryInfo in
 `google.rpc.retryinfo-bin`, which is where the Python SDK looks. No defect reaches a client as UNKNOWN, which it
 would not retry.
@@ -16,25 +16,27 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from collector.errors import Malformed, Overloaded, RingtailError, TooLarge, Unauthenticated, Unsupported
-from collector.otlp.status import Answer, answer, too_slow, trailing_metadata
+from collector.errors import Malformed, Overloaded, RingtailError, TooLarge, Unauthenticated
+from collector.otlp.status import Answer, too_slow, trailing_metadata
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.encoding import GRPC_ENCODINGS, inflate
 from collector.receivers.http2.frames import literal
 from collector.receivers.http2.stream import Stream
+from collector.receivers.http2.writer import Response
 from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESSED_PATIENCE_S
 from collector.security.rights import WRITE
 
 if TYPE_CHECKING:
     from collector.receivers.admission import Share
-    from collector.receivers.export import Destination, Receiver
+    from collector.receivers.call_route import CallRoute
+    from collector.receivers.export import Destination, Outcome
     from collector.receivers.grpc import GrpcReceiver
     from collector.receivers.http2.connection import Connection
-    from collector.receivers.http2.stream import Fields
+    from collector.receivers.http2.stream import Data
     from collector.security.gate import Checking, Gate
 
 PREFIX_BYTES: Final = 5
@@ -47,24 +49,12 @@ HEAD_BLOCK: Final = (
     b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-accept-encoding", ENCODINGS_ACCEPTED)
 )
 """The header block that begins a response; 0x88 is `:status: 200`."""
-EMPTY_MESSAGE: Final = bytes(PREFIX_BYTES)
 OK_BLOCK: Final = literal(b"grpc-status", b"0")
 """The trailers of a call that went well."""
+EMPTY_RESPONSE: Final = Response(HEAD_BLOCK, bytes(PREFIX_BYTES), OK_BLOCK)
+"""The answer to nearly every export."""
 
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-
-
-class Method(Protocol):
-    """What a path leads to."""
-
-    receiver: Receiver | None
-    """Whose metrics count what is refused."""
-    right: int
-    """What a client must have the right to, where that is asked; NOBODY if anybody may."""
-
-    def serve(self, call: Call, message: bytes) -> None:
-        """Answer a call with this message, now or later: `succeed` or `fail`. What it raises is an answer, too."""
-        ...
 
 
 def message(payload: bytes) -> bytes:
@@ -84,21 +74,29 @@ def error_block(found: Answer) -> bytes:
 class Call(Stream):
     """A call, from its first header to its answer."""
 
-    __slots__ = ("_admitted_at", "_compressed", "_connection", "_encoding", "_gone", "_held", "_listener", "_mark",
-                 "_marked_at", "_method", "_prefix", "_served", "_taken", "_tenant",
-                 "destination")  # fmt: skip
+    __slots__ = ("_admitted_at", "_compressed", "_connection", "_gone", "_held", "_listener", "_mark", "_marked_at",
+                 "_message", "_prefix", "_route", "_served", "_share", "_taken", "destination")  # fmt: skip
 
-    def __init__(self, listener: GrpcReceiver, connection: Connection, number: int, send_window: int) -> None:
-        super().__init__(number, send_window, 0)
+    def __init__(
+        self,
+        listener: GrpcReceiver,
+        connection: Connection,
+        number: int,
+        send_window: int,
+        receive_window: int,
+        announced: int,
+        route: CallRoute,
+    ) -> None:
+        Stream.__init__(self, number, send_window, receive_window, announced)
         self._listener = listener
         self._connection = connection
-        self._method: Method | None = None
+        self._route = route
         self.destination: Destination | None = None
         """Where its records go, if its method takes any."""
-        self._encoding = ""
-        self._compressed = False
+        self._share: Share | None = None  # the tenant's, of the budget
         self._prefix = b""  # what came of it, while it is not whole
-        self._tenant: Share | None = None  # the tenant's share of the budget
+        self._compressed = False
+        self._message: bytes | None = None  # when it came in one piece; else it goes to `body`
         self._taken = -1  # bytes of the budget; -1: nothing was admitted
         self._admitted_at = math.inf
         self._served = False  # the message is with the method
@@ -109,45 +107,27 @@ class Call(Stream):
 
     # --- the request comes --------------------------------------------------------------------------------
 
-    def opened(self, fields: Fields) -> None:
-        """Find the method."""
-        method = path = content_type = encoding = authorization = tenant = b""
-        for name, value in fields:
-            if name == b":path":
-                path = value
-            elif name == b":method":
-                method = value
-            elif name == b"content-type":
-                content_type = value
-            elif name == b"grpc-encoding":
-                encoding = value
-            elif name == b"authorization":
-                authorization = value if not authorization else authorization + b", " + value
-            elif name == b"x-scope-orgid":
-                tenant = value
-        if method != b"POST":
-            self._connection.refuse(self, _http_block(405, literal(b"allow", b"POST")))
-        elif content_type[:16] != b"application/grpc" or content_type[16:] not in (b"", b"+proto"):
-            self._connection.refuse(self, _http_block(415, b""))
+    def opened(self) -> None:
+        """Go on by what the headers say, if their client may."""
+        route, gate = self._route, self._listener.gate
+        if route.refusal:
+            self._connection.refuse(self, route.refusal)
+        elif gate is None:
+            self._enter()
         else:
-            self._method = self._listener.methods.get(path)
-            gate = self._listener.gate
-            if gate is None:
-                self._enter(path, encoding, tenant)
-            else:
-                self._pass(gate, authorization, path, encoding, tenant)
+            self._pass(gate)
 
-    def _pass(self, gate: Gate, authorization: bytes, path: bytes, encoding: bytes, tenant: bytes) -> None:
+    def _pass(self, gate: Gate) -> None:
         """Ask who sends this, and go on if they may."""
-        right = WRITE if self._method is None else self._method.right
-        named = tenant.decode("latin-1")
+        route = self._route
+        right = WRITE if route.method is None else route.method.right
         try:
-            checking = gate.admit(authorization, self._connection.peer, right, named) if right else None
+            checking = gate.admit(route.authorization, self._connection.peer, right, route.tenant) if right else None
         except RingtailError as error:
             self.refuse(error)
             return
         if checking is None:
-            self._enter(path, encoding, tenant)
+            self._enter()
             return
 
         def checked(done: Checking) -> None:
@@ -156,13 +136,13 @@ class Call(Stream):
             if self._gone:
                 return
             try:
-                gate.require(done.result(), right, named)
+                gate.require(done.result(), right, route.tenant)
             except RingtailError as error:
                 self.refuse(error)
                 return
-            self._enter(path, encoding, tenant)
+            self._enter()
             if held and not self._gone:
-                self.received(memoryview(held))
+                self.received(held)
             if self.remote_ended and not self._gone:
                 self.ended()
 
@@ -170,51 +150,49 @@ class Call(Stream):
         self._connection.hold()
         checking.add_done_callback(checked)
 
-    def _enter(self, path: bytes, encoding: bytes, tenant: bytes) -> None:
+    def _enter(self) -> None:
         """Expect the message of a client that may send it."""
-        if self._method is None:
-            self.refuse(Unsupported(f"there is no method {path[:200].decode('latin-1')!r} here"))
-        elif encoding and encoding.decode("latin-1") not in GRPC_ENCODINGS:
-            self.refuse(Unsupported(f"grpc-encoding {encoding[:100].decode('latin-1')!r} is not supported"))
-        elif self._find(tenant):
-            self._encoding = encoding.decode("latin-1")
-            self._marked_at = self._listener.clock.monotonic()
-            self._connection.watch(self._marked_at + self._listener.idle_timeout_s)
-
-    def _find(self, tenant: bytes) -> bool:
-        """Find where a tenant's records go, or refuse the call."""
-        receiver = self._method.receiver if self._method is not None else None
+        route = self._route
         try:
-            if receiver is not None:
-                self.destination = receiver.find(tenant.decode("latin-1"))
-                self._tenant = self.destination.share
+            if route.fault is not None:
+                self.refuse(route.fault)
+                return
+            if route.receiver is not None:
+                destination = self.destination = route.receiver.find(route.tenant)
+                self._share = destination.share
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self.refuse(error)
-            return False
-        return True
+            return
+        self._marked_at = now = self._listener.clock.monotonic()
+        self._connection.watch(now + self._listener.idle_timeout_s)
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: Data) -> None:
         """Take a piece of the message, or of its prefix."""
-        body = self.body
         if self._held is not None:
             self._held += data
             return
+        body = self.body
         try:
-            if body is None:
+            if body is None and self._message is None:
                 if self._prefix:
-                    data = memoryview(self._prefix + data)
+                    data = self._prefix + data
                 if len(data) < PREFIX_BYTES:
                     self._prefix = bytes(data)
                     return
-                body = self.body = self._begin_message(data)
+                length = self._admit(data)
                 data = data[PREFIX_BYTES:]
-            if len(data) > body.length - body.filled:
+                if len(data) == length:
+                    self._message = bytes(data)
+                    return
+                body = self.body = Body(length, BODY_STEP_BYTES)
+            if body is None or len(data) > body.length - body.filled:
                 raise Malformed("more than one message; this method takes one")
             body.write(data)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self.refuse(error)
 
-    def _begin_message(self, data: memoryview) -> Body:
+    def _admit(self, data: Data) -> int:
+        """Read the prefix, and take the message's length from the budget; return that."""
         self._prefix = b""
         flag = data[0]
         length = int.from_bytes(data[1:PREFIX_BYTES], "big")
@@ -222,41 +200,40 @@ class Call(Stream):
         if flag > 1:
             raise Malformed(f"a message begins with {flag}; 0 and 1 are known")
         if length > limit:
-            raise TooLarge(f"the message has {length} bytes; the limit is {limit} ({LIMIT_KEY})")
+            raise TooLarge(f"the message has {length} bytes; the limit is {limit} ({self._listener.limit_key})")
         self._compressed = flag == 1
-        if self._compressed and self._encoding in ("", "identity"):
+        if self._compressed and not self._route.encoding:
             raise Malformed("the message says that it is compressed, the call does not say how")
-        self._connection.share.admit(length, self._tenant)
+        self._connection.share.admit(length, self._share)
         self._taken = length
         self._admitted_at = self._listener.clock.monotonic()
-        return Body(length, BODY_STEP_BYTES)
+        return length
 
     def ended(self) -> None:
         """The message is there: give it to the method."""
-        body, method = self.body, self._method
         if self._held is not None:
             return
-        assert method is not None
+        route, body, message = self._route, self.body, self._message
+        assert route.method is not None
         try:
-            if body is None or not body.complete:
-                raise Malformed(
-                    "the call ends inside its message" if self._prefix or body else "the call has no message"
-                )
-            payload = body.take()
-            self.body = None
+            if message is None:
+                if body is None or not body.complete:
+                    begun = self._prefix or body
+                    raise Malformed("the call ends inside its message" if begun else "the call has no message")
+                message = body.take()
+            self.body = self._message = None
             if self._compressed:
-                payload = bytes(
-                    inflate(payload, self._encoding, self._listener.message_bytes_max, LIMIT_KEY, self._grow)
-                )
+                limit, key = self._listener.message_bytes_max, self._listener.limit_key
+                message = bytes(inflate(message, route.encoding, limit, key, self._grow))
             self._served = True
-            method.serve(self, payload)
+            route.method.serve(self, message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self.refuse(error)
 
     def gone(self) -> None:
         """Nobody waits for the answer any more. What the store holds counts until it lets go."""
         self._gone = True
-        self.body = None
+        self.body = self._message = None
         self._listener.health.forget(self)
         if not self._served:
             self.release()
@@ -283,12 +260,26 @@ class Call(Stream):
 
     # --- the answer goes ----------------------------------------------------------------------------------
 
-    def succeed(self, response: bytes) -> None:
-        """Answer with a message."""
+    def stored(self, outcome: Outcome) -> None:
+        """Answer with what became of the request in the store."""
+        receiver = self._route.receiver
+        assert receiver is not None
+        if isinstance(outcome, Exception):
+            self.fail(receiver.refused(outcome), outcome)
+        else:
+            self.succeed(receiver.stored(outcome))
+
+    def succeed(self, response: bytes | None) -> None:
+        """Answer with a message; None is an empty one."""
         self.release()
-        if not self._gone:
-            self._gone = True
-            self._connection.answer(self, HEAD_BLOCK, message(response) if response else EMPTY_MESSAGE, OK_BLOCK)
+        if self._gone:
+            return
+        self._gone = True
+        if response is None:
+            self._connection.answer(self, EMPTY_RESPONSE)
+        else:
+            self._connection.begin(self, HEAD_BLOCK)
+            self._connection.send(self, message(response), OK_BLOCK)
 
     def begin(self, response: bytes) -> None:
         """Answer with a message of several; `go_on` and `fail` follow. The request's budget is given back."""
@@ -305,13 +296,12 @@ class Call(Stream):
 
     def refuse(self, error: Exception) -> None:
         """Answer a call that its method has not taken."""
-        receiver = self._method.receiver if self._method is not None else None
-        self.fail(answer(error) if receiver is None else receiver.refused(error), error)
+        self.fail((self._route.receiver or self._listener).refused(error), error)
 
     def fail(self, found: Answer, error: BaseException) -> None:
         """Answer with an error."""
         self.release()
-        self.body = None
+        self.body = self._message = None
         if found.outcome == "failed":
             self._listener.logger.error("request failed", transport="grpc", error=repr(error))
         if not self._gone:
@@ -324,18 +314,13 @@ class Call(Stream):
     def release(self) -> None:
         """Give the budget back."""
         if self._taken >= 0:
-            self._connection.share.release(self._taken, self._tenant)
+            self._connection.share.release(self._taken, self._share)
             self._taken = -1
 
     def _grow(self, size: int) -> None:
-        self._connection.share.grow(size, self._tenant)
+        self._connection.share.grow(size, self._share)
         self._taken += size
 
     def stop(self) -> None:
         """The listener stops."""
         self._listener.health.stop(self)
-
-
-def _http_block(code: int, fields: bytes) -> bytes:
-    """Return the header block of an answer to what is no gRPC: HTTP's status, by the name's index, 8."""
-    return b"\x08\x03" + str(code).encode() + fields

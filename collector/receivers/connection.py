@@ -29,17 +29,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
-from collector.errors import Overloaded, RingtailError, TooLarge, Unavailable, Unsupported
+from collector.errors import Overloaded, RingtailError, TooLarge, Unavailable
 from collector.otlp.json.request import to_protobuf
-from collector.otlp.status import Answer, answer, too_slow, unknown_path, wrong_method
+from collector.otlp.status import Answer, too_slow
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
-from collector.receivers.encoding import check_encoding, inflate
-from collector.receivers.head import Head, Request
+from collector.receivers.encoding import inflate
+from collector.receivers.head import Head
 from collector.receivers.listener import BODY_RATE_MIN, BODY_RATE_PRESSED, PRESSED_PATIENCE_S
 from collector.receivers.response import (
     CLOSE,
@@ -52,11 +51,12 @@ from collector.receivers.response import (
     preflight_head,
     response_head,
 )
+from collector.receivers.route import ENDLESS, Route
 from collector.security.rights import WRITE
 from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
-    from collector.receivers.export import Destination, Outcome, Receiver
+    from collector.receivers.export import Destination, Outcome
     from collector.receivers.http import HttpReceiver
     from collector.security.gate import Checking
 
@@ -70,20 +70,10 @@ LINGER_S: Final = 2.0
 HEADS_A_TURN: Final = 8
 """Requests that a connection may have answered, without the store, before others come to their turn."""
 
+HEAD, BODY, CHUNKS, WORK, DISCARD, LINGER = range(6)
+"""What a connection is doing; see the module."""
+
 _NEVER = math.inf
-_UNKNOWN = 2**63
-"""The length of a body that tells its end itself."""
-
-
-class State(IntEnum):
-    """What a connection is doing; see the module."""
-
-    HEAD = 0
-    BODY = 1
-    CHUNKS = 2
-    WORK = 3
-    DISCARD = 4
-    LINGER = 5
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -94,26 +84,23 @@ class Connection(asyncio.BufferedProtocol):
         "_body",
         "_body_begun",
         "_chunks",
-        "_cors_headers",
         "_destination",
-        "_encoding",
         "_ended",
         "_expects",
         "_head",
-        "_is_bodiless",
-        "_is_json",
         "_keep_alive",
-        "_length",
         "_listener",
         "_mark",
+        "_now",
         "_paused",
         "_peer",
         "_pending",
-        "_receiver",
+        "_route",
         "_share",
         "_taken",
         "_transport",
         "_turn",
+        "_unread",
         "_yielding",
         "deadline",
         "state",
@@ -122,6 +109,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, listener: HttpReceiver) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its ready-made answers."""
         self._listener = listener
+        self._now = listener.clock.monotonic
         self._share = listener.admission.share()
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -131,6 +119,12 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = False  # the client has said that it sends no more
         self._pending = b""  # what came behind the request at work
         self._head: Head | None = None
+        self._route: Route | None = None  # of the request that is here
+        self._destination: Destination | None = None
+        self._expects = False  # the client may wait for leave to send the body
+        self._keep_alive = True
+        self._taken = -1  # bytes of the budget; -1: the request has not been admitted
+        self._unread = 0  # bytes still to be thrown away, in DISCARD
         self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._mark = 0  # how much of a body had come when its deadline was last set
@@ -138,21 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         self._peer: frozenset[str] = frozenset()  # the names in the client's certificate
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
-        self._reset()
-
-    def _reset(self) -> None:
-        """Expect a new request."""
-        self.state = State.HEAD
-        self._length = 0  # bytes still to be thrown away, in DISCARD
-        self._receiver: Receiver | None = None
-        self._destination: Destination | None = None
-        self._is_json = True
-        self._is_bodiless = False  # the answer has headers only
-        self._encoding = ""
-        self._cors_headers = ""
-        self._expects = False  # the client may wait for leave to send the body
-        self._keep_alive = True
-        self._taken = -1  # bytes of the budget; -1: the request has not been admitted
+        self.state = HEAD
 
     # --- asyncio's side -----------------------------------------------------------------------------------
 
@@ -172,7 +152,7 @@ class Connection(asyncio.BufferedProtocol):
         """Give back what a request that will not come to its end has taken."""
         self._transport = None
         self.deadline = _NEVER
-        if self.state is not State.WORK:
+        if self.state != WORK:
             self._release()
         self._head = self._body = self._chunks = None
         self._pending = b""
@@ -189,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             scratch = self._listener.scratch
             if count < len(scratch) and not self._yielding:
                 self._turn = 0  # nothing waits: the loop looks at others before this one's next bytes
-            self._feed(bytes(scratch[:count]))
+            self._feed(scratch[:count].tobytes())
             return
         body.advance(count)
         if body.complete:
@@ -199,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends nothing more: finish what is at work or waits, and close."""
         self._ended = True
-        return self.state is State.WORK or self._blocked or self._yielding
+        return self.state == WORK or self._blocked or self._yielding
 
     def pause_writing(self) -> None:
         """The client does not read its answers: take no further requests from it."""
@@ -220,16 +200,16 @@ class Connection(asyncio.BufferedProtocol):
         at, end = 0, len(data)
         while at < end and self._transport is not None:
             state = self.state
-            if state is State.LINGER:
+            if state == LINGER:
                 return
-            if state is State.WORK or self._blocked or self._yielding:
+            if state == WORK or self._blocked or self._yielding:
                 self._pending += data[at:]
                 self._pause()
                 return
             try:
-                if state is State.HEAD:
+                if state == HEAD:
                     at = self._feed_head(data, at)
-                elif state is State.CHUNKS:
+                elif state == CHUNKS:
                     at = self._feed_chunks(data, at)
                 else:
                     at = self._discard(data, at)
@@ -239,152 +219,127 @@ class Connection(asyncio.BufferedProtocol):
                 return
 
     def _feed_head(self, data: bytes, at: int) -> int:
-        head = self._head
-        request = None
-        begin = at
-        if head is None:
-            request, at = self._listener.heads.find(data, at)
-        if head is None:
-            self._count_turn()
-        if request is None:
-            if head is None:
-                head = self._head = Head()
-                self._wait_for(self._listener.read_header_timeout_s)
-                at = head.feed(data, at)
-                if head.complete:
-                    request = head.request()
-                    self._listener.heads.keep(data[begin:at], request)
-            else:
-                at = head.feed(data, at)
-                if head.complete:
-                    request = head.request()
-            if request is None:
+        route = None
+        if self._head is None:
+            self._turn += 1
+            if self._turn >= HEADS_A_TURN:
+                self._yield()
+            route, at = self._listener.routes.find(data, at)
+        if route is None:
+            route, at = self._read_head(data, at)
+            if route is None:
                 return at
-        self._head = None
+        self._route = route
+        request = route.request
         self._keep_alive = request.keep_alive
         self._expects = request.expects_continue and at == len(data)
-        if self._listener.cors:
-            if request.preflight is not None and request.path in self._listener.routes:
-                return self._answer_preflight(request, at)
-            self._cors_headers = self._listener.cors.headers(request.origin)
+        if route.preflight is not None:
+            return self._answer_preflight(route, at)
+        if route.foreign is not None:
+            self._refuse(route.foreign, route.unread)
+            return at
+        gate = self._listener.gate
+        if gate is None:
+            return self._go_on(route, data, at)
         try:
-            checking = self._enter(request)
+            checking = gate.admit(request.authorization, self._peer, WRITE, request.tenant)
         except RingtailError as error:
-            self._refuse(error, _UNKNOWN if request.chunked else request.length)
+            self._refuse(error, route.unread)
             return at
         if checking is None:
-            return self._go_on(request, data, at)
-        self.state = State.WORK
+            return self._go_on(route, data, at)
+        self.state = WORK
         self.deadline = _NEVER
-        checking.add_done_callback(functools.partial(self._checked, request))
+        checking.add_done_callback(functools.partial(self._checked, route))
         return at
 
-    def _enter(self, request: Request) -> Checking | None:
-        """Find a request's receiver and form, and ask who sends it; raise when it must not go on.
+    def _read_head(self, data: bytes, at: int) -> tuple[Route | None, int]:
+        """Read a head that is not known by its bytes, or more of it; return its route when it is complete."""
+        begin, head, routes = at, self._head, self._listener.routes
+        is_new = head is None
+        if head is None:
+            head = self._head = Head()
+            self._wait_for(self._listener.read_header_timeout_s)
+        at = head.feed(data, at)
+        if not head.complete:
+            return None, at
+        route = routes.decide(head.request())
+        if is_new:
+            routes.keep(data[begin:at], route)
+        self._head = None
+        return route, at
 
-        Returns what must be waited for before it may.
-        """
-        self._is_json = request.media_type != PROTOBUF
-        self._encoding = request.encoding
-        self._is_bodiless = request.method == b"HEAD"
-        listener = self._listener
-        self._receiver = listener.routes.get(request.path)
-        if listener.hosts is not None:
-            listener.hosts.require(request.host)
-        if listener.gate is None:
-            return None
-        return listener.gate.admit(request.authorization, self._peer, WRITE, request.tenant)
-
-    def _checked(self, request: Request, checking: Checking) -> None:
+    def _checked(self, route: Route, checking: Checking) -> None:
         """A password has been checked: go on with its request, or refuse it."""
         gate = self._listener.gate
         if self._transport is None or gate is None:
             return
-        self.state = State.HEAD
+        self.state = HEAD
         data, self._pending = self._pending, b""
         at = 0
         try:
-            gate.require(checking.result(), WRITE, request.tenant)
+            gate.require(checking.result(), WRITE, route.request.tenant)
         except RingtailError as error:
-            self._refuse(error, _UNKNOWN if request.chunked else request.length)
+            self._refuse(error, route.unread)
         else:
-            at = self._go_on(request, data, at)
+            at = self._go_on(route, data, at)
         self._pending = data[at:]
         self._resume()
 
-    def _go_on(self, request: Request, data: bytes, at: int) -> int:
+    def _go_on(self, route: Route, data: bytes, at: int) -> int:
         """Go on behind the head of a request whose sender may send it."""
-        chunked, length = request.chunked, request.length
-        try:
-            receiver = self._choose(request)
-            if receiver is not None:
-                self._admit(length)
-        except RingtailError as error:
-            self._refuse(error, _UNKNOWN if chunked else length)
+        receiver, unread = route.receiver, route.unread
+        if route.fault is not None:
+            self._refuse(route.fault, unread)
             return at
         if receiver is None:
-            self._limit_discarding(_UNKNOWN if chunked else length)
+            self._limit_discarding(unread)
             self._write(200, self._listener.greeting, TEXT)
-            self._next(length)
+            self._next(unread)
             return at
-        return self._begin_chunks(data, at) if chunked else self._begin_body(data, at, length)
-
-    def _answer_preflight(self, request: Request, at: int) -> int:
-        """Answer a browser that asks what it may send."""
-        assert request.preflight is not None
-        unread = _UNKNOWN if request.chunked else request.length
-        self._limit_discarding(unread)
-        headers = self._listener.cors.preflight(request.origin, request.preflight)
-        if self._transport is not None:
-            headers += "" if self._keep_alive else CLOSE
-            self._transport.write(preflight_head(self._listener.date, headers))
-        self._next(unread)
-        return at
-
-    def _choose(self, request: Request) -> Receiver | None:
-        """Return the request's receiver, None for the greeting; raise what is wrong with its head."""
-        media_type, method, path = request.media_type, request.method, request.path
-        receiver = self._receiver
-        if receiver is None:
-            if path == b"/" and method in (b"GET", b"HEAD"):
-                return None
-            paths = b", ".join(self._listener.routes).decode()
-            raise unknown_path(f"nothing is received at {path[:200].decode('latin-1')!r}; the paths are {paths}")
-        if method != b"POST":
-            raise wrong_method(f"{method.decode()} is not allowed here; POST an export request", "POST")
-        if media_type not in (PROTOBUF, JSON):
-            raise Unsupported(f"Content-Type {media_type[:100]!r} is not supported; use {PROTOBUF} or {JSON}")
-        check_encoding(self._encoding, self._listener.compressions)
-        self._destination = receiver.find(request.tenant)
-        return receiver
-
-    def _admit(self, length: int) -> None:
-        limit = self._listener.body_bytes_max
-        if length > limit:
-            raise TooLarge(f"the request announces {length} bytes; the limit is {limit} ({LIMIT_KEY})")
-        assert self._destination is not None
-        self._share.admit(length, self._destination.share)
+        length = route.request.length
+        try:
+            destination = self._destination = receiver.find(route.request.tenant)
+            limit = self._listener.body_bytes_max
+            if length > limit:
+                raise TooLarge(f"the request announces {length} bytes; the limit is {limit} ({LIMIT_KEY})")
+            self._share.admit(length, destination.share)
+        except RingtailError as error:
+            self._refuse(error, unread)
+            return at
         self._taken = length
         if self._expects and self._transport is not None:
             self._transport.write(CONTINUE)
+        if unread == ENDLESS:
+            return self._begin_chunks(data, at)
+        stop = at + length
+        if stop > len(data):
+            return self._begin_body(data, at, length)
+        self._work(data[at:stop])
+        return stop
+
+    def _answer_preflight(self, route: Route, at: int) -> int:
+        """Answer a browser that asks what it may send."""
+        self._limit_discarding(route.unread)
+        if self._transport is not None:
+            headers = f"{route.preflight}{'' if self._keep_alive else CLOSE}"
+            self._transport.write(preflight_head(self._listener.date, headers))
+        self._next(route.unread)
+        return at
 
     def _begin_body(self, data: bytes, at: int, length: int) -> int:
-        stop = min(len(data), at + length)
-        came = stop - at
-        if came == length:
-            self._work(data[at:stop])
-            return stop
+        came = len(data) - at
         body = self._body = Body(length, max(came, BODY_STEP_BYTES))
-        body.write(memoryview(data)[at:stop])
+        body.write(memoryview(data)[at:])
         self._mark = came
-        self.state = State.BODY
+        self.state = BODY
         self._expect_body()
-        return stop
+        return len(data)
 
     def _begin_chunks(self, data: bytes, at: int) -> int:
         self._chunks = ChunkDecoder()
         self._mark = 0
-        self.state = State.CHUNKS
+        self.state = CHUNKS
         self._expect_body()
         return self._feed_chunks(data, at)
 
@@ -404,57 +359,62 @@ class Connection(asyncio.BufferedProtocol):
         return at
 
     def _discard(self, data: bytes, at: int) -> int:
-        stop = min(len(data), at + self._length)
-        self._length -= stop - at
-        if not self._length:
-            self._reset()
-            self._wait_for(self._listener.idle_timeout_s)
+        stop = min(len(data), at + self._unread)
+        self._unread -= stop - at
+        if not self._unread:
+            self._next(0)
         return stop
 
     # --- at work ------------------------------------------------------------------------------------------
 
     def _work(self, body: bytes | bytearray) -> None:
         """The body is there: bring it into protobuf's form and give it to the store."""
-        self.state = State.WORK
+        self.state = WORK
         self.deadline = _NEVER
-        receiver, destination = self._receiver, self._destination
-        assert receiver is not None
+        route, destination = self._route, self._destination
+        assert route is not None
+        assert route.receiver is not None
         assert destination is not None
         try:
-            payload = inflate(body, self._encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
-            if self._is_json:
-                payload = to_protobuf(receiver.signal, payload)
-            receiver.export(destination, payload, self._stored)
+            if route.encoding:
+                body = inflate(body, route.encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
+            if route.is_json:
+                body = to_protobuf(route.receiver.signal, body)
+            destination.store.submit(body, self._stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._refuse(error, 0)
 
     def _stored(self, outcome: Outcome) -> None:
         """The store has answered; answer the client, if it is still there."""
+        route, transport, listener = self._route, self._transport, self._listener
+        assert route is not None
+        assert route.receiver is not None
         self._release()
         self._turn = 0
-        if self._transport is None:
-            return
-        receiver = self._receiver
-        assert receiver is not None
-        if self._listener.stopping:
+        if listener.stopping:
             self._keep_alive = False
         if isinstance(outcome, Exception):
-            self._fail(answer(outcome), outcome)
-        elif self._is_json:
-            self._succeed(receiver.response_json(outcome))
+            self._fail(route.receiver.refused(outcome), outcome)
         else:
-            self._succeed(receiver.response(outcome))
-        self._next(0)
-        self._resume()
+            response = route.receiver.stored(outcome, is_json=route.is_json)
+            if response is None and transport is not None and self._keep_alive and not route.cors_headers:
+                transport.write(listener.success_json if route.is_json else listener.success)
+            else:
+                self._write(200, response or (b"{}" if route.is_json else b""), JSON if route.is_json else PROTOBUF)
+        if transport is not None:
+            self._next(0)
+            if self._pending or self._paused or self._ended:
+                self._resume()
 
     # --- answering ----------------------------------------------------------------------------------------
 
-    def _refuse(self, error: Exception, unread: int = _UNKNOWN) -> None:
+    def _refuse(self, error: Exception, unread: int = ENDLESS) -> None:
         """Answer a request that the store has not taken, of whose body `unread` bytes are still to come."""
         self._release()
         self._head = self._body = self._chunks = None
         self._limit_discarding(unread)
-        self._fail(answer(error) if self._receiver is None else self._receiver.refused(error), error)
+        receiver = self._route.receiver if self._route is not None else None
+        self._fail((receiver or self._listener).refused(error), error)
         self._next(unread)
 
     def _limit_discarding(self, unread: int) -> None:
@@ -467,39 +427,33 @@ class Connection(asyncio.BufferedProtocol):
             self._listener.logger.error("request failed", transport="http", error=repr(error))
         if found.retry_after_s is not None and self._listener.admission.draining:
             self._keep_alive = False
-        body = error_body(found, is_json=self._is_json)
-        self._write(found.http, body, JSON if self._is_json else PROTOBUF, error_headers(found))
-
-    def _succeed(self, response: bytes) -> None:
-        if self._keep_alive and self._transport is not None and response in (b"", b"{}") and not self._cors_headers:
-            self._transport.write(self._listener.success_json if self._is_json else self._listener.success)
-        else:
-            self._write(200, response, JSON if self._is_json else PROTOBUF)
+        is_json = self._route is None or self._route.is_json
+        self._write(found.http, error_body(found, is_json=is_json), JSON if is_json else PROTOBUF, error_headers(found))
 
     def _write(self, code: int, body: bytes, media_type: str, headers: str = "") -> None:
         if self._transport is None:
             return
-        headers += self._cors_headers
+        route = self._route
+        if route is not None:
+            headers += route.cors_headers
         if not self._keep_alive:
             headers += CLOSE
         head = response_head(code, media_type, len(body), self._listener.date, headers)
-        self._transport.write(head if self._is_bodiless else head + body)
+        self._transport.write(head if route is not None and route.is_bodiless else head + body)
 
     def _next(self, unread: int) -> None:
         """Go on after an answer: to the rest of its request, to the next one, or to the connection's end."""
-        if not self._keep_alive:
-            self._linger()
-        elif unread:
-            self.state = State.DISCARD
-            self._length = unread
-            self._wait_for(self._listener.idle_timeout_s)
+        self._route = None
+        if self._keep_alive:
+            self.state = DISCARD if unread else HEAD
+            self._unread = unread
+            self.deadline = self._now() + self._listener.idle_timeout_s
         else:
-            self._reset()
-            self._wait_for(self._listener.idle_timeout_s)
+            self._linger()
 
     def _linger(self) -> None:
         """Send the end of the stream, and let the client read up to there before it finds the connection gone."""
-        self.state = State.LINGER
+        self.state = LINGER
         self._pending = b""
         transport = self._transport
         if transport is None:
@@ -516,10 +470,9 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = True
             self._transport.pause_reading()
 
-    def _count_turn(self) -> None:
-        """Count a request, and let others come to their turn behind it when there were many."""
-        self._turn += 1
-        if self._turn >= HEADS_A_TURN and self._listener.soon is not None:
+    def _yield(self) -> None:
+        """Let others come to their turn behind a request."""
+        if self._listener.soon is not None:
             self._yielding = True
             self._pause()
             self._listener.soon(self._next_turn)
@@ -531,10 +484,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _resume(self) -> None:
         """Take what has waited, and read on."""
-        if self._pending and self.state is not State.WORK and not self._blocked and not self._yielding:
+        if self._pending and self.state != WORK and not self._blocked and not self._yielding:
             data, self._pending = self._pending, b""
             self._feed(data)
-        if self._transport is None or self.state is State.WORK or self._blocked or self._yielding:
+        if self._transport is None or self.state == WORK or self._blocked or self._yielding:
             return
         if self._ended:
             self._transport.close()
@@ -557,11 +510,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _wait_for(self, seconds: float) -> None:
         # The store may take its time; that is not the client's fault.
-        if self.state is not State.WORK:
-            self.deadline = self._listener.clock.monotonic() + seconds
+        if self.state != WORK:
+            self.deadline = self._now() + seconds
 
     def _expect_body(self) -> None:
-        self._body_begun = now = self._listener.clock.monotonic()
+        self._body_begun = now = self._now()
         self.deadline = now + self._listener.idle_timeout_s
 
     def _came(self) -> int:
@@ -572,7 +525,7 @@ class Connection(asyncio.BufferedProtocol):
         """Requests are being refused: give up a body that holds its part of the budget without filling it."""
         seconds = now - self._body_begun
         if (
-            self.state in (State.BODY, State.CHUNKS)
+            self.state in (BODY, CHUNKS)
             and seconds >= PRESSED_PATIENCE_S
             and self._came() < seconds * BODY_RATE_PRESSED
         ):
@@ -584,11 +537,11 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        if self._blocked or self.state in (State.LINGER, State.DISCARD):
+        if self._blocked or self.state in (LINGER, DISCARD):
             transport.abort()
-        elif self.state is State.HEAD and (self._head is None or not self._head.begun):
+        elif self.state == HEAD and (self._head is None or not self._head.begun):
             transport.close()
-        elif self.state is State.HEAD:
+        elif self.state == HEAD:
             self._refuse(too_slow("the head of the request did not arrive in time"))
         else:
             came = self._came()
@@ -602,7 +555,7 @@ class Connection(asyncio.BufferedProtocol):
     def stop(self) -> None:
         """The listener stops: close if no request is here, else after its answer."""
         if self._transport is not None and (
-            self.state is State.LINGER or (self.state is State.HEAD and self._head is None and not self._pending)
+            self.state == LINGER or (self.state == HEAD and self._head is None and not self._pending)
         ):
             self._transport.close()
 

@@ -1,7 +1,8 @@
 """One export request, whatever brought it: all of OTLP's meaning, and no transport.
 
-A transport hands over protobuf bytes and is called back with what became of them; that is counted here, once, also
-when the client has gone before the answer. Responses are bytes: nearly all of them are made once.
+A transport gives protobuf bytes to the store of the request's destination, which calls it back with what became of
+them. It brings that here, once, also when the client has gone before the answer: here it is counted, and made the
+response. Responses are bytes; nearly all of them are empty.
 
 Metrics count records where the number is known. Of a request that is refused whole it is not: it was not read
 to the end. Those are counted as requests. Counts are plain numbers of the event loop's thread, which the registry
@@ -10,7 +11,8 @@ asks for: a counter with a lock costs more than all else about a small request h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
@@ -44,7 +46,8 @@ class Submitter(Protocol):
         ...
 
 
-class Destination(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Destination:
     """Where a tenant's requests go."""
 
     store: Submitter
@@ -121,43 +124,31 @@ class Receiver:
         field = signal.response_type.DESCRIPTOR.fields_by_name["partial_success"].message_type.fields_by_name
         self._rejected_key = field[signal.rejected_field].json_name
 
-    def export(self, destination: Destination, payload: bytes | bytearray, done: Callable[[Outcome], None]) -> None:
-        """Give a request to where `find` said; `done` is called with what became of it, when that is counted.
-
-        Raises what `Submitter.submit` raises; `refused` counts that.
-        """
-
-        def counted(outcome: Outcome) -> None:
-            counts = self._counts
-            if isinstance(outcome, Accepted):
-                counts.accepted += outcome.records
-                counts.refused += outcome.rejected
-                counts.outcomes["partial" if outcome.rejected else "success"] += 1
-            else:
-                self.refused(outcome)
-            done(outcome)
-
-        destination.store.submit(payload, counted)
-
     def refused(self, error: BaseException) -> Answer:
         """Count a request that is not stored, and return how it is answered."""
         found = answer(error)
         self._counts.outcomes[found.outcome] += 1
         return found
 
-    def response(self, accepted: Accepted) -> bytes:
-        """Return the protobuf response. `partial_success` stays unset unless there is something to say."""
+    def stored(self, accepted: Accepted, *, is_json: bool = False) -> bytes | None:
+        """Count a request that is stored, and return its response in protobuf or JSON; None for an empty one, which
+        has no `partial_success` because there is nothing to say."""
+        counts = self._counts
+        counts.accepted += accepted.records
         if not accepted.rejected and not accepted.message:
-            return b""
+            counts.outcomes["success"] += 1
+            return None
+        counts.refused += accepted.rejected
+        counts.outcomes["partial" if accepted.rejected else "success"] += 1
+        return self._partial_json(accepted) if is_json else self._partial(accepted)
+
+    def _partial(self, accepted: Accepted) -> bytes:
         response: Any = self.signal.response_type()
         setattr(response.partial_success, self.signal.rejected_field, accepted.rejected)
         response.partial_success.error_message = shortened(accepted.message)
         return bytes(response.SerializeToString())
 
-    def response_json(self, accepted: Accepted) -> bytes:
-        """Return the same response in OTLP's JSON form."""
-        if not accepted.rejected and not accepted.message:
-            return b"{}"
+    def _partial_json(self, accepted: Accepted) -> bytes:
         partial: dict[str, str] = {}
         if accepted.rejected:
             partial[self._rejected_key] = str(accepted.rejected)

@@ -9,6 +9,7 @@ among them, are UNIMPLEMENTED. Where clients must say who they are, health is wh
 
 from __future__ import annotations
 
+from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,8 @@ from grpc_health.v1 import health_pb2
 
 from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
-from collector.receivers.call import Call, Method
+from collector.receivers.call import LIMIT_KEY, Call
+from collector.receivers.call_route import Method, decide
 from collector.receivers.http2.connection import Connection, Http2Listener
 from collector.receivers.http2.fields import Requests
 from collector.receivers.http2.keepalive import Keepalive
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.receivers.admission import Admission
-    from collector.receivers.export import Outcome, Receiver
+    from collector.receivers.export import Receiver
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
 
@@ -48,20 +50,11 @@ class Export:
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver: Receiver | None = receiver
-        self._receiver = receiver
 
     def serve(self, call: Call, message: bytes) -> None:
         """Give the request to the store; it is answered when the store has."""
-        receiver = self._receiver
-
-        def stored(outcome: Outcome) -> None:
-            if isinstance(outcome, Exception):
-                call.fail(answer(outcome), outcome)
-            else:
-                call.succeed(receiver.response(outcome))
-
         assert call.destination is not None
-        receiver.export(call.destination, message, stored)
+        call.destination.store.submit(message, call.stored)
 
 
 class Health:
@@ -145,6 +138,9 @@ def response_of(status: int) -> bytes:
 class GrpcReceiver(Http2Listener):
     """The gRPC listener for all signals, with the standard health service beside them."""
 
+    limit_key = LIMIT_KEY
+    """What sets `message_bytes_max`, for people."""
+
     def __init__(
         self,
         receivers: Sequence[Receiver],
@@ -160,8 +156,9 @@ class GrpcReceiver(Http2Listener):
         connections_max: int = CONNECTIONS_MAX,
         tls: ServerTls | None = None,
         gate: Gate | None = None,
+        services: Sequence[str] = (),
     ) -> None:
-        """Take one receiver for each service; it listens after `start`.
+        """Take one receiver for each service; it listens after `start`. `services` names others, for the health service.
 
         `message_bytes_max` holds before and after decompression. `first_bytes_timeout_s` is for a connection's
         preface, `idle_timeout_s` for a message to bring its due.
@@ -183,14 +180,16 @@ class GrpcReceiver(Http2Listener):
         self.streams_max = streams_max
         self.keepalive = keepalive or Keepalive()
         self.chance = SystemRandom()
-        self.requests = Requests()
-        self.health = Health([one.signal.service for one in receivers])
+        self.health = Health([*services, *(one.signal.service for one in receivers)])
         methods: dict[bytes, Method] = {
             b"/grpc.health.v1.Health/Check": Check(self.health),
             b"/grpc.health.v1.Health/Watch": Watch(self.health),
         }
         methods.update({f"/{one.signal.service}/Export".encode(): Export(one) for one in receivers})
         self.methods: Mapping[bytes, Method] = methods
+        """What is served, by path."""
+        self.requests = Requests(lambda fields: decide(fields, self.methods))
+        self.open_stream = partial(Call, self)
 
     def connect(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -200,10 +199,6 @@ class GrpcReceiver(Http2Listener):
         """Stop as listeners do, and tell those who watch the health."""
         self.health.stopping = True
         await super().stop(grace_s)
-
-    def open_stream(self, connection: Connection, number: int, send_window: int) -> Call:
-        """Return the state of a new call."""
-        return Call(self, connection, number, send_window)
 
     def greet(self, data: bytes) -> bytes:
         """Tell a client that speaks HTTP/1 where that is spoken."""

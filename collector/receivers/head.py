@@ -7,7 +7,8 @@ where the body begins and can read it straight into place.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 import httptools
 
@@ -16,10 +17,6 @@ from collector.otlp.status import head_too_large
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 """Bytes of the request line and all headers."""
-
-HEADS_KEPT: Final = 256
-KEPT_BYTES_MAX: Final = 1024
-"""Heads that are remembered, and their size: an exporter sends the same ones again and again."""
 
 _END = b"\r\n\r\n"
 _HTTP_2 = b"PRI "
@@ -40,7 +37,8 @@ _WANTED = frozenset(
 )
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What a complete head says."""
 
     method: bytes
@@ -68,28 +66,6 @@ class Request(NamedTuple):
     """The web page's origin, when a browser sends; else empty."""
     preflight: str | None
     """The headers that a browser asks leave to send, if it does nothing but ask; else None."""
-
-
-class Heads:
-    """Heads that came in one piece, and what they said: parsing is a third of what a small request costs in Python."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, Request] = {}
-
-    def find(self, data: bytes, at: int) -> tuple[Request | None, int]:
-        """Return what the head that begins at `data[at:]` says and where it ends, or None and `at`."""
-        end = data.find(_END, at, at + KEPT_BYTES_MAX) + len(_END)
-        if end < len(_END):
-            return None, at
-        request = self._known.get(data[at:end])
-        return request, at if request is None else end
-
-    def keep(self, head: bytes, request: Request) -> None:
-        """Remember a head that was fed whole to a new `Head`."""
-        if len(head) <= KEPT_BYTES_MAX:
-            if len(self._known) >= HEADS_KEPT:
-                self._known.clear()
-            self._known[head] = request
 
 
 class Head:

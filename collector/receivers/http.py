@@ -1,7 +1,7 @@
 """OTLP over HTTP/1.1: the listener, and what its connections share.
 
-What one connection does is in `connection.py`. Here are the routes, the limits, and the answer to nearly every
-request, made once a second with the date in it.
+What one connection does is in `connection.py`, what heads decide in `route.py`. Here are the limits, and the answer to
+nearly every request, made once a second with the date in it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.receivers.connection import Connection
-from collector.receivers.cors import Cors
 from collector.receivers.encoding import COMPRESSIONS
-from collector.receivers.head import Heads
 from collector.receivers.listener import CONNECTIONS_MAX, Listener
 from collector.receivers.response import JSON, PROTOBUF, greeting, response_head
+from collector.receivers.route import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from collector.clock import Clock
     from collector.receivers.admission import Admission
+    from collector.receivers.cors import Cors
     from collector.receivers.export import Receiver
     from collector.security.gate import Gate
     from collector.security.hosts import HostGuard
@@ -68,15 +68,10 @@ class HttpReceiver(Listener):
             tls=tls,
             gate=gate,
         )
-        self.hosts = hosts if hosts is not None and not hosts.is_open else None
         paths = paths or {}
-        self.routes: Mapping[bytes, Receiver] = {
-            paths.get(one.signal.name, one.signal.http_path).encode(): one for one in receivers
-        }
-        self.greeting = greeting([path.decode() for path in self.routes])
-        self.compressions = tuple(compressions)
-        self.cors = cors or Cors((), (), 0)
-        self.heads = Heads()
+        by_path = {paths.get(one.signal.name, one.signal.http_path): one for one in receivers}
+        self.routes = Routes({path.encode(): one for path, one in by_path.items()}, compressions, cors, hosts)
+        self.greeting = greeting(list(by_path))
         self.body_bytes_max = body_bytes_max
         self.read_header_timeout_s = read_header_timeout_s
         self.idle_timeout_s = idle_timeout_s

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from collector.errors import Unavailable
-from collector.receivers.address import reason
+from collector.otlp.status import answer
+from collector.receivers.address import cannot_listen
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.clock import Clock
+    from collector.otlp.status import Answer
     from collector.receivers.admission import Admission
     from collector.security.gate import Gate
     from collector.security.tls import ServerTls
@@ -117,6 +118,10 @@ class Listener:
     def tick(self) -> None:
         """Do what is to be done once a second."""
 
+    def refused(self, error: Exception) -> Answer:
+        """Return how a request is answered that no receiver counts, as one for a path that leads nowhere."""
+        return answer(error)
+
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raise Unavailable, naming the address, when it cannot be bound."""
         loop = asyncio.get_running_loop()
@@ -131,7 +136,7 @@ class Listener:
         try:
             self._server = await loop.create_server(self.connect, host, port, backlog=BACKLOG, **secure)
         except OSError as error:
-            raise Unavailable(f"cannot listen on {host}:{port} for {self.protocol}: {reason(error)}") from error
+            raise cannot_listen(host, port, self.protocol, error) from error
         self._timer = loop.call_later(SWEEP_S, self._go_round)
         return int(self._server.sockets[0].getsockname()[1])
 

@@ -56,11 +56,18 @@ Checking = asyncio.Future[Rights]
 
 
 def read(credentials: Sequence[Credential]) -> Known:
-    """Read the files of credentials; raise InvalidConfig for what cannot be used."""
+    """Read the files of credentials; raise InvalidConfig for what cannot be used, with each file's first mistake."""
+    problems = []
     try:
         return read_known(credentials)
     except Malformed as error:
-        raise InvalidConfig([f"auth.credentials: {error}"]) from None
+        problems.append(f"auth.credentials: {error}")
+    for one in credentials:
+        try:
+            read_known([one])
+        except Malformed as error:
+            problems.append(f"auth.credentials: {error}")
+    raise InvalidConfig(list(dict.fromkeys(problems)))
 
 
 class Authenticator:

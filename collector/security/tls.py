@@ -28,11 +28,12 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
-from collector.errors import InvalidConfig
+from collector.errors import InvalidConfig, Malformed
 from collector.security.suites import CIPHER_SUITES
-from collector.security.watched import Watched
+from collector.security.validity import expiry, outdated
+from collector.security.watched import Watched, read_bytes
 
 if TYPE_CHECKING:
     import asyncio
@@ -84,6 +85,13 @@ class TlsMetrics:
             "ringtail_tls_reloads",
             "Changes of certificate files: success took effect, failure left the old ones in use.",
             ("listener", "outcome"),
+            registry=registry,
+        )
+
+        self.expiry = Gauge(
+            "ringtail_tls_certificate_expiry_seconds",
+            "When the first of a listener's certificates expires, in Unix time.",
+            ("listener",),
             registry=registry,
         )
 
@@ -151,26 +159,34 @@ class ServerTls(ssl.SSLContext):
         self._clock = clock
         self._logger = logger
         self._handshakes = {outcome: metrics.handshakes.labels(listener, outcome) for outcome in OUTCOMES}
+        self._expiry = metrics.expiry.labels(listener)
         self._reloads = {outcome: metrics.reloads.labels(listener, outcome) for outcome in ("success", "failure")}
         self._pending: set[int] = set()  # handshakes under way
         self._begun = 0
         self._logged_at = float("-inf")
         self._watched = Watched([one for one in (files.cert_file, files.key_file, files.client_ca_file) if one])
         self._watched.changed()
-        self._current = self._make()
+        self._current = load_context(files, protocol)
+        self._tell_dates()
 
     def reload(self) -> None:
         """Make a new context if the files have changed; the old one stays when that fails."""
         if not self._watched.changed():
             return
         try:
-            self._current = self._make()
+            self._current = load_context(self.files, self.application_protocol)
         except InvalidConfig as error:
             self._reloads["failure"].inc()
             self._logger.error("certificate not reloaded, the old one stays", listener=self.listener, reason=str(error))
         else:
             self._reloads["success"].inc()
             self._logger.info("certificate reloaded", listener=self.listener, path=self.files.cert_file)
+            self._tell_dates()
+
+    def _tell_dates(self) -> None:
+        self._expiry.set(expiry(self.files.cert_file))
+        for one in outdated_files(self.files, self._clock):
+            self._logger.warning("certificate is not valid now", listener=self.listener, reason=one)
 
     # The arguments are those of ssl.SSLContext.
     def wrap_bio(
@@ -210,28 +226,56 @@ class ServerTls(ssl.SSLContext):
             detail = getattr(error, "verify_message", None) or reason.replace("_", " ").lower() or str(error.args[-1])
             self._logger.info("TLS handshake failed", listener=self.listener, outcome=outcome, reason=detail)
 
-    def _make(self) -> _Context:
-        files = self.files
-        made = _Context(ssl.PROTOCOL_TLS_SERVER)
-        made.minimum_version = _VERSIONS[files.min_version]
-        made.maximum_version = _VERSIONS[files.max_version]
-        made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        made.set_alpn_protocols([self.application_protocol])
-        if files.cipher_suites:
-            made.set_ciphers(":".join(CIPHER_SUITES[one] for one in files.cipher_suites))
-        try:
+
+def load_context(files: TlsFiles, protocol: str = "") -> _Context:
+    """Make a context of files; raise InvalidConfig when they cannot be read or do not fit each other.
+
+    `protocol` is what ALPN offers, if anything.
+    """
+    made = _Context(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = _VERSIONS[files.min_version]
+    made.maximum_version = _VERSIONS[files.max_version]
+    made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    if protocol:
+        made.set_alpn_protocols([protocol])
+    if files.cipher_suites:
+        made.set_ciphers(":".join(CIPHER_SUITES[one] for one in files.cipher_suites))
+    # OpenSSL does not tell which file it could not read.
+    paths = {"cert_file": files.cert_file, "key_file": files.key_file, "client_ca_file": files.client_ca_file}
+    unreadable = {name: reason for name, path in paths.items() if (reason := _unreadable(path))}
+    problems = [f"{files.key}.{name}: {reason}" for name, reason in unreadable.items()]
+    try:
+        if not unreadable.keys() & {"cert_file", "key_file"}:
             made.load_cert_chain(files.cert_file, files.key_file, _no_password)
+    except OSError as error:
+        problems.append(f"{files.key}.cert_file, key_file: {files.cert_file}, {files.key_file}: {_cause(error)}")
+    if files.client_ca_file and "client_ca_file" not in unreadable:
+        try:
+            made.load_verify_locations(files.client_ca_file)
         except OSError as error:
-            what = f"{files.key}.cert_file, key_file: {files.cert_file}, {files.key_file}"
-            raise InvalidConfig([f"{what}: {_cause(error)}"]) from None
-        if files.client_ca_file:
-            try:
-                made.load_verify_locations(files.client_ca_file)
-            except OSError as error:
-                what = f"{files.key}.client_ca_file: {files.client_ca_file}"
-                raise InvalidConfig([f"{what}: {_cause(error)}"]) from None
-            made.verify_mode = ssl.CERT_REQUIRED
-        return made
+            problems.append(f"{files.key}.client_ca_file: {files.client_ca_file}: {_cause(error)}")
+        made.verify_mode = ssl.CERT_REQUIRED
+    if problems:
+        raise InvalidConfig(problems)
+    return made
+
+
+def outdated_files(files: TlsFiles, clock: Clock) -> list[str]:
+    """Say which of a listener's certificates have expired, or are not valid yet: clients refuse those."""
+    now_s = clock.now_ns() / 1e9
+    named = (("cert_file", files.cert_file), ("client_ca_file", files.client_ca_file))
+    found = [(name, outdated(path, now_s)) for name, path in named if path]
+    return [f"{files.key}.{name}: {text}" for name, text in found if text]
+
+
+def _unreadable(path: str | None) -> str:
+    """Say why a file, if there is to be one, cannot be read; empty when it can."""
+    try:
+        if path is not None:
+            read_bytes(path)
+    except Malformed as error:
+        return str(error)
+    return ""
 
 
 def _no_password() -> str:

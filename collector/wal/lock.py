@@ -19,6 +19,21 @@ LOCK_NAME = "LOCK"
 PID_BYTES_MAX = 32
 
 
+def require_writable(directory: str) -> None:
+    """Raise Unavailable when files cannot be made in a directory, or the directory cannot be made where it is missing."""
+    at = os.path.abspath(directory)
+    while not os.path.lexists(at):
+        at = os.path.dirname(at)
+    number = 0
+    if not os.path.isdir(at):
+        number = errno.ENOTDIR
+    elif not os.access(at, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(at).f_flag & os.ST_RDONLY else errno.EACCES
+    if number:
+        cause = OSError(number, os.strerror(number), at)
+        raise Unavailable(f"the data directory {directory} cannot be used: {cause}")
+
+
 class DirectoryLock:
     """The exclusive right to a data directory. A context manager; `acquire` and `release` do the same."""
 
@@ -46,6 +61,23 @@ class DirectoryLock:
         except OSError as error:
             raise Unavailable(f"the data directory {self._directory} cannot be used: {error}") from error
 
+    def check(self) -> None:
+        """Raise what `acquire` would raise, as things are now, and create and change nothing.
+
+        The lock is held for the moment of looking, if nobody has it.
+        """
+        require_writable(self._directory)
+        try:
+            handle = self._files.open(self.path, write=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Unavailable(f"the data directory {self._directory} cannot be used: {error}") from error
+        try:
+            self._require_free(handle)
+        finally:
+            self._files.close(handle)
+
     def _lock_file(self) -> int:
         files = self._files
         try:
@@ -53,14 +85,18 @@ class DirectoryLock:
         except FileExistsError:
             handle = files.open(self.path, write=True)
         try:
-            if not files.lock(handle):
-                holder = read_fully(files, handle, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
-                raise Locked(f"{self.path} is held by process {holder or 'unknown'}")
+            self._require_free(handle)
             self._tell_holder(handle)
         except BaseException:
             files.close(handle)
             raise
         return handle
+
+    def _require_free(self, handle: int) -> None:
+        """Lock an open file; raise Locked, naming the process that holds it."""
+        if not self._files.lock(handle):
+            holder = read_fully(self._files, handle, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
+            raise Locked(f"{self.path} is held by process {holder or 'unknown'}")
 
     def _tell_holder(self, handle: int) -> None:
         """Put our process id into the file; a full disk has no room for it, and is no reason not to start."""

@@ -107,7 +107,8 @@ class Log:
         self._changing = threading.Lock()
         self._ledger = DamageLedger()
         self._unpack = Unpacker()
-        self._failed: BaseException | None = None
+        self.failed: BaseException | None = None
+        """Why nothing can be appended any more, or None."""
         self._closed = False
         # Whether the last append, or the start, found no room.
         self._short = False
@@ -244,9 +245,9 @@ class Log:
         return sum(one.records for one in self._segments)
 
     @property
-    def failed(self) -> BaseException | None:
-        """Why nothing can be appended any more, or None."""
-        return self._failed
+    def short(self) -> bool:
+        """Whether the last write found no room on the disk; the next one tries again."""
+        return self._short
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
@@ -403,7 +404,7 @@ class Log:
         if writer is None:
             return
         try:
-            if self._failed is None:
+            if self.failed is None:
                 self._settle(writer)
         finally:
             writer.close()
@@ -419,12 +420,16 @@ class Log:
         newest_first: bool = False,
         index: str | None = None,
         any_of: Sequence[int | bytes] = (),
+        wanted: Callable[[int, int], bool] | None = None,
     ) -> Iterator[Frame]:
         """Frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns], both inclusive
         for times, in order of offset or with the newest first.
 
         With `index`, a key column of the signal, frames may be left out that have no record with one of the keys
         `any_of` there: bytes for a string or a trace id, else a number. None is left out that has one.
+
+        `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
+        frame: those that it does not want are passed by, too. It may want less as the caller finds more.
 
         A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
@@ -442,6 +447,8 @@ class Log:
                 one = known.latest
                 if one.min_time > end_ns or one.max_time < start_ns:
                     continue
+                if wanted is not None and not wanted(one.min_time, one.max_time):
+                    continue
                 if index is not None:
                     offsets, times = (start_offset, end_offset), (start_ns, end_ns)
                     only = self.key_indexes.stretches(one, index, tokens, offsets, times)
@@ -457,6 +464,7 @@ class Log:
                         self._note_damage,
                         only,
                         self._unpack,
+                        wanted,
                     )
         except OSError as error:
             raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error
@@ -492,8 +500,8 @@ class Log:
     # The parts of writing
 
     def _require_writable(self) -> None:
-        if self._failed is not None:
-            raise Unavailable(f"the log of {self.signal.name} has failed: {self._failed}") from self._failed
+        if self.failed is not None:
+            raise Unavailable(f"the log of {self.signal.name} has failed: {self.failed}") from self.failed
         if self._closed:
             raise Unavailable(f"the log of {self.signal.name} is closed")
 
@@ -630,7 +638,7 @@ class Log:
 
     def _fail(self, error: OSError, action: str) -> Never:
         """Give up writing for good."""
-        self._failed = error
+        self.failed = error
         self._metrics.failed.set(1)
         self.logger.error(
             "log failed", signal=self.signal.name, directory=self._directory, action=action, error=str(error)

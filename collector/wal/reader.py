@@ -317,22 +317,24 @@ def read_segment(
     damaged: Callable[[Damage], None],
     only: Sequence[Stretch] | None = None,
     unpack: Unpacker | None = None,
+    wanted: Callable[[int, int], bool] | None = None,
 ) -> Iterator[Frame]:
     """The segment's frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns].
 
     A frame that overlaps is given whole. `only` says where such frames lie, if that is known, and `unpack` saves
-    making another. Damage met on the way goes to `damaged`. A segment that retention has
-    removed gives nothing. Raises OSError only for failures other than EIO.
+    making another; `wanted` is asked of each frame's times, as by `Log.frames`. Damage met on the way goes to
+    `damaged`. A segment that retention has removed gives nothing. Raises OSError only for failures other than EIO.
     """
     if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, segment.next_offset):
         return
 
-    def wanted(header: Header) -> bool:
+    def is_wanted(header: Header) -> bool:
         return (
             header.base_offset < end_offset
             and header.end_offset > start_offset
             and header.min_time <= end_ns
             and header.max_time >= start_ns
+            and (wanted is None or wanted(header.min_time, header.max_time))
         )
 
     with ExitStack() as stack:
@@ -358,7 +360,7 @@ def read_segment(
                 offset=offset,
                 limit=limit,
                 end_offset=stop_offset,
-                wanted=wanted,
+                wanted=is_wanted,
             )
             held: list[Frame] = []
             for item in walk:

@@ -10,6 +10,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from starlette.applications import Starlette
 
 from collector.api import tempo
+from collector.api.limit import ResponseLimit
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Engine
@@ -59,7 +60,7 @@ class Api:
     def __init__(self) -> None:
         self.store = Store(TRACES, Ring(TRACES, 100, 1 << 20), None, asyncio.get_running_loop())
         self.engine = Engine(1, 30.0, SystemClock())
-        self.app = Starlette(routes=tempo.routes({"traces": self.store}, self.engine))
+        self.app = Starlette(routes=tempo.routes({"traces": self.store}, self.engine, ResponseLimit()))
 
     async def get(self, path: str, headers: dict[str, str] | None = None, **query: Any) -> Answer:
         return await call(self.app, path, query, headers=headers or {})
@@ -154,10 +155,23 @@ async def test_a_trace_as_json(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/api/v2/traces/abc", 404), ("/api/traces/abc", 404), ("/api/traces/xyz", 400)]
+    ("path", "status"),
+    [("/api/v2/traces/abc", 404), ("/api/traces/abc", 404), ("/api/traces/xyz", 400), ("/api/traces/  ", 400)],
 )
 async def test_what_is_not_there(api: Api, path: str, status: int) -> None:
     assert (await api.get(path)).status == status
+
+
+async def test_what_is_missing_from_a_trace_is_told(api: Api) -> None:
+    other = (b"b" * 16).hex()
+    message = f"the trace is incomplete: 1 parent span is not held ({(b'x' * 8).hex()}): not received, so far"
+    body = (await api.get(f"/api/v2/traces/{other}")).json
+    assert (body["status"], body["message"]) == ("PARTIAL", message)
+    raw = (await api.get(f"/api/v2/traces/{other}", {"accept": "application/protobuf"})).body
+    assert len(message) < 128, "its length is one byte"
+    assert raw.endswith(b"\x18\x01\x22" + bytes((len(message),)) + message.encode())
+    whole = (await api.get(f"/api/v2/traces/{TRACE.hex()}", start=101, end=102)).json
+    assert "status" not in whole, "what the range leaves out is not missing"
 
 
 async def test_tags_and_values(api: Api) -> None:

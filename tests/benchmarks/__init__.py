@@ -13,6 +13,7 @@ Beside it, each with a command line of its own:
     memory.py     what the rings say that they hold, and what the process holds (`make bench-memory`)
     growth.py     what a record costs as requests, connections, rings and logs grow (`make bench-growth`)
     log.py        the log's own figures (`make bench-log`), with logfiles.py, traces.py and ack.py
+    query.py      how long queries take (`make bench-query`), with answers.py, asking.py, questions.py and shop.py
     soak.py       minutes or hours of steady work (`make soak`), with mixture.py, slope.py and plot.py
     fresh.py      requests whose trace ids never come again; goals.py has goals and verdicts
 

@@ -7,7 +7,7 @@ templates, which compression does not see, for it looks at 256 KiB at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,13 @@ class Source:
     """Requests of a signal, all of one size, without end."""
 
     def __init__(self, signal: Signal, records: int, seed: int = 0, templates: int = TEMPLATES) -> None:
-        self._templates = [Template(signal, payload) for payload in build_payloads(signal, records, templates)]
+        self._templates = self.make(signal, records, templates)
         self._chance = np.random.default_rng([records, seed])
+
+    @staticmethod
+    def make(signal: Signal, records: int, templates: int) -> Sequence[Template]:
+        """Return the templates, one second apart."""
+        return [Template(signal, payload) for payload in build_payloads(signal, records, templates)]
 
     @property
     def sizes(self) -> list[int]:

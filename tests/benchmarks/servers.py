@@ -33,6 +33,7 @@ SETTINGS = (
     "receivers.otlp.protocols.grpc.endpoint=127.0.0.1:0",
     "receivers.otlp.protocols.http.endpoint=127.0.0.1:0",
     "api.endpoint=127.0.0.1:0",
+    "api.grpc.endpoint=127.0.0.1:0",
     "telemetry.logs.format=json",
 )
 
@@ -83,7 +84,7 @@ class _Process:
 
 
 class Ringtail:
-    """The daemon of this tree, on a data directory of its own."""
+    """The daemon of this tree, on a data directory of its own. `api` is `host:port` of everything that is read."""
 
     name = "ringtail"
 
@@ -101,7 +102,7 @@ class Ringtail:
         self.ready_s = time.perf_counter() - self._process.started
         http = listening["otlp/http"]
         self.addresses = {"grpc": listening["otlp/grpc"], "http": http, "json": http}
-        self._api = listening["api"]
+        self.api = listening["api"]
 
     def _listening(self) -> dict[str, str] | None:
         """Return the addresses once the daemon is ready."""
@@ -112,7 +113,7 @@ class Ringtail:
 
     def get(self, path: str) -> bytes:
         """GET from the query API; spaces and quotes in `path` are encoded."""
-        url = f"http://{self._api}{urllib.parse.quote(path, safe='/?&=%')}"
+        url = f"http://{self.api}{urllib.parse.quote(path, safe='/?&=%')}"
         with urllib.request.urlopen(url, timeout=60) as answer:
             body: bytes = answer.read()
         return body

@@ -60,7 +60,7 @@ def test_what_grows_is_told() -> None:
     assert not judged(2.0, 1.0).met
 
 
-@pytest.mark.parametrize("name", ["growth", "log", "soak"])
+@pytest.mark.parametrize("name", ["growth", "log", "query", "soak"])
 def test_the_page_has_a_place_for_each_report(name: str) -> None:
     text = PAGE.read_text()
     assert f"<!-- {name}:begin -->" in text

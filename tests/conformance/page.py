@@ -54,7 +54,7 @@ _DEFINED = """
 | 43, 47 | Records that break a rule are left out and counted, with the reasons and the first one's place in `error_message`; log records never are. A data point with an exemplar without a value is left out with it. |
 | 52 | An acknowledgement means that the records are in the write-ahead log, and with `wal.sync: always` on the disk. |
 | 53 | `max_concurrent_streams` calls of a connection (256), one request of an HTTP connection at a time, and `receivers.otlp.max_in_flight_bytes` in all, of which each connection has a fair share. |
-| 54 | Without credentials configured nobody is asked for any. |
+| 54 | 401 and UNAUTHENTICATED for who is not known, 403 and PERMISSION_DENIED for who may not, both with a Status and never to be retried. Without credentials configured nobody is asked for any. |
 | 55 | Profiles, and services that do not exist, are UNIMPLEMENTED over gRPC and 404 over HTTP, with a Status. |
 | 56 | On SIGTERM requests under way are read and answered, new ones get UNAVAILABLE or 503, HTTP/2 connections GOAWAY; ten seconds at most. |
 | 57 | Preflight requests are answered when `cors.allowed_origins` says whose. |

@@ -12,9 +12,9 @@ import pytest
 from collector.clock import SystemClock
 from collector.conformance import kit, readback
 from collector.conformance.check import Check, Result, Verdict
-from collector.conformance.target import Target
+from collector.conformance.target import KNOWN, Target
 from collector.otlp.signals import TRACES
-from tests.conformance.wrong import Change, Fixed, Spoiler, WrongGrpc
+from tests.conformance.wrong import Change, Fixed, Spoiler, WrongGrpc, unchanged
 
 PROTOBUF = b"application/x-protobuf"
 CHECKS = {check.number: check for section in kit.SECTIONS for check in section.checks}
@@ -204,6 +204,43 @@ def test_a_wrong_grpc_server_is_caught(answer: Callable[[bytes, Any], bytes], nu
     with WrongGrpc(answer) as wrong:
         target = Target(clock=SystemClock(), grpc=wrong.address, limit_bytes=1 << 16, timeout_s=5.0)
         assert verdicts(target, *numbers) == dict.fromkeys(numbers, Verdict.FAIL)
+
+
+# --- who is asked ---------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_lets_everybody_in_is_caught(ringtail: Target) -> None:
+    assert ringtail.own is not None
+    found = ringtail.own.addresses
+    for only in ({"http": f"http://{found['otlp/http']}"}, {"grpc": found["otlp/grpc"]}):
+        target = Target(clock=SystemClock(), headers=KNOWN, timeout_s=5.0, **only)
+        assert verdicts(target, "54a") == {"54a": Verdict.FAIL}
+    target = Target(clock=SystemClock(), headers=KNOWN, http=f"http://{found['otlp/http']}")
+    assert verdicts(target, "27i") == {"27i": Verdict.FAIL}
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (unchanged, set()),
+        (replaced(b"HTTP/1.1 401", b"HTTP/1.1 503"), {"27i", "54a"}),
+        (replaced(b"\x08\x10", b"\x0b\x10"), {"27i"}),
+        (replaced(b"HTTP/1.1 200", b"HTTP/1.1 401"), {"54a"}),
+    ],
+)
+def test_a_server_that_refuses_strangers_wrongly_is_caught(ringtail: Target, change: Change, failed: set[str]) -> None:
+    guarded = ringtail.guarded()
+    assert guarded.own is not None
+    with Spoiler(guarded.own.addresses["otlp/http"], answers=change) as server:
+        target = Target(clock=SystemClock(), headers=KNOWN, http=server.address, timeout_s=3.0)
+        found = verdicts(target, "27i", "54a")
+    assert {number for number, verdict in found.items() if verdict is Verdict.FAIL} == failed
+
+
+def test_an_open_endpoint_is_not_asked_for_credentials(ringtail: Target) -> None:
+    assert ringtail.own is not None
+    target = Target(clock=SystemClock(), grpc=ringtail.own.addresses["otlp/grpc"])
+    assert verdicts(target, "54a") == {"54a": Verdict.SKIP}
 
 
 def test_another_service_in_the_place_of_http(ringtail: Target) -> None:

@@ -36,6 +36,17 @@ def refused(directory: Path, *settings: str, prefix: tuple[str, ...] = ()) -> st
     assert run.stdout == b""
     (line,) = run.stderr.decode().splitlines()
     assert "cannot start" in line
+    validated = subprocess.run(
+        [*prefix, *COMMAND, "validate", *run_arguments(directory, *quiet, *settings)[1:]],
+        capture_output=True,
+        timeout=PATIENCE_S,
+        env=environment(),
+        check=False,
+    )
+    assert validated.returncode == 1, validated.stderr.decode()
+    told = [one for one in validated.stderr.decode().splitlines() if one.startswith("cannot start: ")]
+    assert len(told) == 1
+    assert told[0].removeprefix("cannot start: ") in line
     return line
 
 

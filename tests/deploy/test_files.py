@@ -21,7 +21,10 @@ from collector.cli import main
 from collector.cli.running import BAD_CONFIG
 from collector.config import Config
 from collector.daemon import DRAIN_S
+from collector.memory import divided, limit_bytes
+from collector.otlp.signals import SIGNALS
 from collector.quantities import read_duration, read_size
+from collector.ring.ring import bytes_min
 from collector.settings import load, load_files
 from tests.deploy.dockerfile import context_files, stages
 from tests.e2e.requirements import require
@@ -60,7 +63,7 @@ def validated(command: list[str]) -> None:
         "/etc/ringtail/collector.yaml": ROOT / "config" / "collector.yaml",
     }
     arguments = [str(here.get(one, one)) for one in command[1:]]
-    result = CliRunner().invoke(main, ["validate", *arguments])
+    result = CliRunner().invoke(main, ["validate", "--settings-only", *arguments])
     assert result.exit_code == 0, result.output
 
 
@@ -255,6 +258,11 @@ async def test_kubernetes() -> None:
     stores = config.stores
     rings = stores.traces.max_bytes + stores.logs.max_bytes + stores.metrics.max_bytes
     assert rings < read_size(f"{container['resources']['requests']['memory']}B")
+    available = read_size(f"{container['resources']['limits']['memory']}B")
+    least = sum(bytes_min(one, getattr(stores, one.name).capacity) for one in SIGNALS)
+    in_flight = config.receivers.otlp.max_in_flight_bytes
+    _, for_rings = divided(limit_bytes(config.memory.limit, available), 80 << 20, in_flight, least)
+    assert for_rings >= rings, "rings of the size that is configured fit into the container"
 
 
 def test_the_cluster_lets_in_who_sends_and_who_reads() -> None:
@@ -279,9 +287,10 @@ def test_systemd() -> None:
     unit = (DEPLOY / "systemd" / "ringtail.service").read_text()
     settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
     program, *command = settings["ExecStart"].split()
-    assert program == settings["ExecStartPre"].split()[0] == "/opt/ringtail/bin/ringtail"
+    assert program == "/opt/ringtail/bin/ringtail"
     validated(command)
     assert settings["RestartPreventExitStatus"] == str(BAD_CONFIG)
+    assert "ExecStartPre" not in settings, "its exit status would not prevent restarts"
     assert settings["Type"] == "notify"
     assert float(settings["TimeoutStopSec"]) > DRAIN_S
     assert f"/var/lib/{settings['StateDirectory']}" == DATA == settings["WorkingDirectory"]

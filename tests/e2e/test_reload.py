@@ -44,6 +44,7 @@ stores:
 wal:
   segment_bytes: 32MiB
   retention: {max_bytes: 900MiB}
+api: {max_response_size: 64KiB}
 query: {timeout: 5s, threads: 3}
 telemetry: {logs: {level: debug, format: json}}
 """
@@ -81,6 +82,14 @@ def test_what_can_change_does_and_the_rest_is_named(tmp_path: Path, way: str) ->
         assert sum(one["spanSets"][0]["matched"] for one in found["traces"]) == 100, "the log has what the ring gave up"
         assert daemon.export("/v1/traces", otlp.traces(100)).code == 200
         assert daemon.stats()["traces"]["records"] == 30
+        for seed in range(4):
+            assert daemon.export("/v1/logs", otlp.logs(150, seed=seed)).code == 200
+        start = otlp.TIME_NS // 10**9 - 600
+        lines = f"/loki/api/v1/query_range?query=%7Bservice_name=%22checkout%22%7D&start={start}&end={start + 1200}"
+        assert daemon.get(f"{lines}&limit=10").code == 200
+        too_large = daemon.get(f"{lines}&limit=5000")
+        assert too_large.code == 400, too_large
+        assert b"api.max_response_size is 65536" in too_large.body
 
 
 def test_a_mistake_changes_nothing_and_says_what_is_wrong(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_more_directories_than_allowed_is_a_mistake(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         (tmp_path / "data" / "tenants" / name).mkdir(parents=True)
     with Daemon(tmp_path, *TENANTS, wait=False) as daemon:
-        assert daemon.wait() == 1
+        assert daemon.wait() == 2
         assert "tenants.max" in json.dumps(daemon.events)
 
 

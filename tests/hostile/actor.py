@@ -49,12 +49,12 @@ class Actor:
         self.name = name
         own = [sys.executable, "-m", "tests.hostile.actor", name, daemon.grpc, daemon.http, json.dumps(options)]
         self._process = subprocess.Popen(
-            command or own,
+            # Not by preexec_fn: what a process with gRPC's threads runs behind a fork may hang or die.
+            ["nice", "-n", str(nice), *(command or own)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
             env=environment(),
-            preexec_fn=lambda: os.nice(nice) and None,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

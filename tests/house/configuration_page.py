@@ -23,7 +23,7 @@ Settings are YAML: `ringtail run --config FILE`. Without a file, every key has t
 | command | what it does |
 | --- | --- |
 | `ringtail run --config FILE --set a.b.c=VALUE` | runs on the file's settings, and on one key set by hand |
-| `ringtail validate --config FILE` | tells every mistake with file, line, key and what would be accepted |
+| `ringtail validate --config FILE` | tells every mistake with file, line, key and what would be accepted, and what else a start would fail on |
 | `ringtail print-config --config FILE` | prints the settings in effect, defaults included, as YAML that loads again |
 
 ## Where settings come from
@@ -57,6 +57,20 @@ twice and values out of range are mistakes; so are two listeners on one address,
 
     $ ringtail validate --config collector.yaml
     collector.yaml:3: wal.sync: 'allways' is not one of always, interval, never
+
+When the settings are right, both look at what they name, as it is then, before anything is started:
+
+| what | beyond it |
+| --- | --- |
+| certificates, keys, authorities: that they can be read and belong together | status 2 |
+| token and password files: that each line is one | status 2 |
+| addresses: that they resolve, are this machine's, may be bound, and that no two are one | status 2 |
+| `memory.limit`: that rings of that `capacity` fit; `tenants.max`: that the tenants that there are do | status 2 |
+| ports, the data directory: that nobody has them, that it may be written, is of no newer version | status 1: the configuration is right |
+| certificates that have expired; listeners beyond loopback without TLS or authentication | a warning |
+
+`validate` creates nothing, and changes nothing. While a daemon runs on the same configuration it ends with status 1 and says
+who has the directory. `--settings-only` leaves this table out.
 
 ## Keys
 

@@ -20,6 +20,7 @@ from collector.config import Config
 from collector.memory import MemoryGuard
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.export import ReceiverMetrics
 from collector.ring.ring import Ring
@@ -92,7 +93,9 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     TlsMetrics(registry)
     Authenticator([], None, registry)
     engine = Engine(1, 1.0, SystemClock())
-    app = create_app(stores, engine, registry, list, dict, dict, None)
+    tails = Tails(1, SystemClock(), registry)
+    app = create_app(stores, engine, registry, list, dict, dict, None, tails=tails)
+    tails.close()
     engine.close()
     return app, registry
 
@@ -108,6 +111,6 @@ async def test_metrics_are_documented() -> None:
 
 async def test_routes_are_documented() -> None:
     app, _ = await app_and_registry()
-    pages = "".join(path.read_text() for path in (ROOT / "docs").glob("api*.md"))
+    pages = "".join(path.read_text() for path in [*(ROOT / "docs").glob("api*.md"), ROOT / "docs/live.md"])
     paths = {re.sub(r":[a-z]+}", "}", route.path) for route in app.routes}  # type: ignore[attr-defined]
     assert {path for path in paths if path not in pages} == set()

@@ -27,12 +27,13 @@ FLOORS: list[set[str]] = [
     {"settings", "memory"},
     {"tenant", "reload"},
     {"tenants"},
+    {"preflight"},
     {"daemon"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-# testing/ builds on otlp and wal only; the command line prints logs with it
+# testing/ makes a server of everything up to the api; the command line prints logs with telemetry
 BANNED_NAMES = ("utils", "helpers", "manager", "common", "misc")
 LINES_MAX = 700
 

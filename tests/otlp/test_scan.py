@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed
 from collector.otlp.block import Block
-from collector.otlp.records import Ref, record, regroup, resource
+from collector.otlp.records import Ref, _fields, record, regroup, resource
 from collector.otlp.scan import REASONS, BlockBuilder, scan
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
-from collector.otlp.validate import STRINDEX_WARNING, accept, canonical
+from collector.otlp.validate import STRINDEX_WARNING, Accepted, accept, canonical
+from collector.otlp.wire import own_fields
 from tests.otlp.columns_oracle import all_records, assert_columns, library_accepts, scanner_accepts
 from tests.otlp.messages import requests, strict_records
 
@@ -246,7 +247,7 @@ def test_a_reference_into_a_string_table_is_read_as_absent() -> None:
     span = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
     payload = one_span(**span, attributes=[{"key_strindex": 3, "value": {"string_value_strindex": 4}}])
     builder = BlockBuilder(TRACES)
-    assert accept(builder, payload) == (1, 0, STRINDEX_WARNING)
+    assert accept(builder, payload) == Accepted(1, 0, STRINDEX_WARNING)
     assert bytes(builder.build(0).payload) == payload
 
 
@@ -282,6 +283,24 @@ def test_regroup_returns_the_same_records(signal: Signal) -> None:
             found[4].SerializeToString(),
         )
         assert sorted(map(key, got)) == sorted(key(originals[row]) for row in chosen)
+
+    check()
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_own_fields_are_all_but_the_children(signal: Signal) -> None:
+    """The oracle is the plain walk over fields."""
+
+    @given(requests(signal), st.sampled_from([b"", b"\x9b\x06\x08\x01\x9c\x06", b"\xaa\x06\x03abc"]), st.integers(1, 4))
+    def check(request, unknown, child) -> None:
+        for envelope in (
+            request.SerializeToString(),
+            *(one.SerializeToString() for _, many in request.ListFields() for one in many),
+        ):
+            message = unknown + envelope + unknown
+            expected = b"".join(whole for number, whole, _ in _fields(message) if number != child)
+            assert own_fields(b"xy" + message + b"z", 2, len(message), child) == expected
+            assert own_fields(bytearray(message), 0, 0, child) == b""
 
     check()
 

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.query import engine
-from collector.query.engine import END_OF_TIME, Among, slices
+from collector.query.engine import END_OF_TIME, Among, newest, slices
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
 from collector.testing.otlp import BUILDERS
+from collector.wal import log as log_module
 from collector.wal import merging
+from collector.wal.segment import Segment
 from tests.wal.logs import open_log
 from tests.wal.test_compact import compactor
 from tests.wal.test_keys import column_keys
@@ -83,10 +85,18 @@ def each_once(
     ]
     view = stored.store.view(index, key) if index in ("trace_id", "severity", "type") else stored.store.view()
     among = Among(index, (key,)) if index and view.index is None else None
+    floor = data.draw(st.sampled_from([0, start, *[time for _, time, _ in stored.records]]))
+    expected = [offset for offset in expected if stored.records[offset][1] >= floor]
     found: list[int] = []
-    for block, rows in slices(view, start, end, newest_first=newest_first, among=among):
+    for block, rows in slices(
+        view, start, end, newest_first=newest_first, among=among, wanted=lambda low, high: high >= floor
+    ):
+        assert block.max_time >= floor
         own = column_keys(block, index) if index else []
-        offsets = [block.base_offset + row for row in rows.tolist() if not index or own[row] == key]
+        times = block.column("time").tolist()
+        offsets = [
+            block.base_offset + row for row in rows.tolist() if (not index or own[row] == key) and times[row] >= floor
+        ]
         found += offsets[::-1] if newest_first else offsets
     assert found == (expected[::-1] if newest_first else expected)
 
@@ -112,6 +122,46 @@ def test_a_merged_frame_that_reaches_into_the_ring() -> None:
     assert last.base_offset < view.ring.blocks[0].base_offset < last.end_offset
     found = [block.base_offset + row for block, rows in slices(view, newest_first=False) for row in rows.tolist()]
     assert found == list(range(80))
+
+
+def test_the_newest_are_found_without_opening_what_is_older(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Stored(TRACES, capacity=1, segment_bytes=3000)
+    for seed in range(12):
+        stored.append(seed, 8)
+    opened = []
+    read_segment = log_module.read_segment
+
+    def noted(files: object, segment: Segment, *rest: object) -> object:
+        opened.append(segment.base_offset)
+        return read_segment(files, segment, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(log_module, "read_segment", noted)
+    segments = stored.log.segment_count
+    assert segments > 5
+    for oldest in (False, True):
+        opened.clear()
+        found = newest(stored.store.view(), 4, lambda piece: piece.rows, oldest=oldest)
+        by_time = sorted((time, offset) for offset, time, _ in stored.records)
+        assert [ref[:2] for ref in found] == (by_time[:4] if oldest else by_time[:-5:-1])
+        assert len(opened) < segments / 2
+
+
+def test_a_rare_key_is_found_from_posting_to_posting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace in two blocks of many, one of them half evicted."""
+    stored = Stored(TRACES, capacity=8 * 60 + 4, segment_bytes=100_000)
+    for seed in range(61):
+        stored.append(seed, 8)
+    looked_at = []
+    rows_of = engine._rows
+    monkeypatch.setattr(engine, "_rows", lambda view, block, *rest, **named: (
+        looked_at.append(block.base_offset), rows_of(view, block, *rest, **named))[1])  # fmt: skip
+    for wanted, blocks in ((stored.records[0], 1), (stored.records[100], 2)):
+        looked_at.clear()
+        key = wanted[2]["trace_id"]
+        view = stored.store.view("trace_id", key, ring_only=True)
+        found = [block.base_offset + row for block, rows in slices(view) for row in rows.tolist()]
+        assert found == [offset for offset, _, keys in stored.records if keys["trace_id"] == key and offset >= 4]
+        assert len(looked_at) == blocks
 
 
 def test_the_comparison_catches_records_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:

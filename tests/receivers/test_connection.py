@@ -14,7 +14,7 @@ import zstandard
 from collector.errors import Overloaded, Unavailable
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.receivers import connection as module
-from collector.receivers.connection import State
+from collector.receivers.connection import HEAD
 from collector.receivers.head import HEAD_BYTES_MAX
 from collector.receivers.http import READ_BYTES
 from collector.testing import otlp
@@ -156,7 +156,7 @@ def test_pipelined_requests_are_answered_in_order(client: Client, step: int) -> 
     assert client.responses[2].body == b"{}"
     assert stored(client) == [SPANS, MANY, SPANS]
     assert not client.transport.closed
-    assert client.connection.state is State.HEAD
+    assert client.connection.state == HEAD
 
 
 def test_connections_take_turns(client: Client) -> None:

@@ -9,7 +9,6 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.receivers.connection import State
 from collector.testing import otlp
 from tests.receivers.doubles import Receiving
 from tests.receivers.wire import JSON, Client, chunked, post
@@ -50,7 +49,7 @@ def stream(chance: Random) -> bytes:
     return bytes(data)
 
 
-def answers(loop: asyncio.AbstractEventLoop, data: bytes, chance: Random, step: int) -> tuple[bytes, State, bool]:
+def answers(loop: asyncio.AbstractEventLoop, data: bytes, chance: Random, step: int) -> tuple[bytes, int, bool]:
     """Feed a connection in pieces of random size up to `step`, let time run out, and check its accounts."""
     receiving = Receiving(loop)
     store = receiving.stores["traces"]

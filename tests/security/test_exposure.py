@@ -70,6 +70,7 @@ def test_a_start_says_it_and_statistics_show_it(tmp_path: Path) -> None:
             "otlp/grpc": 2,
             "otlp/http": 2,
             "api": 0,
+            "api/grpc": 0,
         }
         assert listeners["api"] == {
             "loopback": True,

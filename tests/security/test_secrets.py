@@ -131,8 +131,8 @@ def test_no_answer_and_no_log_repeats_one(configuration: Path) -> None:
         (["print-config", "--set", f"auth.credentials=[{{name: a, rights: read, tokens: ['{CANARY}']}}]"], 2),
         (["validate", "--set", f"auth.credentials=[{{name: a, rights: read, tokens: {{a: {LITERAL}}}}}]"], 2),
         (["validate", "--set", f"auth.credentials=[{{name: a, rights: none, tokens: [{LITERAL}, [{LITERAL}]]}}]"], 2),
-        (["run", "--set", "auth.credentials=[{name: a, rights: read, token_file: broken}]"], 1),
-        (["run", "--set", "auth.credentials=[{name: a, rights: read, htpasswd_file: broken}]"], 1),
+        (["run", "--set", "auth.credentials=[{name: a, rights: read, token_file: broken}]"], 2),
+        (["run", "--set", "auth.credentials=[{name: a, rights: read, htpasswd_file: broken}]"], 2),
     ],
 )
 def test_no_command_prints_one(configuration: Path, arguments: list[str], code: int) -> None:

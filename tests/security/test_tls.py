@@ -282,10 +282,8 @@ def test_an_authority_that_was_removed_is_forgotten(authority: Authority, tmp_pa
 @pytest.mark.parametrize(
     ("break_it", "expected"),
     [
-        (lambda crt, key: os.unlink(crt), "cannot be read: no such file or directory"),
-        (lambda crt, key: os.unlink(key), "cannot be read: no such file or directory"),
-        (lambda crt, key: crt.write_text("nothing"), "not valid PEM"),
-        (lambda crt, key: key.write_text("nothing"), "not valid PEM"),
+        (lambda crt, key: os.unlink(crt), "cert_file: {crt}: cannot be read: No such file or directory"),
+        (lambda crt, key: key.write_text("nothing"), "cert_file, key_file: {crt}, {key}: not valid PEM"),
     ],
 )
 def test_a_daemon_does_not_start_on_files_that_do_not_fit(
@@ -294,16 +292,40 @@ def test_a_daemon_does_not_start_on_files_that_do_not_fit(
     crt, key = authority.issue("broken")
     break_it(crt, key)
     daemon = Daemon(tmp_path, *settings((crt, key)), wait=False)
-    reason = daemon.wait_for("cannot start")["reason"]
-    assert daemon.wait() == 1
-    assert reason.startswith(f"api.tls.cert_file, key_file: {crt}, {key}: {expected}")
+    assert daemon.wait() == 2
+    for line, listener in zip(daemon.lines, KEYS.values(), strict=False):
+        assert line.startswith(f"{listener}.tls.{expected.format(crt=crt, key=key)}")
+    assert len(daemon.lines) == len(KEYS) + 1
 
 
 def test_a_key_with_a_password_is_refused_and_not_asked_for(authority: Authority, tmp_path: Path) -> None:
     certificate = authority.issue("locked", password=b"canary")
     daemon = Daemon(tmp_path, *settings(certificate), wait=False)
-    assert "the key has a password, which ringtail cannot enter" in daemon.wait_for("cannot start")["reason"]
-    assert daemon.wait() == 1
+    assert daemon.wait() == 2
+    assert "the key has a password, which ringtail cannot enter" in daemon.lines[0]
+
+
+def test_a_certificate_that_has_expired_is_warned_about(authority: Authority, tmp_path: Path) -> None:
+    """It is served: somebody may have to be let in until there is a new one."""
+    certificate = authority.issue("was", expired=True)
+    tls = f"api.tls={{cert_file: {certificate[0]}, key_file: {certificate[1]}, reload_interval: 100ms}}"
+    allow = {"certificate is not valid now"}
+    with Daemon(tmp_path, tls, wait=False, allow=allow, tls=authority.client()) as daemon:
+        daemon.wait_for("ready")
+        warning = daemon.wait_for("certificate is not valid now", listener="api", level="warning")
+        assert warning["reason"].startswith(f"api.tls.cert_file: {certificate[0]}: the certificate has expired, on ")
+        authority.issue("was")
+        daemon.wait_for("certificate reloaded")
+        assert len([one for one in daemon.events if one["event"] == "certificate is not valid now"]) == 1
+        text = daemon.get("/metrics").body.decode()
+        (ends,) = re.findall(r'^ringtail_tls_certificate_expiry_seconds{listener="api"} (\S+)$', text, re.MULTILINE)
+        context = ssl.create_default_context(cafile=str(authority.path))
+        host, _, port = daemon.api.partition(":")
+        with (
+            socket.create_connection((host, int(port))) as raw,
+            context.wrap_socket(raw, server_hostname=host) as shown,
+        ):
+            assert ssl.cert_time_to_seconds(str(shown.getpeercert()["notAfter"])) == float(ends)  # type: ignore[index]
 
 
 def test_a_grpc_client_of_others_over_tls(daemon: Daemon, authority: Authority) -> None:

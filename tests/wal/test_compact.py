@@ -410,7 +410,7 @@ def test_short_reads_and_writes_are_no_failure() -> None:
 def test_a_failed_log_is_left_alone() -> None:
     memory = MemoryFiles()
     log = a_log(memory)
-    log._failed = OSError(errno.EIO, "failed")
+    log.failed = OSError(errno.EIO, "failed")
     assert compact_all(memory, log) == 0
 
 

@@ -360,7 +360,7 @@ class RetriesSync(Log):
         try:
             super().sync()
         except Unavailable:
-            self._failed = None
+            self.failed = None
             super().sync()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -33,26 +34,49 @@ class Catalogue:
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
+class Source(Protocol):
+    """Series that are no points of the store."""
+
+    def known(self, start_ms: int, end_ms: int) -> Iterator[tuple[str, dict[str, str], Labels]]:
+        """Yield family name, {type, help, unit} and labels of every series with a value in [start_ms, end_ms]."""
+        ...
+
+
 def collect(
-    deadline: Deadline, view: View, selectors: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
+    deadline: Deadline,
+    view: View,
+    selectors: Sequence[Sequence[Matcher]],
+    start_ms: int,
+    end_ms: int,
+    more: Sequence[Source] = (),
 ) -> Catalogue:
     """Collect every series with a point in [start_ms, end_ms] that one of the selectors matches; all without one.
 
-    Raises QueryLimit beyond SERIES_MAX series.
+    `more` are further sources. Raises QueryLimit beyond SERIES_MAX series.
     """
     tests = [matcher_of(matchers) for matchers in selectors]
     found = Catalogue()
     known: set[tuple[int, int]] = set()
     start_ns = max(0, start_ms * 1_000_000)
     end_ns = min(END_OF_TIME, (end_ms + 1) * 1_000_000 - 1)
-    for block, rows in slices(view, start_ns, max(0, end_ns), deadline):
-        for labels in _labels(block, rows, known, found):
-            if tests and not any(test(labels) for test in tests):
-                continue
-            found.series.add(labels)
-            if len(found.series) > SERIES_MAX:
-                raise QueryLimit(f"there are more than {SERIES_MAX} series")
+    received = (
+        labels
+        for block, rows in slices(view, start_ns, max(0, end_ns), deadline)
+        for labels in _labels(block, rows, known, found)
+    )
+    for labels in chain(received, *(_known(source, start_ms, end_ms, found) for source in more)):
+        if tests and not any(test(labels) for test in tests):
+            continue
+        found.series.add(labels)
+        if len(found.series) > SERIES_MAX:
+            raise QueryLimit(f"there are more than {SERIES_MAX} series")
     return found
+
+
+def _known(source: Source, start_ms: int, end_ms: int, found: Catalogue) -> Iterator[Labels]:
+    for name, metadata, labels in source.known(start_ms, end_ms):
+        found.metadata.setdefault(name, metadata)
+        yield labels
 
 
 def _labels(block: Block, rows: NDArray[np.intp], known: set[tuple[int, int]], found: Catalogue) -> Iterator[Labels]:

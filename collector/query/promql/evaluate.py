@@ -11,7 +11,7 @@ but not evaluated is refused by name and position.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from collector.query.promql.ast import (
     Subquery,
     VectorSelector,
 )
-from collector.query.promql.series import Series, is_stale, select
+from collector.query.promql.series import Series, Source, is_stale, select
 from collector.query.promql.vectors import Vector
 
 if TYPE_CHECKING:
@@ -55,16 +55,22 @@ class Result:
     value: Vector | NDArray[np.float64] | str
 
 
-def evaluate(deadline: Deadline, view: View, expression: Expression, steps: NDArray[np.int64]) -> Result:
-    """Evaluate an expression that is not a range vector at the steps (ms, ascending)."""
-    return Result(steps, _Evaluation(deadline, view, steps).value(expression))
+def evaluate(
+    deadline: Deadline,
+    view: View,
+    expression: Expression,
+    steps: NDArray[np.int64],
+    more: Sequence[Source] = (),
+) -> Result:
+    """Evaluate an expression that is not a range vector at the steps (ms, ascending), over the view and more sources."""
+    return Result(steps, _Evaluation(deadline, view, steps, more).value(expression))
 
 
 def range_vector(
-    deadline: Deadline, view: View, expression: MatrixSelector, time_ms: int
+    deadline: Deadline, view: View, expression: MatrixSelector, time_ms: int, more: Sequence[Source] = ()
 ) -> list[tuple[Series, NDArray[np.bool_]]]:
     """Return the samples of a range selector at one time, each series with its samples that are no stale markers."""
-    evaluation = _Evaluation(deadline, view, np.array([time_ms], np.int64))
+    evaluation = _Evaluation(deadline, view, np.array([time_ms], np.int64), more)
     series, ends = evaluation.samples(expression.selector, expression.range_ms)
     found = []
     for one in series:
@@ -75,8 +81,9 @@ def range_vector(
 
 
 class _Evaluation:
-    def __init__(self, deadline: Deadline, view: View, steps: NDArray[np.int64]) -> None:
+    def __init__(self, deadline: Deadline, view: View, steps: NDArray[np.int64], more: Sequence[Source]) -> None:
         self._deadline = deadline
+        self._more = more
         self._view = view
         self._steps = steps
 
@@ -133,7 +140,7 @@ class _Evaluation:
     def samples(self, selector: VectorSelector, range_ms: int) -> tuple[list[Series], NDArray[np.int64]]:
         times = self._times(selector.shift)
         first, last = int(times.min()) - range_ms, int(times.max())
-        series = select(self._deadline, self._view, selector.matchers, first, last)
+        series = select(self._deadline, self._view, selector.matchers, first, last, self._more)
         if len(series) * len(times) > CELLS_MAX:
             raise QueryLimit(f"{len(series)} series times {len(times)} steps are more than {CELLS_MAX}")
         return series, times

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -103,11 +103,36 @@ def matcher_of(matchers: Sequence[Matcher]) -> Callable[[Labels], bool]:
     return matches
 
 
-def select(deadline: Deadline, view: View, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Series]:
+class Source(Protocol):
+    """Series that are no points of the store."""
+
+    def select(self, deadline: Deadline, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Series]:
+        """Return every series that matches, with its samples in (start_ms, end_ms], as `select` below does."""
+        ...
+
+
+def select(
+    deadline: Deadline,
+    view: View,
+    matchers: Sequence[Matcher],
+    start_ms: int,
+    end_ms: int,
+    more: Sequence[Source] = (),
+) -> list[Series]:
     """Return every series that matches, with its samples in (start_ms, end_ms], ordered by labels.
 
-    Delta series are added up over all that is held before `end_ms`. Raises QueryLimit beyond SERIES_MAX or SAMPLES_MAX.
+    `more` are further sources; of series with the same labels the received one counts. Delta series are added up over
+    all that is held before `end_ms`. Raises QueryLimit beyond SERIES_MAX or SAMPLES_MAX.
     """
+    found = _received(deadline, view, matchers, start_ms, end_ms)
+    others = [one for source in more for one in source.select(deadline, matchers, start_ms, end_ms)]
+    if others:
+        found = list(({one.labels: one for one in others} | {one.labels: one for one in found}).values())
+        found.sort(key=lambda one: one.labels)
+    return found
+
+
+def _received(deadline: Deadline, view: View, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[Series]:
     end_ns = min(END_OF_TIME, (end_ms + 1) * 1_000_000 - 1)
     start_ns = max(0, (start_ms + 1) * 1_000_000)
     if end_ns < start_ns:

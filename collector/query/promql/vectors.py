@@ -11,6 +11,7 @@ import numpy as np
 
 from collector.errors import InvalidQuery, QueryLimit
 from collector.query.promql.ranges import quantile
+from collector.query.promql.series import float_text
 from collector.query.promql.translate import Labels
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ def top(vector: Vector, parameter: NDArray[np.float64], node: Aggregation) -> Ve
             wanted = float(parameter[step])
             if np.isnan(wanted):
                 raise InvalidQuery("the parameter of topk and bottomk must be a number", node.at)
+            if abs(wanted) >= 2**63:
+                raise InvalidQuery(f"Scalar value {float_text(wanted)} overflows int64", node.at)
             inside = [row for row in rows if vector.present[row, step]]
             column = vector.values[inside, step]
             sign = -1 if node.op == "topk" else 1

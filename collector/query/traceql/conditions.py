@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices
+from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.remembered import START, Remembered, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
+    from collector.query.engine import Wanted
     from collector.query.traceql.ast import Expression
     from collector.query.traceql.remembered import Verdict
     from collector.store import View
@@ -42,25 +43,27 @@ def fulfilling(
     condition: Expression | None,
     start_ns: int,
     end_ns: int,
-    wanted: Callable[[Block], bool] = lambda block: True,
+    wanted: Wanted = lambda min_ns, max_ns: True,
 ) -> Iterator[Slice]:
     """Yield the rows of each block that started in [start_ns, end_ns] and fulfil a condition on single spans.
 
-    A view that is narrowed by a key is narrowed by one that the condition demands. Blocks that are not `wanted` when
-    their turn comes are passed over.
+    A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
+    `wanted` when their turn comes are passed over, and of the log whole segments.
     """
-    blocks = [one for one in reversed(view.ring.blocks) if one.max_time >= start_ns and one.min_time <= end_ns]
+    blocks = [
+        one for one in ring_blocks(view, newest_first=True) if one.max_time >= start_ns and one.min_time <= end_ns
+    ]
     remembered = remembered_of(view) if condition is not None else None
     evaluated = 0
     for at, block in enumerate(blocks):
-        if not wanted(block):
+        if not wanted(block.min_time, block.max_time):
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
             found = verdict(deadline, view, remembered, condition)
             if found is not None:
                 for piece in _shortened(view, found, condition, blocks[at:], start_ns, end_ns):
-                    if wanted(piece.block):
+                    if wanted(piece.block.min_time, piece.block.max_time):
                         deadline.check()
                         yield from _evaluated(piece, None if found.exact else condition)
                 break
@@ -76,12 +79,11 @@ def _of_the_log(
     condition: Expression | None,
     start_ns: int,
     end_ns: int,
-    wanted: Callable[[Block], bool] = lambda block: True,
+    wanted: Wanted | None = None,
 ) -> Iterator[Slice]:
     among = Among(view.index, (view.key,)) if view.index is not None else None
-    for piece in log_slices(view, start_ns, end_ns, deadline, among, newest_first=True):
-        if wanted(piece.block):
-            yield from _evaluated(piece, condition)
+    for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True):
+        yield from _evaluated(piece, condition)
 
 
 def positions(

@@ -136,7 +136,8 @@ def demanded_key(expression: Expression | None) -> tuple[str, bytes] | None:
 def trace_id_bytes(text: str) -> bytes | None:
     """Return a trace id written in hex as 16 bytes, padded on the left; None when it is not one."""
     digits = text.replace("-", "")
-    if not 0 < len(digits) <= 32:
+    # Python reads over spaces in hex.
+    if not 0 < len(digits) <= 32 or not digits.isalnum():
         return None
     try:
         return bytes.fromhex(digits.zfill(32))

@@ -221,7 +221,7 @@ class Aggregation:
         value = value[np.lexsort((value, cell))]
         count = counts.reshape(-1).astype(np.int64)
         begin = np.cumsum(count) - count
-        found = []
+        found: list[Series] = []
         for quantile in wanted:
             rank = quantile * np.maximum(count - 1, 0)
             low = np.floor(rank).astype(np.int64)
@@ -232,8 +232,13 @@ class Aggregation:
             samples[has] = lower + (upper - lower) * (rank - low)[has]
             rows = samples.reshape(-1, self.steps.count)
             for at, key in enumerate(self.keys.labels):
-                labels = (*zip(by, key, strict=True), ("p", quantile))
-                found.append(Series(labels, rows[at], self.exemplars.of(at)))
+                found.append(Series((*zip(by, key, strict=True), ("p", quantile)), rows[at]))
+        series = len(self.keys)
+        for at in range(series):
+            alike = [found[number * series + at] for number in sorted(range(len(wanted)), key=lambda one: wanted[one])]
+            for one in self.exemplars.of(at):
+                above = (each for each in alike if each.samples[one.step] >= one.value)
+                next(above, alike[-1]).exemplars.append(one)
         return found
 
 

@@ -99,9 +99,13 @@ class _Field:
         return self._dictionary
 
     def restart(self, offset: int) -> None:
-        """Forget all records."""
+        """Forget all records, and begin at an offset."""
         self.first = self.end = offset
-        self._codes = self._codes[:0]
+        self._codes = np.empty(0, self._codes.dtype)
+        self._numbers.clear()
+        self._entries.clear()
+        self._texts.clear()
+        self._dictionary = None
 
     def add(self, piece: Slice) -> bool:
         """Take the records that follow; False when they cannot be remembered this way."""
@@ -199,6 +203,7 @@ class Remembered:
         ring = view.ring
         if field.end < ring.first_offset or field.first == field.end:
             field.restart(ring.first_offset)
+        is_new = field.first == field.end
         if ring.first_offset < field.first:
             return False
         field.forget_before(ring.first_offset)
@@ -211,7 +216,8 @@ class Remembered:
                 if not field.usable:
                     field.restart(0)
                     return False
-                self._fields[field.node] = other = field.hashed()
+                # A dictionary fills up with values of records that are gone: then it is made anew.
+                self._fields[field.node] = other = field.hashed() if is_new else _Field(field.node)
                 return self._fill(deadline, view, other)
         return True
 

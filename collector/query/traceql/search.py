@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from collector.errors import QueryLimit
 from collector.otlp.records import service_name
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import spansets
@@ -182,9 +183,9 @@ class _Best:
     def __len__(self) -> int:
         return len(self._places)
 
-    def may_bring(self, block: Block) -> bool:
-        """Tell whether a span of the block can take a place among the best."""
-        may = self.worst is None or block.max_time >= self.worst[0]
+    def may_bring(self, min_ns: int, max_ns: int) -> bool:
+        """Tell whether a span that started in a time range can take a place among the best."""
+        may = self.worst is None or max_ns >= self.worst[0]
         self.left_out |= not may
         return may
 
@@ -272,7 +273,7 @@ def _find_traces(
             _judge(deadline, everything, planned, search, waiting[:batch], best, effort)
             del waiting[:batch]
             batch = min(4 * batch, BATCH_MAX)
-            if not best.may_bring(piece.block):
+            if not best.may_bring(piece.block.min_time, piece.block.max_time):
                 break
     while waiting:
         _judge(deadline, everything, planned, search, waiting[:BATCH_MAX], best, effort)
@@ -324,10 +325,18 @@ def _judge(
     best: _Best,
     effort: Effort,
 ) -> None:
-    """Evaluate traces whole, and take those of which spans are left."""
+    """Evaluate traces whole, and take those of which spans are left: fewer at a time when they are too large together."""
     times = [time for _, time in candidates]
     since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
-    traces = assemble(deadline, view, [trace for trace, _ in candidates], since, until)
+    try:
+        traces = assemble(deadline, view, [trace for trace, _ in candidates], since, until)
+    except QueryLimit:
+        if len(candidates) == 1:
+            raise
+        half = len(candidates) // 2
+        _judge(deadline, view, planned, search, candidates[:half], best, effort)
+        _judge(deadline, view, planned, search, candidates[half:], best, effort)
+        return
     effort.traces += len(candidates)
     sets = answer(traces, planned, search)
     rows = sets.members
@@ -352,16 +361,20 @@ def answer(traces: Traces, planned: Plan, search: Search) -> Sets:
 # --- what is returned -------------------------------------------------------------------------------------------
 
 
-def describe(
-    deadline: Deadline, view: View, found: list[Found], search: Search, effort: Effort | None = None
-) -> list[Summary]:
+def describe(deadline: Deadline, view: View, found: list[Found], search: Search) -> list[Summary]:
     """Return what a search answers for the traces found, in their order. `view` is not narrowed."""
     if not found:
         return []
     planned = plan(search.query)
     times = [one.time for one in found]
     since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
-    traces = assemble(deadline, view, [one.trace_id for one in found], since, until)
+    try:
+        traces = assemble(deadline, view, [one.trace_id for one in found], since, until)
+    except QueryLimit:
+        if len(found) == 1:
+            raise
+        half = len(found) // 2
+        return describe(deadline, view, found[:half], search) + describe(deadline, view, found[half:], search)
     summaries = [Summary(one.trace_id) for one in found]
     _add_whole(summaries, traces)
     sets = answer(traces, planned, search)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from collector.errors import Unavailable
 from collector.receivers.http2.fields import Requests, check_trailers
@@ -35,11 +35,13 @@ from collector.receivers.http2.frames import (
     FRAME_BYTES_DEFAULT,
     FRAME_BYTES_MAX,
     GOAWAY,
+    HAS_PRIORITY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
+    PADDED,
     PING,
     PRIORITY,
     PUSH_PROMISE,
@@ -49,7 +51,6 @@ from collector.receivers.http2.frames import (
     WINDOW_DEFAULT,
     WINDOW_MAX,
     WINDOW_UPDATE,
-    WORD,
     Code,
     ConnectionBroken,
     StreamBroken,
@@ -65,13 +66,14 @@ from collector.receivers.http2.frames import (
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
 from collector.receivers.http2.keepalive import Keepalive, Life
-from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, TURN, Pace
+from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, Pace
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES
 from collector.receivers.http2.writer import FrameWriter
 from collector.receivers.listener import Listener
 from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from collector.receivers.http2.stream import Fields, Stream
@@ -80,10 +82,11 @@ STREAM_WINDOW: Final = 4 * 1024 * 1024
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024
 """What a client may send before it must hear that it was read."""
 BLOCK_FRAMES_MAX: Final = 64
-"""CONTINUATION frames of one header block."""
+"""Frames of one header block."""
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
+"""A decoded header block."""
 RESETS_KNOWN: Final = 1024
 """Streams that we have reset and whose late frames are read over."""
 LINGER_S: Final = 2.0
@@ -103,11 +106,10 @@ class Http2Listener(Listener):
     keepalive: Keepalive
     chance: Random
     """What ages differ by."""
-    requests: Requests
-
-    def open_stream(self, connection: Connection, number: int, send_window: int) -> Stream:
-        """Return a new stream's state."""
-        raise NotImplementedError
+    requests: Requests[Any]
+    open_stream: Callable[[Connection, int, int, int, int, Any], Stream]
+    """Returns a new stream's state: of a connection, with a number, windows to send and to receive, the announced length,
+    and what `requests` has decided."""
 
     def greet(self, data: bytes) -> bytes:
         """Return the answer to a client that speaks something else."""
@@ -117,9 +119,8 @@ class Http2Listener(Listener):
 class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_data_ends_stream",
-                 "_data_stream", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_holds", "_last", "_life",
-                 "_lingering", "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
+    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
+                 "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
                  "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
@@ -145,9 +146,9 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._paused = False
         self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
+        self._fields: Fields | None = None  # of the newest request, and what was found for them
+        self._found: tuple[int, Any] = (-1, None)
         self._direct: Stream | None = None  # whose body is being read into
-        self._data_stream = 0
-        self._data_ends_stream = False
         self._block = bytearray()  # of a header block, what came in frames before
         self._block_ends_stream = False
         self._block_parts = 0
@@ -164,7 +165,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
         self._surplus = self._listener.add(self)
         if self._surplus and not self._listener.may_explain:
-            self._transport.abort()
+            self.abort()
             return
         self._wait_for(LINGER_S if self._surplus else self._listener.first_bytes_timeout_s)
         self.peer = peer_names(transport)
@@ -180,6 +181,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Give up the streams."""
         self._transport = None
+        self.reading = False
         self.deadline = _NEVER
         streams, self.streams = list(self.streams.values()), {}
         self.pending = b""
@@ -189,26 +191,27 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: into the message under way, or the listener's scratch buffer."""
-        stream = self._direct = self.direct()
+        stream = self._direct = self.direct() if self.into is not None else None
         body = stream.body if stream is not None else None
         return self._listener.scratch if body is None else memoryview(body)
 
     def buffer_updated(self, count: int) -> None:
         """Take `count` bytes that arrived."""
-        if self._lingering:
+        if not self.reading:
             return
         self._seen += 1
         stream = self._direct
         if stream is not None:
             self.came_directly(stream, count)
             return
-        view = self._listener.scratch[:count]
-        if count < len(self._listener.scratch):
-            self._pace.turn = 0  # the loop looks at others before this one's next bytes
+        scratch = self._listener.scratch
+        if count < len(scratch):
+            self.turn = 0  # the loop looks at others before this one's next bytes
         if self.pending:
-            view = memoryview(self.pending + view)
-            self.pending = b""
-        self._guarded(view)
+            data, self.pending = self.pending + scratch[:count], b""
+            self._guarded(memoryview(data))
+        else:
+            self._guarded(scratch[:count])
 
     def eof_received(self) -> bool:
         """The client sends nothing more. gRPC knows no half-closed connections: close."""
@@ -225,6 +228,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._blocked = False
         self._read_on()
         self._wait_for(self._listener.idle_timeout_s)
+        for stream in list(self.streams.values()):
+            stream.drained()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client does not read its answers: who has more of them waits for `Stream.drained`."""
+        return self._blocked
 
     def hold(self) -> None:
         """Read nothing from the client until as many `release` as `hold` have come."""
@@ -238,13 +248,17 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     # --- frames in ----------------------------------------------------------------------------------------
 
-    def _guarded(self, view: memoryview) -> None:
+    def _guarded(self, data: memoryview) -> None:
         """Read frames, and end the connection where they break it."""
         try:
             if self.prefaced:
-                self.feed(view)
-            elif not self.feed_preface(view):
-                self.write(self._listener.greet(bytes(view)))
+                self.feed(data)
+                if self.idle:
+                    self.turn += self.idle
+                    self._pace.idle_frames(self.idle)
+                    self.idle = 0
+            elif not self.feed_preface(data):
+                self.write(self._listener.greet(bytes(data)))
                 self._close_soon()
         except ConnectionBroken as error:
             self._break(error.code, str(error))
@@ -261,20 +275,18 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self.watch(self._half_since + self._listener.first_bytes_timeout_s)
         self._half_block = self.block_stream
 
-    def _work(self, cost: int) -> None:
-        """Count what was done, and let others come to their turn behind it when it was much."""
-        pace = self._pace
-        pace.turn += cost
+    def give_way(self) -> None:
+        """Let others come to their turn, behind what was done."""
         soon = self._listener.soon
-        if pace.turn >= TURN and not self.yielding and soon is not None and self._transport is not None:
+        if not self.yielding and soon is not None and self._transport is not None:
             self.yielding = True
             self._pause()
             soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._pace.turn = 0
+        self.turn = 0
         self.yielding = False
-        if self.pending and self.open():
+        if self.pending and self.reading:
             data, self.pending = self.pending, b""
             self._guarded(memoryview(data))
         self._read_on()
@@ -289,20 +301,16 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def open(self) -> bool:
-        """Tell whether frames are still wanted."""
-        return self._transport is not None and not self._lingering and not self._transport.is_closing()
-
     def begin_data(self, number: int, flags: int, length: int) -> Stream | None:
         """Take a DATA frame's length from the windows; return its stream unless that is closed."""
-        stream = self._existing(number, "DATA")
+        stream = self.streams.get(number)
+        if stream is None:
+            self._missing(number, "DATA")
         if length < DATA_BYTES_MIN and not flags & END_STREAM:
-            self.count_idle()
+            self.idle += 1
         self._receive_window -= length
         if self._receive_window < 0:
             raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        self._data_stream = number
-        self._data_ends_stream = flags & END_STREAM != 0
         if stream is None:
             return None
         stream.receive_window -= length
@@ -311,16 +319,15 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             return None
         return stream
 
-    def end_data(self) -> None:
+    def end_data(self, number: int, flags: int) -> None:
         """Give the windows back, which nothing waits for, and end the request if the frame did."""
-        stream = self.streams.get(self._data_stream)
-        self._data_stream = 0
+        stream = self.streams.get(number)
         if self._receive_window < CONNECTION_WINDOW // 2:
             self.write(window_update(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         if stream is None:
             return
-        if self._data_ends_stream:
+        if flags & END_STREAM:
             self._end_request(stream)
         elif stream.receive_window < STREAM_WINDOW // 2:
             self.write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
@@ -328,36 +335,31 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _end_request(self, stream: Stream) -> None:
         stream.remote_ended = True
-        self._work(stream.came >> 12)
-        if stream.announced not in (-1, stream.came):
+        self.turn += stream.came >> 12
+        if stream.announced >= 0 and stream.announced != stream.came:
             self._reset(stream, Code.PROTOCOL_ERROR)
         else:
             stream.ended()
 
-    def _existing(self, number: int, what: str) -> Stream | None:
-        """Return a stream that a frame is for; None when it is closed."""
-        stream = self.streams.get(number)
-        if stream is None:
-            if number > self._last or number % 2 == 0:
-                raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
-            if what == "DATA" and number not in self._resets_known:
-                self.write(rst_stream(number, Code.STREAM_CLOSED))
-                self._resets_known.append(number)
-        return stream
+    def _missing(self, number: int, what: str) -> None:
+        """A frame is for a stream that is not there: it may have been closed, but must have been opened."""
+        if number > self._last or number % 2 == 0:
+            raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
+        if what == "DATA" and number not in self._resets_known:
+            self.write(rst_stream(number, Code.STREAM_CLOSED))
+            self._resets_known.append(number)
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame that is not data."""
-        if kind != HEADERS:
-            self.count_idle()
         try:
             if kind == HEADERS:
                 self._take_headers(flags, number, payload)
-            elif kind == CONTINUATION:
-                if not self.block_stream:
-                    raise ConnectionBroken(Code.PROTOCOL_ERROR, "CONTINUATION without a header block")
-                self._take_block(flags, payload)
-            elif kind == WINDOW_UPDATE:
+                return
+            self.idle += 1
+            if kind == WINDOW_UPDATE:
                 self._take_window_update(number, payload)
+            elif kind == CONTINUATION:
+                self._take_continuation(flags, payload)
             elif kind == SETTINGS:
                 self._take_settings(flags, number, payload)
             elif kind == PING:
@@ -393,46 +395,53 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
                 self._pace.reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        part = block_part(flags, number, payload)
+        if number % 2 == 0:
+            raise ConnectionBroken(Code.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        part = block_part(flags, number, payload) if flags & (PADDED | HAS_PRIORITY) else payload
+        if flags & END_HEADERS:
+            self._take_block(number, part, flags & END_STREAM != 0)
+            return
         self.block_stream = number
         self._block_parts = 0
         self._block_ends_stream = flags & END_STREAM != 0
-        self._take_block(flags, part)
+        self._add_to_block(part)
 
-    def _take_block(self, flags: int, part: bytes) -> None:
-        if not flags & END_HEADERS:
-            self._block += part
-            self._block_allow(len(self._block))
+    def _take_continuation(self, flags: int, payload: bytes) -> None:
+        require(self.block_stream != 0, "CONTINUATION without a header block")
+        self._add_to_block(payload)
+        if flags & END_HEADERS:
+            number, self.block_stream = self.block_stream, 0
+            block, self._block = bytes(self._block), bytearray()
+            self._take_block(number, block, self._block_ends_stream)
+
+    def _add_to_block(self, part: bytes) -> None:
+        self._block += part
+        self._block_parts += 1
+        if len(self._block) > CONTROL_BYTES_MAX or self._block_parts > BLOCK_FRAMES_MAX:
+            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "a header block is too large")
+
+    def _take_block(self, number: int, block: bytes, ends_stream: bool) -> None:
+        """Take a whole header block: of a new request, or of one's trailers."""
+        self.turn += BLOCK_COST + (len(block) >> 6)
+        fields = self._decoder.decode(block)
+        if number > self._last:
+            self._open(number, fields, ends_stream)
             return
-        if self._block:
-            self._block_allow(len(self._block) + len(part))
-            part = bytes(self._block) + part
-            self._block = bytearray()
-        number, self.block_stream = self.block_stream, 0
-        self._work(BLOCK_COST + (len(part) >> 6))
-        fields = self._decoder.decode(part)
         stream = self.streams.get(number)
         if stream is not None:
-            self._take_trailers(stream, fields)
-        elif number > self._last:
-            self._open(number, fields)
+            self._take_trailers(stream, fields, ends_stream)
         elif number not in self._resets_known:
             raise ConnectionBroken(Code.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
 
-    def _block_allow(self, size: int) -> None:
-        self._block_parts += 1
-        if size > CONTROL_BYTES_MAX or self._block_parts > BLOCK_FRAMES_MAX:
-            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "a header block is too large")
-
-    def _take_trailers(self, stream: Stream, fields: Fields) -> None:
+    def _take_trailers(self, stream: Stream, fields: Fields, ends_stream: bool) -> None:
         if stream.remote_ended:
             raise StreamBroken(Code.STREAM_CLOSED)
-        if not self._block_ends_stream:
+        if not ends_stream:
             raise StreamBroken(Code.PROTOCOL_ERROR)
         check_trailers(fields)
         self._end_request(stream)
 
-    def _open(self, number: int, fields: Fields) -> None:
+    def _open(self, number: int, fields: Fields, ends_stream: bool) -> None:
         self._last = number
         if self._closing:
             # A client hears from GOAWAY that this stream was not served.
@@ -442,10 +451,11 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             raise StreamBroken(Code.REFUSED_STREAM)
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
-        announced = self._listener.requests.check(fields)
-        stream = self._listener.open_stream(self, number, self.stream_window_out)
-        stream.receive_window = STREAM_WINDOW
-        stream.announced = announced
+        if fields is not self._fields:
+            self._found = self._listener.requests.find(fields)
+            self._fields = fields
+        announced, decision = self._found
+        stream = self._listener.open_stream(self, number, self.stream_window_out, STREAM_WINDOW, announced, decision)
         self.streams[number] = stream
         if self._surplus:
             # Told by GOAWAY alone, clients of gRPC would connect again at once, and for ever.
@@ -453,19 +463,20 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self.write(goaway(number, Code.NO_ERROR, self._listener.refusal))
             self._close_soon()
             return
-        stream.opened(fields)
-        if self._block_ends_stream and number in self.streams:
+        stream.opened()
+        if ends_stream and number in self.streams:
             self._end_request(stream)
 
     def _take_window_update(self, number: int, payload: bytes) -> None:
-        require_size(len(payload) == 4, "WINDOW_UPDATE")
-        increment = WORD.unpack(payload)[0] & WINDOW_MAX
+        if len(payload) != 4:
+            raise ConnectionBroken(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        increment = int.from_bytes(payload, "big") & WINDOW_MAX
         if number == 0:
-            require(increment > 0, "WINDOW_UPDATE by 0")
             self.widen(increment)
             return
-        stream = self._existing(number, "WINDOW_UPDATE")
+        stream = self.streams.get(number)
         if stream is None:
+            self._missing(number, "WINDOW_UPDATE")
             return
         if increment == 0:
             raise StreamBroken(Code.PROTOCOL_ERROR)
@@ -501,25 +512,23 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     def _take_reset(self, number: int, payload: bytes) -> None:
         require(number != 0, "RST_STREAM on stream 0")
         require_size(len(payload) == 4, "RST_STREAM")
-        stream = self._existing(number, "RST_STREAM")
-        if stream is not None:
+        stream = self.streams.get(number)
+        if stream is None:
+            self._missing(number, "RST_STREAM")
+        else:
             self._forget(stream)
             stream.gone()
             self._resets_known.append(number)
             self._pace.reset()
             self._close_if_done()
 
-    def count_idle(self) -> None:
-        """Count a frame that brings no request forward."""
-        self._work(1)
-        self._pace.idle_frame()
-
     # --- frames out ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the connection is at its end."""
-        if self.open():
-            cast("asyncio.Transport", self._transport).write(data)
+        transport = self._transport
+        if transport is not None and not self._lingering and not transport.is_closing():
+            transport.write(data)
 
     def starve(self, stream: Stream) -> None:
         """A response begins to wait for a window, which it may not for ever."""
@@ -531,10 +540,11 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         if not stream.remote_ended:
             self.write(rst_stream(stream.id, Code.NO_ERROR))
             self._resets_known.append(stream.id)
-        self._pace.answered()
-        self._life.answered()
+        self._pace.answers += 1
+        self._life.answered = True
         self._forget(stream)
-        self._close_if_done()
+        if self._closing:
+            self._close_if_done()
 
     def _reset(self, stream: Stream, code: Code) -> None:
         """End a stream for what its client did wrong."""
@@ -546,7 +556,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
-        self.abandon(stream)
+        if self.into is stream:
+            self.into = None  # what is still to come of its frame is read over
 
     # --- the connection's end -----------------------------------------------------------------------------
 
@@ -559,6 +570,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     def _close_soon(self) -> None:
         """Give up all streams and close, when the client has had time to read why."""
         streams, self.streams = list(self.streams.values()), {}
+        self.reading = False
         self.pending = b""
         for stream in streams:
             stream.gone()
@@ -608,11 +620,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _close_if_done(self) -> None:
         if self._closing and not self.streams and self._transport is not None:
+            self.reading = False
             self._transport.close()
 
     def abort(self) -> None:
         """Close at once, whatever is here."""
         if self._transport is not None:
+            self.reading = False
             self._transport.abort()
 
     # --- limits -------------------------------------------------------------------------------------------
@@ -626,7 +640,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def watch(self, deadline: float) -> None:
         """Ask the streams whether they are too slow at `deadline`, if nothing is due before."""
-        self._set_due(min(self._due, deadline))
+        if deadline < self._due:
+            self._set_due(deadline)
 
     def hurry(self, now: float) -> None:
         """Requests are being refused: give up those that hold their part of the budget without filling it."""
@@ -653,7 +668,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._set_due(self._due)
             return
         if self._blocked or self._lingering or self._surplus or transport.is_closing() or not self.settled:
-            transport.abort()
+            self.abort()
             return
         patience = self._listener.first_bytes_timeout_s
         if now >= self._half_since + patience:
@@ -672,7 +687,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._pinged = False
             self._set_due(min(due, now + rules.time_s))
         elif self._pinged:
-            transport.abort()
+            self.abort()
         else:
             self._pinged = True
             self.write(frame(PING, 0, 0, bytes(8)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from collector.receivers.http2.frames import Code, StreamBroken
 
 if TYPE_CHECKING:
     from collector.receivers.http2.stream import Fields
+
+R = TypeVar("R")
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE: Final = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
@@ -22,32 +25,31 @@ _USUAL: Final = frozenset(
 """Names that need no look; a saving, no rule."""
 
 
-TABLE_BYTES: Final = 4096
-"""HPACK's dynamic table."""
-HEADER_LIST_BYTES: Final = 16 * 1024
-"""A decoded header block."""
 REQUESTS_KEPT: Final = 1024
 KEPT_BYTES_MAX: Final = 1024
 """Field lists that are remembered, and their size: an exporter sends the same ones again and again."""
 
 
-class Requests:
-    """Field lists that were found well-formed: looking at each field is a tenth of what a small request costs."""
+class Requests(Generic[R]):
+    """Field lists that were found well-formed, and what was decided by them: looking at each field again is a fifth of
+    what a small request costs."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[tuple[bytes, bytes], ...], int] = {}
+    def __init__(self, decide: Callable[[Fields], R]) -> None:
+        """`decide` depends on nothing but the fields, and must not raise."""
+        self._decide = decide
+        self._known: dict[tuple[tuple[bytes, bytes], ...], tuple[int, R]] = {}
 
-    def check(self, fields: Fields) -> int:
-        """Return and raise what `check_request` does."""
+    def find(self, fields: Fields) -> tuple[int, R]:
+        """Return what `check_request` does and what was decided; raise what `check_request` does."""
         key = tuple(fields)
-        announced = self._known.get(key)
-        if announced is None:
-            announced = check_request(fields)
+        found = self._known.get(key)
+        if found is None:
+            found = check_request(fields), self._decide(fields)
             if sum(len(name) + len(value) for name, value in fields) <= KEPT_BYTES_MAX:
                 if len(self._known) >= REQUESTS_KEPT:
                     self._known.clear()
-                self._known[key] = announced
-        return announced
+                self._known[key] = found
+        return found
 
 
 def check_request(fields: Fields) -> int:

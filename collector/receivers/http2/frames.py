@@ -93,6 +93,19 @@ def goaway(last_stream: int, code: Code, message: str = "") -> bytes:
     return frame(GOAWAY, 0, 0, WORD.pack(last_stream) + WORD.pack(code) + message.encode())
 
 
+def whole_response(head: bytes, body: bytes, trailers: bytes) -> tuple[bytes, ...]:
+    """Return the frames of a response with these header blocks, apart where the number of its stream is left out: its
+    four bytes join them. `body` has at most `FRAME_BYTES_DEFAULT` bytes."""
+    frames = (
+        frame(HEADERS, END_HEADERS, 0, head)
+        + frame(DATA, 0, 0, body)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 0, trailers)
+    )
+    numbers = (5, FRAME_HEAD_BYTES + len(head) + 5, 2 * FRAME_HEAD_BYTES + len(head) + len(body) + 5)
+    begins = (0, *(at + 4 for at in numbers))
+    return tuple(frames[begin:end] for begin, end in zip(begins, (*numbers, len(frames)), strict=True))
+
+
 def literal(name: bytes, value: bytes) -> bytes:
     """Return a header field for a header block: a literal that is not indexed, by name (RFC 7541, 6.2.2)."""
     return b"\x00" + _string(name) + _string(value)
@@ -114,7 +127,6 @@ def _string(text: bytes) -> bytes:
 
 def block_part(flags: int, number: int, payload: bytes) -> bytes:
     """Return what a HEADERS frame has of a header block, without padding and priority (6.2)."""
-    require(number % 2 == 1, f"HEADERS on stream {number}")
     begin, end = 0, len(payload)
     if flags & PADDED:
         require(end > 0 and payload[0] < end, "more padding than frame")

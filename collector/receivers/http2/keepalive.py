@@ -36,7 +36,7 @@ class Keepalive(NamedTuple):
 class Life:
     """What one connection has behind it and before it. Times are on the monotonic clock."""
 
-    __slots__ = ("_pinged_at", "_seen_streams", "_strikes", "ends_at", "grace_ends_at", "idle_at", "rules")
+    __slots__ = ("_pinged_at", "_seen_streams", "_strikes", "answered", "ends_at", "grace_ends_at", "idle_at", "rules")
 
     def __init__(self, rules: Keepalive, now: float, chance: Random) -> None:
         """Begin now."""
@@ -47,6 +47,8 @@ class Life:
         """When it is cut, having been too old."""
         self.idle_at = now + rules.idle_s
         """When to look whether it was idle."""
+        self.answered = False
+        """Whether a call was answered since the client's last ping."""
         self._seen_streams = 0
         self._pinged_at = -math.inf
         self._strikes = 0
@@ -69,15 +71,14 @@ class Life:
         self.grace_ends_at = now + self.rules.age_grace_s
 
     def ping(self, now: float, streams: int) -> bool:
-        """Take a ping of the client's; tell whether it is one too many."""
+        """Take a ping of the client's; tell whether it is one too many. A call that was answered excuses those before."""
+        if self.answered:
+            self.answered = False
+            self._strikes = 0
+            self._pinged_at = -math.inf
         least = self.rules.ping_interval_s
         early = now < self._pinged_at + least or (not streams and not self.rules.idle_pings)
         self._pinged_at = now
         if least and early:
             self._strikes += 1
         return self._strikes > STRIKES_MAX
-
-    def answered(self) -> None:
-        """A call was answered: pings before it are forgotten."""
-        self._strikes = 0
-        self._pinged_at = -math.inf

@@ -31,34 +31,37 @@ BLOCK_COST: Final = 16
 class Pace:
     """The accounts of one connection."""
 
-    __slots__ = ("_clock", "_idle_frames", "_idle_since", "_resets", "turn")
+    __slots__ = ("_clock", "_idle_frames", "_idle_since", "_resets", "answers")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.turn = 0
-        """What was done in this turn."""
+        self.answers = 0
+        """Requests that were answered, and have not yet paid for frames and resets: for who answers to count."""
         self._idle_frames = IDLE_FRAMES_MAX  # that may yet come
         self._idle_since = -math.inf
         self._resets = 0
 
-    def idle_frame(self) -> None:
-        """Count a frame that brings no request forward; raise ConnectionBroken when it is one too many."""
-        self._idle_frames -= 1
-        if self._idle_frames < 0:
+    def idle_frames(self, count: int) -> None:
+        """Count frames that bring no request forward; raise ConnectionBroken when they are too many."""
+        if self.answers:
+            self._pay()
+        self._idle_frames -= count
+        while self._idle_frames < 0:
             now = self._clock.monotonic()
             if now < self._idle_since + 1.0:
                 raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many frames that bring no request forward")
             self._idle_since = now
-            self._idle_frames = IDLE_FRAMES_MAX
+            self._idle_frames += IDLE_FRAMES_MAX
 
     def reset(self) -> None:
         """Count a stream that was reset; raise ConnectionBroken when it is one too many."""
+        self._pay()
         self._resets += 1
         if self._resets > RESETS_MAX:
             raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too many streams are opened and reset")
 
-    def answered(self) -> None:
-        """Count a request that was answered, which pays for some frames and a reset."""
-        if self._resets:
-            self._resets -= 1
-        self._idle_frames = min(self._idle_frames + IDLE_FRAMES_EACH, 2 * IDLE_FRAMES_MAX)
+    def _pay(self) -> None:
+        """Let each answer pay for a reset and some frames."""
+        self._resets = max(0, self._resets - self.answers)
+        self._idle_frames = min(self._idle_frames + self.answers * IDLE_FRAMES_EACH, 2 * IDLE_FRAMES_MAX)
+        self.answers = 0

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Fields = list[tuple[bytes, bytes]]
 """A decoded header block: names in lower case, pseudo-headers first."""
+Data = bytes | memoryview
+"""What came from the client: bytes where it is little, a view of the buffer that was read into where it is much."""
 
 
 class Stream:
@@ -22,14 +24,14 @@ class Stream:
     __slots__ = ("announced", "body", "came", "id", "out", "receive_window", "remote_ended", "send_window", "trailers",
                  "waits_since")  # fmt: skip
 
-    def __init__(self, number: int, send_window: int, receive_window: int) -> None:
-        """Begin stream `number`; windows are in bytes."""
+    def __init__(self, number: int, send_window: int, receive_window: int, announced: int) -> None:
+        """Begin stream `number`; windows are in bytes, and so is what was announced, or -1."""
         self.id = number
         self.send_window = send_window
         self.receive_window = receive_window
         self.remote_ended = False
         """Whether the client has said that it sends no more."""
-        self.announced = -1
+        self.announced = announced
         """The content-length, or -1."""
         self.came = 0
         """Bytes of data that came."""
@@ -42,12 +44,12 @@ class Stream:
         self.body: Body | None = None
         """What the connection may read into directly when all that a frame still brings belongs there."""
 
-    def opened(self, fields: Fields) -> None:
+    def opened(self) -> None:
         """A request has begun."""
         raise NotImplementedError
 
-    def received(self, data: memoryview) -> None:
-        """Data came; the view is valid during the call only."""
+    def received(self, data: Data) -> None:
+        """Data came; a view is valid during the call only."""
         raise NotImplementedError
 
     def ended(self) -> None:
@@ -61,6 +63,9 @@ class Stream:
     def gone(self) -> None:
         """The stream is closed, by the client or with the connection, before it was answered."""
         raise NotImplementedError
+
+    def drained(self) -> None:
+        """All that was sent has left, for the client or the socket's buffer: more may follow."""
 
     def too_slow(self, now: float) -> float:
         """Give up a request that keeps the server waiting; return when to ask again, on the monotonic clock."""

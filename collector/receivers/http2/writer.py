@@ -10,18 +10,31 @@ from collector.receivers.http2.frames import (
     END_HEADERS,
     END_STREAM,
     FRAME_BYTES_DEFAULT,
-    HEAD,
     HEADERS,
     WINDOW_DEFAULT,
     WINDOW_MAX,
     Code,
     ConnectionBroken,
     frame,
+    whole_response,
 )
 from collector.receivers.http2.reader import FrameReader
 
 if TYPE_CHECKING:
     from collector.receivers.http2.stream import Stream
+
+
+class Response:
+    """A whole response, made once: a header block, a little data, and the header block that ends it."""
+
+    __slots__ = ("body", "frames", "head", "trailers")
+
+    def __init__(self, head: bytes, body: bytes, trailers: bytes) -> None:
+        self.head = head
+        self.body = body
+        self.trailers = trailers
+        self.frames = whole_response(head, body, trailers)
+        """Its frames, apart where the number of a stream belongs."""
 
 
 class FrameWriter(FrameReader):
@@ -53,11 +66,14 @@ class FrameWriter(FrameReader):
 
     def widen(self, increment: int) -> None:
         """The client has opened the connection's window."""
+        if not increment:
+            raise ConnectionBroken(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
         self._send_window += increment
         if self._send_window > WINDOW_MAX:
             raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "the connection's window is too large")
-        for waiting in [one for one in self.streams.values() if one.out]:
-            self.flush(waiting)
+        for stream in tuple(self.streams.values()):
+            if stream.out:
+                self.flush(stream)
 
     def move_windows(self, size: int) -> None:
         """Change the initial window of streams, and with it that of all open ones (6.9.2)."""
@@ -70,24 +86,16 @@ class FrameWriter(FrameReader):
             if stream.out:
                 self.flush(stream)
 
-    def answer(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
-        """Send a whole response: a header block, data, and the header block that ends it."""
-        size = len(body)
-        if size <= self._send_window and size <= stream.send_window and size <= FRAME_BYTES_DEFAULT:
-            number = stream.id
+    def answer(self, stream: Stream, response: Response) -> None:
+        """Send a response that was made once for all streams."""
+        size = len(response.body)
+        if size <= self._send_window and size <= stream.send_window:
             self._send_window -= size
-            self.write(
-                HEAD.pack(0, len(head), HEADERS, END_HEADERS, number)
-                + head
-                + HEAD.pack(size >> 8, size & 0xFF, DATA, 0, number)
-                + body
-                + HEAD.pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, END_HEADERS | END_STREAM, number)
-                + trailers
-            )
+            self.write(stream.id.to_bytes(4, "big").join(response.frames))
             self.finish(stream)
         else:
-            self.begin(stream, head)
-            self.send(stream, body, trailers)
+            self.begin(stream, response.head)
+            self.send(stream, response.body, response.trailers)
 
     def begin(self, stream: Stream, head: bytes) -> None:
         """Begin a response with a header block; `send` follows."""
@@ -119,3 +127,5 @@ class FrameWriter(FrameReader):
             stream.send_window -= count
         if stream.trailers is not None:
             self.refuse(stream, stream.trailers)
+        else:
+            stream.drained()

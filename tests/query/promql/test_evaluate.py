@@ -17,7 +17,9 @@ from collector.errors import InvalidQuery, QueryLimit
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, GAUGE, SUM
 from collector.otlp.signals import METRICS
 from collector.query.engine import Deadline
+from collector.query.promql.ast import Type
 from collector.query.promql.evaluate import evaluate
+from collector.query.promql.functions import FUNCTIONS, PARAMETRIC_AGGREGATIONS
 from collector.query.promql.parser import parse
 from collector.query.promql.series import float_text
 from collector.query.promql.translate import bucket_bounds, family, label_name
@@ -180,6 +182,10 @@ def test_topk_quantile_and_scalar() -> None:
     assert sorted(at("topk(2, temperature)").values()) == values[-2:]
     assert sorted(at("bottomk(2, temperature)").values()) == values[:2]
     assert at("quantile(0.5, temperature)")[()] == pytest.approx(float(np.quantile(values, 0.5)))
+    assert at("topk(-1, temperature)") == {}
+    for huge in ("1e400", "-Inf", "9223372036854775808"):
+        with pytest.raises(InvalidQuery, match="overflows int64"):
+            at(f"topk({huge}, temperature)")
     assert math.isnan(at("scalar(temperature)"))
     assert at("scalar(sum(temperature))") == pytest.approx(sum(values))
 
@@ -334,3 +340,26 @@ def test_numbers_are_written_so_that_they_read_back(value: float) -> None:
 )
 def test_numbers_are_written_as_prometheus_does(value: float, text: str) -> None:
     assert float_text(value) == text
+
+
+ODD_NUMBERS = ("0", "-1", "0.5", "1e400", "-Inf", "NaN", "1e18", "9223372036854775808", "1e-300")
+
+
+@pytest.mark.parametrize("number", ODD_NUMBERS)
+def test_odd_numbers_are_answered_or_refused(number: str) -> None:
+    """Whatever takes a number, with numbers that no integer holds."""
+    arguments = {
+        Type.SCALAR: number,
+        Type.VECTOR: "temperature",
+        Type.MATRIX: "temperature[5m]",
+        Type.STRING: '"x"',
+    }
+    queries = [f"{name}({', '.join(arguments[kind] for kind in one.arguments)})" for name, one in FUNCTIONS.items()]
+    queries += [f"{op}({arguments[kind]}, temperature)" for op, kind in PARAMETRIC_AGGREGATIONS.items()]
+    queries += [f"temperature {op} {number}" for op in ("+", "-", "*", "/", "%", "^", "atan2", "==", "> bool")]
+    queries += [f"temperature @ {number}", f"temperature offset {number}", f"temperature[{number}]", number]
+    for query in queries:
+        try:
+            run(query, STEPS[:3])
+        except (InvalidQuery, QueryLimit):
+            continue

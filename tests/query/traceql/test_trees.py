@@ -52,7 +52,7 @@ def stored(chance: Random, nodes: list[Node], *, log: bool, capacity: int) -> St
 def run(store: Store, query: ast.Query, *, start: int, end: int, limit: int) -> Iterator[tuple[int, list[list[int]]]]:
     """What the API answers, page by page."""
     below = None
-    deadline = Deadline(60, SystemClock())
+    deadline = Deadline(3600, SystemClock())
     key = plan(query).key
     while True:
         wanted = Search(query, limit, 1000, start, end, below=below)

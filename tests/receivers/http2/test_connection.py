@@ -10,6 +10,7 @@ from collector.receivers.http2 import connection as module
 from collector.receivers.http2 import frames, pace
 from collector.receivers.http2.frames import Code
 from collector.receivers.http2.keepalive import Keepalive
+from collector.receivers.http2.reader import CONTROL_BYTES_MAX
 from collector.receivers.listener import REFUSED_CONNECTIONS_MAX
 from collector.testing import otlp
 from tests.receivers.doubles import Receiving
@@ -138,6 +139,39 @@ def test_a_header_block_in_pieces(peer: Peer) -> None:
         + frame(DATA, END_STREAM, 1, message(SPANS))
     )
     assert peer.streams[1].grpc_status == 0
+
+
+def block_in(count: int, block: bytes) -> bytes:
+    """A header block in so many frames."""
+    step = -(-len(block) // count)
+    pieces = [block[i * step : (i + 1) * step] for i in range(count)]
+    middle = b"".join(frame(CONTINUATION, 0, 1, one) for one in pieces[1:-1])
+    return frame(HEADERS, 0, 1, pieces[0]) + middle + frame(CONTINUATION, END_HEADERS, 1, pieces[-1])
+
+
+def test_a_header_block_has_so_many_frames(receiving: Receiving) -> None:
+    for count, goaway in ((module.BLOCK_FRAMES_MAX, None), (module.BLOCK_FRAMES_MAX + 1, Code.ENHANCE_YOUR_CALM)):
+        peer = Peer(receiving)
+        block = peer.encoder.encode(request_fields())
+        peer.send(block_in(count, block) + frame(DATA, END_STREAM, 1, message(SPANS)))
+        assert peer.goaway == goaway
+        assert goaway or peer.streams[1].grpc_status == 0
+        peer.close()
+
+
+def test_a_header_block_has_so_many_bytes(receiving: Receiving) -> None:
+    for size, goaway in ((CONTROL_BYTES_MAX, None), (CONTROL_BYTES_MAX + 1, Code.ENHANCE_YOUR_CALM)):
+        peer = Peer(receiving)
+        block = peer.encoder.encode(request_fields())
+        # One more field, of 0xff: it makes the list too long for this stream only.
+        name = b"\x00\x01x"
+        rest = size - len(block) - len(name) - 4
+        low = rest - 127
+        length = bytes([0x7F, low & 0x7F | 0x80, low >> 7 & 0x7F | 0x80, low >> 14])
+        peer.send(block_in(10, block + name + length + b"a" * rest))
+        assert peer.goaway == goaway
+        assert goaway or peer.streams[1].reset == Code.ENHANCE_YOUR_CALM
+        peer.close()
 
 
 def test_trailers_end_a_request(peer: Peer) -> None:

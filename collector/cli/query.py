@@ -1,0 +1,71 @@
+"""`ringtail query`: questions in the query languages, answered as tables."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlencode
+
+import click
+
+from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.table import print_table
+from collector.cli.terminal import duration, escaped_json, moment
+
+
+@click.group()
+def query() -> None:
+    """Ask a running daemon, in the language of the signal."""
+
+
+@query.command()
+@click.argument("traceql", metavar="[QUERY]", default="{}")
+@click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Traces.")
+@click.option("--since", metavar="DURATION", default="", help="Only spans that began so long ago at most, like 15m.")
+@at_endpoint
+@click.option("--json", "as_json", is_flag=True, help="Print /api/search as it is.")
+@as_client
+def traces(client: Client, endpoint: str, traceql: str, limit: int, since: str, as_json: bool) -> None:
+    """Show the newest traces with a span that a TraceQL query matches: '{ status = error }'."""
+    parameters = {"q": traceql, "limit": str(limit)}
+    if since:
+        parameters["start"] = f"{_ago(since):.3f}"
+    body = asked(client, endpoint, f"/api/search?{urlencode(parameters)}")
+    if as_json:
+        click.echo(escaped_json(body.decode("utf-8", "replace")))
+        return
+    try:
+        found = json.loads(body)["traces"]
+        rows = [_row(one) for one in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.ClickException(f"{endpoint} is no Ringtail: it answers /api/search with something else") from error
+    if not rows:
+        click.echo("no trace matches", err=True)
+        return
+    print_table(("started (UTC)", "trace", "service", "root", ">duration", ">spans", ">errors", ">matching"), rows)
+
+
+def _ago(text: str) -> float:
+    """Return the Unix seconds of so long ago."""
+    from collector.clock import SystemClock
+    from collector.quantities import read_duration
+
+    try:
+        return SystemClock().now_ns() / 1e9 - read_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a duration like 15m", param_hint="--since") from error
+
+
+def _row(one: dict[str, object]) -> tuple[str, ...]:
+    stats = one.get("serviceStats")
+    services = stats.values() if isinstance(stats, dict) else ()
+    matching = one["spanSet"]["matched"]  # type: ignore[index]  # TypeError means that it is something else
+    return (
+        moment(int(str(one["startTimeUnixNano"]))),
+        str(one["traceID"]),
+        str(one["rootServiceName"]),
+        str(one["rootTraceName"]),
+        duration(int(str(one["durationMs"])) * 1_000_000),
+        str(sum(service["spanCount"] for service in services)),
+        str(sum(service.get("errorCount", 0) for service in services)),
+        str(matching),
+    )

@@ -1,0 +1,86 @@
+"""The catalogue of services and their operations: every one that a readable span has, and no other.
+
+What was once looked at is not looked at again: a service's operation is remembered with the offset of its newest span,
+and is there as long as that offset can be read. Spans leave ring and log oldest first, so this is exact. The first
+question reads everything, further ones only what has come since.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from collector.otlp.records import service_name
+from collector.query.engine import slices
+from collector.query.jaeger.model import KINDS, NO_SERVICE
+
+if TYPE_CHECKING:
+    from collector.query.engine import Deadline, Slice
+    from collector.store import View
+
+OPERATIONS_MAX = 50_000
+"""Operations that are remembered; of more, those with the newest spans."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Operation(NamedTuple):
+    """A service's name, a span's name and its kind's (empty for an unspecified one)."""
+
+    service: str
+    name: str
+    kind: str
+
+
+class Operations:
+    """What is known of one store of traces. For any thread."""
+
+    def __init__(self) -> None:
+        self._newest: dict[Operation, int] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def known(self, deadline: Deadline, view: View) -> list[Operation]:
+        """Return the operations of all spans that the view can read, sorted; learn what is new in it."""
+        with self._lock:
+            if view.next_offset > self._next:
+                self._learn(deadline, view)
+            first = view.first_offset
+            return sorted(operation for operation, newest in self._newest.items() if newest >= first)
+
+    def _learn(self, deadline: Deadline, view: View) -> None:
+        found: dict[tuple[int, int, int], tuple[Operation, int]] = {}
+        for piece in slices(view, deadline=deadline):
+            if piece.block.end_offset <= self._next:
+                break
+            _add(found, piece)
+        for operation, newest in found.values():
+            self._newest[operation] = max(newest, self._newest.get(operation, -1))
+        first = view.first_offset
+        kept = [item for item in self._newest.items() if item[1] >= first]
+        if len(kept) > OPERATIONS_MAX:
+            kept = sorted(kept, key=lambda item: item[1], reverse=True)[:OPERATIONS_MAX]
+        self._newest = dict(kept)
+        self._next = view.next_offset
+
+
+def _add(found: dict[tuple[int, int, int], tuple[Operation, int]], piece: Slice) -> None:
+    """Add the operations of one slice; what is newer was added before."""
+    block, rows = piece
+    rows = rows[::-1]
+    services, names, kinds = block.column("service")[rows], block.column("name")[rows], block.column("kind")[rows]
+    mixed = (services * _MIX ^ names) * _MIX + kinds
+    _, firsts = np.unique(mixed, return_index=True)
+    for first in firsts.tolist():
+        key = (int(services[first]), int(names[first]), int(kinds[first]))
+        if key in found:
+            continue
+        row = int(rows[first])
+        start, length = int(block.column("name_start")[row]), int(block.column("name_length")[row])
+        name = bytes(memoryview(block.payload)[start : start + length]).decode()
+        service = service_name(block, int(block.column("group")[row])) or NO_SERVICE
+        found[key] = (Operation(service, name, KINDS.get(key[2], "")), block.base_offset + row)
+        if len(found) > 2 * OPERATIONS_MAX:
+            return

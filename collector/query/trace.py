@@ -1,0 +1,110 @@
+"""Traces by their ids: all the spans that ring and log hold of one, or of several at once.
+
+One trace comes from a view that is narrowed to its id. Of several, the ring gives each by its index, and the log is gone
+through once for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from collector.otlp.records import Ref, isolate
+from collector.query.engine import END_OF_TIME, Among, slices
+from collector.ring.ring import Snapshot
+from collector.store import View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from collector.query.engine import Deadline, Slice
+
+SPANS_MAX = 1_000_000
+"""Spans in one returned trace; more are left out, and the answer says so."""
+SPREAD_NS = 3600 * 10**9
+"""How far from a known span of theirs the spans of several traces are looked for in the log: an hour to both sides."""
+
+
+@dataclass(slots=True)
+class Held:
+    """What is held of one trace: spans in their order of arrival, and how many more were left out."""
+
+    refs: list[Ref] = field(default_factory=list)
+    left_out: int = 0
+
+
+def spans_of(deadline: Deadline, view: View, limit: int = SPANS_MAX) -> Held:
+    """Return at most `limit` spans of the trace that the view is narrowed to."""
+    held = Held()
+    for piece in slices(view, deadline=deadline):
+        _take(held, piece, limit - len(held.refs))
+    held.refs.sort(key=lambda ref: ref.offset)
+    return held
+
+
+def traces_of(
+    deadline: Deadline, views: Sequence[View], everything: View, start_ns: int, end_ns: int, limit: int
+) -> dict[bytes, Held]:
+    """Return several traces by id: at most `limit` spans together, those of the log only if they began in the range.
+
+    `views` are of the ring only, each narrowed to a trace id; `everything` is of ring and log.
+    """
+    found: dict[bytes, Held] = {}
+    for view in views:
+        assert isinstance(view.key, bytes), "a view of a trace"
+        held = found[view.key] = Held()
+        for piece in slices(view, deadline=deadline):
+            limit -= _take(held, piece, limit)
+    if everything.log is not None:
+        first = everything.ring_offset
+        log = View(everything.signal, Snapshot((), first, first), everything.log, None, 0, None)
+        wanted = np.sort(np.array([np.frombuffer(trace, "u8")[1] for trace in found], np.uint64))
+        for piece in slices(log, start_ns, end_ns, deadline, among=Among("trace_id", list(found))):
+            limit -= _take_several(found, wanted, piece, limit)
+    for held in found.values():
+        held.refs.sort(key=lambda ref: ref.offset)
+    return found
+
+
+def _take(held: Held, piece: Slice, room: int) -> int:
+    """Take a slice's rows; return how many."""
+    block, rows = piece
+    held.left_out += max(0, len(rows) - room)
+    rows = rows[:room]
+    times = block.column("time")[rows].tolist()
+    held.refs += [
+        Ref(time, block.base_offset + row, block, row) for time, row in zip(times, rows.tolist(), strict=True)
+    ]
+    return len(rows)
+
+
+def _take_several(found: dict[bytes, Held], wanted: np.ndarray, piece: Slice, room: int) -> int:
+    """Take the rows of wanted traces, whose lower halves are given in order; return how many."""
+    block, rows = piece
+    lower = block.column("trace_id")[rows, 1]
+    at = np.searchsorted(wanted, lower)
+    at[at == len(wanted)] = 0
+    rows = rows[wanted[at] == lower]
+    few = len(rows) * 4 < block.count  # do not hold a block of the log for a few records of it
+    taken = 0
+    for row in rows.tolist():
+        held = found.get(block.column("trace_id")[row].tobytes())
+        if held is None:
+            continue
+        if taken >= room:
+            held.left_out += 1
+            continue
+        ref = Ref(int(block.column("time")[row]), block.base_offset + row, block, row)
+        held.refs.append(isolate(ref) if few else ref)
+        taken += 1
+    return taken
+
+
+def within(refs: list[Ref], start_ns: int, end_ns: int) -> list[Ref]:
+    """Return the spans that overlap the range (Unix ns, inclusive)."""
+    if start_ns == 0 and end_ns == END_OF_TIME:
+        return refs
+    ends = [int(ref.block.column("end_time")[ref.row]) for ref in refs]
+    return [ref for ref, end in zip(refs, ends, strict=True) if ref.time <= end_ns and max(ref.time, end) >= start_ns]

@@ -12,7 +12,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture overload fuzz golden docs clean
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture \
+	overload fuzz golden docs lock sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -84,6 +85,14 @@ golden: $(STAMP) ## rewrite the outputs of golden scripts; review with git diff
 
 docs: $(STAMP) ## rewrite the generated documentation
 	@$(BIN)/python -m tests.house.configuration_page
+
+lock: $(STAMP) ## pin by hash what the image installs, in the versions that the tests run with
+	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
+	@$(BIN)/pip list --format=freeze --exclude-editable > build/lock/tested.txt
+	@$(BIN)/python -m tests.house.lock build/lock/bin/pip-compile build/lock/tested.txt
+
+sbom: $(STAMP) ## tell what the image holds, as CycloneDX, in build/sbom.cdx.json
+	@mkdir -p build && $(BIN)/python -m tests.house.sbom > build/sbom.cdx.json && echo build/sbom.cdx.json
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/e2e/node/node_modules

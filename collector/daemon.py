@@ -39,7 +39,7 @@ from collector.otlp.signals import SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
-from collector.query.spanmetrics.generator import Generator
+from collector.query.spanmetrics.demand import SpanMetrics
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.receivers.cors import Cors
@@ -268,7 +268,7 @@ class Daemon:
         self._guard.divide()
         if self._tenants.apart:
             self._nothing = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
-            self._apps[""] = self._app(self._nothing, self._engine, None)
+            self._apps[""] = self._app(self._nothing, self._engine, None, self._span_metrics())
             app: ASGIApp = TenantApps(self._apps[""], self._app_of)
         else:
             only = self._tenants.by_name[""]
@@ -405,7 +405,6 @@ class Daemon:
         return os.path.join(directory, TENANTS_DIRECTORY, name) if self._tenants.apart else directory
 
     def _tenant(self, name: str) -> Tenant:
-        spans = self.config.metrics_generator
         return Tenant(
             self.config,
             self._place(name),
@@ -415,7 +414,7 @@ class Daemon:
             logger=self.logger.bind(tenant=name) if name else self.logger,
             share=self._admission.share() if self._tenants.apart else None,
             key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
-            span_metrics_bytes=spans.max_bytes if spans.enabled else None,
+            spans=self._span_metrics(),
         )
 
     def _opened(self) -> None:
@@ -432,6 +431,11 @@ class Daemon:
     def _statistics(self) -> dict[str, dict[str, Any]]:
         return {name: statistics(tenant.stores, tenant.spans) for name, tenant in self._tenants.by_name.items()}
 
+    def _span_metrics(self) -> SpanMetrics | None:
+        """Return what makes metrics of a tenant's spans."""
+        settings = self.config.metrics_generator
+        return SpanMetrics(self.clock, settings.max_bytes) if settings.enabled else None
+
     def _end_interval(self) -> None:
         """Keep the values that span metrics have now."""
         for tenant in self._tenants.by_name.values():
@@ -439,7 +443,7 @@ class Daemon:
                 tenant.spans.tick()
 
     def _app(
-        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: Generator | None = None
+        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: SpanMetrics | None = None
     ) -> ASGIApp:
         return create_app(
             stores,

@@ -191,9 +191,11 @@ class Store:
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
     def observe(self, observer: Callable[[Block], None]) -> None:
-        """Tell `observer` of every block that is durable, on the event loop, just before it can be read.
+        """Tell `observer` of every block on its way into the log, on the event loop, before it can be read.
 
-        It must be quick, and must not raise.
+        That is when its bytes were just scanned, and lie in the processor's caches: half the cost of looking at them when
+        they are durable. A block that cannot be made durable was told as well; the log takes no other one then. The
+        observer must be quick, and must not raise.
         """
         self._observers += (observer,)
 
@@ -305,10 +307,12 @@ class Store:
         commit = Commit(self._builder.build(self.ring.next_offset), self._waiters)
         self._waiters = []
         self._under_way = True
+        if self._committer is not None:
+            self._committer.submit(commit)
+        for observer in self._observers:
+            observer(commit.block)
         if self._committer is None:
             self._committed(commit, None)
-        else:
-            self._committer.submit(commit)
 
     def committed(self, commit: Commit, outcome: int | BaseException) -> None:
         """Report a commit's outcome, from the committer's thread: its base offset, or why it failed."""
@@ -321,8 +325,6 @@ class Store:
         self._under_way = False
         failure = None
         if error is None:
-            for observer in self._observers:
-                observer(commit.block)
             self.ring.append(commit.block)
             self._tell()
         else:

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from collector.errors import InvalidConfig, RingtailError
 from collector.otlp.signals import SIGNALS, TRACES, Signal
-from collector.query.spanmetrics.generator import Generator
 from collector.receivers.export import Destination
 from collector.ring.ring import Ring
 from collector.store import Commit, Store
 from collector.wal.commit import Committer
 from collector.wal.log import Log
 from collector.wal.pruning import KEY_INDEX_BYTES
+from collector.wal.reserve import has_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.clock import Clock
     from collector.config import Config
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.receivers.admission import Share
     from collector.wal.files import Files
     from collector.wal.metrics import LogMetrics
@@ -45,17 +46,15 @@ class Tenant:
         logger: Any,
         share: Share | None = None,
         key_index_bytes: int = KEY_INDEX_BYTES,
-        span_metrics_bytes: int | None = None,
+        spans: SpanMetrics | None = None,
     ) -> None:
         """Nothing is opened yet. The directory is locked by the daemon. `share` is of the in-flight budget;
-        `key_index_bytes` are for each of its logs, and `span_metrics_bytes` for the history of span metrics (None: there
-        are none)."""
+        `key_index_bytes` are for each of its logs; `spans` makes metrics of its spans."""
         self.stores: dict[str, Store] = {}
         """By the signal's name; all three after `open`."""
         self.destinations: dict[str, Destination] = {}
         """The same, as receivers want them."""
-        self.spans = Generator(clock, span_metrics_bytes) if span_metrics_bytes is not None else None
-        """Makes metrics of its spans."""
+        self.spans = spans
         self.replaying = ""
         """The signal whose ring is being filled."""
         self._config = config
@@ -90,7 +89,7 @@ class Tenant:
             store = self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
             self.destinations[one.name] = Destination(store, self._share)
         if self.spans is not None:
-            self.stores[TRACES.name].observe(self.spans.add)
+            self.spans.attach(self.stores[TRACES.name])
 
     def _open_log(self, one: Signal) -> Log:
         wal = self._config.wal
@@ -136,6 +135,9 @@ class Tenant:
         for name, store in self.stores.items():
             if store.log is not None and store.log.failed is not None:
                 reasons.append(f"the log of {name} has failed: {store.log.failed}")
+            elif store.log is not None and store.log.short and not has_room(self._directory):
+                # Asked of the disk, too: while nobody sends here, no write would find that there is room again.
+                reasons.append(f"the log of {name} has no room on the disk; queries are answered")
         return reasons
 
     async def drain(self) -> None:

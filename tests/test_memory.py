@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from collector.clock import SystemClock
 from collector.errors import InvalidConfig, Overloaded
 from collector.heap import resident_bytes
 from collector.memory import MIB, MemoryGuard, RingSize, available_bytes, limit_bytes
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES
+from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
 from collector.testing import otlp
@@ -184,3 +186,24 @@ def test_what_is_available(tmp_path: Path, cgroup: str, files: dict[str, str], e
 
 def test_this_process() -> None:
     assert 10 * MIB < resident_bytes() < available_bytes()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1024 * MIB, (1024 - 60) * MIB // 16), (100 * MIB, 4 * MIB)])
+async def test_live_tails_have_a_part_of_what_queries_have(limit: int, expected: int) -> None:
+    process = Process(limit, ring_bytes=4 * MIB, in_flight=16 * MIB)
+    tails = Tails(1, SystemClock())
+    guard = MemoryGuard(
+        limit,
+        lambda: process.rings,
+        {signal.name: RingSize(10_000, 4 * MIB) for signal in SIGNALS},
+        process.admission,
+        process.logger,
+        CollectorRegistry(),
+        resident=lambda: 60 * MIB,
+        tails=tails,
+    )
+    guard.divide()
+    assert tails.bytes_max == expected
+    tails.held_bytes = 7
+    assert guard.stats()["tail_bytes"] == 7
+    tails.close()

@@ -331,3 +331,19 @@ async def test_drain_answers_what_was_taken_and_refuses_the_rest(tmp_path: Path)
     with pytest.raises(Unavailable, match="shutting down"):
         opened.store.append(span_payload([(1, "a", "late", 1)]))
     await opened.close()
+
+
+async def test_subscribers_are_told_when_there_is_something_to_read(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    seen: list[tuple[str, int]] = []
+    unsubscribe = {
+        name: opened.store.subscribe(lambda name=name: seen.append((name, opened.store.ring.next_offset)))  # type: ignore[misc]
+        for name in ("a", "b")
+    }
+    await opened.store.append(span_payload([(1, "a", "x"), (1, "a", "y")]))
+    assert seen == [("a", 2), ("b", 2)]
+    unsubscribe["a"]()
+    unsubscribe["a"]()
+    await opened.store.append(span_payload([(1, "a", "z")]))
+    assert seen[2:] == [("b", 3)]
+    await opened.close()

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from collector.query.spanmetrics.generator import Generator
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.store import Store
 
 
-def statistics(stores: Mapping[str, Store], spans: Generator | None = None) -> dict[str, Any]:
+def statistics(stores: Mapping[str, Store], spans: SpanMetrics | None = None) -> dict[str, Any]:
     """Return the parts of `/api/stats` that are about the signals, and about span metrics if there are any; bytes are
     sums of real buffer sizes."""
     found: dict[str, Any] = {"signals": {name: store.stats() for name, store in stores.items()}}
@@ -37,7 +37,7 @@ def routes(
     memory: Callable[[], dict[str, int]],
     reload: Callable[[], dict[str, list[str]]],
     listeners: Callable[[], dict[str, Any]],
-    spans: Generator | None,
+    spans: SpanMetrics | None,
 ) -> list[BaseRoute]:
     """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` and
     `listeners` give their parts of `/api/stats`, and so do the span metrics; `reload` reads the configuration again, and returns what that did."""

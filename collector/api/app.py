@@ -9,7 +9,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 
-from collector.api import admin, jaeger, jaeger_v3, loki, prometheus, received, spanmetrics, tail, tempo, tempo_metrics
+from collector.api import (
+    admin,
+    jaeger,
+    jaeger_metrics,
+    jaeger_v3,
+    loki,
+    prometheus,
+    received,
+    spanmetrics,
+    tail,
+    tempo,
+    tempo_metrics,
+)
 from collector.api.jaeger_traces import Traces
 from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Engine
-    from collector.query.spanmetrics.generator import Generator
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.query.tails import Tails
     from collector.store import Store
 
@@ -50,7 +62,7 @@ def create_app(
     listeners: Callable[[], dict[str, Any]] = dict,
     limit: ResponseLimit | None = None,
     tails: Tails | None = None,
-    spans: Generator | None = None,
+    spans: SpanMetrics | None = None,
 ) -> Starlette:
     """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
     answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
@@ -76,7 +88,7 @@ def create_app(
         logger.error("query failed", path=request.scope["path"], error=repr(error))
         return PlainTextResponse("internal error; the daemon's log has it\n", 500)
 
-    traces = Traces(stores["traces"], engine)
+    traces = Traces(stores["traces"], engine, limit)
     app = Starlette(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),
@@ -89,6 +101,7 @@ def create_app(
             *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),
             *jaeger.routes(traces),
+            *jaeger_metrics.routes(stores["metrics"], engine, spans),
         ],
         exception_handlers={RingtailError: on_cause, HTTPException: on_http, Exception: on_defect},
         middleware=[Middleware(LimitedResponses, limit)],

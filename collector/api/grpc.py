@@ -23,8 +23,8 @@ from collector.query.offsets import END, at_offsets, costs, from_offset
 from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STOPPED, STUCK, Matches, Missed, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
-from collector.query.traceql.evaluate import demanded_key, single_filter
 from collector.query.traceql.parser import parse
+from collector.query.traceql.plan import plan, spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find
 from collector.receivers.grpc import GrpcReceiver
 from collector.security.rights import READ
@@ -255,20 +255,19 @@ def _trace(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[
 
 
 async def _search(request: Any, served: Served, call: QueryCall) -> AsyncGenerator[bytes]:
-    expression = single_filter(parse(request.query or "{}")).expression
+    query = spansets_only(parse(request.query or "{}"))
     search = Search(
-        expression,
+        query,
         _bounded("limit", request.limit, LIMIT_DEFAULT, LIMIT_MAX),
         _bounded("spans_per_trace", request.spans_per_trace, SPANS_DEFAULT, SPANS_MAX),
         request.start_time_unix_nano,
         request.end_time_unix_nano or END_OF_TIME,
     )
     store, engine = served.stores["traces"], served.engine
-    with store.view() as everything, store.view(*(demanded_key(expression) or ())) as view:
+    with store.view() as everything, store.view(*(plan(query).key or ())) as view:
         coverage = _coverage(everything)
-        found, facts = await engine.run(find, view, everything, search)
-    with store.view() as view:
-        summaries = await engine.run(describe, view, found, search, facts)
+        found, _ = await engine.run(find, view, everything, search)
+        summaries = await engine.run(describe, everything, found, search)
     head = message("SearchResponse")(coverage=coverage).SerializeToString()
     for at in range(0, max(1, len(summaries)), PART_TRACES):
         with store.view() as view:

@@ -4,8 +4,7 @@ The envelope is Jaeger's: `{"data", "total", "limit", "offset", "errors"}`; erro
 data when they concern a part of it. Times are µs, but ms in /api/dependencies. Without `start` and `end` a search
 goes through everything held.
 
-Jaeger's API of metrics (`/api/metrics/…`) is answered as a Jaeger without a metrics storage does: 501. The same figures
-are in the span metrics of the Prometheus API.
+Its API of metrics is in jaeger_metrics.py.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from collector.api.jaeger_envelope import enveloped, failed
 from collector.api.jaeger_parameters import LIMIT_DEFAULT, LIMIT_MAX, duration, tags, trace_id, whole
 from collector.api.jaeger_traces import Traces
-from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, TooLarge, Unavailable, Unsupported
+from collector.errors import InvalidQuery, NotFound, RingtailError, TooLarge
 from collector.otlp.json.request import to_protobuf
 from collector.otlp.records import Ref
 from collector.otlp.scan import BlockBuilder
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from collector.query.engine import Deadline
     from collector.query.jaeger.operations import Operation
@@ -56,7 +54,6 @@ def routes(traces: Traces) -> list[BaseRoute]:
         ("/jaeger/api/traces/{id}", api.trace, ["GET"]),
         ("/jaeger/api/dependencies", api.dependencies, ["GET"]),
         ("/jaeger/api/transform", api.transform, ["POST"]),
-        ("/jaeger/api/metrics/{name}", api.metrics, ["GET"]),
     ]
     return [Route(path, _answering(handler), methods=methods) for path, handler, methods in paths]
 
@@ -66,18 +63,10 @@ def _answering(handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Reques
 
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
-        headers, code, errors = {}, 200, None
-        data: Any = None
         try:
-            data = await handler(request)
+            return enveloped(await handler(request))
         except RingtailError as error:
-            code = http_code(error)
-            errors = [{"code": code, "msg": str(error)}]
-            if isinstance(error, Overloaded | Unavailable):
-                headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-        total = len(data) if isinstance(data, list) else 0
-        body = {"data": data, "total": total, "limit": 0, "offset": 0, "errors": errors}
-        return Response(msgspec.json.encode(body), code, headers, media_type="application/json")
+            return failed(error)
 
     return answer
 
@@ -149,11 +138,6 @@ class _Jaeger:
             if len(body) > TRANSFORM_BYTES_MAX:
                 raise TooLarge(f"the body is larger than {TRANSFORM_BYTES_MAX} bytes")
         return await self._traces.compute(_transformed, body)
-
-    async def metrics(self, request: Request) -> Any:
-        raise Unsupported(
-            "metrics querying is currently disabled; calls, errors and latencies are traces_spanmetrics_* at /api/v1/query"
-        )
 
 
 def _operation(one: Operation) -> dict[str, str]:

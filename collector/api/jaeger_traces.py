@@ -14,6 +14,7 @@ from collector.query.trace import SPREAD_NS, spans_of, traces_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from collector.api.limit import ResponseLimit
     from collector.otlp.records import Ref
     from collector.query.engine import Deadline, Engine
     from collector.query.jaeger.search import Search
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Shape = Callable[[Deadline, list[Ref], int, int], Any]
     """What is made of a trace: of its spans, the oldest offset that can be read, and how many were left out."""
 
+OTHERWISE = "a smaller limit asks for fewer traces"
 SPANS_MAX = 100_000
 """Spans in one answer; of more, traces say that they are incomplete."""
 
@@ -31,9 +33,10 @@ Result = TypeVar("Result")
 class Traces:
     """A store of traces, as Jaeger sees it. For the event loop; the work is done in the engine's threads."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, limit: ResponseLimit) -> None:
         self._store = store
         self._engine = engine
+        self._limit = limit
         self._operations = Operations()
 
     def now_ns(self) -> int:
@@ -61,14 +64,14 @@ class Traces:
     async def by_id(self, trace: bytes, shape: Shape) -> Any:
         """Return one trace, shaped; None when it is not held."""
         with self._store.view("trace_id", trace) as view:
-            return await self._engine.run(_one, view, shape)
+            return await self._engine.run(_one, view, self._limit, shape)
 
     async def by_ids(self, ids: Sequence[bytes], shape: Shape) -> list[Any]:
         """Return those of the traces that are held, shaped, in the order asked for."""
         return await self._several(list(dict.fromkeys(ids)), 0, END_OF_TIME, shape)
 
-    async def found(self, search: Search, shape: Shape) -> list[Any]:
-        """Return what a search finds, shaped, newest first."""
+    async def found(self, search: Search, shape: Shape, *, whole: bool = True) -> list[Any]:
+        """Return what a search finds, shaped, newest first; `whole` tells whether the shapes have all of the spans."""
         key = ("service", search.service.encode()) if search.service not in ("", NO_SERVICE) else ()
         with self._store.view(*key) as view:
             found = await self._engine.run(find, view, search)
@@ -76,22 +79,39 @@ class Traces:
             return []
         times = [one.time for one in found]
         since, until = max(0, min(times) - SPREAD_NS), min(max(times) + SPREAD_NS, END_OF_TIME)
-        return await self._several([one.trace_id for one in found], since, until, shape)
+        return await self._several([one.trace_id for one in found], since, until, shape, whole=whole)
 
-    async def _several(self, ids: list[bytes], start_ns: int, end_ns: int, shape: Shape) -> list[Any]:
+    async def _several(
+        self, ids: list[bytes], start_ns: int, end_ns: int, shape: Shape, *, whole: bool = True
+    ) -> list[Any]:
+        limit = self._limit if whole else None
         with ExitStack() as stack:
             everything = stack.enter_context(self._store.view())
             views = [stack.enter_context(self._store.view("trace_id", trace, ring_only=True)) for trace in ids]
-            return await self._engine.run(_shaped, views, everything, start_ns, end_ns, shape)
+            return await self._engine.run(_shaped, views, everything, start_ns, end_ns, limit, shape)
 
 
-def _one(deadline: Deadline, view: View, shape: Shape) -> Any:
+def _one(deadline: Deadline, view: View, limit: ResponseLimit, shape: Shape) -> Any:
     held = spans_of(deadline, view, SPANS_MAX)
+    limit.require_trace(_bytes(held.refs), OTHERWISE)
     return shape(deadline, held.refs, view.first_offset, held.left_out) if held.refs else None
 
 
 def _shaped(
-    deadline: Deadline, views: Sequence[View], everything: View, start_ns: int, end_ns: int, shape: Shape
+    deadline: Deadline,
+    views: Sequence[View],
+    everything: View,
+    start_ns: int,
+    end_ns: int,
+    limit: ResponseLimit | None,
+    shape: Shape,
 ) -> list[Any]:
     found = traces_of(deadline, views, everything, start_ns, end_ns, SPANS_MAX)
+    if limit is not None:
+        limit.require_trace(sum(_bytes(held.refs) for held in found.values()), OTHERWISE)
     return [shape(deadline, held.refs, everything.first_offset, held.left_out) for held in found.values() if held.refs]
+
+
+def _bytes(refs: Sequence[Ref]) -> int:
+    """Return how many bytes spans have, without their resources."""
+    return sum(int(ref.block.column("length")[ref.row]) for ref in refs)

@@ -97,7 +97,8 @@ class _Jaeger:
         return _result(await self._traces.found(_search(request.query_params), _resource_spans))
 
     async def summaries(self, request: Request) -> Json:
-        return {"summaries": await self._traces.found(_search(request.query_params), _summary)}
+        found = await self._traces.found(_search(request.query_params), _summary, whole=False)
+        return {"summaries": found}
 
 
 def _result(traces: list[list[Json]]) -> Json:

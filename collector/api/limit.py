@@ -13,7 +13,7 @@ always answered; a stream, which announces no length, has no size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.responses import PlainTextResponse, Response
@@ -48,13 +48,15 @@ class ResponseLimit:
                 "smaller limit, a larger step), or raise it"
             )
 
-    def require_trace(self, size: int) -> None:
-        """Raise QueryLimit for a trace of `size` bytes of protobuf that is too large to be made JSON of."""
+    def require_trace(self, size: int, otherwise: str) -> None:
+        """Raise QueryLimit for traces of `size` bytes of protobuf that are too large to be made JSON of.
+
+        `otherwise` says what else can be asked for.
+        """
         most = self.bytes_max // TRACE_SHARE
         if size > most:
             raise QueryLimit(
-                f"the trace has {size} bytes; as JSON at most {most} are answered, a part of {KEY}, all with "
-                "Accept: application/protobuf"
+                f"the spans have {size} bytes; as JSON at most {most} are answered, a part of {KEY}; {otherwise}"
             )
 
 
@@ -95,9 +97,16 @@ class LimitedResponses:
 
 def refusal(path: str, error: QueryLimit) -> Response:
     """Return the answer to a query that is over a limit, in the form of the API that it is for."""
+    code = http_code(error)
+    body: Any = None
     if path.startswith("/api/v1/"):
         body = {"status": "error", "errorType": "execution", "error": str(error)}
-        return Response(msgspec.json.encode(body), http_code(error), media_type="application/json")
+    elif path.startswith("/jaeger/api/v3/"):
+        body = {"error": {"httpCode": code, "message": str(error)}}
+    elif path.startswith("/jaeger/"):
+        errors = [{"code": code, "msg": str(error)}]
+        body = {"data": None, "total": 0, "limit": 0, "offset": 0, "errors": errors}
+    if body is not None:
+        return Response(msgspec.json.encode(body), code, media_type="application/json")
     # Limits are the client's to mind, says Loki.
-    code = http_code(InvalidQuery("") if path.startswith("/loki/") else error)
-    return PlainTextResponse(str(error), code)
+    return PlainTextResponse(str(error), http_code(InvalidQuery("")) if path.startswith("/loki/") else code)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from collector.query.engine import Deadline, Engine
-    from collector.query.spanmetrics.generator import Generator
+    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.query.spanmetrics.series import SpanSeries
 
 
-def routes(engine: Engine, generator: Generator | None) -> list[BaseRoute]:
+def routes(engine: Engine, generator: SpanMetrics | None) -> list[BaseRoute]:
     """Return the route; without a generator it answers 404, and why."""
 
     async def spans(request: Request) -> Response:

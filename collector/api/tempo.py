@@ -176,7 +176,7 @@ class _Tempo:
         payload, _ = await self._load(request)
         if PROTOBUF in request.headers.get("accept", ""):
             return Response(payload, media_type=PROTOBUF)
-        self._limit.require_trace(len(payload))
+        self._limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
         return await self._engine.run(_batches, payload)
 
     async def trace_v2(self, request: Request) -> Response:
@@ -187,7 +187,7 @@ class _Tempo:
             if missing:
                 body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
             return Response(body, media_type=PROTOBUF)
-        self._limit.require_trace(len(payload))
+        self._limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
         return await self._engine.run(_trace_v2, payload, missing)
 
     # --- search -------------------------------------------------------------------------------------------

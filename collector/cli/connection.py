@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from collector.cli.terminal import escaped
+
 TIMEOUT_S: Final = 10.0
 """How long a daemon may take to connect, and to answer."""
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -182,15 +184,19 @@ def request(
 
 def asked(client: Client, endpoint: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
     """Return the body of the answer to a query; raise ClickException for any answer but 200, with what it says."""
-    from collector.cli.terminal import escaped
-
     status, body = request(client, "GET", endpoint, path, headers=headers)
     if status != 200:
-        said = refusal(status) or escaped(body[:1000].decode("utf-8", "replace").strip()) or "nothing"
-        raise click.ClickException(f"{endpoint} answers {status}: {said}")
+        raise click.ClickException(told(endpoint, status, body))
     if len(body) == ANSWER_BYTES_MAX:
         raise click.ClickException(f"the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less")
     return body
+
+
+def told(endpoint: str, status: int, body: bytes) -> str:
+    """Say on one line what a daemon has answered instead of what was asked for."""
+    said = escaped(body[:1000].decode("utf-8", "replace").strip()) or "nothing"
+    hint = refusal(status)
+    return f"{endpoint} answers {status}: {said}" + (f" ({hint})" if hint else "")
 
 
 def refusal(status: int) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import Client, Unreached, answer, as_client, at_endpoint, refusal
+from collector.cli.connection import Client, Unreached, answer, as_client, at_endpoint, told
 from collector.cli.terminal import duration, escaped, escaped_json, moment
 
 SILENCE_S: Final = 45.0
@@ -87,19 +87,19 @@ def tail(client: Client, endpoint: str, query: str, signal: str, past: int, as_j
     """Show what arrives and matches: '{ status = error }', or with --signal logs '{service_name="shop"} |= "x"'."""
     path = "/api/tail?" + urlencode({"q": query, "signal": signal, "limit": past})
     reader = EventReader()
-    connected = told = False
+    connected = said = False
     try:
         while True:
             try:
                 for event in _events(client, endpoint, path, reader):
-                    connected, told = True, False
+                    connected, said = True, False
                     _show(event, as_json)
             except Unreached:
                 if not connected:
                     raise
-            if not told:
+            if not said:
                 click.echo(click.style("the daemon has gone; coming again", dim=True), err=True)
-                told = True
+                said = True
             time.sleep(reader.again_s)
     except KeyboardInterrupt:
         click.echo()
@@ -113,9 +113,8 @@ def _events(client: Client, endpoint: str, path: str, reader: EventReader) -> It
     reader.begin()
     with answer(client, "GET", endpoint, path, headers=headers, timeout_s=SILENCE_S) as response:
         if response.status != 200:
-            said = refusal(response.status) or escaped(response.read(1000).decode("utf-8", "replace").strip())
             kind = Unreached if response.status == 503 else click.ClickException
-            raise kind(f"{endpoint} answers {response.status}: {said}")
+            raise kind(told(endpoint, response.status, response.read(1000)))
         while line := response.readline(LINE_BYTES_MAX):
             event = reader.line(line.decode("utf-8", "replace").rstrip("\r\n"))
             if event is not None:
@@ -133,8 +132,8 @@ def _show(event: Event, as_json: bool) -> None:
                 click.echo(line)
         elif event.name == "missed":
             known = "" if data["matches"] is None else f", {data['matches']} of them matching"
-            told = f"{data['records']} records were missed ({data['reason']}){known}: from offset {data['firstOffset']}"
-            click.echo(click.style(escaped(told), fg="yellow"), err=True)
+            text = f"{data['records']} records were missed ({data['reason']}){known}: from offset {data['firstOffset']}"
+            click.echo(click.style(escaped(text), fg="yellow"), err=True)
         elif event.name == "end":
             click.echo(click.style(escaped(str(data["error"])), fg="yellow"), err=True)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

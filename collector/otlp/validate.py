@@ -12,7 +12,8 @@ Cost of the slow way: a parse and a serialization by the protobuf library, about
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -30,7 +31,8 @@ STRINDEX_WARNING: Final = "all records are kept; string_value_strindex and key_s
 """What a sender is told whose attributes refer to a string table."""
 
 
-class Accepted(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Accepted:
     """What became of a request: how many records were taken, how many were not, and why, in a sentence.
 
     A sentence without rejected records is a warning.
@@ -41,12 +43,18 @@ class Accepted(NamedTuple):
     message: str
 
 
+_ONE: Final = Accepted(1, 0, "")
+"""A request of one record, as an exporter without batches sends it."""
+
+
 def accept(builder: BlockBuilder, payload: bytes | bytearray) -> Accepted:
     """Add the valid records of a payload to the builder; raise Malformed if it is not a request at all."""
     added = builder.add(payload)
     if not added.canonical:
         added = builder.add(payload := canonical(builder.signal, payload))
     if added.rejected is None:
+        if added.records == 1 and not added.strindex:
+            return _ONE
         return Accepted(added.records, 0, STRINDEX_WARNING if added.strindex else "")
     reasons = added.reasons or []
     message = _sentence(builder.signal, reasons, added.rejected[0])

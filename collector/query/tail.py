@@ -7,7 +7,7 @@ at most `TOLD_BYTES`. While the reader has not taken that, it looks no further. 
 a reader that stops costs what it has been given and no more.
 
 One that is slow falls behind. If it has once been level with the store and is then more than `BEHIND_MAX` records
-behind, the tail goes on at the end and tells what it passed over, with the number of matches (`Missed`). One that
+behind, and for more than `BEHIND_S` seconds, the tail goes on at the end and tells what it passed over, with the number of matches (`Missed`). One that
 resumes at an offset is not hurried: it gets everything that is held, in its own time. Records that are no longer held,
 or are damaged, are told as missed, too: between the positions told there is never a silent gap.
 
@@ -18,6 +18,7 @@ thread.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.errors import Unavailable
@@ -46,9 +47,10 @@ TURN_S: Final = 0.2
 TOLD_BYTES: Final = 256 * 1024
 """Bytes of records, as protobuf, that are told at once. A larger match is told as missed."""
 PACE_S: Final = 0.1
-"""Between two looks of one tail: under load it tells of many commits at once."""
+"""Between two looks of a tail that is level: under load it tells of many commits at once."""
 BEHIND_MAX: Final = 100_000
-"""Records that a reader may be behind, once it was level."""
+BEHIND_S: Final = 1.0
+"""Records that a reader may be behind, once it was level; or it has been level within so many seconds."""
 ROOM_BYTES: Final = 1024 * 1024
 """What is taken of the budget for a turn, until it is known what it tells: JSON has about four times the bytes."""
 SLOW, REMOVED, TOO_LARGE = "slow", "removed", "too large"
@@ -90,8 +92,8 @@ class Look(NamedTuple):
     told: list[Told]
     position: int
     """Where the next one begins; of a look back, where it began."""
-    level: bool
-    """Whether the tail has been level with the store."""
+    encoded_s: float = 0.0
+    """How long it took to encode that."""
 
 
 class Tail:
@@ -114,8 +116,7 @@ class Tail:
         """Where it begins to follow, the past aside: not behind the end of the log."""
         self.position = self.first_offset = min(self.first_offset, store.ring.next_offset)
         """The next record to look at."""
-        self.level = offset is None
-        """Whether it has been level with the store."""
+        self._level_at = tails.clock.monotonic() if offset is None else math.inf
         self._tails = tails
         self._match = match
         self._key = key
@@ -123,7 +124,7 @@ class Tail:
         self._encode = encode
         self._engine = engine
         self._held = 0
-        self._looked_at = -PACE_S
+        self._rests_until = -math.inf
         self._news = asyncio.Event()
         self._news.set()
         self._unsubscribe: Callable[[], None] | None = store.subscribe(self.wake)
@@ -150,10 +151,12 @@ class Tail:
         """Return the newest matches of the past, and the offset from which on they were looked for."""
         if not self._past:
             return [], self.position
+        await self._tails.room()
+        self._held += ROOM_BYTES
         with self.store.view(*(self._key or ())) as view:
             self.position = self.first_offset = view.next_offset
-            found, since, _ = await self._told(self._engine, self._look_back, view)
-            return found, since
+            look = await self._told(self._engine, self._look_back, view)
+            return look.told, look.position
 
     async def next(self, patience_s: float) -> list[Told]:
         """Wait for news, and return them in the order of their offsets; nothing when there was none for so long.
@@ -173,18 +176,23 @@ class Tail:
                 continue
             if now >= until:
                 return []
-            if now < self._looked_at + PACE_S:
-                await asyncio.sleep(self._looked_at + PACE_S - now)
-            self._looked_at = self._tails.clock.monotonic()
-            with self.store.view() as view:
-                found, self.position, self.level = await self._told(self._tails.engine, self._look, view)
-            if found:
-                return found
+            if now < self._rests_until:
+                await asyncio.sleep(self._rests_until - now)
+            await self._tails.room()
+            self._held += ROOM_BYTES
+            async with self._tails.turn() as turn:
+                began = self._tails.clock.monotonic()
+                with self.store.view() as view:
+                    look = await self._told(self._tails.engine, self._look, view)
+                    if look.position >= view.next_offset:
+                        self._level_at, self._rests_until = began, began + PACE_S
+                self.position = look.position
+                turn.encoded_s = look.encoded_s
+            if look.told:
+                return look.told
 
     async def _told(self, engine: Engine, look: Callable[[Deadline, View], Look], view: View) -> Look:
-        """Run a look in a worker thread, and take room for what it tells."""
-        await self._tails.room()
-        self._held += ROOM_BYTES
+        """Run a look in a worker thread; of the room that was taken, keep what it tells."""
         result = await engine.run(look, view)
         size = sum(len(one.data) for one in result.told if isinstance(one, Matches))
         self._held += size - ROOM_BYTES
@@ -220,13 +228,14 @@ class Tail:
             break
         else:
             since = view.first_offset
-        return Look(self._matches(refs[::-1], view.next_offset - 1), since, True)
+        return self._matches([], refs[::-1], since, view.next_offset - 1)
 
     def _look(self, deadline: Deadline, view: View) -> Look:
         """Read on from the position."""
         position = self.position
-        if self.level and view.next_offset - position > BEHIND_MAX:
-            return Look([self._passed_over(deadline, view)], view.next_offset, True)
+        is_late = self._tails.clock.monotonic() > self._level_at + BEHIND_S
+        if is_late and view.next_offset - position > BEHIND_MAX:
+            return Look([self._passed_over(deadline, view)], view.next_offset)
         refs: list[Ref] = []
         size = looked_at = 0
         until = self._tails.clock.monotonic() + TURN_S
@@ -265,8 +274,7 @@ class Tail:
             if position < view.next_offset and not refs:
                 gone.append(Missed(REMOVED, position, view.next_offset, None))
                 position = view.next_offset
-        told = gone + self._matches(refs, position - 1)
-        return Look(told, position, self.level or position >= view.next_offset)
+        return self._matches(gone, refs, position, position - 1)
 
     def _passed_over(self, deadline: Deadline, view: View) -> Missed:
         """Count what is being missed."""
@@ -280,10 +288,12 @@ class Tail:
                 matches += len(self._match(piece, view, deadline))
         return Missed(SLOW, self.position, view.next_offset, matches if expected == view.next_offset else None)
 
-    def _matches(self, refs: Sequence[Ref], offset: int) -> list[Told]:
+    def _matches(self, gone: list[Told], refs: Sequence[Ref], position: int, offset: int) -> Look:
         if not refs:
-            return []
-        return [Matches(self._encode(self.store.signal, regroup(refs)), len(refs), offset)]
+            return Look(gone, position)
+        began = self._tails.clock.monotonic()
+        data = self._encode(self.store.signal, regroup(refs))
+        return Look([*gone, Matches(data, len(refs), offset)], position, self._tails.clock.monotonic() - began)
 
 
 async def _before(event: asyncio.Event, seconds: float) -> bool:

@@ -14,8 +14,8 @@ from collector.otlp.signals import BY_NAME, LOGS, TRACES, Signal
 from collector.query.logql import ast as logql
 from collector.query.logql.plan import prepare
 from collector.query.logql.source import Statistics
-from collector.query.traceql.ast import Attribute
-from collector.query.traceql.evaluate import Evaluation, demanded_key, fields_of, single_filter
+from collector.query.traceql.ast import Attribute, Filter, SpansetOperation
+from collector.query.traceql.evaluate import TREE_INTRINSICS, Evaluation, demanded_key, fields_of
 from collector.query.traceql.parser import parse
 from collector.store import key_matches
 
@@ -27,21 +27,23 @@ if TYPE_CHECKING:
 
     from collector.query.engine import Deadline, Slice
     from collector.query.logql.source import Source
-    from collector.query.traceql.ast import Expression
     from collector.store import View
 
     Matcher = Callable[[Slice, View, Deadline], NDArray[np.intp]]
-    Filter = tuple[Matcher, tuple[str, bytes] | None]
+    Matching = tuple[Matcher, tuple[str, bytes] | None]
     """What finds matching rows, and the key in an index that all of them have, if there is one."""
 
 
-def spans(query: str) -> Filter:
+OF_TRACES: Final = TREE_INTRINSICS
+"""Intrinsics that only the whole trace can tell."""
+
+
+def spans(query: str) -> Matching:
     """Return what finds the spans that a TraceQL query matches, and the key that all of them have, if there is one.
 
     Raises InvalidQuery for what is more than one spanset, and for what asks about more than the span.
     """
-    expression = single_filter(parse(query)).expression if query.strip() else None
-    _require_of_span(expression)
+    expression = _one_filter(query).expression if query.strip() else None
     key = demanded_key(expression)
 
     def matching(piece: Slice, view: View, deadline: Deadline) -> NDArray[np.intp]:
@@ -55,20 +57,22 @@ def spans(query: str) -> Filter:
     return matching, key
 
 
-def _require_of_span(expression: Expression | None) -> None:
-    for one in fields_of(expression):
-        if isinstance(one, Attribute):
-            of_span, name = not one.parent, str(one)
-        else:
-            name = one.name
-            of_span = name == "trace:id" or (
-                not name.startswith(("trace:", "nestedSet")) and name not in ("parent", "span:childCount")
-            )
-        if not of_span:
-            raise InvalidQuery(f"{name} is not known yet when a span arrives; a tail asks about single spans", one.at)
+def _one_filter(query: str) -> Filter:
+    """Return the filter that a query is; InvalidQuery names the first thing that is more, or needs more than the span."""
+    stages = parse(query).pipeline.stages
+    first = stages[0]
+    if not isinstance(first, Filter) or len(stages) > 1:
+        one = first if not isinstance(first, Filter) else stages[1]
+        name = f"the operator {one.op}" if isinstance(one, SpansetOperation) else f"the stage {one}"[:100]
+        raise InvalidQuery(f"a tail asks about single spans, by one filter {{ … }}, and not {name}", one.at)
+    for field in fields_of(first.expression):
+        if field.parent if isinstance(field, Attribute) else field.name in OF_TRACES:
+            name = str(field) if isinstance(field, Attribute) else field.name
+            raise InvalidQuery(f"{name} is not known yet when a span arrives; a tail asks about single spans", field.at)
+    return first
 
 
-def lines(query: str) -> Filter:
+def lines(query: str) -> Matching:
     """The same for log records and LogQL. Raises InvalidQuery for a query of metrics."""
     if not query.strip():
         return (lambda piece, view, deadline: piece.rows), None
@@ -85,7 +89,7 @@ def _of_source(source: Source) -> Matcher:
     return lambda piece, view, deadline: source.batch(piece, view, deadline, statistics).rows
 
 
-LANGUAGES: Final[dict[Signal, Callable[[str], Filter]]] = {TRACES: spans, LOGS: lines}
+LANGUAGES: Final[dict[Signal, Callable[[str], Matching]]] = {TRACES: spans, LOGS: lines}
 """What reads the query of a signal's tail."""
 
 

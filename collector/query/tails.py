@@ -1,13 +1,16 @@
 """All live tails of the daemon (`tail.py`): how many there may be, what they hold, and the thread that they run in.
 
-One worker thread for all: tails take at most one core from ingest and queries, however many there are. Before a tail
-looks it takes `ROOM_BYTES` of the budget, and waits where there is none; afterwards it holds what it really tells, until
+One worker thread for all. Matching is compiled and lets ingest run beside it; encoding what matches holds Python's lock, so
+the thread rests `REST_TIMES` as long as that took: a quarter of the lock's time at most, however many tails there are. Before
+a tail looks it takes `ROOM_BYTES` of the budget, and waits where there is none; afterwards it holds what it really tells, until
 its reader has taken that. Owner: the event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +22,7 @@ from collector.query.tail import CLOSED, FAILED, ROOM_BYTES, STOPPED, STUCK, Tai
 from collector.query.tail_filters import LANGUAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from prometheus_client import CollectorRegistry
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 30.0
 """How long a turn may take, waiting for those of others included."""
 BYTES_MAX_DEFAULT: Final = 32 * 1024 * 1024
+REST_TIMES: Final = 3
 TENANT_TIMES: Final = 2
 """Tails of one tenant, in times of what is left free: none takes all."""
 ENDS: Final = (CLOSED, STUCK, STOPPED, FAILED)
@@ -43,6 +47,13 @@ class Counts:
 
     told: int = 0
     missed: int = 0
+
+
+@dataclass(slots=True)
+class Turn:
+    """One look of one tail, and how long its encoding took."""
+
+    encoded_s: float = 0.0
 
 
 class Tails:
@@ -62,6 +73,8 @@ class Tails:
         self._apart = apart
         self._open: set[Tail] = set()
         self._freed = asyncio.Event()
+        self._turns = asyncio.Lock()
+        self._rests_until = -math.inf
         self._counts = {signal: Counts() for signal in LANGUAGES}
         self._ended = dict.fromkeys(ENDS, 0)
         if registry is not None:
@@ -84,6 +97,19 @@ class Tails:
         made = Tail(self, store, match, key, past, offset, encode, engine)
         self._open.add(made)
         return made
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """Look, one tail at a time, after a rest for ingest and queries. Raises Unavailable when the daemon stops."""
+        async with self._turns:
+            rest = self._rests_until - self.clock.monotonic()
+            if rest > 0:
+                await asyncio.sleep(rest)
+            if self.stopping:
+                raise Unavailable("the daemon is shutting down")
+            turn = Turn()
+            yield turn
+            self._rests_until = self.clock.monotonic() + REST_TIMES * turn.encoded_s
 
     @property
     def _free(self) -> int:

@@ -245,6 +245,11 @@ class Log:
         return sum(one.records for one in self._segments)
 
     @property
+    def short(self) -> bool:
+        """Whether the last write found no room on the disk; the next one tries again."""
+        return self._short
+
+    @property
     def damaged(self) -> tuple[Damage, ...]:
         """Ranges of offsets found unreadable since the log was opened, in order."""
         return self._ledger.ranges()

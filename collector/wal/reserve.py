@@ -20,6 +20,15 @@ RESERVE_NAME: Final = "RESERVE"
 RESERVE_BYTES: Final = 1024 * 1024
 
 
+def has_room(directory: str | os.PathLike[str]) -> bool:
+    """Whether the disk of a directory has as much room as the reserve takes. True for one that cannot be asked."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return True
+    return found.f_bavail * found.f_frsize >= RESERVE_BYTES
+
+
 class Reserve:
     """The reserve of one data directory; the caller holds the directory's lock."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from collector.api import jaeger, jaeger_v3
+from collector.api import jaeger, jaeger_metrics, jaeger_v3
 from collector.api.jaeger_traces import Traces
+from collector.api.limit import ResponseLimit
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Engine
@@ -96,8 +97,14 @@ class Api:
     def __init__(self, capacity: int = 100) -> None:
         self.store = Store(TRACES, Ring(TRACES, capacity, 1 << 22), None, asyncio.get_running_loop())
         self.engine = Engine(1, 30.0, SystemClock())
-        traces = Traces(self.store, self.engine)
-        self.app = Starlette(routes=[*jaeger_v3.routes(traces), *jaeger.routes(traces)])
+        traces = Traces(self.store, self.engine, ResponseLimit())
+        self.app = Starlette(
+            routes=[
+                *jaeger_v3.routes(traces),
+                *jaeger.routes(traces),
+                *jaeger_metrics.routes(self.store, self.engine, None),
+            ]
+        )
 
     async def get(self, path: str, **query: Any) -> Answer:
         return await call(self.app, f"/jaeger/api{path}", {key.replace("__", "."): one for key, one in query.items()})

@@ -47,7 +47,9 @@ class Served:
 
     async def fill(self) -> None:
         traces, logs, metrics = (one.request_type() for one in (TRACES, LOGS, METRICS))
-        span = traces.resource_spans.add().scope_spans.add().spans.add(name="wide", trace_id=TRACE, span_id=b"s" * 8)
+        envelope = traces.resource_spans.add()
+        envelope.resource.attributes.add(key="service.name").value.string_value = "wide"
+        span = envelope.scope_spans.add().spans.add(name="wide", trace_id=TRACE, span_id=b"s" * 8)
         span.start_time_unix_nano = span.end_time_unix_nano = NOW * S
         span.attributes.add(key="text").value.string_value = WIDE
         record = logs.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=NOW * S)
@@ -75,6 +77,9 @@ ASKED: dict[str, tuple[str, dict[str, Any], dict[str, str], int]] = {
     "trace, v2": (f"/api/v2/traces/{TRACE.hex()}", {}, {}, 422),
     "trace, protobuf": (f"/api/v2/traces/{TRACE.hex()}", {}, {"Accept": "application/protobuf"}, 422),
     "search": ("/api/search", {"q": '{ span.text != "" }'}, {}, 422),
+    "Jaeger, v1": (f"/jaeger/api/traces/{TRACE.hex()}", {}, {}, 422),
+    "Jaeger, search": ("/jaeger/api/traces", {"service": "wide", "start": 0, "end": NOW * 10**6 + 1}, {}, 422),
+    "Jaeger, v3": (f"/jaeger/api/v3/traces/{TRACE.hex()}", {}, {}, 422),
     "log lines": ("/loki/api/v1/query_range", {"query": '{service_name=~".+"}', "start": NOW - 60}, {}, 400),
     "samples": ("/api/v1/query", {"query": "wide", "time": NOW}, {}, 422),
     "received": ("/metrics/received", {}, {}, 422),
@@ -97,6 +102,10 @@ async def test_an_answer_that_is_too_large_is_an_error_in_its_own_form(served: S
     if path.startswith("/api/v1/"):
         assert refused.json["status"] == "error"
         assert refused.json["errorType"] == "execution"
+    elif path.startswith("/jaeger/api/v3/"):
+        assert refused.json["error"]["httpCode"] == 422
+    elif path.startswith("/jaeger/"):
+        assert [one["code"] for one in refused.json["errors"]] == [422]
     else:
         assert refused.headers["content-type"] == "text/plain; charset=utf-8"
 
@@ -114,8 +123,8 @@ async def test_a_trace_as_json_may_have_an_eighth_in_protobuf(served: Served, ve
     refused = await served.ask(path, {}, {})
     assert refused.status == 422
     assert refused.text == (
-        f"the trace has {len(stored)} bytes; as JSON at most {len(stored) - 1} are answered, a part of "
-        "api.max_response_size, all with Accept: application/protobuf"
+        f"the spans have {len(stored)} bytes; as JSON at most {len(stored) - 1} are answered, a part of "
+        "api.max_response_size; all with Accept: application/protobuf"
     )
     whole = await served.ask(path, {}, {"Accept": "application/protobuf"})
     assert trace_pb2.TracesData.FromString(stored).resource_spans

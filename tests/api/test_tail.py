@@ -111,6 +111,7 @@ async def test_a_slow_reader_holds_up_nothing_and_hears_how_many_it_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tailing, "BEHIND_MAX", 50)
+    monkeypatch.setattr(tailing, "BEHIND_S", 0.0)
     monkeypatch.setattr(tailing, "PACE_S", 0.0)
     async with Live(tmp_path, capacity=500) as live:
         await live.listen()

@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from collector.api import tempo, tempo_metrics
+from collector.api.limit import ResponseLimit
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Engine
@@ -27,7 +28,9 @@ class Api:
         self.store = Store(TRACES, Ring(TRACES, 100, 1 << 20), None, asyncio.get_running_loop())
         self.engine = Engine(1, 30.0, SystemClock())
         stores = {"traces": self.store}
-        self.app = Starlette(routes=[*tempo.routes(stores, self.engine), *tempo_metrics.routes(stores, self.engine)])
+        self.app = Starlette(
+            routes=[*tempo.routes(stores, self.engine, ResponseLimit()), *tempo_metrics.routes(stores, self.engine)]
+        )
 
     async def get(self, path: str, **query: Any) -> Answer:
         return await call(self.app, path, query, headers={})

@@ -6,6 +6,7 @@ driver little more than the system calls.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -29,6 +30,11 @@ class Connection(Protocol):
 
     def export(self, request: Any) -> bytes:
         """Send what `prepare` made, and return the response message; raise Failed if there is none."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed it, as servers do with what was idle."""
         ...
 
     def close(self) -> None:
@@ -75,6 +81,11 @@ class HttpConnection:
         if not data:
             raise Failed("the server closed the connection")
         return data
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed it: nothing else makes it readable between two requests."""
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def close(self) -> None:
         """Close the socket."""
@@ -132,6 +143,11 @@ class GrpcConnection:
             return self._call(request, timeout=PATIENCE_S)
         except grpc.RpcError as error:
             raise Failed(f"{error.code().name}: {error.details()}") from error
+
+    @property
+    def ended(self) -> bool:
+        """Never: a channel connects anew by itself."""
+        return False
 
     def close(self) -> None:
         """Close the channel."""

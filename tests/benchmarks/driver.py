@@ -122,10 +122,15 @@ class Driver:
 
     def _connected(self, workload: Workload, address: str) -> list[Connection]:
         key = (address, workload)
+        connect = CONNECTIONS[workload.transport]
         if key not in self._connections:
-            connect = CONNECTIONS[workload.transport]
             self._connections[key] = [connect(address, workload.otlp) for _ in range(workload.connections)]
-        return self._connections[key]
+        connections = self._connections[key]
+        for number, one in enumerate(connections):
+            if one.ended:
+                one.close()
+                connections[number] = connect(address, workload.otlp)
+        return connections
 
 
 def _each_other(source: Source, prepare: Callable[[Request], bytes]) -> Callable[[int], bytes]:

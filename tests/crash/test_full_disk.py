@@ -87,9 +87,11 @@ class Case:
                 assert time.monotonic() < started + PATIENCE_S, signal
         return time.monotonic() - started
 
-    def judge(self, daemon: Daemon) -> None:
+    def judge(self, daemon: Daemon, *, full: bool = False) -> None:
         """Find everything acknowledged, but what retention has removed: that is the oldest, and only that."""
-        assert daemon.get("/readyz").code == 200
+        ready = daemon.get("/readyz")
+        assert ready.code == (503 if full else 200), ready
+        assert (b"has no room on the disk" in ready.body) == full
         for signal in SIGNALS:
             frames = list(cat(daemon.data, signal, 0, NO_LIMIT, OperatingSystemFiles()))
             found = [one for frame in frames for one in ids_of(signal, frame.payload)]
@@ -123,8 +125,9 @@ def endure(case: Case) -> dict[str, float]:
             case.send(daemon, SIGNALS[number % 3])
         grown = resident(daemon.process.pid) - before
         assert grown < RESIDENT_GROWTH_MAX
-        case.judge(daemon)
+        case.judge(daemon, full=True)
         case.filler.unlink()
+        assert daemon.get("/readyz").code == 200, "nobody has to send for that"
         recovered = case.send_until(daemon, 200)
         case.judge(daemon)
         case.fill()

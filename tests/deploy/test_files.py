@@ -182,6 +182,9 @@ def test_grafana_reads_everything_from_one_url() -> None:
     assert sum(one.get("isDefault", False) for one in SOURCES) == 1
     tempo = next(one for one in SOURCES if one["type"] == "tempo")
     assert tempo["jsonData"]["streamingEnabled"] == {"search": False, "metrics": False}
+    assert tempo["jsonData"]["serviceMap"]["datasourceUid"] == "ringtail-metrics"
+    jaeger = next(one for one in SOURCES if one["type"] == "jaeger")
+    assert jaeger["url"] == f"{url}/jaeger"
 
 
 def test_links_between_data_sources_lead_somewhere() -> None:

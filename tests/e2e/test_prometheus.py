@@ -163,7 +163,7 @@ def test_ringtails_own_metrics_are_scraped(received: Daemon, prometheus: Prometh
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text"], ids=["text", "openmetrics"])
-@pytest.mark.parametrize("path", ["/metrics", "/metrics/received"])
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/received", "/metrics/spans"])
 def test_promtool_finds_nothing_to_complain_about(received: Daemon, path: str, accept: str) -> None:
     require("promtool")
     answer = received.get(path, {"Accept": accept} if accept else None)

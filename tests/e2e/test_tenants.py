@@ -48,6 +48,11 @@ QUERIES = (
     "/api/v1/series?match[]=%7B__name__%3D~%22.%2B%22%7D&start={start}&end={end}",
     "/api/v1/label/job/values?start={start}&end={end}",
     "/metrics/received",
+    "/metrics/spans",
+    "/api/v1/label/service/values?start={start}",
+    "/jaeger/api/services",
+    "/jaeger/api/v3/services",
+    "/jaeger/api/dependencies?endTs={end}000&lookback=1200000",
 )
 
 

@@ -25,6 +25,7 @@ KNOWN = {
     "conformance/http2_client.py": "the same",
     "conformance/http_client.py": "the same",
     "conformance/launcher.py": "the kit's own server",
+    "testing/assertions.py": "the pytest plugin, for the daemon that it has started",
     "notify.py": "systemd's socket, which is a file",
 }
 

@@ -13,7 +13,7 @@ from collector.otlp.block import Block
 from collector.otlp.records import Ref, _fields, record, regroup, resource
 from collector.otlp.scan import REASONS, BlockBuilder, scan
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
-from collector.otlp.validate import STRINDEX_WARNING, accept, canonical
+from collector.otlp.validate import STRINDEX_WARNING, Accepted, accept, canonical
 from collector.otlp.wire import own_fields
 from tests.otlp.columns_oracle import all_records, assert_columns, library_accepts, scanner_accepts
 from tests.otlp.messages import requests, strict_records
@@ -247,7 +247,7 @@ def test_a_reference_into_a_string_table_is_read_as_absent() -> None:
     span = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
     payload = one_span(**span, attributes=[{"key_strindex": 3, "value": {"string_value_strindex": 4}}])
     builder = BlockBuilder(TRACES)
-    assert accept(builder, payload) == (1, 0, STRINDEX_WARNING)
+    assert accept(builder, payload) == Accepted(1, 0, STRINDEX_WARNING)
     assert bytes(builder.build(0).payload) == payload
 
 

@@ -106,6 +106,7 @@ async def test_what_is_too_large_is_told_as_missed(tmp_path: Path, monkeypatch: 
 
 async def test_who_was_level_and_falls_behind_is_told_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tailing, "BEHIND_MAX", 50)
+    monkeypatch.setattr(tailing, "BEHIND_S", 0.0)
     async with Live(tmp_path, capacity=20) as live:
         tail = opened(live, '{ name = "odd" }')
         await live.send(10)

@@ -44,6 +44,8 @@ def test_a_preflight_request_is_answered(loop: asyncio.AbstractEventLoop) -> Non
     assert asked.headers["access-control-allow-headers"] == "content-type, content-encoding, authorization"
     assert asked.headers["access-control-max-age"] == "60"
     assert (sent.code, allowed(sent)) == (200, ORIGIN)
+    for answer in (asked, sent):
+        assert "access-control-allow-credentials" not in answer.headers, "cookies are nobody's here"
 
 
 def test_errors_can_be_read_too(loop: asyncio.AbstractEventLoop) -> None:

@@ -84,7 +84,8 @@ class _Parser:
         return token
 
     def _is(self, text: str) -> bool:
-        return self._token.kind in ("op", "word") and self._token.text == text
+        """Tell whether an operator or a keyword comes next; keywords may be written in any case."""
+        return self._token.kind in ("op", "word") and self._token.text.lower() == text
 
     def _accept(self, text: str) -> bool:
         if self._is(text):
@@ -111,7 +112,7 @@ class _Parser:
         if self._depth > NESTING_MAX:
             raise InvalidQuery(f"parse error: nested more than {NESTING_MAX} deep", self._token.at)
         left = self._operand()
-        while self._token.kind in ("op", "word") and _PRECEDENCE.get(self._token.text, -1) > least:
+        while self._token.kind in ("op", "word") and _PRECEDENCE.get(self._token.text.lower(), -1) > least:
             left = self._binary(left)
         self._depth -= 1
         return left
@@ -120,7 +121,7 @@ class _Parser:
 
     def _binary(self, left: Expression) -> Expression:
         operator = self._take()
-        op, at = operator.text, operator.at
+        op, at = operator.text.lower(), operator.at
         self._operators += 1
         check_operators(self._operators, at)
         returns_bool = self._accept("bool")
@@ -154,7 +155,7 @@ class _Parser:
         group = ""
         include: tuple[str, ...] = ()
         if self._is("group_left") or self._is("group_right"):
-            group = self._take().text.removeprefix("group_")
+            group = self._take().text.lower().removeprefix("group_")
             if self._is("("):
                 include = self._label_list()
         if on and set(include) & set(labels):
@@ -229,7 +230,7 @@ class _Parser:
             return self._call(token)
         if lower in ("inf", "nan"):
             return Number(float(lower), token.at)
-        if text in _KEYWORDS:
+        if lower in _KEYWORDS:
             self._next -= 1
             raise self._unexpected("expected an expression")
         if self._accept("{"):
@@ -326,7 +327,7 @@ class _Parser:
 
     def _grouping(self) -> tuple[tuple[str, ...] | None, bool]:
         if self._is("by") or self._is("without"):
-            without = self._take().text == "without"
+            without = self._take().text.lower() == "without"
             return self._label_list(), without
         return None, False
 

@@ -1,6 +1,8 @@
 """The generator: counts the spans of each block that is committed, and keeps the counters' history by the clock.
 
-`add` is told of every block, on the event loop, before the block can be read: whoever finds a span finds it counted.
+`add` is told of every block on its way into the log, before the block can be read: whoever finds a span finds it counted.
+Then its bytes lie in the processor's caches, which is half the cost. A block that cannot be made durable is counted as
+well; it is the last one that its log takes.
 `tick` ends an interval; the daemon calls it every `metrics_generator.collection_interval`.
 
 Everything is bounded: label sets (`CALLS_MAX`, `EDGES_MAX`), names of services and peers, spans that wait for their
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.otlp.block import Block
 
-CALLS_MAX = 4096
-"""Label sets of calls: services times span names times kinds and statuses that occur together."""
-EDGES_MAX = 1024
+CALLS_MAX = 2048
+"""Label sets of calls: services times span names times kinds and statuses that occur together. All their buckets are
+fewer series than one selector of PromQL may find."""
+EDGES_MAX = 512
 """Label sets of edges: pairs of services that call each other."""
 NAMES_MAX = 4096
 """Names of services and peers."""
@@ -57,10 +60,11 @@ _CONNECTIONS = {MESSAGING: "messaging_system", DATABASE: "database", VIRTUAL: "v
 class Generator:
     """Span metrics of one store of traces."""
 
-    def __init__(self, clock: Clock, max_bytes: int) -> None:
-        """Begin with nothing counted. The history has at most `max_bytes`; half of them for calls, half for edges."""
+    def __init__(self, clock: Clock, max_bytes: int, since_ms: int | None = None) -> None:
+        """Begin with nothing counted. The history has at most `max_bytes`; half of them for calls, half for edges. It
+        begins now, or at a time before, in Unix ms."""
         self._clock = clock
-        now = self._now_ms()
+        now = self._now_ms() if since_ms is None else since_ms
         calls = LabelSets(CALLS_MAX, CALLS.width, CALLS.sums)
         edges = LabelSets(EDGES_MAX, EDGES.width, EDGES.sums)
         self._tally = Tally(
@@ -73,8 +77,8 @@ class Generator:
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000
 
-    def add(self, block: Block) -> None:
-        """Count a block's spans."""
+    def add(self, block: Block, begin: int = 0) -> None:
+        """Count a block's spans, from row `begin` on."""
         tally = self._tally
         tally.add(
             block.payload,
@@ -82,7 +86,7 @@ class Generator:
             block.count,
             block.groups.buffer,
             block.groups.count,
-            0,
+            begin,
             block.count,
         )
         for slot, row, _, _, rest in tally.calls.take_fresh():
@@ -99,11 +103,12 @@ class Generator:
             self._edges.begin(slot, labels)
 
     def _name(self, key: int) -> str:
-        return "user" if key == USER else self._tally.names[key]
+        # A commit is told of here, and must not fail for a name that is not known.
+        return "user" if key == USER else self._tally.names.get(key, "")
 
-    def tick(self) -> None:
-        """End an interval, and let what has waited long enough expire."""
-        now = self._now_ms()
+    def tick(self, now_ms: int | None = None) -> None:
+        """End an interval, now or at a time before, and let what has waited long enough expire."""
+        now = self._now_ms() if now_ms is None else now_ms
         if not 0 <= now - self._turned < WAIT_MS:
             self._tally.turn()
             self._turned = now

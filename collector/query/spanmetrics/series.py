@@ -8,7 +8,7 @@ that what was just received counts at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -143,12 +143,13 @@ class SpanSeries:
         """
         found: list[Series] = []
         names = matcher_of([one for one in matchers if one.name == "__name__"])
-        matches = matcher_of(matchers)
+        outer = matcher_of([one for one in matchers if one.name not in ("__name__", "le")])
+        inner = matcher_of([one for one in matchers if one.name in ("__name__", "le")])
         for table, moment in self._tables:
             for metric in table.metrics:
                 if any(names((("__name__", sample.name),)) for sample in metric.samples):
                     deadline.check()
-                    found += _select(moment, metric, matches, start_ms, end_ms)
+                    found += _select(moment, metric, outer, inner, start_ms, end_ms)
                     if len(found) > SERIES_MAX:
                         raise QueryLimit(f"the selector finds more than {SERIES_MAX} series")
         return found
@@ -171,11 +172,12 @@ class SpanSeries:
             lives = [(slot, life) for slot, life in _lives(moment) if not life.ended and _counted(moment, slot)]
             slots = np.array([slot for slot, _ in lives], np.intp)
             for metric in table.metrics:
-                _, shown, sums = _values(moment, metric, slots, moment.open.time - 1, moment.open.time)
+                columns = [sample.column for sample in metric.samples]
+                _, shown = _values(moment, metric, slots, columns, moment.open.time - 1, moment.open.time)
                 values = [
-                    (_labels(sample, life), float(sums[0, at] if sample.column == SUM else shown[0, at, sample.column]))
-                    for at, (_, life) in enumerate(lives)
-                    for sample in metric.samples
+                    (_labels(sample, life), float(value))
+                    for (_, life), row in zip(lives, shown[0].tolist(), strict=True)
+                    for sample, value in zip(metric.samples, row, strict=True)
                 ]
                 made.append(Newest(metric, values))
         return made
@@ -199,27 +201,33 @@ def _labels(sample: Sample, life: Life) -> Labels:
 
 
 def _select(
-    moment: Moment, metric: Metric, matches: Callable[[Labels], bool], start_ms: int, end_ms: int
+    moment: Moment,
+    metric: Metric,
+    outer: Callable[[Labels], bool],
+    inner: Callable[[Labels], bool],
+    start_ms: int,
+    end_ms: int,
 ) -> list[Series]:
+    """Return a metric's series whose label sets pass `outer`, and their samples' names and buckets `inner`."""
+    samples = [one for one in metric.samples if inner((("__name__", one.name), ("le", one.le)))]
     chosen = [
-        (labels, slot, life, sample)
+        (_labels(sample, life), slot, life, sample)
         for slot, life in _lives(moment)
-        for sample in metric.samples
-        if matches(labels := _labels(sample, life))
+        if outer(life.labels) and _counted(moment, slot)
+        for sample in samples
     ]
-    chosen = [one for one in chosen if one[1] or _counted(moment, 0)]
     if not chosen:
         return []
     slots = np.unique([slot for _, slot, _, _ in chosen])
-    times, shown, sums = _values(moment, metric, slots, start_ms, end_ms)
+    columns = sorted({sample.column for _, _, _, sample in chosen})
+    times, shown = _values(moment, metric, slots, columns, start_ms, end_ms)
     found: dict[Labels, list[Series]] = {}
     for labels, slot, life, sample in chosen:
         lived = times >= life.began
         if life.ended:
             lived &= times <= life.ended
         if lived.any():
-            at = int(np.searchsorted(slots, slot))
-            values = sums[lived, at] if sample.column == SUM else shown[lived, at, sample.column].astype(np.float64)
+            values = shown[lived, np.searchsorted(slots, slot), columns.index(sample.column)]
             found.setdefault(labels, []).append(Series(labels, times[lived], values))
     return [_joined(pieces) for pieces in found.values()]
 
@@ -236,21 +244,23 @@ def _joined(pieces: list[Series]) -> Series:
 
 
 def _values(
-    moment: Moment, metric: Metric, slots: NDArray[np.intp], start_ms: int, end_ms: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the times in (start_ms, end_ms], and at each of them, by slot, running sums of columns, and seconds."""
+    moment: Moment,
+    metric: Metric,
+    slots: NDArray[np.intp],
+    columns: Sequence[int],
+    start_ms: int,
+    end_ms: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the times in (start_ms, end_ms], and the values at each of them, by slot, of columns as samples name them."""
     steps = (*moment.intervals, moment.open)
     ticks = [moment.base_time, *(one.time for one in steps)]
     times = np.array([time for time in ticks if start_ms < time <= end_ms], np.int64)
-    width = metric.end - metric.begin
-    if len(times) * len(slots) * (width + 1) > SAMPLES_MAX:
+    if len(times) * len(slots) * len(columns) > SAMPLES_MAX:
         raise QueryLimit(f"the selector finds more than {SAMPLES_MAX} samples")
-    shown = np.zeros((len(times), len(slots), width), np.int64)
-    sums = np.zeros((len(times), len(slots)))
+    shown = np.zeros((len(times), len(slots), len(columns)))
     place = np.full(len(moment.base_counts), -1, np.intp)
     place[slots] = np.arange(len(slots))
-    counts = moment.base_counts[slots, metric.begin : metric.end]
-    seconds = moment.base_sums[slots, metric.total]
+    values = _shown(metric, columns, moment.base_counts[slots], moment.base_sums[slots])
     at = 0
     for time, step in zip(ticks, (None, *steps), strict=True):
         if time > end_ms:
@@ -258,9 +268,18 @@ def _values(
         if step is not None:
             own = place[step.slots]
             there = own >= 0
-            counts[own[there]] += step.counts[there, metric.begin : metric.end]
-            seconds[own[there]] += step.sums[there, metric.total]
+            values[own[there]] += _shown(metric, columns, step.counts[there], step.sums[there])
         if time > start_ms:
-            shown[at], sums[at] = counts, seconds
+            shown[at] = values
             at += 1
-    return times, shown.cumsum(axis=2), sums
+    return times, shown
+
+
+def _shown(
+    metric: Metric, columns: Sequence[int], counts: NDArray[np.integer[Any]], sums: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what columns show of a table's rows. Values add up as rows do, and are whole up to 2^53."""
+    running = counts[:, metric.begin : metric.end].cumsum(axis=1, dtype=np.int64)
+    return np.column_stack(
+        [sums[:, metric.total] if column == SUM else running[:, column].astype(np.float64) for column in columns]
+    )

@@ -76,15 +76,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from collector.receivers.http2.stream import Data, Fields, Stream
+    from collector.receivers.http2.stream import Fields, Stream
 
 STREAM_WINDOW: Final = 4 * 1024 * 1024
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024
 """What a client may send before it must hear that it was read."""
 BLOCK_FRAMES_MAX: Final = 64
 """Frames of one header block."""
-LITTLE_BYTES: Final = 4096
-"""Up to here bytes are cheaper to take apart than a view of them."""
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
@@ -121,7 +119,7 @@ class Http2Listener(Listener):
 class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
+    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
                  "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
                  "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
 
@@ -148,6 +146,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._paused = False
         self._holds = 0  # requests that wait for leave to be read on
         self._last = 0  # the newest stream of the client's
+        self._fields: Fields | None = None  # of the newest request, and what was found for them
+        self._found: tuple[int, Any] = (-1, None)
         self._direct: Stream | None = None  # whose body is being read into
         self._block = bytearray()  # of a header block, what came in frames before
         self._block_ends_stream = False
@@ -191,7 +191,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go: into the message under way, or the listener's scratch buffer."""
-        stream = self._direct = self.direct() if self._into is not None else None
+        stream = self._direct = self.direct() if self.into is not None else None
         body = stream.body if stream is not None else None
         return self._listener.scratch if body is None else memoryview(body)
 
@@ -211,7 +211,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             data, self.pending = self.pending + scratch[:count], b""
             self._guarded(memoryview(data))
         else:
-            self._guarded(scratch[:count].tobytes() if count <= LITTLE_BYTES else scratch[:count])
+            self._guarded(scratch[:count])
 
     def eof_received(self) -> bool:
         """The client sends nothing more. gRPC knows no half-closed connections: close."""
@@ -248,7 +248,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     # --- frames in ----------------------------------------------------------------------------------------
 
-    def _guarded(self, data: Data) -> None:
+    def _guarded(self, data: memoryview) -> None:
         """Read frames, and end the connection where they break it."""
         try:
             if self.prefaced:
@@ -451,7 +451,10 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             raise StreamBroken(Code.REFUSED_STREAM)
         if self._decoder.overflowed:
             raise StreamBroken(Code.ENHANCE_YOUR_CALM)
-        announced, decision = self._listener.requests.find(fields)
+        if fields is not self._fields:
+            self._found = self._listener.requests.find(fields)
+            self._fields = fields
+        announced, decision = self._found
         stream = self._listener.open_stream(self, number, self.stream_window_out, STREAM_WINDOW, announced, decision)
         self.streams[number] = stream
         if self._surplus:
@@ -553,8 +556,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
-        if self._into is stream:
-            self._into = None  # what is still to come of its frame is read over
+        if self.into is stream:
+            self.into = None  # what is still to come of its frame is read over
 
     # --- the connection's end -----------------------------------------------------------------------------
 

@@ -69,6 +69,9 @@ def test_printing_and_parsing_agree(tree: Expression) -> None:
 @pytest.mark.parametrize(
     ("query", "same"),
     [
+        ("a OR b And c OFFSET 5m", "a or b and c offset 5m"),
+        ("sum(a) BY (b) == BOOL 1", "sum by (b) (a) == bool 1"),
+        ("a * ON (b) GROUP_LEFT (c) d", "a * on (b) group_left (c) d"),
         ("1 + 2 * 3 ^ 2 ^ 1", "(1 + (2 * (3 ^ (2 ^ 1))))"),
         ("-1 ^ 2", "-(1 ^ 2)"),
         ("a and b or c unless d", "((a and b) or (c unless d))"),

@@ -56,6 +56,42 @@ def test_any_bytes_are_judged_as_the_oracle_judges_them(blocks: list[bytes]) -> 
         assert found == expected
 
 
+def test_a_block_that_repeats_is_decoded_once_while_it_means_the_same() -> None:
+    encoder, decoder = hpack.Encoder(), Decoder(TABLE, LIST)
+    wanted = [(b":method", b"POST"), (b"x", b"1"), (b"y", b"2")]
+    first = decoder.decode(encoder.encode(wanted))
+    block = encoder.encode(wanted)
+    again = decoder.decode(block)
+    assert first == again == wanted
+    assert decoder.decode(block) is again, "it changes nothing in the table"
+    decoder.decode(encoder.encode([(b"z", b"3")]))
+    assert decoder.decode(block)[1:] == [(b"y", b"2"), (b"z", b"3")], "the table has moved on"
+
+
+def test_a_block_that_changes_the_table_is_decoded_each_time() -> None:
+    decoder = Decoder(TABLE, LIST)
+    for count in range(1, 4):
+        assert decoder.decode(b"\x40\x01a\x01b") == [(b"a", b"b")]
+        assert decoder.table_bytes == count * 34
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\x82", b"\xbe", b"\xbf\xbe", b"\x40\x01a\x01b", b"\x40\x01c\x01d", b"\x20", b"\x3f\x41"])
+    )
+)
+def test_what_is_remembered_changes_nothing(blocks: list[bytes]) -> None:
+    decoder, oracle = Decoder(TABLE, LIST), hpack.Decoder(LIST)
+    for block in blocks:
+        try:
+            expected = [tuple(field) for field in oracle.decode(block, raw=True)]
+        except (hpack.HPACKError, IndexError):
+            with pytest.raises(CompressionError):
+                decoder.decode(block)
+            return
+        assert decoder.decode(block) == expected
+
+
 @pytest.mark.parametrize("symbol", range(257))
 def test_every_huffman_code(symbol: int) -> None:
     code, bits = REQUEST_CODES[symbol], REQUEST_CODES_LENGTH[symbol]

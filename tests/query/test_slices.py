@@ -152,8 +152,8 @@ def test_a_rare_key_is_found_from_posting_to_posting(monkeypatch: pytest.MonkeyP
     for seed in range(61):
         stored.append(seed, 8)
     looked_at = []
-    rows_of = engine._rows
-    monkeypatch.setattr(engine, "_rows", lambda view, block, *rest, **named: (
+    rows_of = engine.live_rows
+    monkeypatch.setattr(engine, "live_rows", lambda view, block, *rest, **named: (
         looked_at.append(block.base_offset), rows_of(view, block, *rest, **named))[1])  # fmt: skip
     for wanted, blocks in ((stored.records[0], 1), (stored.records[100], 2)):
         looked_at.clear()

@@ -28,6 +28,7 @@ from collector.query.promql.lexer import tokenize
 from collector.query.promql.parser import parse, parse_selector
 from collector.query.promql.series import float_text
 from collector.query.promql.vectors import Vector
+from collector.query.spanmetrics.demand import asks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -167,7 +168,7 @@ class _Prometheus:
     async def query(self, request: Request) -> Any:
         parameters = await _parameters(request)
         expression = parse(parameters.get("query", ""))
-        more = self._more()
+        more = self._more() if asks(parameters.get("query", "")) else ()
         time = _time(parameters.get("time", ""), "time", self._now_ms())
         if isinstance(expression, MatrixSelector):
             with self._store.view() as view:
@@ -213,8 +214,9 @@ class _Prometheus:
                 f"invalid expression type {expression.type.value!r} for range query, must be scalar or instant vector"
             )
         steps = np.arange(start, end + 1, step, dtype=np.int64)
+        more = self._more() if asks(parameters["query"]) else ()
         with self._store.view() as view:
-            result = await self._engine.run(evaluate, view, expression, steps, self._more())
+            result = await self._engine.run(evaluate, view, expression, steps, more)
         value = result.value
         if isinstance(value, Vector):
             order = sorted(range(len(value.labels)), key=value.labels.__getitem__)

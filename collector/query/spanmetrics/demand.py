@@ -10,7 +10,8 @@ Owned by the event loop's thread, which the first question holds for as long as 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from collector.query.spanmetrics.generator import Generator
 
@@ -24,6 +25,21 @@ HELD_MAX = 200_000
 """Spans of the ring that the first question counts: the newest."""
 INTERVAL_MS = 15_000
 """How far apart the values of those are kept."""
+
+
+_OPERATORS: Final = ("and", "or", "unless", "bool", "atan2")
+"""Words of PromQL that a selector without a name may follow."""
+
+
+def asks(query: str) -> bool:
+    """Tell whether a PromQL query can be about span metrics: by a name of theirs, or by a selector that has no name.
+
+    It is asked of every query, so that dashboards about other things begin no counting; what it says wrongly is yes.
+    """
+    if "traces_" in query or "__name__" in query:
+        return True
+    named = [name for name in re.findall(r"([\w:]+)\{", query) if name.lower() not in _OPERATORS]
+    return query.count("{") > len(named)
 
 
 class SpanMetrics:

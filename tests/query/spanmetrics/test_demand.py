@@ -9,7 +9,7 @@ import pytest
 from collector.otlp.signals import TRACES
 from collector.query.promql.ast import Matcher
 from collector.query.spanmetrics import demand
-from collector.query.spanmetrics.demand import SpanMetrics
+from collector.query.spanmetrics.demand import SpanMetrics, asks
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.otlp import traces
@@ -78,3 +78,22 @@ async def test_what_was_there_before_is_not_counted() -> None:
     later.attach(store)
     await store.append(traces(10, seed=9, time_ns=clock.now))
     assert total(later, 2**62) == 10
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("traces_spanmetrics_calls_total", True),
+        ('sum by (client) (rate(traces_service_graph_request_total{client="a"}[5m]))', True),
+        ('{client="a"}', True),
+        ('up or {client="a"}', True),
+        ('up OR{client="a"}', True),
+        ('{__name__=~".+"}', True),
+        ('{"\\x74races_service_graph_request_total"}', True),
+        ("1 + 1", False),
+        ("up", False),
+        ('rate(http_requests_total{code="500"}[5m]) / rate(http_requests_total{}[5m])', False),
+    ],
+)
+def test_only_queries_that_can_be_about_them_ask(query: str, expected: bool) -> None:
+    assert asks(query) is expected

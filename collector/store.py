@@ -92,7 +92,7 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_lookup", "_ring", "index", "key", "log", "signal")
+    __slots__ = ("_candidates", "_lookup", "_ring", "index", "key", "log", "memo", "signal")
 
     def __init__(
         self,
@@ -103,7 +103,10 @@ class View:
         key: int | bytes,
         candidates: NDArray[np.int64] | None,
         lookup: Lookup | None = None,
+        memo: dict[str, Any] | None = None,
     ) -> None:
+        self.memo = memo
+        """What queries remember of the store, by a name of theirs; None: nothing is."""
         self.signal = signal
         self.log = log
         """None: the ring is all there is, or all that is wanted."""
@@ -187,6 +190,8 @@ class Store:
         self._scheduled = False
         self._under_way = False
         self._closed = False
+        self.memo: dict[str, Any] = {}
+        """What queries remember, for the next one: see `View.memo`."""
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -360,7 +365,9 @@ class Store:
                 candidates = ring.find(index, number)[::-1]
         if "trace_id" in self.signal.indexes:
             lookup = ring.lookup("trace_id")
-        return View(self.signal, ring.snapshot(), None if ring_only else self.log, index, key, candidates, lookup)
+        return View(
+            self.signal, ring.snapshot(), None if ring_only else self.log, index, key, candidates, lookup, self.memo
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

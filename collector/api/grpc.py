@@ -18,11 +18,13 @@ from collector.api.tempo import LIMIT_DEFAULT, LIMIT_MAX, SPANS_DEFAULT, SPANS_M
 from collector.errors import InvalidQuery, Malformed, NotFound
 from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
-from collector.query.engine import END_OF_TIME, slices
+from collector.query.completeness import completeness
+from collector.query.engine import END_OF_TIME
 from collector.query.offsets import END, at_offsets, costs, from_offset
 from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STOPPED, STUCK, Matches, Missed, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
+from collector.query.trace import spans_of, within
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan, spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find
@@ -221,34 +223,44 @@ async def _get_trace(request: Any, served: Served, call: QueryCall) -> AsyncGene
     end = request.end_time_unix_nano or END_OF_TIME
     with served.stores["traces"].view("trace_id", request.trace_id) as view:
         coverage = _coverage(view)
-        parts, left_out = await served.engine.run(_trace, view, request.start_time_unix_nano, end)
-    if not parts:
+        made = await served.engine.run(_trace, view, request.start_time_unix_nano, end)
+    if not made.parts:
         raise NotFound(f"trace {request.trace_id.hex()} not found")
-    head = message("GetTraceResponse")(coverage=coverage, spans_left_out=left_out).SerializeToString()
-    parts.reverse()
-    while parts:
-        yield head + tagged(1, parts.pop())
+    about = message("GetTraceResponse")(coverage=coverage, spans_left_out=made.left_out, missing=made.missing)
+    head = about.SerializeToString()
+    made.parts.reverse()
+    while made.parts:
+        yield head + tagged(1, made.parts.pop())
 
 
-def _trace(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[list[bytes], int]:
-    """Return a trace's spans that overlap a range, in their order of arrival and in parts, and how many more there are."""
+class _Trace(NamedTuple):
+    """A trace on its way out."""
+
+    parts: list[bytes]
+    left_out: int
+    missing: str
+
+
+def _trace(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> _Trace:
+    """Return a trace's spans that overlap a range, in their order of arrival and in parts."""
+    held = spans_of(deadline, view)
+    missing = completeness(held.refs, view.first_offset, held.left_out)
     parts: list[bytes] = []
-    refs: list[Ref] = []
-    size = total = left_out = 0
-    for block, started in slices(view, 0, end_ns, deadline, newest_first=False):
-        ends = np.maximum(block.column("end_time")[started], block.column("time")[started])
-        rows = started[ends >= start_ns]
-        for row, cost in zip(rows.tolist(), costs(block, rows).tolist(), strict=True):
-            if total + cost > TRACE_BYTES_MAX:
-                left_out += 1
-                continue
-            if refs and size + cost > PART_BYTES:
-                parts.append(regroup(refs))
-                refs, size = [], 0
-            refs.append(Ref(0, block.base_offset + row, block, row))
-            size += cost
-            total += cost
-    return ([*parts, regroup(refs)] if refs else parts), left_out
+    part: list[Ref] = []
+    size = total = 0
+    left_out = held.left_out
+    for ref in within(held.refs, start_ns, end_ns):
+        cost = int(costs(ref.block, np.array([ref.row]))[0])
+        if total + cost > TRACE_BYTES_MAX:
+            left_out += 1
+            continue
+        if part and size + cost > PART_BYTES:
+            parts.append(regroup(part))
+            part, size = [], 0
+        part.append(ref)
+        size += cost
+        total += cost
+    return _Trace([*parts, regroup(part)] if part else parts, left_out, missing.message)
 
 
 # --- search -----------------------------------------------------------------------------------------------
@@ -262,13 +274,21 @@ async def _search(request: Any, served: Served, call: QueryCall) -> AsyncGenerat
         _bounded("spans_per_trace", request.spans_per_trace, SPANS_DEFAULT, SPANS_MAX),
         request.start_time_unix_nano,
         request.end_time_unix_nano or END_OF_TIME,
+        below=(request.after.time_unix_nano, request.after.offset) if request.HasField("after") else None,
     )
     store, engine = served.stores["traces"], served.engine
     with store.view() as everything, store.view(*(plan(query).key or ())) as view:
+        if request.HasField("after"):
+            everything.cut(request.after.next_offset)
+            view.cut(request.after.next_offset)
         coverage = _coverage(everything)
-        found, _ = await engine.run(find, view, everything, search)
+        found, effort = await engine.run(find, view, everything, search)
         summaries = await engine.run(describe, everything, found, search)
-    head = message("SearchResponse")(coverage=coverage).SerializeToString()
+    about = message("SearchResponse")(coverage=coverage)
+    if effort.more and found:
+        about.next.next_offset = coverage.next_offset
+        about.next.time_unix_nano, about.next.offset = found[-1].time, found[-1].offset
+    head = about.SerializeToString()
     for at in range(0, max(1, len(summaries)), PART_TRACES):
         with store.view() as view:
             parts = await engine.run(_found, view, summaries[at : at + PART_TRACES])
@@ -294,6 +314,8 @@ def _found(deadline: Deadline, view: View, summaries: list[Summary]) -> list[byt
             start_time_unix_nano=one.start if one.start != END_OF_TIME else 0,
             duration_nano=max(0, one.end - one.start),
             matched_spans=one.matched,
+            spans_without_their_parent=one.missing,
+            root_is_missing=not one.has_root,
         )
         made = tagged(1, about.SerializeToString() + tagged(7, regroup(refs)))
         if parts[-1] and len(parts[-1]) + len(made) > PART_BYTES:

@@ -59,6 +59,8 @@ def routes(stores: Mapping[str, Store], engine: Engine, tails: Tails) -> list[Ba
     """Return the route over the stores of spans and log records."""
 
     async def tail(request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         try:
             asked = request.query_params
             signal = signal_of(asked.get("signal", "") or "traces")

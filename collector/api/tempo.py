@@ -23,7 +23,7 @@ from collector.query.completeness import completeness
 from collector.query.engine import END_OF_TIME
 from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
-from collector.query.traceql.evaluate import single_filter, trace_id_bytes
+from collector.query.traceql.evaluate import trace_id_bytes
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan, spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find
@@ -215,7 +215,7 @@ class _Tempo:
             found, effort = await self._engine.run(find, view, everything, search)
             summaries = await self._engine.run(describe, everything, found, search)
             metrics = covered(everything)
-        metrics |= {"inspectedTraces": effort.traces, "inspectedSpans": str(effort.spans)}
+        metrics |= {"inspectedTraces": effort.traces, "matchingSpans": str(effort.spans)}
         answer: dict[str, Any] = {"traces": [_summary(one) for one in summaries], "metrics": metrics}
         if effort.more and found:
             answer["nextCursor"] = f"{metrics['nextOffset']}.{found[-1].time}.{found[-1].offset}"
@@ -226,7 +226,8 @@ class _Tempo:
     async def _scopes(self, request: Request) -> tags.Tags:
         start, end = _range(request)
         with self._store.view() as view:
-            return await self._engine.run(tags.names, view, start, end)
+            expression = tags.narrowing(request.query_params.get("q", ""))
+            return await self._engine.run(tags.names, view, start, end, expression)
 
     async def tag_names(self, request: Request) -> Response:
         found = await self._scopes(request)
@@ -249,8 +250,7 @@ class _Tempo:
 
     async def _values(self, request: Request) -> tags.TagValues:
         start, end = _range(request)
-        query = request.query_params.get("q", "")
-        expression = single_filter(parse(query)).expression if query and query.strip() != "{}" else None
+        expression = tags.narrowing(request.query_params.get("q", ""))
         field = tags.field_of(request.path_params["tag"])
         with self._store.view() as view:
             return await self._engine.run(tags.values, view, field, expression, start, end)

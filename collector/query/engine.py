@@ -100,20 +100,20 @@ def slices(
         among = Among(view.index, (view.key,))
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
-    for block in _ring_blocks(view, newest_first=newest_first):
+    for block in ring_blocks(view, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
         if wanted is not None and not wanted(block.min_time, block.max_time):
             continue
-        rows = _rows(view, block, start_ns, end_ns, in_ring=True)
+        rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
 
 
-def _ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
-    """Return the ring's blocks, without those that the postings know to have nothing, if the view's key is rare."""
+def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
+    """Yield the ring's blocks, without those that the postings know to have nothing, if the view's key is rare."""
     blocks, offsets = view.ring.blocks, view.candidates
     if offsets is None or len(offsets) * 4 >= len(blocks):
         return reversed(blocks) if newest_first else iter(blocks)
@@ -148,7 +148,7 @@ def log_slices(
     for block in blocks(view.log, frames):
         if deadline is not None:
             deadline.check()
-        rows = _before(end, block, _rows(view, block, start_ns, end_ns, in_ring=False))
+        rows = _before(end, block, live_rows(view, block, start_ns, end_ns, in_ring=False))
         if rows.size:
             yield Slice(block, rows)
 
@@ -158,7 +158,7 @@ def _before(end: int, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     return rows if block.end_offset <= end else rows[rows < end - block.base_offset]
 
 
-def _rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
+def live_rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
     """Return the rows of a block that are readable, have the view's key and lie in the time range."""
     if block.max_time < start_ns or block.min_time > end_ns:
         return np.empty(0, np.intp)

@@ -388,6 +388,26 @@ def fixed64(payload, starts, lengths, field: int):
     return values
 
 
+def hashes(payload, starts, lengths):
+    """Return `wire.hash_key` of each extent's bytes: 0 for the empty one."""
+    starts, lengths = _extents(payload, starts, lengths)
+    n: cython.Py_ssize_t = len(starts)
+    found = np.zeros(n, np.uint64)
+    if n == 0 or len(payload) == 0:
+        return found
+    view: cython.const[uint8_t][::1] = payload
+    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
+    start: cython.const[uint32_t][::1] = starts
+    length: cython.const[uint32_t][::1] = lengths
+    out: uint64_t[::1] = found
+    i: cython.Py_ssize_t
+    with cython.nogil:
+        for i in range(n):
+            if length[i]:
+                out[i] = key_of(base + start[i], length[i])
+    return found
+
+
 def strings(payload, starts, lengths) -> list:
     """Return the text at each extent."""
     starts, lengths = _extents(payload, starts, lengths)
@@ -398,7 +418,10 @@ def strings(payload, starts, lengths) -> list:
 
 
 def keys(payload, starts, lengths, field: int) -> set:
-    """Return the distinct keys, other than the empty one, of the attributes in field `field` of the messages."""
+    """Return the distinct keys, other than the empty one, of the attributes in field `field` of the messages.
+
+    A small table of keys that were seen lately spares making an object for each.
+    """
     starts, lengths = _extents(payload, starts, lengths)
     found: set = set()
     n: cython.Py_ssize_t = len(starts)
@@ -417,6 +440,11 @@ def keys(payload, starts, lengths, field: int) -> set:
     end: cython.pointer(cython.const[uint8_t])
     inside: cython.pointer(cython.const[uint8_t])
     i: cython.Py_ssize_t
+    slot: cython.Py_ssize_t
+    seen = cython.declare(Extent[256])
+    for slot in range(256):
+        seen[slot].at = cython.NULL
+        seen[slot].length = 0
     for i in range(n):
         at = base + start[i]
         end = at + length[i]
@@ -431,7 +459,10 @@ def keys(payload, starts, lengths, field: int) -> set:
                 )
                 if tag == 10:
                     if part.length:
-                        found.add(cython.cast(cython.p_char, part.at)[: part.length])
+                        slot = cython.cast(cython.Py_ssize_t, key_of(part.at, part.length) & 255)
+                        if seen[slot].length != part.length or memcmp(seen[slot].at, part.at, part.length) != 0:
+                            seen[slot] = part
+                            found.add(cython.cast(cython.p_char, part.at)[: part.length])
                     break
     return found
 

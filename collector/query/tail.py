@@ -50,7 +50,9 @@ PACE_S: Final = 0.1
 """Between two looks of a tail that is level: under load it tells of many commits at once."""
 BEHIND_MAX: Final = 100_000
 BEHIND_S: Final = 1.0
-"""Records that a reader may be behind, once it was level; or it has been level within so many seconds."""
+"""How many records and how many seconds a tail that was level may be behind; less of either is well."""
+COUNTING_S: Final = 2.0
+"""How long what is passed over is counted; else nobody knows how much of it matches."""
 ROOM_BYTES: Final = 1024 * 1024
 """What is taken of the budget for a turn, until it is known what it tells: JSON has about four times the bytes."""
 SLOW, REMOVED, TOO_LARGE = "slow", "removed", "too large"
@@ -280,7 +282,10 @@ class Tail:
         """Count what is being missed."""
         matches: int | None = 0
         expected = self.position
+        until = self._tails.clock.monotonic() + COUNTING_S
         for piece in from_offset(view, self.position, deadline=deadline):
+            if self._tails.clock.monotonic() > until:
+                break
             if piece.block.base_offset + int(piece.rows[0]) != expected:
                 matches = None
             expected = piece.block.base_offset + int(piece.rows[-1]) + 1

@@ -20,9 +20,10 @@ from collector.errors import Malformed, Unavailable
 from collector.otlp.status import answer, unknown_path
 from collector.receivers.call import LIMIT_KEY, Call
 from collector.receivers.call_route import Method, decide
-from collector.receivers.http2.connection import Connection, Http2Listener
+from collector.receivers.http2.connection import Connection
 from collector.receivers.http2.fields import Requests
 from collector.receivers.http2.keepalive import Keepalive
+from collector.receivers.http2.listener import Http2Listener
 from collector.receivers.listener import CONNECTIONS_MAX, GRACE_S
 from collector.security.rights import NOBODY, WRITE
 

@@ -25,7 +25,7 @@ def test_an_order_is_one_trace(otlp: Otlp, client: FlaskClient) -> None:
 def test_a_refused_card_is_an_error_with_a_log_line(otlp: Otlp, client: FlaskClient) -> None:
     client.post("/checkout", json={"items": ["teapot"], "card": "4111-0000"})
 
-    charge = otlp.traces.one('{ span.card.network = "4111" && status = error }')
+    charge = otlp.traces.one('{ name = "checkout" } > { span.card.network = "4111" && status = error }')
     assert charge.parent is not None
     assert charge.parent.status_message == "card refused"
     assert [event.name for event in charge.events] == ["exception"]

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from collector.api import grpc as service
 from collector.api.messages import SERVICE, message
@@ -117,6 +118,35 @@ async def test_search_returns_the_newest_matching_spans_as_otlp(tmp_path: Path) 
         assert nothing.coverage.next_offset == 100
 
 
+async def test_a_search_goes_on_behind_an_answer_over_what_was_there(tmp_path: Path) -> None:
+    async with Live(tmp_path, capacity=50) as live, asking(live) as client:
+        await live.send(100)
+        seen: list[int] = []
+        after = None
+        while True:
+            [found] = await everything(client.Search(query="{ } | count() > 14", limit=1, after=after))
+            seen += [one.trace_id[0] for one in found.traces]
+            await live.send(7)
+            if not found.HasField("next"):
+                break
+            after = found.next
+        assert seen == [2, 1], "traces with 15 spans; later ones do not count"
+        [structural] = await everything(client.Search(query="{ name = `even` } ~ { name = `odd` }"))
+        assert not structural.traces, "none has a parent"
+
+
+async def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    data = TracesData()
+    scope = data.resource_spans.add().scope_spans.add()
+    scope.spans.add(trace_id=b"\1" * 16, span_id=b"\2" * 8, parent_span_id=b"\3" * 8, start_time_unix_nano=1)
+    async with Live(tmp_path) as live, asking(live) as client:
+        await live.store.append(data.SerializeToString())
+        [trace] = await everything(client.GetTrace(trace_id=b"\1" * 16))
+        assert "03" * 8 in trace.missing
+        [found] = await everything(client.Search())
+        assert (found.traces[0].spans_without_their_parent, found.traces[0].root_is_missing) == (1, True)
+
+
 async def test_a_search_that_finds_much_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "PART_BYTES", 1000)
     async with Live(tmp_path) as live, asking(live) as client:
@@ -130,6 +160,7 @@ async def test_a_search_that_finds_much_comes_in_parts(tmp_path: Path, monkeypat
     ("method", "fields", "says"),
     [
         ("Search", {"query": "{ .a = 1 "}, "at column"),
+        ("Search", {"query": "{ } | rate()"}, "metrics query"),
         ("Search", {"limit": 10_001}, "limit is at most 10000"),
         ("Search", {"spans_per_trace": 1001}, "spans_per_trace is at most 1000"),
         ("Tail", {"query": "{ .a = 1 } >> { .b = 2 }"}, ">>"),

@@ -208,6 +208,13 @@ async def test_a_last_event_id_that_is_none(tmp_path: Path) -> None:
         assert (answer.status, "Last-Event-ID" in answer.text) == (400, True)
 
 
+async def test_head_opens_no_tail(tmp_path: Path) -> None:
+    async with Live(tmp_path) as live:
+        answer = await call(live.app, "/api/tail", method="HEAD")
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert live.metric("ringtail_tails") == 0
+
+
 async def test_one_too_many_is_told_to_come_again(tmp_path: Path) -> None:
     async with Live(tmp_path, tails_max=1) as live:
         await live.listen()

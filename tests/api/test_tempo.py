@@ -190,6 +190,19 @@ async def test_tags_and_values(api: Api) -> None:
     assert await values("name", q="{ status = error }") == [("string", "SELECT")]
     assert await values("status") == [("keyword", "error"), ("keyword", "ok"), ("keyword", "unset")]
     assert await values(".http.status_code") == [("int", "500")]
+    assert await values("rootServiceName") == [("string", "shop")]
+    assert await values("rootName") == [("string", "GET /")]
+    assert await values("name", q='{ resource.service.name = "db" && status = }') == [
+        ("string", "SELECT"),
+        ("string", "q"),
+    ]
+    assert await values("name", q="{ resource.service.name = ") == [("string", x) for x in ("GET /", "SELECT", "q")]
+    narrowed = await api.get("/api/search/tag/name/values", q="{ } >> { }")
+    assert (narrowed.status, narrowed.text.partition(" at ")[0]) == (
+        400,
+        "invalid TraceQL query: only one filter over single spans, { … }, can be used here",
+    )
+    assert (await api.get("/api/search/tag/childCount/values")).status == 400
     assert (await api.get("/api/search/tag/service.name/values")).json["tagValues"] == ["db", "shop"]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from collector.otlp.records import SPAN_ATTRIBUTES, record
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, TRACES
+from collector.otlp.wire import hash_key
 from collector.query import match
 from tests.otlp.messages import requests
 
@@ -99,6 +100,35 @@ def test_contains_and_equal_are_pythons(texts: list[str], needle: str, ignore_ca
     found = match.contains(payload, starts, lengths, wanted, ignore_case)
     assert found.tolist() == [lower(wanted) in lower(text) for text in encoded]
     assert match.equal(payload, starts, lengths, wanted).tolist() == [text == wanted for text in encoded]
+
+
+@given(request=requests(TRACES))
+def test_children_and_fixed_numbers_are_what_the_library_finds(request) -> None:
+    payload = request.SerializeToString()
+    block = scan(TRACES, payload, 0)
+    extents = block.column("start"), block.column("length")
+    for field, name in ((11, "events"), (13, "links")):
+        owner, starts, lengths = match.children(payload, *extents, field)
+        found = [
+            (row, payload[start : start + length])
+            for row, start, length in zip(owner.tolist(), starts.tolist(), lengths.tolist(), strict=True)
+        ]
+        expected = [(row, one) for row in range(block.count) for one in getattr(record(block, row), name)]
+        assert [row for row, _ in found] == [row for row, _ in expected]
+        assert [type(one).FromString(raw) for (_, raw), (_, one) in zip(found, expected, strict=True)] == [
+            one for _, one in expected
+        ]
+    times = match.fixed64(payload, *extents, 7)
+    assert times.tolist() == [record(block, row).start_time_unix_nano for row in range(block.count)]
+
+
+@given(st.lists(st.text(max_size=20), max_size=10))
+def test_hashes_are_the_keys_of_columns(texts: list[str]) -> None:
+    pieces = [text.encode() for text in texts]
+    lengths = np.array([len(piece) for piece in pieces], np.uint32)
+    starts = (np.cumsum(lengths) - lengths).astype(np.uint32)
+    found = match.hashes(b"".join(pieces), starts, lengths)
+    assert found.tolist() == [hash_key(piece) for piece in pieces]
 
 
 def test_an_extent_outside_the_payload_is_refused() -> None:

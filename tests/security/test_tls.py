@@ -24,10 +24,15 @@ from collector.testing import otlp
 from tests.daemon import Daemon
 from tests.security.certificates import Authority, serial_of
 
-LISTENERS = ("grpc", "http", "api")
-KEYS = {"grpc": "receivers.otlp.protocols.grpc", "http": "receivers.otlp.protocols.http", "api": "api"}
-NAMES = {"grpc": "otlp/grpc", "http": "otlp/http", "api": "api"}
-PROTOCOLS = {"grpc": "h2", "http": "http/1.1", "api": "http/1.1"}
+LISTENERS = ("grpc", "http", "api", "queries")
+KEYS = {
+    "grpc": "receivers.otlp.protocols.grpc",
+    "http": "receivers.otlp.protocols.http",
+    "api": "api",
+    "queries": "api.grpc",
+}
+NAMES = {"grpc": "otlp/grpc", "http": "otlp/http", "api": "api", "queries": "api/grpc"}
+PROTOCOLS = {"grpc": "h2", "http": "http/1.1", "api": "http/1.1", "queries": "h2"}
 CHECK = b"/grpc.health.v1.Health/Check"
 
 
@@ -51,13 +56,13 @@ class Client:
         except BaseException:
             raw.close()
             raise
-        if listener == "grpc":
+        if PROTOCOLS[listener] == "h2":
             self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
             self.h2.initiate_connection()
 
     def ask(self) -> None:
         """Ask for something, and assert that the answer is right."""
-        if self.listener == "grpc":
+        if PROTOCOLS[self.listener] == "h2":
             self._check_health()
             return
         connection = http.client.HTTPConnection(self.host)

@@ -5,7 +5,7 @@ that fulfil the filter (and started between start and end, if those are given), 
 
 * `{__meta_type="selection" or "baseline", attribute=value}`: spans with that value, for the `top` commonest of each.
 * `{__meta_type="selection_total" or "baseline_total", attribute=nil}`: spans with any value.
-* `{__meta_error="__too_many_values__", attribute=nil}`: there were more values than `top`.
+* `{__meta_error="__too_many_values__", attribute=nil}`: there were more values than `top`, or than could be counted.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ TOP_USUAL: Final = 10
 """Values of each attribute when no number is given."""
 ATTRIBUTES_MAX: Final = 1000
 """Attributes that are compared."""
-VALUES_MAX: Final = 200_000
-"""Distinct values of all attributes, in both groups."""
+DISTINCT_MAX: Final = 10_000
+"""Values of one attribute that are counted; of those that come later only the total is."""
+CELLS_MAX: Final = 200_000
+"""Counts of one attribute: values times groups times steps."""
 
 _GROUPS: Final = ("baseline", "selection")
 _INTRINSICS: Final = ("span:name", "span:kind", "span:status", "span:statusMessage", "instrumentation:name")
@@ -53,8 +55,7 @@ class Comparison:
         self._top = whole[0] if whole else TOP_USUAL
         self._between = (whole[1], whole[2]) if len(whole) == 3 else None
         self._steps = steps
-        self._counts: dict[Expression, dict[tuple[int, type, Label], NDArray[np.float64]]] = {}
-        self._values = 0
+        self._counts: dict[Expression, _Counts] = {}
 
     def add(self, batch: Batch) -> None:
         """Count a batch of spans. Raises QueryLimit."""
@@ -85,45 +86,75 @@ class Comparison:
     def _count(
         self, field: Expression, column: values.Column, selected: NDArray[np.int64], step: NDArray[np.int64]
     ) -> None:
-        there = np.flatnonzero(np.isin(column.type, (match.STRING, match.BOOL, match.INT, match.DOUBLE)))
-        if not there.size:
-            return
-        column, selected, step = column.take(there), selected[there], step[there]
-        codes, firsts = values.codes(column)
-        width = self._steps.count
-        cells = np.bincount((codes * 2 + selected) * width + step, minlength=2 * len(firsts) * width)
-        counted = self._counts.setdefault(field, {})
-        named = _NAMED.get(str(field), {})
-        for place, row in enumerate(cells.reshape(-1, width)):
-            if not row.any():
-                continue
-            value = column.value(int(firsts[place // 2]))
-            value = named.get(value, value)
-            key = (place % 2, type(value), value)
-            if key in counted:
-                counted[key] += row
-                continue
-            self._values += 1
-            if self._values * width > 16 * VALUES_MAX or self._values > VALUES_MAX:
-                raise QueryLimit(f"compare() of more than {self._values - 1} values: narrow the query")
-            counted[key] = row.astype(np.float64)
+        there = np.flatnonzero(column.is_single())
+        if there.size:
+            column = column.take(there)
+            codes, firsts = values.codes(column)
+            counts = self._counts.setdefault(field, _Counts(self._steps.count, self._top))
+            counts.add(codes, [column.value(at) for at in firsts.tolist()], selected[there], step[there])
 
     def series(self) -> list[Series]:
         """Return all series."""
         found = []
-        for field, counted in self._counts.items():
-            name = str(field)
+        for field, counts in self._counts.items():
+            name, named = str(field), _NAMED.get(str(field), {})
             for group, meta in enumerate(_GROUPS):
-                mine = [(value, row) for (of, _, value), row in counted.items() if of == group]
-                if not mine:
+                if not counts.total[group].any():
                     continue
-                mine.sort(key=lambda one: (-one[1].sum(), str(one[0])))
-                for value, row in mine[: self._top]:
-                    found.append(Series((("__meta_type", meta), (name, value)), row))
-                total = np.sum([row for _, row in mine], axis=0)
-                found.append(Series((("__meta_type", f"{meta}_total"), (name, None)), total))
-            most = max(sum(of == group for of, _, _ in counted) for group in range(2))
-            if most > self._top:
+                for value, row in counts.top(group):
+                    found.append(Series((("__meta_type", meta), (name, named.get(value, value))), row))
+                found.append(Series((("__meta_type", f"{meta}_total"), (name, None)), counts.total[group]))
+            if counts.too_many:
                 error = np.zeros(self._steps.count)
                 found.append(Series((("__meta_error", "__too_many_values__"), (name, None)), error))
         return found
+
+
+class _Counts:
+    """How often one attribute had which value, in both groups and each step."""
+
+    def __init__(self, width: int, top: int) -> None:
+        self._width = width
+        self._top = top
+        self._most = max(top, min(DISTINCT_MAX, CELLS_MAX // (2 * width)))
+        self._numbers: dict[tuple[type, Label], int] = {}
+        self._values: list[Label] = []
+        self._cells = np.zeros((16, 2, width))
+        self._left_out = False
+        self.total = np.zeros((2, width))
+
+    def add(
+        self, codes: NDArray[np.intp], named: list[Label], selected: NDArray[np.int64], step: NDArray[np.int64]
+    ) -> None:
+        """Count spans: the value of each is `named[code]`."""
+        self.total += np.bincount(selected * self._width + step, minlength=2 * self._width).reshape(2, -1)
+        number = np.array([self._number(value) for value in named], np.int64)[codes]
+        kept = number >= 0
+        if not kept.all():
+            self._left_out = True
+            number, selected, step = number[kept], selected[kept], step[kept]
+        if len(self._values) > len(self._cells):
+            more = np.zeros((2 * len(self._values) - len(self._cells), 2, self._width))
+            self._cells = np.concatenate((self._cells, more))
+        np.add.at(self._cells.reshape(-1), (number * 2 + selected) * self._width + step, 1.0)
+
+    def _number(self, value: Label) -> int:
+        """Return a value's number, -1 when there is no room for another."""
+        key = (type(value), value)
+        number = self._numbers.get(key, -1)
+        if number < 0 and len(self._values) < self._most:
+            number = self._numbers[key] = len(self._values)
+            self._values.append(value)
+        return number
+
+    @property
+    def too_many(self) -> bool:
+        """Whether a group had more values than are returned."""
+        seen = self._cells[: len(self._values)].any(axis=2).sum(axis=0)
+        return self._left_out or bool((seen > self._top).any())
+
+    def top(self, group: int) -> list[tuple[Label, NDArray[np.float64]]]:
+        """Return the commonest values of a group with their counts."""
+        sums = self._cells[: len(self._values), group].sum(axis=1)
+        order = sorted(np.flatnonzero(sums).tolist(), key=lambda at: (-sums[at], str(self._values[at])))
+        return [(self._values[at], self._cells[at, group]) for at in order[: self._top]]

@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
 _SCOPE_NAME, _SCOPE_VERSION = 1, 2
-_EVENTS, _LINKS = 11, 13
-_EVENT_TIME, _EVENT_NAME, _EVENT_ATTRIBUTES = 1, 2, 3
-_LINK_TRACE, _LINK_SPAN, _LINK_ATTRIBUTES = 1, 2, 4
+EVENTS, LINKS = 11, 13
+_EVENT_TIME, _EVENT_NAME, EVENT_ATTRIBUTES = 1, 2, 3
+_LINK_TRACE, _LINK_SPAN, LINK_ATTRIBUTES = 1, 2, 4
 
 TREE_INTRINSICS = (
     *("trace:duration", "trace:rootName", "trace:rootService"),
@@ -354,7 +354,7 @@ class Evaluation:
                 return self._of_spans(key)
             case "event" | "link":
                 owner, starts, lengths = self._part(node.scope)
-                field = _EVENT_ATTRIBUTES if node.scope == "event" else _LINK_ATTRIBUTES
+                field = EVENT_ATTRIBUTES if node.scope == "event" else LINK_ATTRIBUTES
                 found = match.attribute(self.block.payload, starts, lengths, field, key)
                 return Column(*found, self.block.payload, owner)
         return values.chosen(self._of_spans(key), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
@@ -370,7 +370,7 @@ class Evaluation:
     def _part(self, scope: str) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
         """Return whose each event or link is, and where it lies."""
         if scope not in self._parts:
-            field = _EVENTS if scope == "event" else _LINKS
+            field = EVENTS if scope == "event" else LINKS
             self._parts[scope] = match.children(self.block.payload, *self._extents(), field)
         return self._parts[scope]
 

@@ -82,20 +82,32 @@ class Keys:
 
     def of(self, batch: Batch, by: Sequence[Expression], more: Sequence[values.Column] = ()) -> NDArray[np.int64]:
         """Return the number of each span's series: by the values of fields, and of further columns."""
-        columns = [batch.column(one) for one in by] + list(more)
-        if not columns:
-            return np.full(len(batch), self.number(()), np.int64)
-        named = [_NAMED.get(one.name if isinstance(one, Intrinsic) else "", {}) for one in by] + [{} for _ in more]
-        codes = np.zeros(len(batch), np.int64)
-        for column in columns:
+        parts = [(*batch.codes(one), _NAMED.get(one.name if isinstance(one, Intrinsic) else "", {})) for one in by]
+        for column in more:
             own, firsts = values.codes(column)
-            _, codes = np.unique(codes * len(firsts) + own, return_inverse=True)
-        _, firsts = np.unique(codes, return_index=True)
-        numbers = []
-        for at in firsts.tolist():
-            key = tuple(column.value(at) for column in columns)
-            numbers.append(self.number(tuple(names.get(one, one) for names, one in zip(named, key, strict=True))))
-        return np.array(numbers, np.int64)[codes]
+            parts.append((own, column.take(firsts), {}))
+        codes = np.zeros(len(batch), np.intp)
+        keys: list[tuple[Label, ...]] = [()]
+        for own, dictionary, named in parts:
+            count = len(dictionary.type)
+            used, codes = _compact(codes * count + own, len(keys) * count)
+            found = []
+            for one in used.tolist():
+                value = dictionary.value(one % count)
+                found.append((*keys[one // count], named.get(value, value)))
+            keys = found
+        return np.array([self.number(key) for key in keys], np.int64)[codes]
+
+
+def _compact(numbers: NDArray[np.intp], bound: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the distinct numbers, ascending, and for each number its place among them. All are below `bound`."""
+    if bound > 4 * len(numbers) + 65_536:
+        used, places = np.unique(numbers, return_inverse=True)
+        return used, places.reshape(-1)
+    used = np.flatnonzero(np.bincount(numbers, minlength=bound))
+    places = np.zeros(bound, np.intp)
+    places[used] = np.arange(len(used))
+    return used, places[numbers]
 
 
 class Grid:
@@ -192,7 +204,12 @@ class Aggregation:
                 Series(self._labels(by, key), cells[at], self.exemplars.of(at))
                 for at, key in enumerate(self.keys.labels)
             ]
-        return sorted(found, key=lambda one: tuple((name, str(type(value)), value or 0) for name, value in one.labels))
+        return sorted(
+            found,
+            key=lambda one: tuple(
+                (name, str(type(value)), 0 if value is None else value) for name, value in one.labels
+            ),
+        )
 
     def _labels(self, by: list[str], key: tuple[Label, ...]) -> Labels:
         return tuple(zip(by, key, strict=True)) or (("__name__", self.function.op),)
@@ -204,7 +221,7 @@ class Aggregation:
         value = value[np.lexsort((value, cell))]
         count = counts.reshape(-1).astype(np.int64)
         begin = np.cumsum(count) - count
-        found = []
+        found: list[Series] = []
         for quantile in wanted:
             rank = quantile * np.maximum(count - 1, 0)
             low = np.floor(rank).astype(np.int64)
@@ -215,8 +232,13 @@ class Aggregation:
             samples[has] = lower + (upper - lower) * (rank - low)[has]
             rows = samples.reshape(-1, self.steps.count)
             for at, key in enumerate(self.keys.labels):
-                labels = (*zip(by, key, strict=True), ("p", quantile))
-                found.append(Series(labels, rows[at], self.exemplars.of(at)))
+                found.append(Series((*zip(by, key, strict=True), ("p", quantile)), rows[at]))
+        series = len(self.keys)
+        for at in range(series):
+            alike = [found[number * series + at] for number in sorted(range(len(wanted)), key=lambda one: wanted[one])]
+            for one in self.exemplars.of(at):
+                above = (each for each in alike if each.samples[one.step] >= one.value)
+                next(above, alike[-1]).exemplars.append(one)
         return found
 
 
@@ -225,6 +247,11 @@ def _buckets(value: NDArray[np.float64], is_duration: bool) -> values.Column:
     with np.errstate(divide="ignore", invalid="ignore"):
         bucket = np.where(value > 0, np.exp2(np.ceil(np.log2(value))), 0.0)
     return values.of_doubles(bucket / 1e9 if is_duration else bucket, np.ones(len(value), np.bool_))
+
+
+def _measured(function: Metrics) -> list[Expression]:
+    """Return the expression that a function measures, if it does."""
+    return [one for one in function.arguments[:1] if not isinstance(one, Filter)]
 
 
 def run(deadline: Deadline, view: View, everything: View, query: Query, steps: Steps, exemplars: int) -> list[Series]:
@@ -248,7 +275,8 @@ def run(deadline: Deadline, view: View, everything: View, query: Query, steps: S
         exemplars = 0 if hint.value is False else exemplars
     aggregation: Aggregation | Comparison
     aggregation = Comparison(function, steps) if function.op == "compare" else Aggregation(function, steps, exemplars)
-    for batch in matches(deadline, view, everything, planned, steps.first_ns, steps.last_ns):
+    fields = None if function.op == "compare" else [*function.by, *_measured(function)]
+    for batch in matches(deadline, view, everything, planned, steps.first_ns, steps.last_ns, fields):
         deadline.check()
         aggregation.add(batch)
     series = aggregation.series()

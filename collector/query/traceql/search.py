@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from collector.errors import QueryLimit
 from collector.otlp.records import service_name
-from collector.query.engine import END_OF_TIME, Deadline, slices
+from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query
-from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.plan import Plan, plan
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import Traces, assemble
@@ -144,7 +145,7 @@ class Effort:
     """What a search has looked at, and how far it came."""
 
     spans: int = 0
-    """Spans whose own condition was evaluated."""
+    """Spans that fulfilled the condition on single spans."""
     traces: int = 0
     """Traces that were evaluated whole."""
     more: bool = False
@@ -182,9 +183,11 @@ class _Best:
     def __len__(self) -> int:
         return len(self._places)
 
-    def may_bring(self, block: Block) -> bool:
-        """Tell whether a span of the block can take a place among the best."""
-        return self.worst is None or block.max_time >= self.worst[0]
+    def may_bring(self, min_ns: int, max_ns: int) -> bool:
+        """Tell whether a span that started in a time range can take a place among the best."""
+        may = self.worst is None or max_ns >= self.worst[0]
+        self.left_out |= not may
+        return may
 
     def add(self, trace: bytes, place: Place) -> None:
         """Take a trace, or a newer place of one."""
@@ -216,12 +219,9 @@ def _find_spans(
 ) -> None:
     """Find the traces that have a span which fulfils a condition, at the newest such span."""
     returned = _returned(deadline, view, seed, search)
-    for piece in slices(view, search.start_ns, search.end_ns, deadline):
-        if not best.may_bring(piece.block):
-            best.left_out = True
-            continue
+    for piece in fulfilling(deadline, view, seed, search.start_ns, search.end_ns, best.may_bring):
         effort.spans += len(piece.rows)
-        for trace, place in _newest_of_each(piece.block, Evaluation(piece).matching(seed)):
+        for trace, place in _newest_of_each(*piece):
             if trace not in returned:
                 best.add(trace, place)
 
@@ -231,8 +231,8 @@ def _returned(deadline: Deadline, view: View, seed: Expression | None, search: S
     found: set[bytes] = set()
     if search.below is None:
         return found
-    for piece in slices(view, max(search.start_ns, search.below[0]), search.end_ns, deadline):
-        for trace, place in _newest_of_each(piece.block, Evaluation(piece).matching(seed)):
+    for piece in fulfilling(deadline, view, seed, max(search.start_ns, search.below[0]), search.end_ns):
+        for trace, place in _newest_of_each(*piece):
             if place >= search.below:
                 found.add(trace)
     return found
@@ -261,12 +261,9 @@ def _find_traces(
     waiting: list[tuple[bytes, int]] = []
     sieve: list[Numbering] | None = None
     batch = BATCH_FIRST
-    for piece in slices(view, search.start_ns, search.end_ns, deadline):
-        if not best.may_bring(piece.block):
-            best.left_out = True
-            continue
+    for piece in fulfilling(deadline, view, planned.seed, search.start_ns, search.end_ns, best.may_bring):
         effort.spans += len(piece.rows)
-        waiting += fresh(known, piece.block, Evaluation(piece).matching(planned.seed))
+        waiting += fresh(known, *piece)
         while len(waiting) >= batch:
             if sieve is None and batch > BATCH_FIRST:
                 sieve = [having(deadline, everything, one, search) for one in planned.required]
@@ -276,7 +273,7 @@ def _find_traces(
             _judge(deadline, everything, planned, search, waiting[:batch], best, effort)
             del waiting[:batch]
             batch = min(4 * batch, BATCH_MAX)
-            if not best.may_bring(piece.block):
+            if not best.may_bring(piece.block.min_time, piece.block.max_time):
                 break
     while waiting:
         _judge(deadline, everything, planned, search, waiting[:BATCH_MAX], best, effort)
@@ -304,11 +301,9 @@ def having(deadline: Deadline, view: View, condition: Expression, search: Search
     """Return the traces that have a span which fulfils a condition."""
     found = Numbering()
     since, until = max(0, search.start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, search.end_ns + TRACE_SPREAD_NS)
-    for piece in slices(view, since if view.log is not None else 0, until, deadline):
-        rows = Evaluation(piece).matching(condition)
-        if rows.size:
-            words = piece.block.column("trace_id")[rows]
-            found.add(words[:, 0], words[:, 1])
+    for block, rows in fulfilling(deadline, view, condition, since if view.log is not None else 0, until):
+        words = block.column("trace_id")[rows]
+        found.add(words[:, 0], words[:, 1])
     return found
 
 
@@ -330,10 +325,18 @@ def _judge(
     best: _Best,
     effort: Effort,
 ) -> None:
-    """Evaluate traces whole, and take those of which spans are left."""
+    """Evaluate traces whole, and take those of which spans are left: fewer at a time when they are too large together."""
     times = [time for _, time in candidates]
     since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
-    traces = assemble(deadline, view, [trace for trace, _ in candidates], since, until)
+    try:
+        traces = assemble(deadline, view, [trace for trace, _ in candidates], since, until)
+    except QueryLimit:
+        if len(candidates) == 1:
+            raise
+        half = len(candidates) // 2
+        _judge(deadline, view, planned, search, candidates[:half], best, effort)
+        _judge(deadline, view, planned, search, candidates[half:], best, effort)
+        return
     effort.traces += len(candidates)
     sets = answer(traces, planned, search)
     rows = sets.members
@@ -358,16 +361,20 @@ def answer(traces: Traces, planned: Plan, search: Search) -> Sets:
 # --- what is returned -------------------------------------------------------------------------------------------
 
 
-def describe(
-    deadline: Deadline, view: View, found: list[Found], search: Search, effort: Effort | None = None
-) -> list[Summary]:
+def describe(deadline: Deadline, view: View, found: list[Found], search: Search) -> list[Summary]:
     """Return what a search answers for the traces found, in their order. `view` is not narrowed."""
     if not found:
         return []
     planned = plan(search.query)
     times = [one.time for one in found]
     since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
-    traces = assemble(deadline, view, [one.trace_id for one in found], since, until)
+    try:
+        traces = assemble(deadline, view, [one.trace_id for one in found], since, until)
+    except QueryLimit:
+        if len(found) == 1:
+            raise
+        half = len(found) // 2
+        return describe(deadline, view, found[:half], search) + describe(deadline, view, found[half:], search)
     summaries = [Summary(one.trace_id) for one in found]
     _add_whole(summaries, traces)
     sets = answer(traces, planned, search)

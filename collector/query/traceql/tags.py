@@ -14,8 +14,8 @@ import numpy as np
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
-from collector.query.engine import Slice, slices
 from collector.query.traceql.ast import (
+    COMPARISONS,
     INTRINSICS,
     KINDS,
     SHORT_NAMES,
@@ -28,11 +28,24 @@ from collector.query.traceql.ast import (
     Type,
     quote,
 )
-from collector.query.traceql.evaluate import Evaluation, needs_tree
+from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest
+from collector.query.traceql.evaluate import (
+    EVENT_ATTRIBUTES,
+    EVENTS,
+    LINK_ATTRIBUTES,
+    LINKS,
+    Evaluation,
+    needs_tree,
+    single_filter,
+)
 from collector.query.traceql.lexer import tokenize
+from collector.query.traceql.parser import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from collector.query.engine import Deadline
+    from collector.query.traceql.values import Column
     from collector.store import View
 
 NAMES_MAX = 10_000
@@ -65,7 +78,7 @@ class Tags:
 
 @dataclass(slots=True)
 class TagValues:
-    """Typed values, newest first: (string, int, float, bool or keyword, text)."""
+    """Typed values in their order: (string, int, float, bool or keyword, text); of too many the newest."""
 
     values: list[tuple[str, str]] = field(default_factory=list)
     complete: bool = True
@@ -75,21 +88,62 @@ class TagValues:
         return {} if self.complete else {"partial": True, "message": f"the newest {VALUES_MAX} values"}
 
 
-def names(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> Tags:
-    """Collect the attribute names of resources, scopes and spans in a time range, and the intrinsics."""
-    intrinsics = {name for name, full in SHORT_NAMES.items() if INTRINSICS[full] is not Type.NIL}
-    found = Tags({"resource": set(), "span": set(), "instrumentation": set(), "intrinsic": intrinsics})
-    for block, rows in slices(view, start_ns, end_ns, deadline):
+def names(deadline: Deadline, view: View, start_ns: int, end_ns: int, expression: Expression | None = None) -> Tags:
+    """Collect the attribute names of the spans that an expression matches, by scope, and the intrinsics."""
+    intrinsics = {
+        name for name, full in (*SHORT_NAMES.items(), *zip(INTRINSICS, INTRINSICS, strict=True)) if full != "parent"
+    }
+    found = Tags({scope: set() for scope in ("resource", "span", "event", "link", "instrumentation")})
+    found.names["intrinsic"] = intrinsics
+    for block, rows in fulfilling(deadline, view, expression, start_ns, end_ns):
         groups = np.unique(block.column("group")[rows])
-        parts = (
-            ("resource", RESOURCE_ATTRIBUTES, block.group_column("resource_start")[groups], "resource_length"),
-            ("instrumentation", SCOPE_ATTRIBUTES, block.group_column("scope_start")[groups], "scope_length"),
-        )
-        for scope, number, starts, length in parts:
-            keys = match.keys(block.payload, starts, block.group_column(length)[groups], number)
-            _extend(found, scope, keys)
-        starts, lengths = block.column("start")[rows], block.column("length")[rows]
-        _extend(found, "span", match.keys(block.payload, starts, lengths, SPAN_ATTRIBUTES))
+        spans = block.column("start")[rows], block.column("length")[rows]
+        resources = block.group_column("resource_start")[groups], block.group_column("resource_length")[groups]
+        scopes = block.group_column("scope_start")[groups], block.group_column("scope_length")[groups]
+        for scope, (starts, lengths), number in (
+            ("resource", resources, RESOURCE_ATTRIBUTES),
+            ("instrumentation", scopes, SCOPE_ATTRIBUTES),
+            ("span", spans, SPAN_ATTRIBUTES),
+            ("event", match.children(block.payload, *spans, EVENTS)[1:], EVENT_ATTRIBUTES),
+            ("link", match.children(block.payload, *spans, LINKS)[1:], LINK_ATTRIBUTES),
+        ):
+            _extend(found, scope, match.keys(block.payload, starts, lengths, number))
+    return found
+
+
+def narrowing(text: str) -> Expression | None:
+    """Return the condition by which `q` narrows tags. Of a filter that is still being written, what is complete counts.
+
+    Raises InvalidQuery for a query that is complete, and more than one filter over single spans.
+    """
+    if not text.strip():
+        return None
+    try:
+        query = parse(text)
+    except InvalidQuery:
+        return _complete(text)
+    return single_filter(query).expression
+
+
+def _complete(text: str) -> Expression | None:
+    """Return the conditions of an incomplete filter that stand complete between && and braces."""
+    try:
+        tokens = tokenize(text)
+    except InvalidQuery:
+        return None
+    if any(token.kind == "op" and token.text in ("||", "(", "!") for token in tokens):
+        return None
+    found: Expression | None = None
+    for at in range(1, len(tokens) - 3):
+        between = {tokens[at - 1].text, tokens[at + 3].text} <= {"{", "&&", "}", ""}
+        if not between or tokens[at + 1].text not in COMPARISONS:
+            continue
+        condition = " ".join(token.text for token in tokens[at : at + 3])
+        try:
+            one = single_filter(parse(f"{{ {condition} }}")).expression
+        except InvalidQuery:
+            continue
+        found = one if found is None or one is None else Binary("&&", found, one)
     return found
 
 
@@ -140,20 +194,43 @@ def values(
         expression = root if expression is None else Binary("&&", root, expression)
     found = TagValues()
     seen: set[tuple[str, str]] = set()
-    for piece in slices(view, start_ns, end_ns, deadline):
-        rows = Evaluation(piece).matching(expression)
-        if not rows.size:
-            continue
-        column = Evaluation(Slice(piece.block, rows)).operand(wanted)
+    for column in _columns(deadline, view, wanted, expression, start_ns, end_ns):
         for value in _distinct(column, wanted):
             if value in seen:
                 continue
-            if len(found.values) >= VALUES_MAX:
+            if len(seen) >= VALUES_MAX:
                 found.complete = False
-                return found
+                break
             seen.add(value)
-            found.values.append(value)
+        if not found.complete:
+            break
+    found.values = sorted(seen)
     return found
+
+
+def _columns(
+    deadline: Deadline,
+    view: View,
+    wanted: Attribute | Intrinsic,
+    expression: Expression | None,
+    start_ns: int,
+    end_ns: int,
+) -> Iterator[Column]:
+    """Yield columns that have every value of a field, the newest first."""
+    places = positions(deadline, view, expression, start_ns, end_ns)
+    remembered = remembered_of(view)
+    known = remembered.known(deadline, view, wanted) if remembered is not None and places is not None else None
+    if places is None or known is None or known.dictionary is None:
+        for piece in fulfilling(deadline, view, expression, start_ns, end_ns):
+            yield Evaluation(piece).operand(wanted)
+        return
+    newest = np.full(len(known.dictionary.type), -1, np.intp)
+    newest[known.codes[places]] = places
+    order = np.argsort(-newest, kind="stable")
+    for at in range(0, int(np.count_nonzero(newest >= 0)), VALUES_MAX):
+        yield known.dictionary.take(order[at : at + VALUES_MAX][newest[order[at : at + VALUES_MAX]] >= 0])
+    for piece in rest(deadline, view, expression, start_ns, end_ns):
+        yield Evaluation(piece).operand(wanted)
 
 
 def _distinct(column: Any, wanted: Attribute | Intrinsic) -> list[tuple[str, str]]:

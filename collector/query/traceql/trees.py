@@ -54,9 +54,10 @@ class Piece(NamedTuple):
 class Traces:
     """Every span of some traces: parallel arrays over all spans, in pieces."""
 
-    def __init__(self, ids: Sequence[bytes]) -> None:
-        """Begin with no spans of the traces with these ids (16 bytes each, distinct)."""
+    def __init__(self, ids: Sequence[bytes], deadline: Deadline) -> None:
+        """Begin with no spans of the traces with these ids (16 bytes each, distinct); the deadline is asked on the way."""
         self.ids = ids
+        self._deadline = deadline
         self.pieces: list[Piece] = []
         self.count = 0
         """Spans."""
@@ -196,6 +197,7 @@ class Traces:
         """Tell for each span whether a condition holds."""
         if expression is None:
             return np.ones(self.count, np.bool_)
+        self._deadline.check()
         parts = [
             Evaluation(Slice(piece.block, piece.rows), TreeRows(self, np.arange(piece.begin, piece.end))).mask(
                 expression
@@ -208,6 +210,7 @@ class Traces:
         """Yield an evaluation for each piece that has some of these ascending rows, with those rows."""
         at = 0
         for piece in self.pieces:
+            self._deadline.check()
             upto = at + int(np.searchsorted(rows[at:], piece.end))
             if upto > at:
                 mine = rows[at:upto]
@@ -289,7 +292,7 @@ def assemble(deadline: Deadline, view: View, ids: Sequence[bytes], since_ns: int
 
     `view` is not narrowed by a key. Raises QueryLimit when that is more than can be held.
     """
-    traces = Traces(ids)
+    traces = Traces(ids, deadline)
     if not ids:
         return traces
     held = 0

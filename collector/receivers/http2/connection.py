@@ -25,7 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from collector.errors import Unavailable
-from collector.receivers.http2.fields import Requests, check_trailers
+from collector.receivers.http2.fields import HeaderBlock, check_trailers
 from collector.receivers.http2.frames import (
     ACK,
     CONTINUATION,
@@ -65,24 +65,19 @@ from collector.receivers.http2.frames import (
     window_update,
 )
 from collector.receivers.http2.hpack import CompressionError, Decoder
-from collector.receivers.http2.keepalive import Keepalive, Life
+from collector.receivers.http2.keepalive import Life
 from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, Pace
-from collector.receivers.http2.reader import CONTROL_BYTES_MAX, FRAME_BYTES
+from collector.receivers.http2.reader import FRAME_BYTES
 from collector.receivers.http2.writer import FrameWriter
-from collector.receivers.listener import Listener
 from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
+    from collector.receivers.http2.listener import Http2Listener
     from collector.receivers.http2.stream import Fields, Stream
 
 STREAM_WINDOW: Final = 4 * 1024 * 1024
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024
 """What a client may send before it must hear that it was read."""
-BLOCK_FRAMES_MAX: Final = 64
-"""Frames of one header block."""
 TABLE_BYTES: Final = 4096
 """HPACK's dynamic table."""
 HEADER_LIST_BYTES: Final = 16 * 1024
@@ -95,33 +90,13 @@ LINGER_S: Final = 2.0
 _NEVER = math.inf
 
 
-class Http2Listener(Listener):
-    """A listener of HTTP/2 connections: what they ask of it."""
-
-    first_bytes_timeout_s: float
-    """How long a new connection may take for its preface, and any frame but DATA, or header block, to be whole."""
-    idle_timeout_s: float
-    """How long a request may rest half-way, and answers unread."""
-    streams_max: int
-    keepalive: Keepalive
-    chance: Random
-    """What ages differ by."""
-    requests: Requests[Any]
-    open_stream: Callable[[Connection, int, int, int, int, Any], Stream]
-    """Returns a new stream's state: of a connection, with a number, windows to send and to receive, the announced length,
-    and what `requests` has decided."""
-
-    def greet(self, data: bytes) -> bytes:
-        """Return the answer to a client that speaks something else."""
-        raise NotImplementedError
-
-
 class Connection(FrameWriter, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = ("_block", "_block_ends_stream", "_block_parts", "_blocked", "_closing", "_decoder", "_direct", "_due", "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering",
-                 "_listener", "_pace", "_paused", "_pinged", "_receive_window", "_resets_known",
-                 "_seen", "_seen_before", "_surplus", "_transport", "deadline", "peer", "share")  # fmt: skip
+    __slots__ = ("_block", "_blocked", "_closing", "_decoder", "_direct", "_due",
+                 "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering", "_listener",
+                 "_pace", "_paused", "_pinged", "_receive_window", "_resets_known", "_seen", "_seen_before", "_surplus",
+                 "_transport", "deadline", "peer", "share")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
@@ -149,9 +124,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._fields: Fields | None = None  # of the newest request, and what was found for them
         self._found: tuple[int, Any] = (-1, None)
         self._direct: Stream | None = None  # whose body is being read into
-        self._block = bytearray()  # of a header block, what came in frames before
-        self._block_ends_stream = False
-        self._block_parts = 0
+        self._block: HeaderBlock | None = None  # the one that is under way, if it comes in several frames
         self._receive_window = WINDOW_DEFAULT
         self._resets_known: deque[int] = deque(maxlen=RESETS_KNOWN)
         self._seen = 0  # reads, for `expire` to see whether anything came
@@ -181,12 +154,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Give up the streams."""
         self._transport = None
-        self.reading = False
         self.deadline = _NEVER
-        streams, self.streams = list(self.streams.values()), {}
-        self.pending = b""
-        for stream in streams:
-            stream.gone()
+        self._give_up_streams()
         self._listener.remove(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -253,13 +222,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         try:
             if self.prefaced:
                 self.feed(data)
-                if self.idle:
-                    self.turn += self.idle
-                    self._pace.idle_frames(self.idle)
-                    self.idle = 0
             elif not self.feed_preface(data):
                 self.write(self._listener.greet(bytes(data)))
                 self._close_soon()
+            if self.idle:
+                idle, self.idle = self.idle, 0
+                self.turn += idle
+                self._pace.idle_frames(idle)
         except ConnectionBroken as error:
             self._break(error.code, str(error))
         except CompressionError as error:
@@ -346,8 +315,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         if number > self._last or number % 2 == 0:
             raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
         if what == "DATA" and number not in self._resets_known:
-            self.write(rst_stream(number, Code.STREAM_CLOSED))
-            self._resets_known.append(number)
+            self._tell_reset(number, Code.STREAM_CLOSED)
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Take a whole frame that is not data."""
@@ -390,8 +358,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
                 raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
             else:
                 if number not in self._resets_known:
-                    self.write(rst_stream(number, error.code))
-                    self._resets_known.append(number)
+                    self._tell_reset(number, error.code)
                 self._pace.reset()
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
@@ -402,23 +369,17 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._take_block(number, part, flags & END_STREAM != 0)
             return
         self.block_stream = number
-        self._block_parts = 0
-        self._block_ends_stream = flags & END_STREAM != 0
-        self._add_to_block(part)
+        self._block = HeaderBlock(flags & END_STREAM != 0)
+        self._block.add(part)
 
     def _take_continuation(self, flags: int, payload: bytes) -> None:
-        require(self.block_stream != 0, "CONTINUATION without a header block")
-        self._add_to_block(payload)
+        block = self._block
+        if block is None:
+            raise ConnectionBroken(Code.PROTOCOL_ERROR, "CONTINUATION without a header block")
+        block.add(payload)
         if flags & END_HEADERS:
-            number, self.block_stream = self.block_stream, 0
-            block, self._block = bytes(self._block), bytearray()
-            self._take_block(number, block, self._block_ends_stream)
-
-    def _add_to_block(self, part: bytes) -> None:
-        self._block += part
-        self._block_parts += 1
-        if len(self._block) > CONTROL_BYTES_MAX or self._block_parts > BLOCK_FRAMES_MAX:
-            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "a header block is too large")
+            number, self.block_stream, self._block = self.block_stream, 0, None
+            self._take_block(number, block.whole(), block.ends_stream)
 
     def _take_block(self, number: int, block: bytes, ends_stream: bool) -> None:
         """Take a whole header block: of a new request, or of one's trailers."""
@@ -538,18 +499,21 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     def finish(self, stream: Stream) -> None:
         """A response was sent whole. What the client still sends of its request is not wanted (8.1)."""
         if not stream.remote_ended:
-            self.write(rst_stream(stream.id, Code.NO_ERROR))
-            self._resets_known.append(stream.id)
+            self._tell_reset(stream.id, Code.NO_ERROR)
         self._pace.answers += 1
         self._life.answered = True
         self._forget(stream)
         if self._closing:
             self._close_if_done()
 
+    def _tell_reset(self, number: int, code: Code) -> None:
+        """Tell that a stream is closed; what the client has sent for it meanwhile is read over."""
+        self.write(rst_stream(number, code))
+        self._resets_known.append(number)
+
     def _reset(self, stream: Stream, code: Code) -> None:
         """End a stream for what its client did wrong."""
-        self.write(rst_stream(stream.id, code))
-        self._resets_known.append(stream.id)
+        self._tell_reset(stream.id, code)
         self._forget(stream)
         stream.gone()
         self._pace.reset()
@@ -561,6 +525,13 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     # --- the connection's end -----------------------------------------------------------------------------
 
+    def _give_up_streams(self) -> None:
+        self.reading = False
+        self.pending = b""
+        streams, self.streams = list(self.streams.values()), {}
+        for stream in streams:
+            stream.gone()
+
     def _break(self, code: Code, message: str) -> None:
         """End the connection for what the client did wrong."""
         self._listener.tell("connection broken", code=code.name, reason=message)
@@ -569,11 +540,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _close_soon(self) -> None:
         """Give up all streams and close, when the client has had time to read why."""
-        streams, self.streams = list(self.streams.values()), {}
-        self.reading = False
-        self.pending = b""
-        for stream in streams:
-            stream.gone()
+        self._give_up_streams()
         transport = self._transport
         if transport is None:
             return
@@ -650,8 +617,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     def _give_up(self, stream: Stream) -> None:
         """Forget an answer for which the client has opened no window."""
-        self.write(rst_stream(stream.id, Code.CANCEL))
-        self._resets_known.append(stream.id)
+        self._tell_reset(stream.id, Code.CANCEL)
         self._forget(stream)
         stream.gone()
         self._close_if_done()

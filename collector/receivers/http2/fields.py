@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from collector.receivers.http2.frames import Code, StreamBroken
+from collector.receivers.http2.frames import Code, ConnectionBroken, StreamBroken
 
 if TYPE_CHECKING:
     from collector.receivers.http2.stream import Fields
@@ -25,9 +25,35 @@ _USUAL: Final = frozenset(
 """Names that need no look; a saving, no rule."""
 
 
+BLOCK_BYTES_MAX: Final = 64 * 1024
+BLOCK_FRAMES_MAX: Final = 64
+"""What one header block may have of both."""
 REQUESTS_KEPT: Final = 1024
 KEPT_BYTES_MAX: Final = 1024
 """Field lists that are remembered, and their size: an exporter sends the same ones again and again."""
+
+
+class HeaderBlock:
+    """A header block that comes in several frames (RFC 9113, 6.10)."""
+
+    __slots__ = ("_data", "_frames", "ends_stream")
+
+    def __init__(self, ends_stream: bool) -> None:
+        """Begin one; `ends_stream` says whether nothing of its stream follows."""
+        self._data = bytearray()
+        self._frames = 0
+        self.ends_stream = ends_stream
+
+    def add(self, part: bytes) -> None:
+        """Take what a frame has of it; raise ConnectionBroken when it becomes too large."""
+        self._data += part
+        self._frames += 1
+        if len(self._data) > BLOCK_BYTES_MAX or self._frames > BLOCK_FRAMES_MAX:
+            raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "a header block is too large")
+
+    def whole(self) -> bytes:
+        """Return what has come."""
+        return bytes(self._data)
 
 
 class Requests(Generic[R]):

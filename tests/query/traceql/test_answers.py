@@ -357,5 +357,13 @@ def test_exemplars_are_spans_of_their_series(store: Store) -> None:
         assert each.time == ZERO + start * MS
         assert each.value == pytest.approx((end - start) / 1000)
     with store.view() as view:
+        halves = parse("{ } | quantile_over_time(duration, 1, .5)")
+        split = {
+            one.labels[0][1]: one for one in metrics.run(Deadline(60, SystemClock()), view, view, halves, steps, 100)
+        }
+        assert split[0.5].exemplars
+        assert split[1.0].exemplars
+        for each in split[0.5].exemplars:
+            assert each.value <= split[0.5].samples[each.step]
         few = metrics.run(Deadline(60, SystemClock()), view, view, query, steps, 2)
     assert 1 <= sum(len(one.exemplars) for one in few) <= 2

@@ -8,12 +8,14 @@ import re
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline
+from collector.query.traceql import conditions, remembered
 from collector.query.traceql.ast import Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
 from collector.query.traceql.evaluate import demanded_key, single_filter
 from collector.query.traceql.parser import parse
@@ -232,8 +234,11 @@ def test_search_is_brute_force(seed: int, condition: str, capacity: int) -> None
         key=lambda trace: (by_trace[trace][0].span.start_time_unix_nano, by_trace[trace][0].offset),
         reverse=True,
     )
-    for limit in (1, 2, 20):
-        answer = run_search(store, text, limit=limit)
+    for limit, probed, distinct in ((1, 0, 1000), (2, 16, 1000), (20, 0, 1), (20, 0, 1000)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(conditions, "PROBED", probed)
+            patch.setattr(remembered, "DISTINCT_MAX", distinct)
+            answer = run_search(store, text, limit=limit)
         assert [one.trace_id for one in answer] == order[:limit]
         for one in answer:
             expected = by_trace[one.trace_id]

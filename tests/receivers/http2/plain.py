@@ -26,10 +26,10 @@ class PlainReader:
         left = bytes(data)
         self.advanced = False
         while self.reading and not self.yielding:
-            if self._rest:
+            if self._rest and left:
                 left = self._payload(left)
-                if not left:
-                    return
+            elif self._rest:
+                break
             elif (rest := self._next(left)) is not None:
                 left = rest
             else:

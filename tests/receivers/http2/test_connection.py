@@ -8,6 +8,7 @@ import pytest
 
 from collector.receivers.http2 import connection as module
 from collector.receivers.http2 import frames, pace
+from collector.receivers.http2.fields import BLOCK_FRAMES_MAX
 from collector.receivers.http2.frames import Code
 from collector.receivers.http2.keepalive import Keepalive
 from collector.receivers.http2.reader import CONTROL_BYTES_MAX
@@ -150,7 +151,7 @@ def block_in(count: int, block: bytes) -> bytes:
 
 
 def test_a_header_block_has_so_many_frames(receiving: Receiving) -> None:
-    for count, goaway in ((module.BLOCK_FRAMES_MAX, None), (module.BLOCK_FRAMES_MAX + 1, Code.ENHANCE_YOUR_CALM)):
+    for count, goaway in ((BLOCK_FRAMES_MAX, None), (BLOCK_FRAMES_MAX + 1, Code.ENHANCE_YOUR_CALM)):
         peer = Peer(receiving)
         block = peer.encoder.encode(request_fields())
         peer.send(block_in(count, block) + frame(DATA, END_STREAM, 1, message(SPANS)))

@@ -61,8 +61,9 @@ class Recorder:
         self.idle += kind == PING
 
     def give_way(self) -> None:
-        self.events.append(("way",))
-        self.yielding = True
+        if not self.yielding:
+            self.events.append(("way",))
+            self.yielding = True
 
 
 class Compiled(Recorder, FrameReader):

@@ -1,0 +1,154 @@
+"""The spans that fulfil a condition: ring and log gone through newest block first, with what is remembered as a shortcut.
+
+The newest blocks are evaluated as they are, for most searches end there. When more of the ring is wanted, remembered
+columns (`remembered.py`) say at once which of its spans are left to look at, or are the answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices, ring_blocks
+from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.remembered import START, Remembered, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from collector.otlp.block import Block
+    from collector.query.engine import Wanted
+    from collector.query.traceql.ast import Expression
+    from collector.query.traceql.remembered import Verdict
+    from collector.store import View
+
+PROBED: Final = 16
+"""Blocks of the ring that are evaluated before remembered columns are asked, and that must be left for it."""
+
+
+def remembered_of(view: View) -> Remembered | None:
+    """Return the remembered columns of a view's store."""
+    if view.memo is None:
+        return None
+    found: Remembered = view.memo.setdefault("traceql", Remembered())
+    return found
+
+
+def fulfilling(
+    deadline: Deadline,
+    view: View,
+    condition: Expression | None,
+    start_ns: int,
+    end_ns: int,
+    wanted: Wanted = lambda min_ns, max_ns: True,
+) -> Iterator[Slice]:
+    """Yield the rows of each block that started in [start_ns, end_ns] and fulfil a condition on single spans.
+
+    A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
+    `wanted` when their turn comes are passed over, and of the log whole segments.
+    """
+    blocks = [
+        one for one in ring_blocks(view, newest_first=True) if one.max_time >= start_ns and one.min_time <= end_ns
+    ]
+    remembered = remembered_of(view) if condition is not None else None
+    evaluated = 0
+    for at, block in enumerate(blocks):
+        if not wanted(block.min_time, block.max_time):
+            continue
+        deadline.check()
+        if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
+            found = verdict(deadline, view, remembered, condition)
+            if found is not None:
+                for piece in _shortened(view, found, condition, blocks[at:], start_ns, end_ns):
+                    if wanted(piece.block.min_time, piece.block.max_time):
+                        deadline.check()
+                        yield from _evaluated(piece, None if found.exact else condition)
+                break
+            remembered = None
+        evaluated += 1
+        yield from _evaluated(Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True)), condition)
+    yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
+
+
+def _of_the_log(
+    deadline: Deadline,
+    view: View,
+    condition: Expression | None,
+    start_ns: int,
+    end_ns: int,
+    wanted: Wanted | None = None,
+) -> Iterator[Slice]:
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True):
+        yield from _evaluated(piece, condition)
+
+
+def positions(
+    deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int
+) -> NDArray[np.intp] | None:
+    """Return which live records of the ring fulfil a condition, counted from its first; None when it is not known at once.
+
+    `rest` gives what else there is.
+    """
+    remembered = remembered_of(view)
+    if remembered is None or len(view.ring.blocks) <= PROBED:
+        return None
+    starts = remembered.known(deadline, view, START)
+    if starts is None:
+        return None
+    mask = (starts.codes >= np.uint64(start_ns)) & (starts.codes <= np.uint64(end_ns))
+    if condition is not None:
+        found = verdict(deadline, view, remembered, condition)
+        if found is None or not found.exact:
+            return None
+        mask &= found.mask
+    return np.flatnonzero(mask)
+
+
+def rest(deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int) -> Iterator[Slice]:
+    """Yield what fulfils a condition and is not among the live records of the ring."""
+    first = view.ring.first_offset
+    for block in view.ring.blocks:
+        if block.base_offset >= first:
+            break
+        rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+        yield from _evaluated(Slice(block, rows[rows < first - block.base_offset]), condition)
+    yield from _of_the_log(deadline, view, condition, start_ns, end_ns)
+
+
+def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:
+    if piece.rows.size:
+        rows = Evaluation(piece).matching(condition)
+        if rows.size:
+            yield Slice(piece.block, rows)
+
+
+def _shortened(
+    view: View, found: Verdict, condition: Expression, blocks: list[Block], start_ns: int, end_ns: int
+) -> Iterator[Slice]:
+    """Yield what a verdict leaves of blocks of the ring, the newest first."""
+    first = view.ring.first_offset
+    offsets = np.flatnonzero(found.mask[: max(0, blocks[0].end_offset - first)]) + first
+    bases = np.array([block.base_offset for block in blocks], np.int64)
+    begins, ends = np.searchsorted(offsets, bases), np.searchsorted(offsets, [one.end_offset for one in blocks])
+    for at, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+        block = blocks[at]
+        parts: list[NDArray[np.intp]] = []
+        evicted = min(first, block.end_offset)
+        if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log
+            rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+            before = Slice(block, rows[rows < evicted - block.base_offset])
+            parts += [one.rows for one in _evaluated(before, condition)]
+        if begin < end:
+            parts.append((offsets[begin:end] - block.base_offset).astype(np.intp))
+        if not parts:
+            continue
+        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if block.min_time < start_ns or block.max_time > end_ns:
+            times = block.column("time")[rows]
+            rows = rows[(times >= start_ns) & (times <= end_ns)]
+        if rows.size:
+            yield Slice(block, rows)

@@ -1,0 +1,286 @@
+"""Remembered columns: what fields were in the ring's records when a query last asked, by offset.
+
+A field's value never changes at an offset, whatever becomes of the block. So a column that a query has taken out of the
+ring's payloads is kept as one array over offsets: the next query reads what came since, and compares a million spans in
+a millisecond.
+
+* A field with few values is coded: a number for each record, and a dictionary of values. A condition is evaluated on the
+  dictionary, by the same code as on spans, and looked up: the answer is exact.
+* A field with more than `DISTINCT_MAX` values is hashed: 8 bytes for each record. That tells which spans may be equal to
+  a text, and nothing else; those are looked at.
+* A field that has arrays, lists or bytes, or several values (events, links), is not remembered.
+
+Memory: 4 or 8 bytes for each record of the ring and field, `BYTES_MAX` in all; the field that was not asked for longest
+goes first. Shared by worker threads, under a lock: a column is made by one of them, and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from collector.otlp.wire import hash_key
+from collector.query import match
+from collector.query.engine import Slice
+from collector.query.traceql import values
+from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
+from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.values import Column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from collector.query.engine import Deadline
+    from collector.store import View
+
+DISTINCT_MAX: Final = 32_768
+"""Values of a field that is coded."""
+BYTES_MAX: Final = 48 * 1024 * 1024
+"""Bytes of all remembered columns of one store."""
+TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of a dictionary's texts; with more a field is hashed."""
+
+_INTRINSICS: Final = (
+    *("span:name", "span:kind", "span:status", "span:statusMessage"),
+    *("instrumentation:name", "instrumentation:version"),
+)
+_SCOPES: Final = ("", "span", "resource", "instrumentation")
+_SINGLE: Final = (match.ABSENT, match.EMPTY, match.STRING, match.BOOL, match.INT, match.DOUBLE)
+START: Final = Intrinsic("start")
+"""The field of starts, in ns: for use inside only."""
+END: Final = Intrinsic("end")
+
+
+class Known(NamedTuple):
+    """One field over a stretch of offsets."""
+
+    codes: NDArray[Any]
+    """For each record the place of its value in the dictionary; without a dictionary a hash, or a number."""
+    dictionary: Column | None
+
+
+class _Field:
+    """One remembered field, from offset `first` to before `end`."""
+
+    def __init__(self, node: Attribute | Intrinsic) -> None:
+        self.node = node
+        self.first = self.end = 0
+        self.usable = True
+        self.coded = node not in (START, END)
+        self._numbers: dict[tuple[int, Any], int] = {}
+        self._entries: list[tuple[int, int, float, int, int]] = []
+        self._texts = bytearray()
+        self._dictionary: Column | None = None
+        self._codes: NDArray[Any] = np.empty(0, np.int32 if self.coded else np.uint64)
+
+    @property
+    def nbytes(self) -> int:
+        return self._codes.nbytes + len(self._texts) + 200 * len(self._entries)
+
+    def between(self, first: int, end: int) -> NDArray[Any]:
+        return self._codes[first - self.first : end - self.first]
+
+    def dictionary(self) -> Column | None:
+        if not self.coded:
+            return None
+        if self._dictionary is None:
+            kinds, integers, doubles, starts, lengths = zip(*self._entries, strict=True) if self._entries else [()] * 5
+            self._dictionary = Column(
+                np.array(kinds, np.uint8),
+                np.array(integers, np.int64),
+                np.array(doubles, np.float64),
+                np.array(starts, np.uint32),
+                np.array(lengths, np.uint32),
+                bytes(self._texts),
+            )
+        return self._dictionary
+
+    def restart(self, offset: int) -> None:
+        """Forget all records, and begin at an offset."""
+        self.first = self.end = offset
+        self._codes = np.empty(0, self._codes.dtype)
+        self._numbers.clear()
+        self._entries.clear()
+        self._texts.clear()
+        self._dictionary = None
+
+    def add(self, piece: Slice) -> bool:
+        """Take the records that follow; False when they cannot be remembered this way."""
+        if self.node in (START, END):
+            self._append(piece.block.column("time" if self.node == START else "end_time")[piece.rows])
+            return True
+        column = Evaluation(piece).operand(self.node)
+        if not np.isin(column.type, _SINGLE).all():
+            self.usable = False
+            return False
+        if self.coded:
+            codes, firsts = values.codes(column)
+            numbers = [self._number(column, at) for at in firsts.tolist()]
+            self._append(np.array(numbers, np.int32)[codes])
+            return len(self._entries) <= DISTINCT_MAX and len(self._texts) <= TEXT_BYTES_MAX
+        found = match.hashes(column.payload, column.start, column.length)
+        self._append(np.where(column.type == match.STRING, found, 0))
+        return True
+
+    def hashed(self) -> _Field:
+        """Return the same field without a dictionary, and without records."""
+        other = _Field(self.node)
+        other.coded = False
+        other._codes = np.empty(0, np.uint64)
+        return other
+
+    def _number(self, column: Column, at: int) -> int:
+        kind = int(column.type[at])
+        content: Any = None
+        if kind == match.STRING:
+            content = column.content(at)
+        elif kind == match.DOUBLE:
+            content = column.double[at].tobytes()
+        elif kind in (match.BOOL, match.INT):
+            content = int(column.integer[at])
+        else:
+            kind = match.ABSENT
+        number = self._numbers.get((kind, content))
+        if number is None:
+            number = self._numbers[kind, content] = len(self._entries)
+            size = len(content) if kind == match.STRING else 0
+            self._entries.append((kind, int(column.integer[at]), float(column.double[at]), len(self._texts), size))
+            if kind == match.STRING:
+                self._texts += content
+            self._dictionary = None
+        return number
+
+    def _append(self, codes: NDArray[Any]) -> None:
+        held = self.end - self.first
+        if held + len(codes) > len(self._codes):
+            grown = np.empty(max(4096, 2 * held, held + len(codes)), self._codes.dtype)
+            grown[:held] = self._codes[:held]
+            self._codes = grown
+        self._codes[held : held + len(codes)] = codes
+        self.end += len(codes)
+
+    def forget_before(self, offset: int) -> None:
+        """Let go of the records before an offset, if they are as many as the others."""
+        gone = offset - self.first
+        if gone > 4096 and 2 * gone > self.end - self.first:
+            self._codes = self._codes[gone : self.end - self.first].copy()
+            self.first = offset
+
+
+class Remembered:
+    """The remembered columns of one store's ring."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fields: OrderedDict[Attribute | Intrinsic, _Field] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all columns."""
+        return sum(field.nbytes for field in self._fields.values())
+
+    def known(self, deadline: Deadline, view: View, node: Expression) -> Known | None:
+        """Return a field over the live offsets of a view's ring; None when it cannot be remembered."""
+        if not _is_single(node):
+            return None
+        assert isinstance(node, Attribute | Intrinsic)
+        with self._lock:
+            field = self._fields.setdefault(node, _Field(node))
+            self._fields.move_to_end(node)
+            if not field.usable or not self._fill(deadline, view, field):
+                return None
+            field = self._fields[node]
+            known = Known(field.between(view.ring.first_offset, view.ring.next_offset), field.dictionary())
+            while len(self._fields) > 1 and self.nbytes > BYTES_MAX:
+                self._fields.popitem(last=False)
+            return known
+
+    def _fill(self, deadline: Deadline, view: View, field: _Field) -> bool:
+        """Read what came since; False when the view begins before what is remembered, or a value has no place."""
+        ring = view.ring
+        if field.end < ring.first_offset or field.first == field.end:
+            field.restart(ring.first_offset)
+        is_new = field.first == field.end
+        if ring.first_offset < field.first:
+            return False
+        field.forget_before(ring.first_offset)
+        for block in ring.blocks:
+            if block.end_offset <= field.end:
+                continue
+            deadline.check()
+            rows = np.arange(field.end - block.base_offset, min(block.end_offset, ring.next_offset) - block.base_offset)
+            if rows.size and not field.add(Slice(block, rows)):
+                if not field.usable:
+                    field.restart(0)
+                    return False
+                # A dictionary fills up with values of records that are gone: then it is made anew.
+                self._fields[field.node] = other = field.hashed() if is_new else _Field(field.node)
+                return self._fill(deadline, view, other)
+        return True
+
+
+def _is_single(node: Expression) -> bool:
+    if isinstance(node, Attribute):
+        return not node.parent and node.scope in _SCOPES
+    return isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END))
+
+
+class _OverDictionary(Evaluation):
+    """An expression over one field, evaluated on the field's dictionary."""
+
+    def __init__(self, dictionary: Column) -> None:
+        self.rows = np.arange(len(dictionary.type))
+        self._dictionary = dictionary
+
+    def operand(self, node: Expression) -> Column:
+        return self._constant(node) if isinstance(node, Literal) else self._dictionary
+
+
+class Verdict(NamedTuple):
+    """Which live records of the ring may fulfil a condition; `exact`: do."""
+
+    mask: NDArray[np.bool_]
+    exact: bool
+
+
+def verdict(deadline: Deadline, view: View, remembered: Remembered, node: Expression) -> Verdict | None:
+    """Evaluate a condition on remembered columns; None when that tells nothing."""
+    if isinstance(node, Unary) and node.op == "!" and not isinstance(node.operand, Attribute):
+        inner = verdict(deadline, view, remembered, node.operand)
+        return Verdict(~inner.mask, exact=True) if inner is not None and inner.exact else None
+    if isinstance(node, Binary) and node.op in ("&&", "||"):
+        left = verdict(deadline, view, remembered, node.left)
+        right = verdict(deadline, view, remembered, node.right)
+        if left is not None and right is not None:
+            mask = left.mask & right.mask if node.op == "&&" else left.mask | right.mask
+            return Verdict(mask, left.exact and right.exact)
+        known = left or right
+        return Verdict(known.mask, exact=False) if known is not None and node.op == "&&" else None
+    field = _only_field(node)
+    found = remembered.known(deadline, view, field) if field is not None else None
+    if found is None or field is None:
+        return None
+    if found.dictionary is not None:
+        holds = _OverDictionary(found.dictionary).mask(node)
+        return Verdict(holds[found.codes], exact=True) if len(holds) else Verdict(np.zeros(0, np.bool_), exact=True)
+    if isinstance(node, Binary) and node.op == "=":
+        for side in (node.left, node.right):
+            if isinstance(side, Literal) and side.type is Type.STRING and side.value:
+                return Verdict(found.codes == np.uint64(hash_key(str(side.value).encode())), exact=False)
+    return None
+
+
+def _only_field(node: Expression) -> Attribute | Intrinsic | None:
+    """Return the field that a simple condition is about: a comparison with a constant, or an attribute by itself."""
+    if isinstance(node, Unary):
+        node = node.operand
+    if isinstance(node, Attribute):
+        return node
+    if isinstance(node, Binary) and node.op not in ARITHMETIC:
+        for side, other in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(other, Literal) and isinstance(side, Attribute | Intrinsic):
+                return side
+    return None

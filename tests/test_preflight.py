@@ -23,6 +23,7 @@ from collector.cli import main
 from collector.receivers.address import try_address
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
+from tests.daemon import ANY_PORT
 from tests.security.certificates import Authority
 from tests.wal.test_format import FIXTURES
 
@@ -220,8 +221,7 @@ BROKEN: dict[str, tuple[Callable[[Place], list[str]], int, list[str]]] = {
 
 def ringtail(command: str, place: Place, settings: list[str]) -> Result:
     arguments = [command]
-    ports = [f"{key}.endpoint=127.0.0.1:0" for key in (GRPC, HTTP, "api")]
-    for one in (f"wal.directory={place.data}", *ports, "telemetry.logs.format=json", *settings):
+    for one in (f"wal.directory={place.data}", *ANY_PORT, "telemetry.logs.format=json", *settings):
         arguments += ["--set", one]
     return CliRunner().invoke(main, arguments, prog_name="ringtail")
 

@@ -16,7 +16,7 @@ import pytest
 from collector.exposure import known_credentials
 from collector.security.secret import REDACTED, Secret
 from collector.settings import load
-from tests.daemon import COMMAND, Daemon, environment
+from tests.daemon import ANY_PORT, COMMAND, Daemon, environment
 from tests.security.certificates import Authority
 
 CANARY = "canary"
@@ -127,7 +127,7 @@ def test_no_answer_and_no_log_repeats_one(configuration: Path) -> None:
     ("arguments", "code"),
     [
         (["print-config"], 0),
-        (["validate"], 0),
+        (["validate", *(word for one in ANY_PORT for word in ("--set", one))], 0),
         (["print-config", "--set", f"auth.credentials=[{{name: a, rights: read, tokens: ['{CANARY}']}}]"], 2),
         (["validate", "--set", f"auth.credentials=[{{name: a, rights: read, tokens: {{a: {LITERAL}}}}}]"], 2),
         (["validate", "--set", f"auth.credentials=[{{name: a, rights: none, tokens: [{LITERAL}, [{LITERAL}]]}}]"], 2),

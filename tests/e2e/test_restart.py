@@ -20,6 +20,8 @@ from tests.e2e.answers import assert_everything, search
 from tests.e2e.python_sdk import exporters, send
 
 CAPACITY, REQUESTS, RECORDS = 100, 100, 10
+WITHOUT_SPAN_METRICS = "metrics_generator.enabled=false"
+"""They begin anew with a daemon, as counters do."""
 SMALL = (
     f"stores.traces.capacity={CAPACITY}",
     f"stores.logs.capacity={CAPACITY}",
@@ -84,18 +86,18 @@ def comparable(found: dict[str, bytes]) -> dict[str, Any]:
 
 
 def test_the_answers_after_a_restart_are_those_before(tmp_path: Path) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS) as daemon:
         sent = send(exporters("http", daemon.grpc, daemon.http, True), "restarted")
         newest = max(int(point["timeUnixNano"]) for metric in sent["metrics"] for point in metric["points"]) + 10**9
         before, stats = answers(daemon, "restarted", newest), held(daemon)
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS) as daemon:
         assert comparable(answers(daemon, "restarted", newest)) == comparable(before)
         assert held(daemon) == stats
         assert_everything(daemon, sent)
 
 
 def test_what_the_ring_has_evicted_is_read_from_the_log(tmp_path: Path) -> None:
-    with Daemon(tmp_path, *SMALL) as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS, *SMALL) as daemon:
         fill(daemon)
         everything_is_there(daemon)
         # the first one, by its trace id and by search
@@ -104,27 +106,27 @@ def test_what_the_ring_has_evicted_is_read_from_the_log(tmp_path: Path) -> None:
         found = search(daemon, f'{{ resource.service.name = "{SERVICE}" && trace:id = "{first.number:032x}" }}')
         assert sorted(int(span, 16) for span in found) == list(first.ids)
     # and so after a restart, without the indexes too
-    with Daemon(tmp_path, *SMALL) as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS, *SMALL) as daemon:
         everything_is_there(daemon)
         data = daemon.data
     indexes = list(data.rglob("*.index"))
     assert len(indexes) > len(SIGNALS)
     for index in indexes:
         index.unlink()
-    with Daemon(tmp_path, *SMALL, allow={"index rebuilt"}) as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS, *SMALL, allow={"index rebuilt"}) as daemon:
         everything_is_there(daemon)
     assert sorted(data.rglob("*.index")) == sorted(indexes)
 
 
 def test_the_answers_of_a_compacted_log_are_those_before(tmp_path: Path) -> None:
     time_ns = (EPOCH + 3 * REQUESTS) * SECOND
-    with Daemon(tmp_path, *SMALL, "wal.compaction.enabled=false") as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS, *SMALL, "wal.compaction.enabled=false") as daemon:
         fill(daemon)
         before, size = answers(daemon, SERVICE, time_ns), {name: one["log"] for name, one in daemon.stats().items()}
         assert b"traceID" in before["/api/search"]
         assert b"write 150" in before["/loki/api/v1/query_range"]
         assert b"writes" in before["/api/v1/query"]
-    with Daemon(tmp_path, *SMALL) as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS, *SMALL) as daemon:
         while not all(one.active or one.original_size for one in inspect(daemon.data, OperatingSystemFiles())):
             assert comparable(answers(daemon, SERVICE, time_ns)) == comparable(before)
         everything_is_there(daemon)
@@ -132,7 +134,7 @@ def test_the_answers_of_a_compacted_log_are_those_before(tmp_path: Path) -> None
         for name, one in daemon.stats().items():
             assert one["log"]["bytes"] < size[name]["bytes"] // 2
             assert one["log"]["segments"] >= size[name]["segments"]
-    with Daemon(tmp_path, *SMALL, "wal.compaction.enabled=false") as daemon:
+    with Daemon(tmp_path, WITHOUT_SPAN_METRICS, *SMALL, "wal.compaction.enabled=false") as daemon:
         everything_is_there(daemon)
         assert comparable(answers(daemon, SERVICE, time_ns)) == comparable(before)
 

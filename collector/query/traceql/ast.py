@@ -180,10 +180,13 @@ class Binary:
     left: Expression
     right: Expression
     at: int = _at()
+    type: Type = field(init=False, compare=False, repr=False)
+    """Bool, but for arithmetic. Kept: to ask anew at every level would take time with the square of a query's height."""
 
-    @property
-    def type(self) -> Type:
-        """Bool, but for arithmetic."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", self._type())
+
+    def _type(self) -> Type:
         if self.op not in ARITHMETIC:
             return Type.BOOL
         kinds = {self.left.type, self.right.type}

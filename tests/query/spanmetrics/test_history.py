@@ -43,13 +43,14 @@ def test_values_at_every_tick(intervals: list[list[str]], max_bytes: int, stale_
     clock = Stopped()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "STALE_MS", stale_ms)
-        patch.setattr(generator, "CALLS_MAX", 8)
+        patch.setattr(generator, "CALLS_MAX", 128)  # four names in all their lives
         made = Generator(clock, max_bytes)
     start = now = clock.now // 10**6
     totals: dict[str, int] = {}
     seen: dict[str, int] = {}
     expected: dict[str, list[tuple[int, float]]] = {}
     ticks = [now]
+    ends: set[tuple[str, int]] = set()
     for names in intervals:
         for name in names:
             made.add(of_spans({"name": name}))
@@ -60,6 +61,7 @@ def test_values_at_every_tick(intervals: list[list[str]], max_bytes: int, stale_
                     pieces.append((now, 0.0))
                 else:  # it ended at that tick, and begins again
                     pieces[-1] = (now, 0.0)
+                    ends.discard((name, now))
             totals[name] += 1
             seen[name] = now + STEP_MS
         now += STEP_MS
@@ -71,12 +73,19 @@ def test_values_at_every_tick(intervals: list[list[str]], max_bytes: int, stale_
             expected[name].append((now, float(total)))
             if seen[name] < now - stale_ms:
                 del totals[name]
+                ends.add((name, now))
     oldest = made._calls._base_time
     first, last = sorted(data.draw(st.tuples(*[st.sampled_from([0, *ticks])] * 2)))
     wanted = {
         name: kept
         for name, samples in expected.items()
-        if (kept := [sample for sample in samples if max(oldest - 1, first) < sample[0] <= last])
+        if (
+            kept := [
+                sample
+                for sample in samples
+                if max(oldest - 1, first) < sample[0] <= last and (sample[0] > oldest or (name, oldest) not in ends)
+            ]
+        )
     }
     assert selected(made, first, last) == wanted
     now += 1

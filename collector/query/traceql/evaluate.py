@@ -8,7 +8,7 @@ which `trees.py` makes.
 Semantics are Tempo's: a comparison with something absent, or of another type, is false, whichever the operator;
 integers and floats compare as numbers; `=~` matches the whole text. Where a span has several values (an array; events
 and links) a comparison holds when one of them satisfies it, but `!=` and `!~` only when none is equal or matches.
-Arithmetic is done in floats.
+Arithmetic is that of `arithmetic.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from collector.query import match
 from collector.query.engine import Slice
 from collector.query.regex import compile_regex
 from collector.query.traceql import values
+from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import (
     ARITHMETIC,
     Attribute,
@@ -304,7 +305,9 @@ class Evaluation:
             case Unary(op="-"):
                 inner = self.operand(node.operand)
                 kinds = np.where(inner.is_number(), inner.type, match.ABSENT).astype(np.uint8)
-                return inner._replace(type=kinds, integer=-inner.integer, double=-inner.double)
+                opposite = -inner.integer
+                doubles = np.where(inner.type == match.INT, opposite.astype(np.float64), -inner.double)
+                return inner._replace(type=kinds, integer=opposite, double=doubles)
             case Binary() if node.op in ARITHMETIC:
                 return self._arithmetic(node)
             case _:
@@ -324,21 +327,7 @@ class Evaluation:
 
     def _arithmetic(self, node: Binary) -> Column:
         left, right = self._aligned(node)
-        with np.errstate(all="ignore"):
-            match node.op:
-                case "+":
-                    result = left.double + right.double
-                case "-":
-                    result = left.double - right.double
-                case "*":
-                    result = left.double * right.double
-                case "/":
-                    result = left.double / right.double
-                case "%":
-                    result = np.fmod(left.double, right.double)
-                case _:
-                    result = np.power(left.double, right.double)
-        return values.of_doubles(result, left.is_number() & right.is_number())._replace(owner=left.owner)
+        return combined(node.op, left, right, (node.left.type, node.right.type))
 
     def _attribute(self, node: Attribute) -> Column:
         key = node.name.encode()

@@ -86,6 +86,8 @@ def test_the_whole_language_is_parsed(query: str) -> None:
         ("{ status > error }", 10, "> wants numbers or texts"),
         ("{ 5 }", 3, "a filter must be true or false"),
         ('{ "a" && true }', 7, "joins conditions"),
+        ("{ .a = 9223372036854775808 }", 8, "larger than 64 bits"),
+        ("{ .a - 9223372036854775808 = 1 }", 8, "larger than 64 bits"),
         ("{ .a = 1ss }", 8, "not a number or a duration"),
         ('{ .a = "x }', 8, "a string is not closed"),
         ("{ } | nonsense()", 7, "expected a stage"),
@@ -116,3 +118,9 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
         assert error.position is None or 0 <= error.position <= len(text)
     else:
         assert parse(str(tree)) == tree
+
+
+def test_the_least_integer_has_digits_and_is_its_own_opposite() -> None:
+    for text in ("-9223372036854775808", "minInt", "-minInt", "- -9223372036854775808"):
+        assert parse(f"{{ .a = {text} }}") == parse("{ .a = minInt }")
+    assert parse("{ } | count() > -9223372036854775808") == parse("{ } | count() > minInt")

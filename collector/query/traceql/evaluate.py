@@ -13,7 +13,6 @@ Arithmetic is that of `arithmetic.py`.
 
 from __future__ import annotations
 
-import operator
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,10 +39,10 @@ from collector.query.traceql.ast import (
     Type,
     Unary,
 )
-from collector.query.traceql.values import Column
+from collector.query.traceql.values import COMPARE, Column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -60,14 +59,6 @@ TREE_INTRINSICS = (
 )
 """What only the whole trace can tell."""
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 _POSITIVE = {"!=": "=", "!~": "=~"}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ID_DIGITS = {"trace:id": 32, "link:traceID": 32, "span:id": 16, "span:parentID": 16, "link:spanID": 16}
@@ -238,14 +229,14 @@ class Evaluation:
         elif literal.type in (Type.STATUS, Type.KIND):
             if of is Type.ATTRIBUTE:
                 return np.zeros(len(column.type), np.bool_)
-            mask = np.asarray(_COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
+            mask = np.asarray(COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
         elif literal.type is Type.BOOL:
-            mask = (column.type == match.BOOL) & _COMPARE[op](column.integer, int(literal.value or 0))
+            mask = (column.type == match.BOOL) & COMPARE[op](column.integer, int(literal.value or 0))
         elif isinstance(literal.value, int):
-            integers = (column.type == match.INT) & _COMPARE[op](column.integer, literal.value)
-            mask = integers | ((column.type == match.DOUBLE) & _COMPARE[op](column.double, literal.value))
+            integers = (column.type == match.INT) & COMPARE[op](column.integer, literal.value)
+            mask = integers | ((column.type == match.DOUBLE) & COMPARE[op](column.double, literal.value))
         else:
-            mask = column.is_number() & _COMPARE[op](column.double, float(literal.value or 0))
+            mask = column.is_number() & COMPARE[op](column.double, float(literal.value or 0))
         for at in np.flatnonzero(column.type == match.ARRAY).tolist():
             mask[at] = _array_matches(op, column.content(at), literal)
         return np.asarray(mask, np.bool_)
@@ -265,7 +256,7 @@ class Evaluation:
             pattern = compile_regex(text)
             verdicts = [(pattern.fullmatch(content) is not None) == (op == "=~") for content in contents]
         else:
-            verdicts = [_COMPARE[op](content, text.encode()) for content in contents]
+            verdicts = [COMPARE[op](content, text.encode()) for content in contents]
         mask[where] = np.array(verdicts, np.bool_)[numbers]
         return mask
 
@@ -275,15 +266,11 @@ class Evaluation:
         texts = np.flatnonzero((left.type == match.STRING) & (right.type == match.STRING)).tolist()
         if op in ("=~", "!~"):
             return mask
-        numbers = left.is_number() & right.is_number()
-        both_integers = (left.type == match.INT) & (right.type == match.INT)
-        mask |= numbers & np.where(
-            both_integers, _COMPARE[op](left.integer, right.integer), _COMPARE[op](left.double, right.double)
-        )
+        mask |= left.compared(op, right)
         booleans = (left.type == match.BOOL) & (right.type == match.BOOL)
-        mask |= booleans & _COMPARE[op](left.integer, right.integer)
+        mask |= booleans & COMPARE[op](left.integer, right.integer)
         for at in texts:
-            mask[at] = _COMPARE[op](left.content(at), right.content(at))
+            mask[at] = COMPARE[op](left.content(at), right.content(at))
         return mask
 
     # --- operands -----------------------------------------------------------------------------------------
@@ -432,7 +419,7 @@ class Evaluation:
 
 def _whole_id(op: str, node: Expression, literal: Literal) -> Literal:
     """Write an id that is compared in full: with its leading zeros, in small letters."""
-    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in _COMPARE else 0
+    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in COMPARE else 0
     if digits and isinstance(literal.value, str) and re.fullmatch("[0-9A-Fa-f]+", literal.value):
         return replace(literal, value=literal.value.lower().zfill(digits))
     return literal
@@ -462,4 +449,4 @@ def _element_matches(op: str, value: Any, literal: Literal) -> bool:
         return False
     if op in ("=~", "!~"):
         return (compile_regex(str(literal.value)).fullmatch(element) is not None) == (op == "=~")
-    return bool(_COMPARE[op](element, literal.value))
+    return bool(COMPARE[op](element, literal.value))

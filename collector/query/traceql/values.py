@@ -7,7 +7,8 @@ before it is returned.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import operator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -15,11 +16,19 @@ from collector.query import match
 from collector.query.traceql.structure import Numbering
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 
+COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _SINGLE = np.zeros(256, np.bool_)
 _SINGLE[[match.STRING, match.BOOL, match.INT, match.DOUBLE]] = True
 
@@ -53,6 +62,13 @@ class Column(NamedTuple):
         """Tell which entries are texts, booleans or numbers."""
         found: NDArray[np.bool_] = _SINGLE[self.type]
         return found
+
+    def compared(self, op: str, other: Column) -> NDArray[np.bool_]:
+        """Compare numbers with another column's, entry by entry: false where one is no number."""
+        compare = COMPARE[op]
+        exact = (self.type == match.INT) & (other.type == match.INT)
+        holds = np.where(exact, compare(self.integer, other.integer), compare(self.double, other.double))
+        return np.asarray(holds & self.is_number() & other.is_number(), np.bool_)
 
     def take(self, rows: NDArray[np.integer]) -> Column:
         """Return these entries, as a column with one for each row."""

@@ -15,7 +15,8 @@ from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline
 from collector.query.traceql import values
 from collector.query.traceql.arithmetic import combined
-from collector.query.traceql.ast import Type
+from collector.query.traceql.ast import Type, duration_text
+from collector.query.traceql.lexer import tokenize
 from collector.query.traceql.parser import parse
 from collector.query.traceql.search import Search, describe, find
 from collector.ring.ring import Ring
@@ -118,3 +119,57 @@ def test_integers_are_those_of_64_bits(op: str, left: int, right: int) -> None:
         "%": left - quotient * right,
     }[op]
     assert found == (exact + 2**63) % 2**64 - 2**63
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ("max(span.n) > 1", {"max(span.n)": MOST}),
+        ("max(span.n) > 9223372036854775806", {"max(span.n)": MOST}),
+        ("max(span.n) = 9223372036854775806", None),
+        ("min(span.n) = 7", {"min(span.n)": 7}),
+        ("sum(span.n) < 0", {"sum(span.n)": -(2**63) + 6}),
+        ("avg(span.size) >= 100", {"avg(span.size)": 100.0}),
+        ("sum(span.f) > 2", {"sum(span.f)": 2.5}),
+        ("max(span.none) > 0", None),
+        ("count() / 2 = 1", {"count()": 3}),
+        ("max(duration) > 200ms", {"max(duration)": "258.000003ms"}),
+        ("avg(duration) > 0s", {"avg(duration)": "172.000002ms"}),
+        ("sum(duration) / count() > 0s", {"sum(duration)": "516.000006ms", "count()": 3}),
+        ("max(duration) / min(duration) = 3", {"max(duration)": "258.000003ms", "min(duration)": "86.000001ms"}),
+    ],
+)
+def test_aggregates(store: Store, stages: str, expected: dict[str, Any] | None) -> None:
+    found = [dict(each.attributes) for one in search(store, f"{{ }} | {stages}") for each in one.spansets]
+    assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("status", {"unset"}),
+        ("kind", {"server"}),
+        ("duration", {"86.000001ms", "172.000002ms", "258.000003ms"}),
+        ("span.n + 0", {MOST, 7, "nil"}),
+        ("span.n + (span.size * 2)", {207, -(2**63) + 199, "nil"}),
+        ("duration > 100ms", {True, False}),
+        ("-span.size", {-100}),
+        ("name", {"A", "B", "C"}),
+        ("span.list", {"nil"}),
+    ],
+)
+def test_groups_are_named_as_they_are_written(store: Store, expression: str, expected: set[Any]) -> None:
+    (found,) = search(store, f"{{ }} | by({expression})")
+    assert {name for each in found.spansets for name, _ in each.attributes} == {f"by({expression})"}
+    assert {value for each in found.spansets for _, value in each.attributes} == expected
+
+
+@given(st.integers(0, MOST) | st.integers(0, 10**11).map(lambda us: us * 1000) | st.integers(0, 10**4))
+def test_durations_are_written_so_that_they_are_read_again(nanoseconds: int) -> None:
+    (token, _) = tokenize(duration_text(nanoseconds))
+    assert token.value == nanoseconds
+
+
+def test_durations_are_written_as_go_does() -> None:
+    written = [duration_text(n) for n in (0, 1, 1500, 86 * 10**6, -5 * 10**6, 6_022_000_001, 3600 * 10**9, 90 * 10**9)]
+    assert written == ["0s", "1ns", "1.5µs", "86ms", "-5ms", "6.022000001s", "1h0m0s", "1m30s"]

@@ -253,7 +253,7 @@ class Evaluation:
         numbers, firsts = match.distinct(column.payload, (column.start[where], column.length[where]))
         contents = [column.content(at) for at in where[firsts].tolist()]
         if op in ("=~", "!~"):
-            pattern = compile_regex(text)
+            pattern = compile_regex(text, any_character=True)
             verdicts = [(pattern.fullmatch(content) is not None) == (op == "=~") for content in contents]
         else:
             verdicts = [COMPARE[op](content, text.encode()) for content in contents]
@@ -448,5 +448,5 @@ def _element_matches(op: str, value: Any, literal: Literal) -> bool:
     if literal.type not in kinds.get(which, ()):
         return False
     if op in ("=~", "!~"):
-        return (compile_regex(str(literal.value)).fullmatch(element) is not None) == (op == "=~")
+        return (compile_regex(str(literal.value), any_character=True).fullmatch(element) is not None) == (op == "=~")
     return bool(COMPARE[op](element, literal.value))

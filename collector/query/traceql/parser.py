@@ -275,7 +275,10 @@ class _Parser:
             self._depth -= 1
             self._expect(")")
             return scalar
-        return self._literal()
+        literal = self._literal()
+        if literal.type not in NUMERIC:
+            raise InvalidQuery(f"aggregates are numbers; {literal.type.value} is none", literal.at)
+        return literal
 
     # --- expressions over one span ------------------------------------------------------------------------
 

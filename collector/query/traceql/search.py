@@ -31,6 +31,7 @@ from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.plan import Plan, plan
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import Traces, assemble
+from collector.query.traceql.values import Single
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,8 @@ _WORDS: dict[Type, dict[Any, str]] = {
     Type.KIND: {number: name for name, number in KINDS.items()},
 }
 
+Value = Single | list[Single | None]
+"""What is returned of a field: a value or an array; None in an array is what cannot be shown."""
 Place = tuple[int, int]
 """Start time and offset of a span: what answers are ordered by."""
 
@@ -76,7 +79,7 @@ class Span:
     time: int
     duration: int
     offset: int
-    attributes: list[tuple[str, str | int | float | bool]]
+    attributes: list[tuple[str, Value]]
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class SpanSet:
 
     matched: int
     spans: list[Span]
-    attributes: list[tuple[str, str | int | float | bool]] = field(default_factory=list)
+    attributes: list[tuple[str, Value]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -394,7 +397,7 @@ def describe(deadline: Deadline, view: View, found: list[Found], search: Search)
     return [summary for summary in summaries if summary.looked_at]
 
 
-def _shown(label: Label, at: int) -> str | int | float | bool:
+def _shown(label: Label, at: int) -> Value:
     """Return what a spanset's label says: a word for a status or a kind, a duration as `86ms`."""
     value = label.column.value(at)
     if value is None:
@@ -441,10 +444,13 @@ def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Int
     spans = []
     for place, row in enumerate(rows.tolist()):
         at = int(np.searchsorted(ascending, row))
-        attributes = []
+        attributes: list[tuple[str, Value]] = []
         for label, named, column in columns:
+            elements = column.elements(at)
             value = column.value(at)
-            if value is not None:
+            if elements is not None:
+                attributes.append((label, elements))
+            elif value is not None:
                 attributes.append((label, named.get(value, value)))
         start, end = int(traces.time[row]), int(traces.end[row])
         name = str(names.value(at) or "")

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.api.tempo import any_value
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline
-from collector.query.traceql import values
+from collector.query.traceql import tags, values
 from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import Type, duration_text
 from collector.query.traceql.lexer import tokenize
@@ -44,6 +45,10 @@ def store() -> Store:
             span.attributes.add(key="n").value.int_value = n
         if f is not None:
             span.attributes.add(key="f").value.double_value = f
+        if letter == "A":
+            span.attributes.add(key="text").value.string_value = "one\ntwo"
+        if letter == "C":
+            span.attributes.add(key="texts").value.array_value.values.add().string_value = "one\ntwo"
         if letter == "B":
             found = span.attributes.add(key="list").value.array_value.values
             found.add().string_value = "x"
@@ -173,3 +178,22 @@ def test_durations_are_written_so_that_they_are_read_again(nanoseconds: int) -> 
 def test_durations_are_written_as_go_does() -> None:
     written = [duration_text(n) for n in (0, 1, 1500, 86 * 10**6, -5 * 10**6, 6_022_000_001, 3600 * 10**9, 90 * 10**9)]
     assert written == ["0s", "1ns", "1.5µs", "86ms", "-5ms", "6.022000001s", "1h0m0s", "1m30s"]
+
+
+def test_arrays_are_returned_whole(store: Store) -> None:
+    (found,) = search(store, "{ } | select(span.list)")
+    assert {span.name: span.attributes for span in found.spans} == {"A": [], "B": [("list", ["x", 5, None])], "C": []}
+    assert any_value(["x", 5, None]) == {"arrayValue": {"values": [{"stringValue": "x"}, {"intValue": "5"}, {}]}}
+
+
+def test_elements_of_arrays_are_values_of_their_tag(store: Store) -> None:
+    with store.view() as view:
+        found = tags.values(Deadline(60, SystemClock()), view, tags.field_of("span.list"), None, 0, MOST)
+    assert found.values == [("int", "5"), ("string", "x")]
+
+
+def test_a_dot_matches_the_end_of_a_line(store: Store) -> None:
+    assert names(store, '{ span.text =~ "one.two" }') == "A"
+    assert names(store, '{ span.text !~ "one.*" }') == ""
+    assert names(store, '{ span.text =~ "(?-s)one.two" }') == ""
+    assert names(store, '{ span.texts =~ "one.two" }') == "C"

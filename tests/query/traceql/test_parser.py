@@ -92,6 +92,10 @@ def test_the_whole_language_is_parsed(query: str) -> None:
         ('{ .a = "x }', 8, "a string is not closed"),
         ("{ } | nonsense()", 7, "expected a stage"),
         ("{ span:foo = 1 }", 3, "span:foo is no intrinsic"),
+        ('{ } | count() > "1"', 17, "aggregates are numbers; string is none"),
+        ("{ } | count() > true", 17, "aggregates are numbers; bool is none"),
+        ("{ } | avg(duration) > ok", 23, "aggregates are numbers; status is none"),
+        ("{ } | max(.a) = nil", 17, "aggregates are numbers; nil is none"),
         ("{ } | count(.a) > 1", 7, "count() takes nothing"),
     ],
 )

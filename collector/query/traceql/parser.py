@@ -2,11 +2,13 @@
 
     query      = pipeline [ "with" "(" name "=" literal { "," … } ")" ]
     pipeline   = ( spansets | scalar comparison scalar ) { "|" stage }
-    spansets   = spanset { operator spanset }        structural before && before ||, all from the left
+    spansets   = spanset { operator spanset }        structural before && and ||, all from the left
     spanset    = "{" [ expression ] "}" | "(" pipeline ")"
     stage      = spansets | by(…) | coalesce() | select(…) | scalar comparison scalar
                | function(…) [ by (…) ] [ comparison literal ] | topk(n) | bottomk(n)
-    expression = || over && over comparisons over + - over * / % over ^ over unary - !
+    expression = && and || over comparisons over + - over * / % over ^ over unary - !
+
+`&&` and `||` bind alike, as in Tempo's grammar: `a || b && c` is `(a || b) && c`.
 
 A mistake is an InvalidQuery with its position, found before anything runs: a comparison of types that can never
 be equal, a regular expression that does not compile, a filter that is not true or false (`types.py`), a metrics
@@ -56,8 +58,8 @@ from collector.query.traceql.types import checked
 NESTING_MAX = 64
 """Parentheses, braces and unary operators within each other."""
 
-_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(COMPARISONS, 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "^": 6}
-_SPANSET_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(STRUCTURAL, 3)}
+_PRECEDENCE = {"||": 1, "&&": 1, **dict.fromkeys(COMPARISONS, 2), "+": 3, "-": 3, "*": 4, "/": 4, "%": 4, "^": 5}
+_SPANSET_PRECEDENCE = {"||": 1, "&&": 1, **dict.fromkeys(STRUCTURAL, 2)}
 _AGGREGATES = ("count", "min", "max", "avg", "sum")
 _BOUNDS = {"minInt": -INTEGER_MAX - 1, "maxInt": INTEGER_MAX}
 

@@ -56,6 +56,9 @@ def test_printing_and_parsing_agree(condition: ast.Expression) -> None:
     [
         "{}",
         "{ .a = 1 && .b = 2 || .c = 3 }",
+        "{ .a = 1 || .b = 2 && .c = 3 || (.d && .e) }",
+        "{ .a = 1 || (.b = 2 && .c = -3ms) && !(.d || !.e) && !.f = -(.g + 1) }",
+        "{ .a } || { .b } && ({ .c } || { .d })",
         "{ .a } >> { .b } && { .c } || { .d }",
         "{ .a } !>> { .b }",
         "{ .a } &~ { .b }",
@@ -128,3 +131,19 @@ def test_the_least_integer_has_digits_and_is_its_own_opposite() -> None:
     for text in ("-9223372036854775808", "minInt", "-minInt", "- -9223372036854775808"):
         assert parse(f"{{ .a = {text} }}") == parse("{ .a = minInt }")
     assert parse("{ } | count() > -9223372036854775808") == parse("{ } | count() > minInt")
+
+
+@pytest.mark.parametrize(
+    ("query", "meaning"),
+    [
+        ("{ .a || .b && .c }", "{ (.a || .b) && .c }"),
+        ("{ .a && .b || .c && .d }", "{ ((.a && .b) || .c) && .d }"),
+        ("{ .a || .b = 1 + 2 * 3 && .c }", "{ (.a || (.b = (1 + (2 * 3)))) && .c }"),
+        ("{ .a } || { .b } && { .c }", "({ .a } || { .b }) && { .c }"),
+        ("{ .a } || { .b } >> { .c } && { .d }", "({ .a } || ({ .b } >> { .c })) && { .d }"),
+        ("{ .a } && { .b } || { .c } && { .d }", "(({ .a } && { .b }) || { .c }) && { .d }"),
+        ("{ .a = 2 ^ 3 ^ 2 }", "{ .a = (2 ^ (3 ^ 2)) }"),
+    ],
+)
+def test_and_and_or_bind_alike_from_the_left(query: str, meaning: str) -> None:
+    assert parse(query) == parse(meaning)

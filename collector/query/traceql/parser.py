@@ -131,6 +131,8 @@ class _Parser:
                 check_hint(name.text, value, name.at)
                 hints.append((name.text, value))
         if self._token.kind != "end":
+            if self._token.text in (*ARITHMETIC, *COMPARISONS):
+                self._refuse_metrics_arithmetic(self._token.at)
             raise self._unexpected("expected the end of the query")
         check_order(pipeline)
         return Query(pipeline, tuple(hints))
@@ -272,6 +274,8 @@ class _Parser:
                 raise InvalidQuery(f"{token.text}() wants a number, not {expression.type.value}", expression.at)
             return Aggregate(token.text, expression, token.at)
         if self._accept("("):
+            if self._is("{"):
+                self._refuse_metrics_arithmetic(self._tokens[self._next - 2].at)
             self._enter()
             scalar = self._scalar(0)
             self._depth -= 1
@@ -281,6 +285,11 @@ class _Parser:
         if literal.type not in NUMERIC:
             raise InvalidQuery(f"aggregates are numbers; {literal.type.value} is none", literal.at)
         return literal
+
+    def _refuse_metrics_arithmetic(self, at: int) -> None:
+        """Raise InvalidQuery where an operator stands beside a pipeline in parentheses, if the query is of metrics."""
+        if any(token.kind == "word" and token.text in METRICS_FUNCTIONS for token in self._tokens):
+            raise InvalidQuery("arithmetic over metrics, ( … ) / ( … ) or 100 * ( … ), is not supported", at)
 
     # --- expressions over one span ------------------------------------------------------------------------
 

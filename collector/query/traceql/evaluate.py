@@ -7,7 +7,9 @@ which `trees.py` makes.
 
 Semantics are Tempo's: a comparison with something absent, or of another type, is false, whichever the operator;
 integers and floats compare as numbers; `=~` matches the whole text. Where a span has several values (an array; events
-and links) a comparison holds when one of them satisfies it, but `!=` and `!~` only when none is equal or matches.
+and links) a comparison holds when one of them satisfies it; of an array `!=` and `!~` only when none is equal or matches.
+Conditions that `&&` joins hold for the same event, and the same link; one that joins events with links by `||` is a
+condition of its own.
 Arithmetic is that of `arithmetic.py`.
 """
 
@@ -29,6 +31,7 @@ from collector.query.traceql import values
 from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import (
     ARITHMETIC,
+    LOGICAL,
     Attribute,
     Binary,
     Expression,
@@ -39,6 +42,7 @@ from collector.query.traceql.ast import (
     Type,
     Unary,
 )
+from collector.query.traceql.types import MULTIPLE, source
 from collector.query.traceql.values import COMPARE, Column
 
 if TYPE_CHECKING:
@@ -163,8 +167,7 @@ class Evaluation:
         if isinstance(node, Unary) and node.op == "!":
             return self._negated(node.operand)
         if isinstance(node, Binary) and node.op == "&&":
-            left = self.mask(node.left)
-            return left & self.mask(node.right) if left.any() else left
+            return self._conjunction(node)
         if isinstance(node, Binary) and node.op == "||":
             return self.mask(node.left) | self.mask(node.right)
         if isinstance(node, Binary) and node.op not in ARITHMETIC:
@@ -175,6 +178,54 @@ class Evaluation:
     def column(self, node: Expression) -> Column:
         """Return a value for each row: of several, the first that is there."""
         return values.first_of_each(self.operand(node), len(self.rows))
+
+    def _conjunction(self, node: Binary) -> NDArray[np.bool_]:
+        """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link."""
+        about = [(one, multiple_of(one)) for one in _conjuncts(node)]
+        joint = {scope: [one for one, scopes in about if scopes == {scope}] for scope in MULTIPLE}
+        holds: NDArray[np.bool_] | None = None
+        for one, scopes in about:
+            together = joint[next(iter(scopes))] if len(scopes) == 1 else []
+            if len(together) > 1:
+                if one is not together[0]:
+                    continue
+                found = self._of_one(next(iter(scopes)), together)
+            else:
+                found = self.mask(one)
+            holds = found if holds is None else holds & found
+            if not holds.any():
+                break
+        assert holds is not None
+        return holds
+
+    def _of_one(self, scope: str, conditions: list[Expression]) -> NDArray[np.bool_]:
+        """Tell for each row whether conditions hold together for one of its events or links, or without any."""
+        owner = self._part(scope)[0]
+        entries = np.logical_and.reduce([self._by_entry(scope, owner, one) for one in conditions])
+        rows = np.logical_and.reduce([self._without(scope, one) for one in conditions])
+        rows[owner[entries]] = True
+        return np.asarray(rows, np.bool_)
+
+    def _by_entry(self, scope: str, owner: NDArray[np.intp], node: Expression) -> NDArray[np.bool_]:
+        """Tell for each event or link of the rows whether a condition holds."""
+        if isinstance(node, Binary) and node.op in LOGICAL:
+            left, right = self._by_entry(scope, owner, node.left), self._by_entry(scope, owner, node.right)
+            return left & right if node.op == "&&" else left | right
+        if scope not in multiple_of(node):
+            return self.mask(node)[owner]
+        if isinstance(node, Binary) and node.op not in ARITHMETIC:
+            side = _compared_with_nil(node)
+            return self._entries(node.op, node)[0] if side is None else self.operand(side).is_there()
+        wanted = not (isinstance(node, Unary) and node.op == "!")
+        column = self.operand(node.operand if isinstance(node, Unary) and not wanted else node)
+        return np.asarray((column.type == match.BOOL) & (column.integer == wanted), np.bool_)
+
+    def _without(self, scope: str, node: Expression) -> NDArray[np.bool_]:
+        """Tell for each row whether a condition holds whatever its events or links are."""
+        if isinstance(node, Binary) and node.op in LOGICAL:
+            left, right = self._without(scope, node.left), self._without(scope, node.right)
+            return left & right if node.op == "&&" else left | right
+        return np.zeros(len(self.rows), np.bool_) if scope in multiple_of(node) else self.mask(node)
 
     def _negated(self, node: Expression) -> NDArray[np.bool_]:
         if isinstance(node, Attribute):
@@ -191,16 +242,13 @@ class Evaluation:
         return rows
 
     def _comparison(self, node: Binary) -> NDArray[np.bool_]:
-        for side, other in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(other, Literal) and other.type is Type.NIL:
-                column = self.operand(side)
-                there = self._any(column, column.is_there())
-                return ~there if node.op == "=" else there
+        side = _compared_with_nil(node)
+        if side is not None:
+            column = self.operand(side)
+            there = self._any(column, column.is_there())
+            return ~there if node.op == "=" else there
         found, owned = self._entries(node.op, node)
-        holds = self._any(owned, found)
-        if node.op in _POSITIVE and owned.owner is not None:
-            holds &= ~self._any(owned, self._entries(_POSITIVE[node.op], node)[0])
-        return holds
+        return self._any(owned, found)
 
     def _entries(self, op: str, node: Binary) -> tuple[NDArray[np.bool_], Column]:
         """Compare entry by entry; return also a column that tells whose entries they are."""
@@ -415,6 +463,38 @@ class Evaluation:
         if whole.size:
             raw[whole] = np.frombuffer(payload, np.uint8)[starts[whole].astype(np.int64)[:, None] + np.arange(size)]
         return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
+
+
+def _conjuncts(node: Expression) -> list[Expression]:
+    """Return the conditions that && joins, in their order."""
+    if isinstance(node, Binary) and node.op == "&&":
+        return [*_conjuncts(node.left), *_conjuncts(node.right)]
+    return [node]
+
+
+def _compared_with_nil(node: Binary) -> Expression | None:
+    """Return what a comparison holds against nil."""
+    for side, other in ((node.left, node.right), (node.right, node.left)):
+        if isinstance(other, Literal) and other.type is Type.NIL:
+            return side
+    return None
+
+
+def multiple_of(node: Expression) -> set[str]:
+    """Return whether a condition is one on an event, on a link, or on both.
+
+    `!(…)` and `= nil` are conditions on the span: that none of its events or links is such. `!event.a` is one on an
+    event: that a is false there.
+    """
+    if isinstance(node, Binary) and node.op in LOGICAL:
+        return multiple_of(node.left) | multiple_of(node.right)
+    if isinstance(node, Binary) and node.op == "=" and _compared_with_nil(node) is not None:
+        return set()
+    if isinstance(node, Unary) and node.op == "!":
+        return multiple_of(node.operand) if isinstance(node.operand, Attribute) else set()
+    if isinstance(node, Binary) and node.op not in ARITHMETIC:
+        return {source(node.left) or source(node.right)} - {""}
+    return {source(node)} - {""}
 
 
 def _whole_id(op: str, node: Expression, literal: Literal) -> Literal:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from collector.api.limit import ResponseLimit
     from collector.query.engine import Deadline, Engine
+    from collector.query.traceql.search import Value
     from collector.store import Store, View
 
 LIMIT_DEFAULT, LIMIT_MAX = 20, 10_000
@@ -325,12 +326,16 @@ def _summary(one: Summary) -> dict[str, Any]:
     return answer
 
 
-def _attributes(pairs: list[tuple[str, str | int | float | bool]]) -> list[dict[str, Any]]:
+def _attributes(pairs: list[tuple[str, Value]]) -> list[dict[str, Any]]:
     return [{"key": key, "value": any_value(value)} for key, value in pairs]
 
 
-def any_value(value: str | float | bool) -> dict[str, Any]:
+def any_value(value: Value | None) -> dict[str, Any]:
     """Return a value as protobuf's JSON mapping of AnyValue."""
+    if value is None:
+        return {}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [any_value(one) for one in value]}}
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):

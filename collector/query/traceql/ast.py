@@ -97,7 +97,7 @@ class Literal:
             case Type.STRING:
                 return quote(str(self.value))
             case Type.DURATION:
-                return f"{self.value}ns"
+                return duration_text(int(self.value or 0))
             case Type.STATUS:
                 return next(name for name, number in STATUSES.items() if number == self.value)
             case Type.KIND:
@@ -164,12 +164,27 @@ class Unary:
         return Type.BOOL if self.op == "!" else self.operand.type
 
     def __str__(self) -> str:
-        return f"{self.op}({self.operand})"
+        return f"{self.op}{_wrapped(self.operand)}"
 
 
 COMPARISONS = ("=", "!=", "<", "<=", ">", ">=", "=~", "!~")
 ARITHMETIC = ("+", "-", "*", "/", "%", "^")
 LOGICAL = ("&&", "||")
+
+
+def result_type(op: str, left: Type, right: Type) -> Type:
+    """Return the type of arithmetic over two types."""
+    kinds = {left, right}
+    if Type.ATTRIBUTE in kinds:
+        return Type.ATTRIBUTE
+    if op == "/" and kinds == {Type.DURATION}:
+        return Type.FLOAT
+    return Type.DURATION if Type.DURATION in kinds else Type.FLOAT if Type.FLOAT in kinds else Type.INT
+
+
+def _wrapped(node: Expression) -> str:
+    """Write an operand, in parentheses where it is an operation."""
+    return f"({node})" if isinstance(node, Binary | Unary) else str(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +204,10 @@ class Binary:
     def _type(self) -> Type:
         if self.op not in ARITHMETIC:
             return Type.BOOL
-        kinds = {self.left.type, self.right.type}
-        if Type.ATTRIBUTE in kinds:
-            return Type.ATTRIBUTE
-        if self.op == "/" and kinds == {Type.DURATION}:
-            return Type.FLOAT
-        return Type.DURATION if Type.DURATION in kinds else Type.FLOAT if Type.FLOAT in kinds else Type.INT
+        return result_type(self.op, self.left.type, self.right.type)
 
     def __str__(self) -> str:
-        return f"({self.left} {self.op} {self.right})"
+        return f"{_wrapped(self.left)} {self.op} {_wrapped(self.right)}"
 
 
 Expression: TypeAlias = Literal | Attribute | Intrinsic | Unary | Binary
@@ -368,3 +378,22 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def quote(text: str) -> str:
     """Write a string literal."""
     return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'
+
+
+def duration_text(nanoseconds: int) -> str:
+    """Write a duration as Go and Tempo do: `86ms`, `1.5s`, `1h0m0s`."""
+    amount = abs(nanoseconds)
+    sign = "-" if nanoseconds < 0 else ""
+    for unit, size in (("ns", 10**3), ("µs", 10**6), ("ms", 10**9)):
+        if amount < size:
+            return f"{sign}{_decimal(amount, size // 10**3)}{unit}" if amount else "0s"
+    minutes, rest = divmod(amount, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    whole = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{whole}{_decimal(rest, 10**9)}s"
+
+
+def _decimal(amount: int, size: int) -> str:
+    """Write an amount of parts, of which `size` are one."""
+    whole, part = divmod(amount, size)
+    return f"{whole}.{part:0{len(str(size)) - 1}}".rstrip("0").rstrip(".") if part else str(whole)

@@ -7,13 +7,14 @@ which `trees.py` makes.
 
 Semantics are Tempo's: a comparison with something absent, or of another type, is false, whichever the operator;
 integers and floats compare as numbers; `=~` matches the whole text. Where a span has several values (an array; events
-and links) a comparison holds when one of them satisfies it, but `!=` and `!~` only when none is equal or matches.
-Arithmetic is done in floats.
+and links) a comparison holds when one of them satisfies it; of an array `!=` and `!~` only when none is equal or matches.
+Conditions that `&&` joins hold for the same event, and the same link; one that joins events with links by `||` is a
+condition of its own.
+Arithmetic is that of `arithmetic.py`.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,8 +28,10 @@ from collector.query import match
 from collector.query.engine import Slice
 from collector.query.regex import compile_regex
 from collector.query.traceql import values
+from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import (
     ARITHMETIC,
+    LOGICAL,
     Attribute,
     Binary,
     Expression,
@@ -39,10 +42,11 @@ from collector.query.traceql.ast import (
     Type,
     Unary,
 )
-from collector.query.traceql.values import Column
+from collector.query.traceql.types import MULTIPLE, source
+from collector.query.traceql.values import COMPARE, Column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -59,14 +63,6 @@ TREE_INTRINSICS = (
 )
 """What only the whole trace can tell."""
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 _POSITIVE = {"!=": "=", "!~": "=~"}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ID_DIGITS = {"trace:id": 32, "link:traceID": 32, "span:id": 16, "span:parentID": 16, "link:spanID": 16}
@@ -171,8 +167,7 @@ class Evaluation:
         if isinstance(node, Unary) and node.op == "!":
             return self._negated(node.operand)
         if isinstance(node, Binary) and node.op == "&&":
-            left = self.mask(node.left)
-            return left & self.mask(node.right) if left.any() else left
+            return self._conjunction(node)
         if isinstance(node, Binary) and node.op == "||":
             return self.mask(node.left) | self.mask(node.right)
         if isinstance(node, Binary) and node.op not in ARITHMETIC:
@@ -183,6 +178,54 @@ class Evaluation:
     def column(self, node: Expression) -> Column:
         """Return a value for each row: of several, the first that is there."""
         return values.first_of_each(self.operand(node), len(self.rows))
+
+    def _conjunction(self, node: Binary) -> NDArray[np.bool_]:
+        """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link."""
+        about = [(one, multiple_of(one)) for one in _conjuncts(node)]
+        joint = {scope: [one for one, scopes in about if scopes == {scope}] for scope in MULTIPLE}
+        holds: NDArray[np.bool_] | None = None
+        for one, scopes in about:
+            together = joint[next(iter(scopes))] if len(scopes) == 1 else []
+            if len(together) > 1:
+                if one is not together[0]:
+                    continue
+                found = self._of_one(next(iter(scopes)), together)
+            else:
+                found = self.mask(one)
+            holds = found if holds is None else holds & found
+            if not holds.any():
+                break
+        assert holds is not None
+        return holds
+
+    def _of_one(self, scope: str, conditions: list[Expression]) -> NDArray[np.bool_]:
+        """Tell for each row whether conditions hold together for one of its events or links, or without any."""
+        owner = self._part(scope)[0]
+        entries = np.logical_and.reduce([self._by_entry(scope, owner, one) for one in conditions])
+        rows = np.logical_and.reduce([self._without(scope, one) for one in conditions])
+        rows[owner[entries]] = True
+        return np.asarray(rows, np.bool_)
+
+    def _by_entry(self, scope: str, owner: NDArray[np.intp], node: Expression) -> NDArray[np.bool_]:
+        """Tell for each event or link of the rows whether a condition holds."""
+        if isinstance(node, Binary) and node.op in LOGICAL:
+            left, right = self._by_entry(scope, owner, node.left), self._by_entry(scope, owner, node.right)
+            return left & right if node.op == "&&" else left | right
+        if scope not in multiple_of(node):
+            return self.mask(node)[owner]
+        if isinstance(node, Binary) and node.op not in ARITHMETIC:
+            side = _compared_with_nil(node)
+            return self._entries(node.op, node)[0] if side is None else self.operand(side).is_there()
+        wanted = not (isinstance(node, Unary) and node.op == "!")
+        column = self.operand(node.operand if isinstance(node, Unary) and not wanted else node)
+        return np.asarray((column.type == match.BOOL) & (column.integer == wanted), np.bool_)
+
+    def _without(self, scope: str, node: Expression) -> NDArray[np.bool_]:
+        """Tell for each row whether a condition holds whatever its events or links are."""
+        if isinstance(node, Binary) and node.op in LOGICAL:
+            left, right = self._without(scope, node.left), self._without(scope, node.right)
+            return left & right if node.op == "&&" else left | right
+        return np.zeros(len(self.rows), np.bool_) if scope in multiple_of(node) else self.mask(node)
 
     def _negated(self, node: Expression) -> NDArray[np.bool_]:
         if isinstance(node, Attribute):
@@ -199,16 +242,13 @@ class Evaluation:
         return rows
 
     def _comparison(self, node: Binary) -> NDArray[np.bool_]:
-        for side, other in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(other, Literal) and other.type is Type.NIL:
-                column = self.operand(side)
-                there = self._any(column, column.is_there())
-                return ~there if node.op == "=" else there
+        side = _compared_with_nil(node)
+        if side is not None:
+            column = self.operand(side)
+            there = self._any(column, column.is_there())
+            return ~there if node.op == "=" else there
         found, owned = self._entries(node.op, node)
-        holds = self._any(owned, found)
-        if node.op in _POSITIVE and owned.owner is not None:
-            holds &= ~self._any(owned, self._entries(_POSITIVE[node.op], node)[0])
-        return holds
+        return self._any(owned, found)
 
     def _entries(self, op: str, node: Binary) -> tuple[NDArray[np.bool_], Column]:
         """Compare entry by entry; return also a column that tells whose entries they are."""
@@ -237,14 +277,14 @@ class Evaluation:
         elif literal.type in (Type.STATUS, Type.KIND):
             if of is Type.ATTRIBUTE:
                 return np.zeros(len(column.type), np.bool_)
-            mask = np.asarray(_COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
+            mask = np.asarray(COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
         elif literal.type is Type.BOOL:
-            mask = (column.type == match.BOOL) & _COMPARE[op](column.integer, int(literal.value or 0))
+            mask = (column.type == match.BOOL) & COMPARE[op](column.integer, int(literal.value or 0))
         elif isinstance(literal.value, int):
-            integers = (column.type == match.INT) & _COMPARE[op](column.integer, literal.value)
-            mask = integers | ((column.type == match.DOUBLE) & _COMPARE[op](column.double, literal.value))
+            integers = (column.type == match.INT) & COMPARE[op](column.integer, literal.value)
+            mask = integers | ((column.type == match.DOUBLE) & COMPARE[op](column.double, literal.value))
         else:
-            mask = column.is_number() & _COMPARE[op](column.double, float(literal.value or 0))
+            mask = column.is_number() & COMPARE[op](column.double, float(literal.value or 0))
         for at in np.flatnonzero(column.type == match.ARRAY).tolist():
             mask[at] = _array_matches(op, column.content(at), literal)
         return np.asarray(mask, np.bool_)
@@ -261,10 +301,10 @@ class Evaluation:
         numbers, firsts = match.distinct(column.payload, (column.start[where], column.length[where]))
         contents = [column.content(at) for at in where[firsts].tolist()]
         if op in ("=~", "!~"):
-            pattern = compile_regex(text)
+            pattern = compile_regex(text, any_character=True)
             verdicts = [(pattern.fullmatch(content) is not None) == (op == "=~") for content in contents]
         else:
-            verdicts = [_COMPARE[op](content, text.encode()) for content in contents]
+            verdicts = [COMPARE[op](content, text.encode()) for content in contents]
         mask[where] = np.array(verdicts, np.bool_)[numbers]
         return mask
 
@@ -274,15 +314,11 @@ class Evaluation:
         texts = np.flatnonzero((left.type == match.STRING) & (right.type == match.STRING)).tolist()
         if op in ("=~", "!~"):
             return mask
-        numbers = left.is_number() & right.is_number()
-        both_integers = (left.type == match.INT) & (right.type == match.INT)
-        mask |= numbers & np.where(
-            both_integers, _COMPARE[op](left.integer, right.integer), _COMPARE[op](left.double, right.double)
-        )
+        mask |= left.compared(op, right)
         booleans = (left.type == match.BOOL) & (right.type == match.BOOL)
-        mask |= booleans & _COMPARE[op](left.integer, right.integer)
+        mask |= booleans & COMPARE[op](left.integer, right.integer)
         for at in texts:
-            mask[at] = _COMPARE[op](left.content(at), right.content(at))
+            mask[at] = COMPARE[op](left.content(at), right.content(at))
         return mask
 
     # --- operands -----------------------------------------------------------------------------------------
@@ -304,7 +340,9 @@ class Evaluation:
             case Unary(op="-"):
                 inner = self.operand(node.operand)
                 kinds = np.where(inner.is_number(), inner.type, match.ABSENT).astype(np.uint8)
-                return inner._replace(type=kinds, integer=-inner.integer, double=-inner.double)
+                opposite = -inner.integer
+                doubles = np.where(inner.type == match.INT, opposite.astype(np.float64), -inner.double)
+                return inner._replace(type=kinds, integer=opposite, double=doubles)
             case Binary() if node.op in ARITHMETIC:
                 return self._arithmetic(node)
             case _:
@@ -324,21 +362,7 @@ class Evaluation:
 
     def _arithmetic(self, node: Binary) -> Column:
         left, right = self._aligned(node)
-        with np.errstate(all="ignore"):
-            match node.op:
-                case "+":
-                    result = left.double + right.double
-                case "-":
-                    result = left.double - right.double
-                case "*":
-                    result = left.double * right.double
-                case "/":
-                    result = left.double / right.double
-                case "%":
-                    result = np.fmod(left.double, right.double)
-                case _:
-                    result = np.power(left.double, right.double)
-        return values.of_doubles(result, left.is_number() & right.is_number())._replace(owner=left.owner)
+        return combined(node.op, left, right, (node.left.type, node.right.type))
 
     def _attribute(self, node: Attribute) -> Column:
         key = node.name.encode()
@@ -441,9 +465,41 @@ class Evaluation:
         return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
 
 
+def _conjuncts(node: Expression) -> list[Expression]:
+    """Return the conditions that && joins, in their order."""
+    if isinstance(node, Binary) and node.op == "&&":
+        return [*_conjuncts(node.left), *_conjuncts(node.right)]
+    return [node]
+
+
+def _compared_with_nil(node: Binary) -> Expression | None:
+    """Return what a comparison holds against nil."""
+    for side, other in ((node.left, node.right), (node.right, node.left)):
+        if isinstance(other, Literal) and other.type is Type.NIL:
+            return side
+    return None
+
+
+def multiple_of(node: Expression) -> set[str]:
+    """Return whether a condition is one on an event, on a link, or on both.
+
+    `!(…)` and `= nil` are conditions on the span: that none of its events or links is such. `!event.a` is one on an
+    event: that a is false there.
+    """
+    if isinstance(node, Binary) and node.op in LOGICAL:
+        return multiple_of(node.left) | multiple_of(node.right)
+    if isinstance(node, Binary) and node.op == "=" and _compared_with_nil(node) is not None:
+        return set()
+    if isinstance(node, Unary) and node.op == "!":
+        return multiple_of(node.operand) if isinstance(node.operand, Attribute) else set()
+    if isinstance(node, Binary) and node.op not in ARITHMETIC:
+        return {source(node.left) or source(node.right)} - {""}
+    return {source(node)} - {""}
+
+
 def _whole_id(op: str, node: Expression, literal: Literal) -> Literal:
     """Write an id that is compared in full: with its leading zeros, in small letters."""
-    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in _COMPARE else 0
+    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in COMPARE else 0
     if digits and isinstance(literal.value, str) and re.fullmatch("[0-9A-Fa-f]+", literal.value):
         return replace(literal, value=literal.value.lower().zfill(digits))
     return literal
@@ -472,5 +528,5 @@ def _element_matches(op: str, value: Any, literal: Literal) -> bool:
     if literal.type not in kinds.get(which, ()):
         return False
     if op in ("=~", "!~"):
-        return (compile_regex(str(literal.value)).fullmatch(element) is not None) == (op == "=~")
-    return bool(_COMPARE[op](element, literal.value))
+        return (compile_regex(str(literal.value), any_character=True).fullmatch(element) is not None) == (op == "=~")
+    return bool(COMPARE[op](element, literal.value))

@@ -24,6 +24,8 @@ _OPERATORS = (
     *("=", "<", ">", "~", "+", "-", "*", "/", "%", "^", "!", "{", "}", "(", ")", ",", "|"),
 )
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+INTEGER_MAX = 2**63 - 1
+TOO_LARGE = "an integer is larger than 64 bits"
 _DIGITS_MAX = 100
 """Digits of a number: more than any that can be meant."""
 _AMOUNT = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
@@ -170,7 +172,7 @@ def _number(query: str, at: int) -> tuple[Token, int]:
     if len(text) > _DIGITS_MAX:
         raise InvalidQuery(f"a number has more than {_DIGITS_MAX} digits", at)
     if text.isdigit():
-        if int(text) >= 2**63:
-            raise InvalidQuery("an integer is larger than 64 bits", at)
+        if int(text) > INTEGER_MAX + 1:  # that one is minInt's, behind a minus
+            raise InvalidQuery(TOO_LARGE, at)
         return Token("int", text, at, int(text)), number.end()
     return Token("float", text, at, float(text)), number.end()

@@ -2,11 +2,13 @@
 
     query      = pipeline [ "with" "(" name "=" literal { "," … } ")" ]
     pipeline   = ( spansets | scalar comparison scalar ) { "|" stage }
-    spansets   = spanset { operator spanset }        structural before && before ||, all from the left
+    spansets   = spanset { operator spanset }        structural before && and ||, all from the left
     spanset    = "{" [ expression ] "}" | "(" pipeline ")"
     stage      = spansets | by(…) | coalesce() | select(…) | scalar comparison scalar
                | function(…) [ by (…) ] [ comparison literal ] | topk(n) | bottomk(n)
-    expression = || over && over comparisons over + - over * / % over ^ over unary - !
+    expression = && and || over comparisons over + - over * / % over ^ over unary - !
+
+`&&` and `||` bind alike, as in Tempo's grammar: `a || b && c` is `(a || b) && c`.
 
 A mistake is an InvalidQuery with its position, found before anything runs: a comparison of types that can never
 be equal, a regular expression that does not compile, a filter that is not true or false (`types.py`), a metrics
@@ -49,17 +51,17 @@ from collector.query.traceql.ast import (
     Type,
     Unary,
 )
-from collector.query.traceql.lexer import Token, tokenize
+from collector.query.traceql.lexer import INTEGER_MAX, TOO_LARGE, Token, tokenize
 from collector.query.traceql.stages import METRICS_FUNCTIONS, check_hint, check_metrics, check_order
 from collector.query.traceql.types import checked
 
 NESTING_MAX = 64
 """Parentheses, braces and unary operators within each other."""
 
-_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(COMPARISONS, 3), "+": 4, "-": 4, "*": 5, "/": 5, "%": 5, "^": 6}
-_SPANSET_PRECEDENCE = {"||": 1, "&&": 2, **dict.fromkeys(STRUCTURAL, 3)}
+_PRECEDENCE = {"||": 1, "&&": 1, **dict.fromkeys(COMPARISONS, 2), "+": 3, "-": 3, "*": 4, "/": 4, "%": 4, "^": 5}
+_SPANSET_PRECEDENCE = {"||": 1, "&&": 1, **dict.fromkeys(STRUCTURAL, 2)}
 _AGGREGATES = ("count", "min", "max", "avg", "sum")
-_BOUNDS = {"minInt": -(2**63), "maxInt": 2**63 - 1}
+_BOUNDS = {"minInt": -INTEGER_MAX - 1, "maxInt": INTEGER_MAX}
 
 
 def parse(query: str) -> Query:
@@ -129,6 +131,8 @@ class _Parser:
                 check_hint(name.text, value, name.at)
                 hints.append((name.text, value))
         if self._token.kind != "end":
+            if self._token.text in (*ARITHMETIC, *COMPARISONS):
+                self._refuse_metrics_arithmetic(self._token.at)
             raise self._unexpected("expected the end of the query")
         check_order(pipeline)
         return Query(pipeline, tuple(hints))
@@ -270,12 +274,22 @@ class _Parser:
                 raise InvalidQuery(f"{token.text}() wants a number, not {expression.type.value}", expression.at)
             return Aggregate(token.text, expression, token.at)
         if self._accept("("):
+            if self._is("{"):
+                self._refuse_metrics_arithmetic(self._tokens[self._next - 2].at)
             self._enter()
             scalar = self._scalar(0)
             self._depth -= 1
             self._expect(")")
             return scalar
-        return self._literal()
+        literal = self._literal()
+        if literal.type not in NUMERIC:
+            raise InvalidQuery(f"aggregates are numbers; {literal.type.value} is none", literal.at)
+        return literal
+
+    def _refuse_metrics_arithmetic(self, at: int) -> None:
+        """Raise InvalidQuery where an operator stands beside a pipeline in parentheses, if the query is of metrics."""
+        if any(token.kind == "word" and token.text in METRICS_FUNCTIONS for token in self._tokens):
+            raise InvalidQuery("arithmetic over metrics, ( … ) / ( … ) or 100 * ( … ), is not supported", at)
 
     # --- expressions over one span ------------------------------------------------------------------------
 
@@ -319,7 +333,17 @@ class _Parser:
         finally:
             self._depth -= 1
 
+    def _least(self, at: int) -> Literal | None:
+        """Take the digits of minInt, which no positive integer has; behind a minus only."""
+        if self._token.kind != "int" or self._token.value != INTEGER_MAX + 1:
+            return None
+        self._take()
+        return Literal(Type.INT, -INTEGER_MAX - 1, at)
+
     def _unary(self, token: Token) -> Expression:
+        least = self._least(token.at) if token.text == "-" else None
+        if least is not None:
+            return least
         operand = self._operand()
         if token.text == "!":
             if operand.type not in (Type.BOOL, Type.ATTRIBUTE):
@@ -327,8 +351,8 @@ class _Parser:
             return Unary("!", operand, token.at)
         if operand.type not in (*NUMERIC, Type.ATTRIBUTE):
             raise InvalidQuery(f"- wants a number, not {operand.type.value}", operand.at)
-        if isinstance(operand, Literal) and isinstance(operand.value, int | float):
-            return Literal(operand.type, -operand.value, token.at)
+        if isinstance(operand, Literal):
+            return _opposite(operand, token.at)
         return Unary("-", operand, token.at)
 
     def _literal(self) -> Literal:
@@ -336,14 +360,14 @@ class _Parser:
         at = token.at
         if token.kind in ("string", "int", "float", "duration"):
             assert not isinstance(token.value, tuple)
+            if token.kind == "int" and token.value == INTEGER_MAX + 1:
+                raise InvalidQuery(TOO_LARGE, at)
             return Literal(Type(token.kind), token.value, at)
         if token.kind == "op" and token.text == "-":
             self._enter()
-            inner = self._literal()
+            inner = self._least(at) or _opposite(self._literal(), at)
             self._depth -= 1
-            if isinstance(inner.value, int | float) and inner.type in NUMERIC:
-                return Literal(inner.type, -inner.value, at)
-            raise InvalidQuery("- wants a number", at)
+            return inner
         if token.kind == "word":
             match token.text:
                 case "true" | "false":
@@ -361,3 +385,13 @@ class _Parser:
                     raise InvalidQuery(f"unknown name {text!r}{hint}", at)
         self._next -= token.kind != "end"
         raise self._unexpected("expected a value")
+
+
+def _opposite(literal: Literal, at: int) -> Literal:
+    """Return a number with the other sign; minInt is its own opposite, as 64 bits have it."""
+    if literal.type not in NUMERIC or not isinstance(literal.value, int | float):
+        raise InvalidQuery("- wants a number", at)
+    opposite = -literal.value
+    return Literal(
+        literal.type, -opposite if opposite == INTEGER_MAX + 1 and literal.type is Type.INT else opposite, at
+    )

@@ -26,11 +26,12 @@ from collector.errors import QueryLimit
 from collector.otlp.records import service_name
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import spansets
-from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query
+from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
 from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.plan import Plan, plan
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import Traces, assemble
+from collector.query.traceql.values import Single
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.traceql.spansets import Sets
+    from collector.query.traceql.spansets import Label, Sets
     from collector.store import View
 
 TRACE_SPREAD_NS: Final = 3600 * 10**9
@@ -49,11 +50,13 @@ BATCH_MAX: Final = 16_384
 SPANSETS_MAX: Final = 100
 """Spansets of one trace in an answer, those with the newest spans."""
 
-_NAMED: dict[str, dict[Any, str]] = {
-    "span:status": {number: name for name, number in STATUSES.items()},
-    "span:kind": {number: name for name, number in KINDS.items()},
+_WORDS: dict[Type, dict[Any, str]] = {
+    Type.STATUS: {number: name for name, number in STATUSES.items()},
+    Type.KIND: {number: name for name, number in KINDS.items()},
 }
 
+Value = Single | list[Single | None]
+"""What is returned of a field: a value or an array; None in an array is what cannot be shown."""
 Place = tuple[int, int]
 """Start time and offset of a span: what answers are ordered by."""
 
@@ -76,7 +79,7 @@ class Span:
     time: int
     duration: int
     offset: int
-    attributes: list[tuple[str, str | int | float | bool]]
+    attributes: list[tuple[str, Value]]
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class SpanSet:
 
     matched: int
     spans: list[Span]
-    attributes: list[tuple[str, str | int | float | bool]] = field(default_factory=list)
+    attributes: list[tuple[str, Value]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -389,10 +392,19 @@ def describe(deadline: Deadline, view: View, found: list[Found], search: Search)
         mine = rows[order[edges[one] : edges[one] + min(int(counts[one]), search.spans)]]
         summary = summaries[traces.trace[mine[0]]]
         if len(summary.spansets) < SPANSETS_MAX:
-            labels = [(name, column.value(one)) for name, column in sets.labels]
-            shown = [(name, "nil" if value is None else value) for name, value in labels]
+            shown = [(label.name, _shown(label, one)) for label in sets.labels]
             summary.spansets.append(SpanSet(int(counts[one]), _spans(traces, mine, planned.fields), shown))
     return [summary for summary in summaries if summary.looked_at]
+
+
+def _shown(label: Label, at: int) -> Value:
+    """Return what a spanset's label says: a word for a status or a kind, a duration as `86ms`."""
+    value = label.column.value(at)
+    if value is None:
+        return "nil"
+    if label.type is Type.DURATION and isinstance(value, int | float) and np.isfinite(value):
+        return duration_text(int(value))
+    return _WORDS.get(label.type, {}).get(value, value)
 
 
 def _add_whole(summaries: list[Summary], traces: Traces) -> None:
@@ -427,18 +439,18 @@ def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Int
     ascending = np.sort(rows)
     names = traces.gather(Intrinsic("span:name"), ascending)
     shown = [one for one in fields if not _stands_anyway(one)]
-    columns = [
-        (_label(one), _NAMED.get(one.name if isinstance(one, Intrinsic) else "", {}), traces.gather(one, ascending))
-        for one in shown
-    ]
+    columns = [(_label(one), _WORDS.get(one.type, {}), traces.gather(one, ascending)) for one in shown]
     ids = traces.span_id[rows].tobytes()
     spans = []
     for place, row in enumerate(rows.tolist()):
         at = int(np.searchsorted(ascending, row))
-        attributes = []
+        attributes: list[tuple[str, Value]] = []
         for label, named, column in columns:
+            elements = column.elements(at)
             value = column.value(at)
-            if value is not None:
+            if elements is not None:
+                attributes.append((label, elements))
+            elif value is not None:
                 attributes.append((label, named.get(value, value)))
         start, end = int(traces.time[row]), int(traces.end[row])
         name = str(names.value(at) or "")

@@ -19,14 +19,15 @@ Cost: numpy over all spans of the traces, and the compiled walk of `structure.py
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from collector.errors import InvalidQuery
+from collector.query import match
 from collector.query.traceql import values
+from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import (
     Aggregate,
     Coalesce,
@@ -40,34 +41,28 @@ from collector.query.traceql.ast import (
     Select,
     SpansetOperation,
     Stage,
+    Type,
+    result_type,
 )
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import Traces, related
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from collector.query.traceql.values import Column
 
 _INVERSE = {">>": "<<", "<<": ">>", ">": "<", "<": ">", "~": "~"}
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": np.divide,
-    "%": np.fmod,
-    "^": np.power,
-}
+
+
+class Label(NamedTuple):
+    """What `by()` or an aggregate has found: its name, its static type, and a value for each spanset."""
+
+    name: str
+    type: Type
+    column: Column
 
 
 @dataclass(slots=True)
@@ -76,8 +71,8 @@ class Sets:
 
     number: NDArray[np.int64]
     count: int
-    labels: list[tuple[str, Column]] = field(default_factory=list)
-    """What `by()` and aggregates have found, with an entry for each spanset."""
+    labels: list[Label] = field(default_factory=list)
+    """What `by()` and aggregates have found."""
 
     @property
     def members(self) -> NDArray[np.intp]:
@@ -90,7 +85,7 @@ class Sets:
         left[number[number >= 0]] = True
         fresh = np.append(np.cumsum(left) - 1, -1)
         rows = np.flatnonzero(left)
-        labels = [(name, column.take(rows)) for name, column in self.labels]
+        labels = [one._replace(column=one.column.take(rows)) for one in self.labels]
         return Sets(fresh[number], len(rows), labels)
 
 
@@ -182,51 +177,64 @@ def _grouped(traces: Traces, sets: Sets, stage: GroupBy) -> Sets:
     number = np.full(traces.count, -1, np.int64)
     number[rows] = numbers
     before = sets.number[rows[firsts]]
-    labels = [(name, known.take(before)) for name, known in sets.labels]
-    return Sets(number, count, [*labels, (f"by({stage.expression})", column.take(firsts))])
+    labels = [one._replace(column=one.column.take(before)) for one in sets.labels]
+    expression = stage.expression
+    return Sets(number, count, [*labels, Label(f"by({expression})", expression.type, column.take(firsts))])
 
 
 def _compared(traces: Traces, sets: Sets, stage: ScalarFilter) -> Sets:
     """Keep the spansets for which a comparison holds; without a number on both sides it does not."""
-    labels: list[tuple[str, Column]] = []
-    left = _scalar(traces, sets, stage.left, labels)
-    right = _scalar(traces, sets, stage.right, labels)
-    with np.errstate(invalid="ignore"):
-        holds = np.asarray(_COMPARE[stage.op](left, right) & ~np.isnan(left) & ~np.isnan(right), np.bool_)
-    known = {name for name, _ in sets.labels}
-    sets = Sets(sets.number, sets.count, [*sets.labels, *(one for one in labels if one[0] not in known)])
+    labels: list[Label] = []
+    left, _ = _scalar(traces, sets, stage.left, labels)
+    right, _ = _scalar(traces, sets, stage.right, labels)
+    holds = left.compared(stage.op, right)
+    known = {one.name for one in sets.labels}
+    sets = Sets(sets.number, sets.count, [*sets.labels, *(one for one in labels if one.name not in known)])
     return sets.kept(np.where(np.append(holds, False)[sets.number], sets.number, -1))
 
 
-def _scalar(traces: Traces, sets: Sets, node: Scalar, labels: list[tuple[str, Column]]) -> NDArray[np.float64]:
-    """Return a number for each spanset, NaN where there is none; note what aggregates have found."""
+def _scalar(traces: Traces, sets: Sets, node: Scalar, labels: list[Label]) -> tuple[Column, Type]:
+    """Return a number for each spanset, absent where there is none, and its type; note what aggregates have found."""
     if isinstance(node, Literal):
-        return np.full(sets.count, float(node.value or 0))
+        if isinstance(node.value, float):
+            return values.of_doubles(np.full(sets.count, node.value), np.ones(sets.count, np.bool_)), node.type
+        return values.of_integers(np.full(sets.count, int(node.value or 0), np.int64)), node.type
     if isinstance(node, ScalarOperation):
-        left, right = _scalar(traces, sets, node.left, labels), _scalar(traces, sets, node.right, labels)
-        with np.errstate(all="ignore"):
-            return np.asarray(_ARITHMETIC[node.op](left, right), np.float64)
+        left, of_left = _scalar(traces, sets, node.left, labels)
+        right, of_right = _scalar(traces, sets, node.right, labels)
+        return combined(node.op, left, right, (of_left, of_right)), result_type(node.op, of_left, of_right)
     found = _aggregate(traces, sets, node)
-    whole = bool(np.isfinite(found).all() and (found == np.floor(found)).all())
-    column = values.of_integers(found.astype(np.int64)) if whole else values.of_doubles(found, ~np.isnan(found))
-    labels.append((str(node), column))
-    return found
+    kind = Type.INT if node.expression is None else node.expression.type
+    labels.append(Label(str(node), kind, found))
+    return found, kind
 
 
-def _aggregate(traces: Traces, sets: Sets, node: Aggregate) -> NDArray[np.float64]:
+def _aggregate(traces: Traces, sets: Sets, node: Aggregate) -> Column:
+    """Aggregate the numbers of each spanset: exactly where all are integers, but for averages, and else in floats."""
     rows = sets.members
     number = sets.number[rows]
     if node.expression is None:
-        return np.bincount(number, minlength=sets.count).astype(np.float64)
+        return values.of_integers(np.bincount(number, minlength=sets.count).astype(np.int64))
     column = traces.gather(node.expression, rows)
     there = column.is_number()
-    number, value = number[there], column.double[there]
+    number, integer, double = number[there], column.integer[there], column.double[there]
+    floats = column.type[there] == match.DOUBLE
     count = np.bincount(number, minlength=sets.count)
-    if node.op in ("min", "max"):
-        worst = np.inf if node.op == "min" else -np.inf
-        found = np.full(sets.count, worst)
-        (np.minimum if node.op == "min" else np.maximum).at(found, number, value)
-        return np.where(count > 0, found, np.nan)
-    total = np.bincount(number, value, sets.count)
-    with np.errstate(invalid="ignore"):
-        return np.where(count > 0, total / np.maximum(count, 1) if node.op == "avg" else total, np.nan)
+    if node.op == "avg":
+        return values.of_doubles(np.bincount(number, double, sets.count) / np.maximum(count, 1), count > 0)
+    whole = np.bincount(number[floats], minlength=sets.count) == 0
+    exact = np.zeros(sets.count, np.int64)
+    if node.op == "sum":
+        np.add.at(exact, number, integer)
+        inexact = np.bincount(number, double, sets.count)
+    else:
+        bounds = np.iinfo(np.int64)
+        lowest = node.op == "min"
+        exact[:] = bounds.max if lowest else bounds.min
+        inexact = np.full(sets.count, np.inf if lowest else -np.inf)
+        best = np.minimum if lowest else np.maximum
+        best.at(exact, number, integer)
+        best.at(inexact, number, double)
+    kinds = np.where(count == 0, match.ABSENT, np.where(whole, match.INT, match.DOUBLE)).astype(np.uint8)
+    doubles = np.where(whole, exact.astype(np.float64), inexact)
+    return values.of_doubles(doubles, count > 0)._replace(type=kinds, integer=exact)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from collector.query.engine import Deadline
-    from collector.query.traceql.values import Column
+    from collector.query.traceql.values import Column, Single
     from collector.store import View
 
 NAMES_MAX = 10_000
@@ -254,7 +254,19 @@ def _distinct(column: Any, wanted: Attribute | Intrinsic) -> list[tuple[str, str
         for start, length in zip(column.start[texts].tolist(), column.length[texts].tolist(), strict=True)
     }
     distinct |= {("string", content.decode("utf-8", "replace")) for content in contents if content}
+    arrays = (column.type == match.ARRAY) & (column.length <= VALUE_BYTES_MAX)
+    for at in np.flatnonzero(arrays).tolist():
+        distinct.update(_typed(one) for one in column.elements(at) or () if one is not None and one != "")
     return sorted(distinct)
+
+
+def _typed(value: Single) -> tuple[str, str]:
+    """Return an array's element with its type."""
+    if isinstance(value, bool):
+        return "bool", "true" if value else "false"
+    if isinstance(value, int):
+        return "int", str(value)
+    return ("float", repr(value)) if isinstance(value, float) else ("string", value)
 
 
 def query_of_legacy(tags: str) -> str:

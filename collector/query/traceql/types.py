@@ -37,7 +37,7 @@ def checked(node: Binary) -> Binary:
     elif node.op in ("=~", "!~"):
         if not isinstance(node.right, Literal) or right is not Type.STRING or left not in (Type.STRING, Type.ATTRIBUTE):
             raise InvalidQuery(f"{node.op} matches a text against a regular expression in quotes", node.at)
-        compile_regex(str(node.right.value), node.right.at)
+        compile_regex(str(node.right.value), node.right.at, any_character=True)
     else:
         if len(known - NUMERIC) + bool(known & NUMERIC) > 1 and Type.NIL not in known:
             raise InvalidQuery(f"{left.value} and {right.value} cannot be compared", node.at)

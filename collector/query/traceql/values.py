@@ -7,21 +7,35 @@ before it is returned.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import operator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from opentelemetry.proto.common.v1 import common_pb2
 
 from collector.query import match
 from collector.query.traceql.structure import Numbering
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 
+COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _SINGLE = np.zeros(256, np.bool_)
 _SINGLE[[match.STRING, match.BOOL, match.INT, match.DOUBLE]] = True
+
+
+Single = str | int | float | bool
+"""A single value, decoded."""
 
 
 class Column(NamedTuple):
@@ -54,6 +68,24 @@ class Column(NamedTuple):
         found: NDArray[np.bool_] = _SINGLE[self.type]
         return found
 
+    def elements(self, at: int) -> list[Single | None] | None:
+        """Decode one entry that is an array: None for an element that is null, an array, a list or bytes."""
+        if int(self.type[at]) != match.ARRAY:
+            return None
+        kinds = ("string_value", "bool_value", "int_value", "double_value")
+        made: list[Single | None] = []
+        for one in common_pb2.ArrayValue.FromString(self.content(at)).values:
+            which = one.WhichOneof("value")
+            made.append(getattr(one, which) if which in kinds else None)
+        return made
+
+    def compared(self, op: str, other: Column) -> NDArray[np.bool_]:
+        """Compare numbers with another column's, entry by entry: false where one is no number."""
+        compare = COMPARE[op]
+        exact = (self.type == match.INT) & (other.type == match.INT)
+        holds = np.where(exact, compare(self.integer, other.integer), compare(self.double, other.double))
+        return np.asarray(holds & self.is_number() & other.is_number(), np.bool_)
+
     def take(self, rows: NDArray[np.integer]) -> Column:
         """Return these entries, as a column with one for each row."""
         return Column(
@@ -65,7 +97,7 @@ class Column(NamedTuple):
             self.payload,
         )
 
-    def value(self, at: int) -> str | int | float | bool | None:
+    def value(self, at: int) -> Single | None:
         """Decode one entry; None for what is absent, null, an array, a list or bytes."""
         kind = int(self.type[at])
         if kind == match.STRING:

@@ -106,6 +106,8 @@ CONDITIONS = (
     *("childCount = 0", "childCount > 1", "parent.span.x = 1", 'parent.resource.service.name = "s"', "parent.x = nil"),
     *("nestedSetParent < 0", "nestedSetLeft > 3", "nestedSetRight - nestedSetLeft = 1", "nestedSetParent = 0"),
     *("trace:duration > 40ns", 'rootName = "a"', 'rootServiceName = "s" && span.x = 1', "parent = nil"),
+    *('span.x = 1 || name = "a" && duration > 5ns', '(span.x = 1 || name = "a" && duration > 5ns) && .x != 2'),
+    *('name = "b" && span.x = 0 || duration > 10ns && .x = 1', 'parent = nil || span.x = 1 && name = "b"'),
 )
 STAGES = (
     *("count() > 1", "count() = 2", "avg(span.x) >= 1", "max(duration) > 15ns", "sum(span.x) + count() < 5"),
@@ -132,6 +134,10 @@ def _spansets(chance: Random, depth: int) -> str:
     left, right = _spansets(chance, depth - 1), _spansets(chance, depth - 1)
     if chance.random() < 0.1:
         left += f" | {chance.choice(STAGES)}"
+    if chance.random() < 0.1:
+        middle = _spansets(chance, depth - 1)
+        ops = chance.choice([("||", "&&"), ("&&", "||"), (chance.choice(ast.STRUCTURAL), "&&")])
+        return f"({left}) {ops[0]} ({middle}) {ops[1]} ({right})"
     op = chance.choice(ast.STRUCTURAL) if chance.random() < 0.85 else chance.choice(["&&", "||"])
     return f"({left}) {op} ({right})"
 

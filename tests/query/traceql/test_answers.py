@@ -147,7 +147,19 @@ def letters(store: Store, text: str) -> str:
         ("{ parent = nil }", "GK A"),
         # events and links
         ('{ event:name = "exception" }', "C"),
-        ('{ event:name != "exception" }', ""),
+        ('{ event:name != "exception" }', "C"),
+        ('{ event:name !~ "exc.*|done" }', ""),
+        ('{ !(event:name = "exception") }', "J GHK ABDE"),
+        ('{ event:name = "exception" && event:timeSinceStart = 5ms }', "C"),
+        ('{ event:name = "exception" && event:timeSinceStart = 10ms }', ""),
+        ('{ (event:name = "exception" && span.x = 1) && event:timeSinceStart = 10ms }', ""),
+        ('{ event:name = "exception" && (event:timeSinceStart = 10ms || kind = client) }', "C"),
+        ('{ event:name = "exception" && (event:timeSinceStart = 10ms || kind = server) }', ""),
+        ('{ event:name = "exception" && !(event:timeSinceStart = 10ms) }', ""),
+        ('{ event:name = "done" && event.exception.message = nil }', ""),
+        ('{ event:name = "done" && event.exception.message != nil }', ""),
+        ('{ (event:name = "x" || span.x = 2) && (event:name = "y" || status = error) }', "E"),
+        ('{ event:name = "done" && link.why = "caused" && event:timeSinceStart = 10ms }', "C"),
         ('{ event:name != "other" }', "C"),
         ("{ event:timeSinceStart > 5ms }", "C"),
         ("{ event:timeSinceStart > 10ms }", ""),
@@ -173,6 +185,14 @@ def letters(store: Store, text: str) -> str:
         ("{ span.x = 1 } && { span.x = 2 }", "BCDE"),
         ("{ span.x = 1 } && { span.x = 3 }", ""),
         ('{ span.x = 1 } || { name = "job" }', "G BC"),
+        # && and || bind alike, from the left
+        ("{ span.x = 1 || span.x = 2 && status = error }", "CE"),
+        ("{ span.x = 1 || (span.x = 2 && status = error) }", "BCE"),
+        ("{ status = error && span.x = 2 || span.x = 1 && kind = internal }", "BE"),
+        ("{ true || false && false }", ""),
+        ('{ span.x = 1 } || { name = "job" } && { kind = client }', "BCD"),
+        ('{ span.x = 1 } || ({ name = "job" } && { kind = client })', "BC"),
+        ('{ name = "job" } || { span.x = 1 } && { kind = server } || { name = "other" }', "K ABC"),
         ("{ } >> { status = error }", "CE"),
         ('{ name = "load" } >> { }', "C"),
         ('{ name = "GET /cart" } > { }', "BD"),
@@ -229,8 +249,8 @@ def test_what_is_selected_comes_with_the_spans(store: Store) -> None:
 def test_spansets_say_what_makes_them(store: Store) -> None:
     found = search(store, "{ span.x != nil } | by(resource.service.name) | max(duration) > 20ms")
     assert [each.attributes for each in found[0].spansets] == [
-        [("by(resource.service.name)", "pay"), ("max(duration)", 40 * MS)],
-        [("by(resource.service.name)", "web"), ("max(duration)", 30 * MS)],
+        [("by(resource.service.name)", "pay"), ("max(duration)", "40ms")],
+        [("by(resource.service.name)", "web"), ("max(duration)", "30ms")],
     ]
 
 

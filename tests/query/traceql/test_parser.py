@@ -56,6 +56,9 @@ def test_printing_and_parsing_agree(condition: ast.Expression) -> None:
     [
         "{}",
         "{ .a = 1 && .b = 2 || .c = 3 }",
+        "{ .a = 1 || .b = 2 && .c = 3 || (.d && .e) }",
+        "{ .a = 1 || (.b = 2 && .c = -3ms) && !(.d || !.e) && !.f = -(.g + 1) }",
+        "{ .a } || { .b } && ({ .c } || { .d })",
         "{ .a } >> { .b } && { .c } || { .d }",
         "{ .a } !>> { .b }",
         "{ .a } &~ { .b }",
@@ -86,10 +89,16 @@ def test_the_whole_language_is_parsed(query: str) -> None:
         ("{ status > error }", 10, "> wants numbers or texts"),
         ("{ 5 }", 3, "a filter must be true or false"),
         ('{ "a" && true }', 7, "joins conditions"),
+        ("{ .a = 9223372036854775808 }", 8, "larger than 64 bits"),
+        ("{ .a - 9223372036854775808 = 1 }", 8, "larger than 64 bits"),
         ("{ .a = 1ss }", 8, "not a number or a duration"),
         ('{ .a = "x }', 8, "a string is not closed"),
         ("{ } | nonsense()", 7, "expected a stage"),
         ("{ span:foo = 1 }", 3, "span:foo is no intrinsic"),
+        ('{ } | count() > "1"', 17, "aggregates are numbers; string is none"),
+        ("{ } | count() > true", 17, "aggregates are numbers; bool is none"),
+        ("{ } | avg(duration) > ok", 23, "aggregates are numbers; status is none"),
+        ("{ } | max(.a) = nil", 17, "aggregates are numbers; nil is none"),
         ("{ } | count(.a) > 1", 7, "count() takes nothing"),
     ],
 )
@@ -116,3 +125,25 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
         assert error.position is None or 0 <= error.position <= len(text)
     else:
         assert parse(str(tree)) == tree
+
+
+def test_the_least_integer_has_digits_and_is_its_own_opposite() -> None:
+    for text in ("-9223372036854775808", "minInt", "-minInt", "- -9223372036854775808"):
+        assert parse(f"{{ .a = {text} }}") == parse("{ .a = minInt }")
+    assert parse("{ } | count() > -9223372036854775808") == parse("{ } | count() > minInt")
+
+
+@pytest.mark.parametrize(
+    ("query", "meaning"),
+    [
+        ("{ .a || .b && .c }", "{ (.a || .b) && .c }"),
+        ("{ .a && .b || .c && .d }", "{ ((.a && .b) || .c) && .d }"),
+        ("{ .a || .b = 1 + 2 * 3 && .c }", "{ (.a || (.b = (1 + (2 * 3)))) && .c }"),
+        ("{ .a } || { .b } && { .c }", "({ .a } || { .b }) && { .c }"),
+        ("{ .a } || { .b } >> { .c } && { .d }", "({ .a } || ({ .b } >> { .c })) && { .d }"),
+        ("{ .a } && { .b } || { .c } && { .d }", "(({ .a } && { .b }) || { .c }) && { .d }"),
+        ("{ .a = 2 ^ 3 ^ 2 }", "{ .a = (2 ^ (3 ^ 2)) }"),
+    ],
+)
+def test_and_and_or_bind_alike_from_the_left(query: str, meaning: str) -> None:
+    assert parse(query) == parse(meaning)

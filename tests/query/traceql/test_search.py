@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import operator
 import re
+from dataclasses import replace
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline
+from collector.query.engine import Deadline, slices
 from collector.query.traceql import conditions, remembered
 from collector.query.traceql.ast import Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
-from collector.query.traceql.evaluate import demanded_key, single_filter
+from collector.query.traceql.evaluate import Evaluation, demanded_key, single_filter
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan
 from collector.query.traceql.search import Search, Summary, describe, find
@@ -74,6 +76,14 @@ def random_request(chance: Random, count: int) -> Any:
                         case 4:
                             for item in range(chance.randint(0, 2)):
                                 value.array_value.values.add().int_value = item
+            for part, name in ((span.events, "name"), (span.links, "")):
+                for _ in range(chance.choice([0, 0, 1, 2, 3])):
+                    one = part.add(**({name: chance.choice("ab")} if name else {"span_id": b"linkedid"}))
+                    for key in ("x", "y"):
+                        if chance.random() < 0.6:
+                            one.attributes.add(key=key).value.int_value = chance.randint(0, 2)
+                    if chance.random() < 0.3:
+                        one.attributes.add(key="flag").value.bool_value = chance.random() < 0.5
     return request
 
 
@@ -86,9 +96,15 @@ class OracleSpan:
         self.span = span
         self.attributes = {pair.key: pair.value for pair in reversed(span.attributes)}
         self.offset = offset
+        self.one: dict[str, Any] = {"event": None, "link": None}
+        """The event and the link that a condition is about, in turn."""
 
     def field(self, node: Expression) -> Any:
         """A field's value in Python; None for absent."""
+        if isinstance(node, Attribute) and node.scope in self.one:
+            pairs = self.one[node.scope].attributes if self.one[node.scope] is not None else ()
+            values = [pair.value for pair in pairs if pair.key == node.name]
+            return getattr(values[0], values[0].WhichOneof("value")) if values else None
         if isinstance(node, Attribute):
             spaces = {"span": [self.attributes], "resource": [self.resource], "": [self.attributes, self.resource]}
             for space in spaces[node.scope]:
@@ -101,6 +117,8 @@ class OracleSpan:
             return None
         assert isinstance(node, Intrinsic)
         span = self.span
+        if node.name == "event:name":
+            return self.one["event"].name if self.one["event"] is not None else None
         return {
             "span:name": span.name,
             "span:duration": max(0, span.end_time_unix_nano - span.start_time_unix_nano),
@@ -114,18 +132,41 @@ class OracleSpan:
         }[node.name]
 
     def matches(self, node: Expression | None) -> bool:
+        """Tell whether a condition holds with some event, or none, and some link, or none."""
+        for event in (None, *self.span.events):
+            for link in (None, *self.span.links):
+                self.one = {"event": event, "link": link}
+                if self.holds(node):
+                    return True
+        return False
+
+    def holds(self, node: Expression | None) -> bool:
+        """Tell whether a condition holds with the event and the link that it is about."""
         match node:
             case None:
                 return True
+            case Unary(op="!", operand=Attribute()):
+                return self.field(node.operand) is False
             case Unary(op="!"):
-                return not self.matches(node.operand)
+                return not self.apart(node.operand)
             case Binary(op="&&"):
-                return self.matches(node.left) and self.matches(node.right)
+                return self.holds(node.left) and self.holds(node.right)
             case Binary(op="||"):
-                return self.matches(node.left) or self.matches(node.right)
+                return self.holds(node.left) or self.holds(node.right)
+            case Binary(op="=", right=Literal(type=Type.NIL)):
+                return not self.apart(replace(node, op="!="))
             case Binary(right=Literal()):
                 return self.compare(node.op, self.field(node.left), node.right)
+            case Attribute():
+                return self.field(node) is True
         raise AssertionError(node)
+
+    def apart(self, node: Expression) -> bool:
+        """Tell whether a condition holds with any event and link, whichever the rest is about."""
+        before = self.one
+        found = self.matches(node)
+        self.one = before
+        return found
 
     def compare(self, op: str, value: Any, literal: Literal) -> bool:
         if literal.type is Type.NIL:
@@ -179,13 +220,40 @@ _comparisons = (
         ]
     )
 )
-_filters = st.recursive(
-    _comparisons,
-    lambda inner: (
-        st.builds(lambda op, a, b: f"({a}) {op} ({b})", st.sampled_from(["&&", "||"]), inner, inner)
-        | inner.map(lambda a: f"!({a})")
-    ),
-    max_leaves=4,
+
+
+def _composed(leaves: st.SearchStrategy[str], most: int) -> st.SearchStrategy[str]:
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.builds(lambda op, a, b: f"({a}) {op} ({b})", st.sampled_from(["&&", "||"]), inner, inner)
+            | inner.map(lambda a: f"!({a})")
+        ),
+        max_leaves=most,
+    )
+
+
+_filters = _composed(_comparisons, 4)
+
+
+def _on_parts(scope: str) -> st.SearchStrategy[str]:
+    """Conditions on one of a span's events, or links, and on the span."""
+    simple = st.builds(
+        lambda key, op, value: f"{scope}.{key} {op} {value}",
+        st.sampled_from("xy"),
+        st.sampled_from(["=", "!=", "<"]),
+        st.sampled_from(["0", "1", "2"]),
+    )
+    more = [f"{scope}.x = nil", f"{scope}.y != nil", f"{scope}.flag", f"!{scope}.flag", "span.x = 1", "status = error"]
+    if scope == "event":
+        more += ['event:name = "a"', 'event:name != "a"', 'event:name =~ "b|c"', 'event:name !~ "b"']
+    return _composed(simple | st.sampled_from(more), 6)
+
+
+_part_filters = (
+    _on_parts("event")
+    | _on_parts("link")
+    | st.builds(lambda a, b: f"({a}) && ({b}) && link.y = 1 && event.y = 1", _on_parts("event"), _on_parts("link"))
 )
 
 
@@ -215,6 +283,36 @@ def filled(seed: int, blocks: int, capacity: int = 1000) -> tuple[Store, list[Or
                     spans.append(OracleSpan(envelope.resource, inner.scope, span, len(spans)))
     loop.close()
     return store, spans[-capacity:]
+
+
+def _compare_parts(seed: int, condition: str) -> None:
+    """Evaluate one filter on random spans, and by brute force."""
+    store, spans = filled(seed, 3)
+    expression = single_filter(parse(f"{{ {condition} }}")).expression
+    with store.view() as view:
+        found = [
+            piece.block.base_offset + row
+            for piece in slices(view, 0, 1000)
+            for row in Evaluation(piece).matching(expression).tolist()
+        ]
+    assert sorted(found) == [one.offset for one in spans if one.matches(expression)], condition
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), condition=_part_filters)
+def test_conditions_hold_for_one_event_and_one_link(seed: int, condition: str) -> None:
+    _compare_parts(seed, condition)
+
+
+def test_conditions_that_two_events_fulfil_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Evaluation,
+        "_of_one",
+        lambda self, scope, conditions: np.logical_and.reduce([self.mask(one) for one in conditions]),
+    )
+    with pytest.raises(AssertionError, match="event.x = 1"):
+        for seed in range(50):
+            _compare_parts(seed, "event.x = 1 && event.y = 2")
 
 
 @settings(deadline=None)

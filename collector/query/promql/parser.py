@@ -419,6 +419,6 @@ def _excludes_empty(matcher: Matcher) -> bool:
         case "!=":
             return matcher.value == ""
         case "=~":
-            return compile_regex(matcher.value).fullmatch("") is None
+            return compile_regex(matcher.value, any_character=True).fullmatch("") is None
         case _:
-            return compile_regex(matcher.value).fullmatch("") is not None
+            return compile_regex(matcher.value, any_character=True).fullmatch("") is not None

@@ -80,7 +80,7 @@ def matcher_of(matchers: Sequence[Matcher]) -> Callable[[Labels], bool]:
     tests: list[tuple[str, Callable[[str], bool]]] = []
     for one in matchers:
         if one.op in ("=~", "!~"):
-            pattern, wanted = compile_regex(one.value), one.op == "=~"
+            pattern, wanted = compile_regex(one.value, any_character=True), one.op == "=~"
             verdicts: dict[str, bool] = {}
 
             def by_regex(

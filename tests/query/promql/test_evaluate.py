@@ -17,11 +17,11 @@ from collector.errors import InvalidQuery, QueryLimit
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, GAUGE, SUM
 from collector.otlp.signals import METRICS
 from collector.query.engine import Deadline
-from collector.query.promql.ast import Type
+from collector.query.promql.ast import Matcher, Type
 from collector.query.promql.evaluate import evaluate
 from collector.query.promql.functions import FUNCTIONS, PARAMETRIC_AGGREGATIONS
 from collector.query.promql.parser import parse
-from collector.query.promql.series import float_text
+from collector.query.promql.series import float_text, matcher_of
 from collector.query.promql.translate import bucket_bounds, family, label_name
 from collector.query.promql.vectors import Vector
 from collector.ring.ring import Ring
@@ -363,3 +363,9 @@ def test_odd_numbers_are_answered_or_refused(number: str) -> None:
             run(query, STEPS[:3])
         except (InvalidQuery, QueryLimit):
             continue
+
+
+def test_a_dot_matches_a_newline_as_in_prometheus_3() -> None:
+    labels = (("code", "a\nb"),)
+    assert matcher_of([Matcher("code", "=~", "a.b")])(labels)
+    assert not matcher_of([Matcher("code", "!~", "a.b")])(labels)

@@ -186,6 +186,7 @@ class Daemon:
             logger,
             self.registry,
             tails=self._tails,
+            memos=lambda: self._tenants.memos,
         )
 
     async def run(self) -> int:

@@ -3,7 +3,7 @@
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
 commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
-quarter, of which live tails may hold a quarter for their readers; the rings what is left, in proportion to what is
+quarter, of which live tails may hold a quarter for their readers, and queries remember as much; the rings what is left, in proportion to what is
 configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
@@ -29,6 +29,7 @@ from collector.quantities import read_size
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
+from collector.store import MEMO_BYTES_MAX, Memo
 
 MIB: Final = 1024 * 1024
 DEFAULT_BYTES_MAX: Final = 1024 * MIB
@@ -44,6 +45,8 @@ RECOVERED_SHARE: Final = 0.8
 TAILS_SHARE: Final = 1 / 4
 """What live tails may hold of that, and no less than `TAILS_LEAST`."""
 TAILS_LEAST: Final = 4 * MIB
+MEMOS_SHARE: Final = 1 / 4
+"""What queries may remember, of the same."""
 STEPS: Final = 32
 """In so many steps a ring goes from nothing to its share."""
 SLACK_BYTES: Final = 4 * MIB
@@ -137,9 +140,11 @@ class MemoryGuard:
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = give_back,
         tails: Tails | None = None,
+        memos: Callable[[], Sequence[Memo]] = tuple,
     ) -> None:
         """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, the
-        admission, and the live tails."""
+        admission, the live tails, and what queries remember."""
+        self._memos = memos
         self.limit = limit
         self._rings = rings
         self._sizes = sizes
@@ -188,6 +193,10 @@ class MemoryGuard:
 
         Raises Overloaded, and changes nothing, when that is too little for their indexes.
         """
+        memos = self._memos()
+        for memo in memos:
+            remembered = (self.limit - self._held) * OTHER_SHARE * MEMOS_SHARE / len(memos)
+            memo.bytes_max = min(MEMO_BYTES_MAX, int(remembered))
         rings, sizes = self._rings(), self._sizes
         least = [_least(ring, sizes) for ring in rings]
         spare = self._for_rings - sum(least)
@@ -220,6 +229,8 @@ class MemoryGuard:
             self._pressed = True
             self._admission.bytes_max = 0
             self._shrinks.inc()
+            for memo in self._memos():
+                memo.forget()
             excess = resident - ceiling + SLACK_BYTES
             held = max(1, sum(ring.total_bytes for ring in rings))
             self._resize([ring.total_bytes - excess * ring.total_bytes // held for ring in rings])
@@ -248,6 +259,7 @@ class MemoryGuard:
             "resident_bytes": self._resident(),
             "ring_bytes": sum(ring.total_bytes for ring in self._rings()),
             "in_flight_bytes": self._admission.in_flight_bytes,
+            "remembered_bytes": sum(memo.nbytes for memo in self._memos()),
             "tail_bytes": self._tails.held_bytes if self._tails is not None else 0,
         }
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
@@ -42,6 +42,8 @@ that wait for their answers come back together when they get them."""
 GATHER_S: Final = 0.001
 """The longest such wait."""
 
+MEMO_BYTES_MAX: Final = 48 * 1024 * 1024
+"""What queries may remember of one store, at most."""
 CANDIDATES_MAX: Final = 8192
 """Records that a view is narrowed to by the postings; of more, every block's key column is asked instead."""
 
@@ -85,6 +87,45 @@ class Committer(Protocol):
         ...
 
 
+class Remembering(Protocol):
+    """What a query language keeps of a store's ring from one query to the next."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds of memory, in bytes."""
+        ...
+
+
+R = TypeVar("R", bound="Remembering")
+
+
+class Memo:
+    """What queries remember of one store, by a name of theirs. It may be forgotten at any time, and holds nothing that
+    could not be read again. For any thread: each method is one operation on a dictionary.
+    """
+
+    __slots__ = ("_kept", "bytes_max")
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._kept: dict[str, Remembering] = {}
+        self.bytes_max = MEMO_BYTES_MAX
+        """What all of it may hold; who adds something keeps to it."""
+
+    def kept(self, name: str, make: Callable[[Memo], R]) -> R:
+        """Return what is kept under a name; what `make` returns if nothing is."""
+        return cast("R", self._kept.setdefault(name, make(self)))
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds of memory, in bytes."""
+        return sum(one.nbytes for one in tuple(self._kept.values()))
+
+    def forget(self) -> None:
+        """Let go of everything. A query that is using some of it keeps that to its end."""
+        self._kept.clear()
+
+
 class View:
     """What one query sees of a signal: a moment of the ring, and the log behind it.
 
@@ -103,10 +144,10 @@ class View:
         key: int | bytes,
         candidates: NDArray[np.int64] | None,
         lookup: Lookup | None = None,
-        memo: dict[str, Any] | None = None,
+        memo: Memo | None = None,
     ) -> None:
         self.memo = memo
-        """What queries remember of the store, by a name of theirs; None: nothing is."""
+        """What queries remember of the store; None: nothing is."""
         self.signal = signal
         self.log = log
         """None: the ring is all there is, or all that is wanted."""
@@ -190,8 +231,8 @@ class Store:
         self._scheduled = False
         self._under_way = False
         self._closed = False
-        self.memo: dict[str, Any] = {}
-        """What queries remember, for the next one: see `View.memo`."""
+        self.memo = Memo()
+        """What queries remember, for the next one."""
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 

@@ -16,12 +16,14 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.errors import InvalidConfig, Malformed, Overloaded, RingtailError, Unauthenticated, Unavailable
+from collector.otlp.signals import TRACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from collector.clock import Clock
     from collector.ring.ring import Ring
+    from collector.store import Memo
     from collector.tenant import Tenant
     from collector.wal.files import Files
     from collector.wal.log import Log
@@ -95,6 +97,11 @@ class Tenants:
     def rings(self) -> list[Ring]:
         """All rings."""
         return [ring for tenant in self.by_name.values() for ring in tenant.rings]
+
+    @property
+    def memos(self) -> list[Memo]:
+        """What queries remember of all stores of spans; of others they remember nothing."""
+        return [tenant.stores[TRACES.name].memo for tenant in self.by_name.values() if tenant.stores]
 
     @property
     def logs(self) -> list[Log]:

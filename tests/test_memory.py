@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from collector.otlp.signals import LOGS, METRICS, TRACES
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
+from collector.store import Memo
 from collector.testing import otlp
 
 SIGNALS = (TRACES, LOGS, METRICS)
@@ -207,3 +209,28 @@ async def test_live_tails_have_a_part_of_what_queries_have(limit: int, expected:
     tails.held_bytes = 7
     assert guard.stats()["tail_bytes"] == 7
     tails.close()
+
+
+async def test_what_queries_remember_has_a_part_and_goes_first() -> None:
+    process = Process(400 * MIB, ring_bytes=4 * MIB, in_flight=16 * MIB)
+    resident = 60 * MIB
+    memos = [Memo(), Memo()]
+    guard = MemoryGuard(
+        400 * MIB,
+        lambda: process.rings,
+        {signal.name: RingSize(10_000, 4 * MIB) for signal in SIGNALS},
+        process.admission,
+        process.logger,
+        CollectorRegistry(),
+        resident=lambda: resident,
+        memos=lambda: memos,
+    )
+    guard.divide()
+    assert [memo.bytes_max for memo in memos] == [340 * MIB // 32] * 2
+    memos[0].kept("columns", lambda memo: SimpleNamespace(nbytes=7))
+    assert guard.stats()["remembered_bytes"] == 7
+    guard.check()
+    assert memos[0].nbytes == 7
+    resident = 390 * MIB
+    guard.check()
+    assert guard.stats()["remembered_bytes"] == 0

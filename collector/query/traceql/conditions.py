@@ -31,10 +31,7 @@ PROBED: Final = 16
 
 def remembered_of(view: View) -> Remembered | None:
     """Return the remembered columns of a view's store."""
-    if view.memo is None:
-        return None
-    found: Remembered = view.memo.setdefault("traceql", Remembered())
-    return found
+    return view.memo.kept("traceql", Remembered) if view.memo is not None else None
 
 
 def fulfilling(

@@ -10,8 +10,8 @@ a millisecond.
   a text, and nothing else; those are looked at.
 * A field that has arrays, lists or bytes, or several values (events, links), is not remembered.
 
-Memory: 4 or 8 bytes for each record of the ring and field, `BYTES_MAX` in all; the field that was not asked for longest
-goes first. Shared by worker threads, under a lock: a column is made by one of them, and the others wait for it.
+Memory: 4 or 8 bytes for each record of the ring and field, in all what the memo may hold (memory.py gives it a share of the
+process' limit, and forgets it when memory is short); the field that was not asked for longest goes first. Shared by worker threads, under a lock: a column is made by one of them, and the others wait for it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.query.engine import Deadline
-    from collector.store import View
+    from collector.store import Memo, View
 
 DISTINCT_MAX: Final = 32_768
 """Values of a field that is coded."""
-BYTES_MAX: Final = 48 * 1024 * 1024
-"""Bytes of all remembered columns of one store."""
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of a dictionary's texts; with more a field is hashed."""
 
@@ -173,14 +171,16 @@ class _Field:
 class Remembered:
     """The remembered columns of one store's ring."""
 
-    def __init__(self) -> None:
+    def __init__(self, memo: Memo) -> None:
+        """Remember nothing yet; the memo tells how many bytes there may be."""
+        self._memo = memo
         self._lock = threading.Lock()
         self._fields: OrderedDict[Attribute | Intrinsic, _Field] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
         """The bytes of all columns."""
-        return sum(field.nbytes for field in self._fields.values())
+        return sum(field.nbytes for field in tuple(self._fields.values()))
 
     def known(self, deadline: Deadline, view: View, node: Expression) -> Known | None:
         """Return a field over the live offsets of a view's ring; None when it cannot be remembered."""
@@ -194,7 +194,7 @@ class Remembered:
                 return None
             field = self._fields[node]
             known = Known(field.between(view.ring.first_offset, view.ring.next_offset), field.dictionary())
-            while len(self._fields) > 1 and self.nbytes > BYTES_MAX:
+            while self._fields and self.nbytes > self._memo.bytes_max:
                 self._fields.popitem(last=False)
             return known
 

@@ -102,20 +102,20 @@ def test_metrics_and_tag_values_are_the_same(monkeypatch: pytest.MonkeyPatch) ->
     loop.close()
 
 
-def test_memory_is_bounded_and_the_oldest_field_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "BYTES_MAX", 100_000)
+def test_memory_is_bounded_and_the_oldest_field_goes_first() -> None:
     loop = asyncio.new_event_loop()
     store = Store(TRACES, Ring(TRACES, 1000, 1 << 24), None, loop)
     for seed in range(40):
         loop.run_until_complete(store.append(random_request(Random(seed), 20).SerializeToString()))
     loop.close()
-    known = remembered.Remembered()
+    store.memo.bytes_max = 100_000
+    known = store.memo.kept("traceql", remembered.Remembered)
     deadline = Deadline(60, SystemClock())
     with store.view() as view:
         for number in range(20):
             field = parse(f"{{ .f{number} = 1 }}").pipeline.stages[0].expression.left  # type: ignore[union-attr]
             assert known.known(deadline, view, field) is not None
-            assert known.nbytes <= 100_000
+            assert 0 < known.nbytes == store.memo.nbytes <= 100_000
         again = known.known(deadline, view, field)
         assert again is not None
         assert np.array_equal(again.codes, np.zeros(800))

@@ -28,7 +28,8 @@ def build() -> None:
     kept = {
         path.relative_to(ROOT) for path in (ROOT / "collector").rglob("*.p*") if path.suffix in (".py", ".pxd", ".pyi")
     }
-    kept |= {Path(name) for name in ("pyproject.toml", "README.md", "LICENSE")}
+    kept |= {path.relative_to(ROOT) for path in (ROOT / "collector").rglob("*.binpb")}
+    kept |= {Path(name) for name in ("pyproject.toml", "build_proto.py", "README.md", "LICENSE")}
     for path in sorted(kept):
         copy = TREE / path
         if not copy.exists() or copy.stat().st_mtime < (ROOT / path).stat().st_mtime:

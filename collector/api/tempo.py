@@ -10,7 +10,6 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.trace.v1 import trace_pb2
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -18,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from collector import __version__
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.otlp.json.write import PROTOBUF_JSON
 from collector.otlp.records import regroup
 from collector.query.completeness import completeness
 from collector.query.engine import END_OF_TIME
@@ -274,8 +274,7 @@ def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> 
 
 def _as_dict(payload: bytes) -> dict[str, Any]:
     """Return a trace as JSON's objects, which take many times the room of its bytes."""
-    made: dict[str, Any] = MessageToDict(trace_pb2.TracesData.FromString(payload))
-    return made
+    return PROTOBUF_JSON.tree(trace_pb2.TracesData.FromString(payload))
 
 
 def _batches(deadline: Deadline, payload: bytes) -> Response:

@@ -6,12 +6,13 @@ import json
 import math
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from collector.otlp.json.write import to_json
+from collector.otlp.json.write import PROTOBUF_JSON, to_json
 from collector.otlp.signals import SIGNALS, Signal
 from collector.testing import otlp
 
@@ -56,6 +57,9 @@ def any_value(value: object) -> AnyValue:
 def test_requests(signal: Signal) -> None:
     payload = otlp.BUILDERS[signal](40)
     assert json.loads(to_json(signal.request_type.FromString(payload))) == json.loads(otlp.to_json(signal, payload))
+    assert PROTOBUF_JSON.tree(signal.request_type.FromString(payload)) == MessageToDict(
+        signal.request_type.FromString(payload)
+    )
 
 
 @given(st.text(), ANYTHING, st.binary(min_size=8, max_size=8), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
@@ -69,6 +73,7 @@ def test_spans(name: str, value: object, span_id: bytes, time: int, dropped: int
     span.kind = Span.SPAN_KIND_CONSUMER
     expected = otlp.to_json(signal, request.SerializeToString())
     assert json.loads(to_json(request)) == json.loads(expected)
+    assert PROTOBUF_JSON.tree(request) == MessageToDict(request), "protobuf's own form"
 
 
 def test_what_json_has_no_numbers_for() -> None:

@@ -229,7 +229,7 @@ class Store:
         self._waiters: list[tuple[Done, Accepted]] = []
         self._committer: Committer | None = None
         self._scheduled = False
-        self._under_way = False
+        self._under_way: Commit | None = None
         self._closed = False
         self.memo = Memo()
         """What queries remember, for the next one."""
@@ -244,6 +244,11 @@ class Store:
         observer must be quick, and must not raise.
         """
         self._observers += (observer,)
+
+    @property
+    def under_way(self) -> Block | None:
+        """The block that is being made durable, which observers have been told of, and the ring does not have yet."""
+        return self._under_way.block if self._under_way is not None else None
 
     def attach(self, committer: Committer) -> None:
         """Set where commits become durable. The committer reports each one to `committed`, from any thread."""
@@ -352,7 +357,7 @@ class Store:
             return
         commit = Commit(self._builder.build(self.ring.next_offset), self._waiters)
         self._waiters = []
-        self._under_way = True
+        self._under_way = commit
         if self._committer is not None:
             self._committer.submit(commit)
         for observer in self._observers:
@@ -368,7 +373,7 @@ class Store:
         self._loop.call_soon_threadsafe(self._committed, commit, error)
 
     def _committed(self, commit: Commit, error: BaseException | None) -> None:
-        self._under_way = False
+        self._under_way = None
         failure = None
         if error is None:
             self.ring.append(commit.block)

@@ -11,7 +11,7 @@ from collector.query.promql.ast import Matcher
 from collector.query.spanmetrics import demand
 from collector.query.spanmetrics.demand import SpanMetrics, asks
 from collector.ring.ring import Ring
-from collector.store import Store
+from collector.store import Commit, Store
 from collector.testing.otlp import traces
 from tests.query.spanmetrics.test_history import deadline
 from tests.query.spanmetrics.test_tally import Stopped
@@ -97,3 +97,27 @@ async def test_what_was_there_before_is_not_counted() -> None:
 )
 def test_only_queries_that_can_be_about_them_ask(query: str, expected: bool) -> None:
     assert asks(query) is expected
+
+
+class Held:
+    """A committer that keeps a commit under way."""
+
+    def __init__(self) -> None:
+        self.commit = asyncio.get_running_loop().create_future()
+
+    def submit(self, commit: Commit) -> None:
+        """Keep it."""
+        self.commit.set_result(commit)
+
+
+async def test_what_is_being_made_durable_is_counted_once() -> None:
+    clock = Stopped()
+    store, made = await filled(clock)
+    committer = Held()
+    store.attach(committer)
+    answer = store.append(traces(10, seed=9, time_ns=clock.now))
+    commit = await committer.commit
+    assert total(made, 2**62) == 60
+    store.committed(commit, commit.block.base_offset)
+    await answer
+    assert total(made, 2**62) == 60

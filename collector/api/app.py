@@ -18,6 +18,7 @@ from collector.api import (
     loki,
     prometheus,
     received,
+    related,
     spanmetrics,
     tail,
     tempo,
@@ -46,6 +47,7 @@ Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}
 Prometheus  /api/v1/query?query=...
 Live        /api/tail?q={...}
+Together    /api/related?trace_id=<id>
 Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
@@ -101,6 +103,7 @@ def create_app(
             *loki.routes(stores, engine),
             *prometheus.routes(stores, engine, (lambda: [spans.series()]) if spans is not None else tuple),
             *received.routes(stores, engine),
+            *related.routes(stores, engine),
             *(tail.routes(stores, engine, tails) if tails is not None else ()),
             *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),

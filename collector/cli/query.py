@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import click
 
 from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.query_logs import logs
 from collector.cli.table import print_table
 from collector.cli.terminal import duration, escaped_json, moment
 
@@ -15,6 +16,9 @@ from collector.cli.terminal import duration, escaped_json, moment
 @click.group()
 def query() -> None:
     """Ask a running daemon, in the language of the signal."""
+
+
+query.add_command(logs)
 
 
 @query.command()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.query.effort import Effort
     from collector.store import View
 
 Result = TypeVar("Result")
@@ -55,6 +56,8 @@ class Deadline:
         self._clock = clock
         self._end = clock.monotonic() + seconds
         self._cancelled = False
+        self.effort: Effort | None = None
+        """Where what the query does is noted; None: nobody asks."""
 
     def cancel(self) -> None:
         """Let the next check fail: nobody waits for the answer any more."""
@@ -100,26 +103,35 @@ def slices(
         among = Among(view.index, (view.key,))
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
-    for block in ring_blocks(view, newest_first=newest_first):
+    effort = deadline.effort if deadline is not None else None
+    for block in ring_blocks(view, newest_first=newest_first, effort=effort):
         if deadline is not None:
             deadline.check()
         if wanted is not None and not wanted(block.min_time, block.max_time):
+            if effort is not None:
+                effort.now.ring.not_wanted += 1
             continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+        if effort is not None:
+            effort.of_ring(block, rows.size, start_ns, end_ns)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
 
 
-def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
+def ring_blocks(view: View, *, newest_first: bool, effort: Effort | None = None) -> Iterator[Block]:
     """Yield the ring's blocks, without those that the postings know to have nothing, if the view's key is rare."""
     blocks, offsets = view.ring.blocks, view.candidates
+    if effort is not None:
+        effort.now.ring.blocks += len(blocks)
     if offsets is None or len(offsets) * 4 >= len(blocks):
         return reversed(blocks) if newest_first else iter(blocks)
     # What is evicted is in no postings, and may still be in the oldest block.
     numbers = {0} if blocks[0].base_offset < view.ring.first_offset else set()
     numbers.update(bisect_right(blocks, offset, key=_base_offset) - 1 for offset in offsets.tolist())
+    if effort is not None:
+        effort.now.ring.by_index += len(blocks) - len(numbers)
     return iter([blocks[number] for number in sorted(numbers, reverse=newest_first)])
 
 
@@ -149,6 +161,8 @@ def log_slices(
         if deadline is not None:
             deadline.check()
         rows = _before(end, block, live_rows(view, block, start_ns, end_ns, in_ring=False))
+        if deadline is not None and deadline.effort is not None:
+            deadline.effort.of_log(block, rows.size)
         if rows.size:
             yield Slice(block, rows)
 

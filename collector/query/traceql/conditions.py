@@ -47,26 +47,35 @@ def fulfilling(
     A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
     `wanted` when their turn comes are passed over, and of the log whole segments.
     """
-    blocks = [
-        one for one in ring_blocks(view, newest_first=True) if one.max_time >= start_ns and one.min_time <= end_ns
-    ]
+    effort = deadline.effort
+    held = list(ring_blocks(view, newest_first=True, effort=effort))
+    blocks = [one for one in held if one.max_time >= start_ns and one.min_time <= end_ns]
+    if effort is not None:
+        effort.now.ring.by_time += len(held) - len(blocks)
     remembered = remembered_of(view) if condition is not None else None
     evaluated = 0
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
+            if effort is not None:
+                effort.now.ring.not_wanted += 1
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
             found = verdict(deadline, view, remembered, condition)
             if found is not None:
-                for piece in _shortened(view, found, condition, blocks[at:], start_ns, end_ns):
+                if effort is not None:
+                    effort.remembered(str(condition), found.mask, exact=found.exact)
+                for piece in _shortened(deadline, view, found, condition, blocks[at:], start_ns, end_ns):
                     if wanted(piece.block.min_time, piece.block.max_time):
                         deadline.check()
-                        yield from _evaluated(piece, None if found.exact else condition)
+                        yield from _evaluated(deadline, piece, None if found.exact else condition)
                 break
             remembered = None
         evaluated += 1
-        yield from _evaluated(Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True)), condition)
+        piece = Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True))
+        if effort is not None:
+            effort.of_ring(block, piece.rows.size, start_ns, end_ns)
+        yield from _evaluated(deadline, piece, condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
 
 
@@ -80,7 +89,7 @@ def _of_the_log(
 ) -> Iterator[Slice]:
     among = Among(view.index, (view.key,)) if view.index is not None else None
     for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True):
-        yield from _evaluated(piece, condition)
+        yield from _evaluated(deadline, piece, condition)
 
 
 def positions(
@@ -101,6 +110,8 @@ def positions(
         found = verdict(deadline, view, remembered, condition)
         if found is None or not found.exact:
             return None
+        if deadline.effort is not None:
+            deadline.effort.remembered(str(condition), found.mask, exact=True)
         mask &= found.mask
     return np.flatnonzero(mask)
 
@@ -112,19 +123,28 @@ def rest(deadline: Deadline, view: View, condition: Expression | None, start_ns:
         if block.base_offset >= first:
             break
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
-        yield from _evaluated(Slice(block, rows[rows < first - block.base_offset]), condition)
+        yield from _evaluated(deadline, Slice(block, rows[rows < first - block.base_offset]), condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns)
 
 
-def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:
+def _evaluated(deadline: Deadline, piece: Slice, condition: Expression | None) -> Iterator[Slice]:
     if piece.rows.size:
+        began = deadline.effort.clock.monotonic() if deadline.effort is not None else 0.0
         rows = Evaluation(piece).matching(condition)
+        if deadline.effort is not None and condition is not None:
+            deadline.effort.stage(str(condition), len(piece.rows), len(rows), began)
         if rows.size:
             yield Slice(piece.block, rows)
 
 
 def _shortened(
-    view: View, found: Verdict, condition: Expression, blocks: list[Block], start_ns: int, end_ns: int
+    deadline: Deadline,
+    view: View,
+    found: Verdict,
+    condition: Expression,
+    blocks: list[Block],
+    start_ns: int,
+    end_ns: int,
 ) -> Iterator[Slice]:
     """Yield what a verdict leaves of blocks of the ring, the newest first."""
     first = view.ring.first_offset
@@ -138,7 +158,7 @@ def _shortened(
         if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log
             rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
             before = Slice(block, rows[rows < evicted - block.base_offset])
-            parts += [one.rows for one in _evaluated(before, condition)]
+            parts += [one.rows for one in _evaluated(deadline, before, condition)]
         if begin < end:
             parts.append((offsets[begin:end] - block.base_offset).astype(np.intp))
         if not parts:

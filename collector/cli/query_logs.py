@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import click
 
 from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.explained import explain_option, show, wanted
 from collector.cli.severity import coloured, level_column, level_of, number_of
 from collector.cli.table import print_table
 from collector.cli.terminal import escaped, escaped_json, moment
@@ -61,6 +62,7 @@ class Entry(NamedTuple):
     help="Lines with time, level, service and labels; the text alone; or an object a line.",
 )
 @at_endpoint
+@explain_option
 @click.option("--json", "output", flag_value="json", help="The same as -o json.")
 @as_client
 def logs(
@@ -74,6 +76,7 @@ def logs(
     step: str,
     direction: str,
     output: str,
+    explain: bool,
 ) -> None:
     """Show the lines that a LogQL query matches: '{service_name="shop"} |= "refused"'."""
     given = {"query": logql, "since": _since(since), "start": start, "end": end}
@@ -86,6 +89,9 @@ def logs(
     else:
         path = "/loki/api/v1/query"
         parameters = {"query": logql} | ({"time": end} if end else {})
+    if wanted(explain):
+        show(client, endpoint, "logql", parameters, as_json=output == "json")
+        return
     headers = {"X-Loki-Response-Encoding-Flags": "categorize-labels"}
     body = asked(client, endpoint, f"{path}?{urlencode(parameters)}", headers)
     try:

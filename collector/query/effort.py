@@ -9,6 +9,7 @@ is without that of those inside of it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from collector.query.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -138,6 +139,14 @@ class Effort:
             ring.looked_at += 1
             ring.records += records
 
+    def by_postings(self, blocks: int, looked_at: int, records: int) -> None:
+        """Of so many blocks of the ring, the postings have told where the records lie."""
+        ring = self.now.ring
+        ring.blocks += blocks
+        ring.by_index += blocks - looked_at
+        ring.looked_at += looked_at
+        ring.records += records
+
     def stage(self, text: str, records_in: int, records_out: int, began: float) -> None:
         """A stage was run on some records; `began` is the clock's time before it."""
         stage = self.now.stage(text)
@@ -160,11 +169,28 @@ class Effort:
         log.bytes += len(block.payload)
         log.records += records
 
+    def start(self) -> None:
+        """Time counts from now on, after a wait."""
+        self._since = self.clock.monotonic()
+
     def tick(self) -> None:
         """Add the time since the last look at the clock to the pass that runs."""
         now = self.clock.monotonic()
         self.now.seconds += now - self._since
         self._since = now
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A part of a query, and how it is answered."""
+
+    part: str
+    """In the query's own language."""
+    how: str
+    index: str = ""
+    """The index that is used, if one is."""
+    key: bytes = b""
+    """What is looked up there."""
 
 
 def as_part(name: str) -> Callable[[Callable[Concatenate[Deadline, P], R]], Callable[Concatenate[Deadline, P], R]]:
@@ -198,6 +224,7 @@ class Explaining(Engine):
 
     def _noted(self, deadline: Deadline, function: Callable[..., Result], *args: Any) -> Result:
         deadline.effort = self._effort
+        self._effort.start()
         try:
             return function(deadline, *args)
         finally:

@@ -13,6 +13,7 @@ import numpy as np
 
 from collector.query.engine import slices
 from collector.query.logql.columns import Batch
+from collector.query.logql.explain import noted
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
 from collector.query.logql.steps import ChangeStep, Kept, compile_stages, run, text_predicate
@@ -90,6 +91,7 @@ class Source:
 
     def __init__(self, query: ast.LogQuery) -> None:
         """Raises InvalidQuery for a stage that is not evaluated."""
+        self.query = query
         self.selection = Selection(query.selector)
         self._steps = compile_stages(query.stages)
         self.records = Records()
@@ -101,9 +103,14 @@ class Source:
 
     def batch(self, piece: Slice, view: View, deadline: Deadline, statistics: Statistics) -> Batch:
         """Return what selector and pipeline leave of a slice. Raises QueryTimeout."""
+        began = deadline.effort.clock.monotonic() if deadline.effort is not None else 0.0
         rows = self.selection.rows(piece, self.records)
         statistics.count(view, piece.block, rows)
-        return run(self._steps, Batch(piece.block, rows, self.records), deadline)
+        batch = Batch(piece.block, rows, self.records)
+        if deadline.effort is not None:
+            deadline.effort.stage(str(self.query.selector), len(piece.rows), len(rows), began)
+            return noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
+        return run(self._steps, batch, deadline)
 
     def batches(
         self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics

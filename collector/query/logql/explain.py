@@ -1,0 +1,54 @@
+"""LogQL explained: how each part of a query is answered, and what each stage of a pipeline has left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collector.query.effort import Use
+from collector.query.logql import ast
+from collector.query.logql.steps import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from collector.query.effort import Effort
+    from collector.query.engine import Deadline
+    from collector.query.logql.columns import Batch
+    from collector.query.logql.plan import Plan
+    from collector.query.logql.steps import Step
+
+
+def uses(plan: Plan) -> Iterator[Use]:
+    """Yield how the parts of a query are answered, in the order in which they are."""
+    for query, source in plan.sources.items():
+        service = source.selection.service
+        if service is not None:
+            how = "postings in memory, key indexes of the log; the selector decides, once for each resource"
+            yield Use(str(query.selector), how, "service", service)
+        else:
+            yield Use(str(query.selector), "the selector decides, once for each resource")
+        for stage in query.stages:
+            yield Use(str(stage), _how(stage))
+
+
+def _how(stage: ast.Stage) -> str:
+    match stage:
+        case ast.LineFilter():
+            return "each line"
+        case ast.LabelStage():
+            return "each distinct value of a block's column of labels"
+        case _:
+            return "each line that is left"
+
+
+def noted(
+    effort: Effort, stages: Sequence[ast.Stage], steps: Sequence[Step], batch: Batch, deadline: Deadline
+) -> Batch:
+    """Return what the steps of some stages leave of a batch, as `run` does, and note what each does."""
+    together = len(steps) != len(stages)
+    texts = [" ".join(map(str, stages))] if together else list(map(str, stages))
+    for text, part in zip(texts, [steps] if together else [[step] for step in steps], strict=True):
+        before, began = len(batch.rows), effort.clock.monotonic()
+        batch = run(part, batch, deadline)
+        effort.stage(text, before, len(batch.rows), began)
+    return batch

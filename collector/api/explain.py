@@ -22,6 +22,8 @@ from collector.query.effort import Effort, Explaining
 from collector.query.logql import ast
 from collector.query.logql.explain import uses as uses_of_logql
 from collector.query.logql.plan import prepare
+from collector.query.promql.explain import uses as uses_of_promql
+from collector.query.promql.parser import parse as parse_promql
 from collector.query.traceql.explain import uses as uses_of_traceql
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan
@@ -97,14 +99,14 @@ class _Explain:
         self, language: str, request: Request, planned: _Planned, engine: Engine
     ) -> Callable[[Request], Awaitable[Response]]:
         """Return what answers the query."""
-        over_time = planned.is_lines or any(request.query_params.get(name) for name in _OVER_TIME)
+        over_time = planned.is_records or any(request.query_params.get(name) for name in _OVER_TIME)
         if language == "promql":
             path = f"/api/v1/query{'_range' if over_time else ''}"
             found = prometheus.routes(self._stores, engine, self._more)
         elif language == "logql":
             path = f"/loki/api/v1/query{'_range' if over_time else ''}"
             found = loki.routes(self._stores, engine)
-        elif planned.is_lines:
+        elif planned.is_records:
             path, found = "/api/search", tempo.routes(self._stores, engine, self._limit)
         else:
             path, found = "/api/metrics/query_range", tempo_metrics.routes(self._stores, engine)
@@ -117,22 +119,22 @@ class _Explain:
 class _Planned:
     """What is known of a query before it runs."""
 
-    is_lines: bool
-    """It yields records, not series; of PromQL unknown."""
+    is_records: bool
+    """It yields lines or traces, not series."""
     uses: list[Use]
 
 
 def _planned(deadline: Deadline, language: str, text: str) -> _Planned:
-    if language == "logql":
-        try:
+    try:
+        if language == "logql":
             prepared = prepare(text)
-        except InvalidQuery:
-            return _Planned(True, [])  # Its own API says what is wrong.
-        return _Planned(isinstance(prepared.expression, ast.LogQuery), list(uses_of_logql(prepared)))
-    if language == "traceql":
-        query = parse(text)
-        return _Planned(not is_metrics(query), list(uses_of_traceql(plan(query))))
-    return _Planned(False, [])
+            return _Planned(isinstance(prepared.expression, ast.LogQuery), list(uses_of_logql(prepared)))
+        if language == "traceql":
+            query = parse(text)
+            return _Planned(not is_metrics(query), list(uses_of_traceql(plan(query))))
+        return _Planned(False, list(uses_of_promql(parse_promql(text))))
+    except InvalidQuery:
+        return _Planned(language != "promql", [])  # Its own API says what is wrong.
 
 
 def _renamed(request: Request, text: str) -> Request:
@@ -181,7 +183,8 @@ def _pass(one: Pass) -> dict[str, Any]:
         ],
     }
     if ring.remembered_records:
-        shown["remembered"] = {"records": ring.remembered_records, "matches": ring.remembered_matches}
+        remembered = {"records": ring.remembered_records, "mayMatch": ring.remembered_matches}
+        shown["remembered"] = {"blocks": ring.remembered_blocks, **remembered}
     return shown
 
 

@@ -63,8 +63,8 @@ def _pass(one: dict[str, Any]) -> None:
             click.echo(escaped(f"  {name.ljust(6)}  {text}"))
     remembered = one.get("remembered")
     if remembered:
-        text = f"{remembered['matches']} of {remembered['records']} records may match"
-        click.echo(escaped(f"  remembered columns: {text}"))
+        text = f"{remembered['mayMatch']} of {remembered['records']} records may match"
+        click.echo(escaped(f"  remembered columns stand for {remembered['blocks']} blocks: {text}"))
     if one["stages"]:
         rows = [
             (

@@ -50,6 +50,8 @@ class RingEffort:
     looked_at: int = 0
     records: int = 0
     """Records that were left of those looked at, by index, time and what is live, for conditions to decide."""
+    remembered_blocks: int = 0
+    """Blocks that remembered columns stood for; only what they could not decide was looked at."""
     remembered_records: int = 0
     """Records that remembered columns had an answer for, at once."""
     remembered_matches: int = 0
@@ -154,11 +156,13 @@ class Effort:
         stage.records_out += records_out
         stage.seconds += self.clock.monotonic() - began
 
-    def remembered(self, condition: str, mask: NDArray[np.bool_], *, exact: bool) -> None:
-        """A condition was answered for the whole ring by remembered columns: which records may fulfil it, or, exactly, do."""
+    def remembered(self, condition: str, mask: NDArray[np.bool_], blocks: int, *, exact: bool) -> None:
+        """A condition was answered by remembered columns, which spares so many blocks: a mask of the ring's records that may
+        fulfil it or, exactly, do."""
         stage = self.now.stage(condition)
         stage.how = REMEMBERED if exact else MAYBE
         ring = self.now.ring
+        ring.remembered_blocks += blocks
         ring.remembered_records += len(mask)
         ring.remembered_matches += int(mask.sum())
 

@@ -64,7 +64,7 @@ def fulfilling(
             found = verdict(deadline, view, remembered, condition)
             if found is not None:
                 if effort is not None:
-                    effort.remembered(str(condition), found.mask, exact=found.exact)
+                    effort.remembered(str(condition), found.mask, len(blocks) - at, exact=found.exact)
                 for piece in _shortened(deadline, view, found, condition, blocks[at:], start_ns, end_ns):
                     if wanted(piece.block.min_time, piece.block.max_time):
                         deadline.check()
@@ -111,7 +111,9 @@ def positions(
         if found is None or not found.exact:
             return None
         if deadline.effort is not None:
-            deadline.effort.remembered(str(condition), found.mask, exact=True)
+            blocks = len(view.ring.blocks)
+            deadline.effort.now.ring.blocks += blocks
+            deadline.effort.remembered(str(condition), found.mask, blocks, exact=True)
         mask &= found.mask
     return np.flatnonzero(mask)
 

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from collector.api import loki, prometheus, tempo, tempo_metrics
 from collector.api.tempo import answering, covered, json_response
 from collector.errors import InvalidQuery
+from collector.otlp.terms import PREFIX, SUFFIX, WHOLE, WITHIN
 from collector.query.effort import Effort, Explaining
 from collector.query.logql import ast
 from collector.query.logql.explain import uses as uses_of_logql
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from collector.query.effort import Pass, Use
     from collector.query.engine import Deadline, Engine
     from collector.query.spanmetrics.series import SpanSeries
-    from collector.store import Store
+    from collector.store import Store, View
 
 LANGUAGES: Final = {"traceql": "traces", "logql": "logs", "promql": "metrics"}
 """Each language, and the signal that it asks about."""
+_STANDS: Final = {WHOLE: "whole", PREFIX: "at the beginning", SUFFIX: "at the end", WITHIN: "inside"}
+"""Where in a word of the record a word of the query stands."""
 _OVER_TIME: Final = ("start", "step", "since")
 """Parameters that a query over a range of time has, and one at a single time has not."""
 
@@ -81,13 +84,15 @@ class _Explain:
             return response
         seconds = self._engine.clock.monotonic() - began
         store = self._stores[LANGUAGES[language]]
+        shown = [_use(one, store) for one in planned.uses]
         with store.view() as view:
             coverage = covered(view)
+            await self._engine.run(_add_words, view, planned.uses, shown)
         return json_response(
             {
                 "language": language,
                 "query": text,
-                "plan": [_use(one, store) for one in planned.uses],
+                "plan": shown,
                 "passes": [_pass(one) for one in effort.passes.values()],
                 "answer": {**_size(bytes(response.body)), "bytes": len(response.body)},
                 "seconds": round(seconds, 6),
@@ -156,6 +161,23 @@ def _use(one: Use, store: Store) -> dict[str, Any]:
     return shown
 
 
+def _add_words(deadline: Deadline, view: View, uses: list[Use], shown: list[dict[str, Any]]) -> None:
+    """Add what the keyword index knows: of each word, how many records in memory can have it, at most."""
+    for use, one in zip(uses, shown, strict=True):
+        deadline.check()
+        words = [
+            {
+                "word": piece.text.decode("utf-8", "replace"),
+                "stands": _STANDS[piece.how],
+                "recordsInMemory": records,
+            }
+            for sought in use.term
+            for piece, records in view.word_counts(sought)
+        ]
+        if words:
+            one |= {"index": "tokens", "words": words}
+
+
 def _pass(one: Pass) -> dict[str, Any]:
     ring = one.ring
     shown: dict[str, Any] = {
@@ -165,6 +187,7 @@ def _pass(one: Pass) -> dict[str, Any]:
         "memory": {
             "blocks": ring.blocks,
             "leftOutByIndex": ring.by_index,
+            "leftOutByKeywords": ring.by_keywords,
             "leftOutByTime": ring.by_time,
             "notWanted": ring.not_wanted,
             "lookedAt": ring.looked_at,
@@ -182,6 +205,8 @@ def _pass(one: Pass) -> dict[str, Any]:
             for text, stage in one.stages.items()
         ],
     }
+    if ring.keyword_records:
+        shown["keywords"] = {"records": ring.keyword_records, "candidates": ring.keyword_candidates}
     if ring.remembered_records:
         remembered = {"records": ring.remembered_records, "mayMatch": ring.remembered_matches}
         shown["remembered"] = {"blocks": ring.remembered_blocks, **remembered}

@@ -44,8 +44,11 @@ def show(client: Client, endpoint: str, language: str, parameters: Mapping[str, 
 def _plan(parts: list[dict[str, Any]]) -> None:
     rows = []
     for one in parts:
-        index = f"{one['index']} {one['key']}" if "index" in one else ""
+        index = f"{one['index']} {one.get('key', '')}".rstrip() if "index" in one else ""
         rows.append((one["part"], index, str(one.get("recordsInMemory", "")), one["how"]))
+        for word in one.get("words", ()):
+            known = word["recordsInMemory"]
+            rows.append((f"  {word['word']}", f"  {word['stands']}", "any" if known is None else str(known), ""))
     if rows:
         print_table(("part", "index", ">records in memory", "how"), rows)
         click.echo()
@@ -61,6 +64,10 @@ def _pass(one: dict[str, Any]) -> None:
         text = ", ".join(_figures(figures))
         if text:
             click.echo(escaped(f"  {name.ljust(6)}  {text}"))
+    keywords = one.get("keywords")
+    if keywords:
+        text = f"{keywords['candidates']} of {keywords['records']} records can have the words"
+        click.echo(escaped(f"  keyword index: {text}"))
     remembered = one.get("remembered")
     if remembered:
         text = f"{remembered['mayMatch']} of {remembered['records']} records may match"
@@ -84,6 +91,7 @@ _WORDS = {
     "segments": "{} segments",
     "blocks": "{} blocks",
     "leftOutByIndex": "{} left out by the index",
+    "leftOutByKeywords": "{} by keywords",
     "leftOutByTime": "{} by time",
     "notWanted": "{} not wanted any more",
     "lookedAt": "{} looked at",

@@ -14,17 +14,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
+
 from collector.query.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Term
     from collector.query.engine import Deadline, Result
+    from collector.ring.search import Stretch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +46,8 @@ class RingEffort:
     """Blocks that there were."""
     by_index: int = 0
     """Left out: the postings know of no record with the key."""
+    by_keywords: int = 0
+    """Left out: the keyword index knows of no record that can have the words."""
     by_time: int = 0
     """Left out: outside of the time range."""
     not_wanted: int = 0
@@ -50,6 +55,10 @@ class RingEffort:
     looked_at: int = 0
     records: int = 0
     """Records that were left of those looked at, by index, time and what is live, for conditions to decide."""
+    keyword_records: int = 0
+    """Records that the keyword index was asked about."""
+    keyword_candidates: int = 0
+    """Those of them that can have the words."""
     remembered_blocks: int = 0
     """Blocks that remembered columns stood for; only what they could not decide was looked at."""
     remembered_records: int = 0
@@ -107,6 +116,7 @@ class Effort:
         self.passes: dict[str, Pass] = {}
         self._open: list[Pass] = []
         self._since = clock.monotonic()
+        self._last: Block | None = None
         self._begin("query")
 
     @property
@@ -129,12 +139,42 @@ class Effort:
             self.tick()
         made = self.passes.setdefault(name, Pass(name))
         made.times += 1
+        self._last = None
         self._open.append(made)
         return made
 
-    def of_ring(self, block: Block, records: int, start_ns: int, end_ns: int) -> None:
-        """A block of the ring was looked at, or its time range at least."""
+    def searched(self, blocks: Sequence[Block], stretches: Iterable[Stretch]) -> Iterator[Stretch]:
+        """Pass on what the keyword index finds in these blocks of the ring."""
         ring = self.now.ring
+        ring.blocks += len(blocks)
+        bases = np.array([block.base_offset for block in blocks], np.int64)
+        having = np.zeros(len(blocks), np.bool_)
+        try:
+            for one in stretches:
+                if one.offsets is not None:
+                    ring.keyword_records += one.end - one.first
+                    ring.keyword_candidates += len(one.offsets)
+                    having[np.searchsorted(bases, one.offsets, side="right") - 1] = True
+                elif one.first < one.end:
+                    first, last = np.searchsorted(bases, (one.first, one.end - 1), side="right") - 1
+                    having[first : last + 1] = True
+                yield one
+        finally:
+            ring.by_keywords += len(blocks) - int(having.sum())
+
+    def not_wanted(self, block: Block) -> None:
+        """A block of the ring was left out when its turn came."""
+        if block is not self._last:
+            self._last = block
+            self.now.ring.not_wanted += 1
+
+    def of_ring(self, block: Block, records: int, start_ns: int, end_ns: int) -> None:
+        """A block of the ring was looked at, or its time range at least; parts of one block come one after the other."""
+        ring = self.now.ring
+        if block is self._last:
+            ring.records += records
+            return
+        self._last = block
         if block.max_time < start_ns or block.min_time > end_ns:
             ring.by_time += 1
         else:
@@ -195,6 +235,8 @@ class Use:
     """The index that is used, if one is."""
     key: bytes = b""
     """What is looked up there."""
+    term: Term = ()
+    """What the keyword index is asked, if it is: one of these texts."""
 
 
 def as_part(name: str) -> Callable[[Callable[Concatenate[Deadline, P], R]], Callable[Concatenate[Deadline, P], R]]:

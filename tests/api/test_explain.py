@@ -28,7 +28,7 @@ def logs(number: int) -> bytes:
     for row in range(RECORDS):
         one = scope.log_records.add(time_unix_nano=(1000 + number) * S + row)
         one.body.string_value = f"line {row} of {number}"
-        one.attributes.add(key="row").value.string_value = str(row % 2)
+        one.attributes.add(key="row").value.string_value = ("even", "odd")[row % 2]
     return made.SerializeToString()
 
 
@@ -52,7 +52,7 @@ async def explained(live: Live, q: str, language: str = "logql", **query: Any) -
     for one in answer.json["passes"]:
         memory = one["memory"]
         spared = one.get("remembered", {}).get("blocks", 0)
-        ends = ("leftOutByIndex", "leftOutByTime", "notWanted", "lookedAt")
+        ends = ("leftOutByIndex", "leftOutByKeywords", "leftOutByTime", "notWanted", "lookedAt")
         assert memory["blocks"] == sum(memory[name] for name in ends) + spared, one
         for before, after in zip(one["stages"], one["stages"][1:], strict=False):
             assert before["recordsOut"] == after["recordsIn"]
@@ -64,17 +64,28 @@ def the_pass(answer: Any, name: str) -> Any:
 
 
 async def test_stages_of_a_log_query(live: Live) -> None:
-    answer = await explained(live, '{service_name="db"} |= "line 1" | row="1"')
-    assert [(one["part"], one.get("index"), one.get("key")) for one in answer["plan"]] == [
-        ('{service_name="db"}', "service", "db"),
-        ('|= "line 1"', None, None),
-        ('| row="1"', None, None),
+    answer = await explained(live, '{service_name="db"} |= "of 18" | row="odd"')
+    assert [(one["part"], one.get("index")) for one in answer["plan"]] == [
+        ('{service_name="db"}', "service"),
+        ("the line has 'of 18'", "tokens"),
+        ("an attribute is 'odd'", "tokens"),
+        ('|= "of 18"', None),
+        ('| row="odd"', None),
     ]
-    assert answer["plan"][0]["recordsInMemory"] == 50
+    assert (answer["plan"][0]["key"], answer["plan"][0]["recordsInMemory"]) == ("db", 50)
+    words = [word for one in answer["plan"] for word in one.get("words", ())]
+    assert [(one["word"], one["stands"]) for one in words] == [
+        ("of", "at the end"),
+        ("18", "at the beginning"),
+        ("odd", "whole"),
+    ]
+    for word, held in zip(words, (150, 10, 75), strict=True):
+        assert word["recordsInMemory"] >= held, "that is the most there can be"
     found = the_pass(answer, "query")
-    assert [(one["recordsIn"], one["recordsOut"]) for one in found["stages"]] == [(100, 100), (100, 10), (10, 10)]
-    assert (found["memory"]["records"], found["log"]["records"]) == (50, 50)
-    assert answer["answer"]["lines"] == 10
+    assert found["keywords"] == {"records": 150, "candidates": 5}
+    assert (found["memory"]["records"], found["log"]["records"]) == (5, 50)
+    assert [(one["recordsIn"], one["recordsOut"]) for one in found["stages"]] == [(55, 55), (55, 5), (5, 5)]
+    assert answer["answer"]["lines"] == 5
     assert answer["coverage"] == {"oldestOffset": "0", "oldestOffsetInMemory": "150", "nextOffset": "300"}
 
 
@@ -83,12 +94,15 @@ async def test_what_a_limit_a_range_and_an_index_leave_out(live: Live) -> None:
     assert newest["memory"] | {"blocks": 0} == {
         "blocks": 0,
         "leftOutByIndex": 0,
+        "leftOutByKeywords": 0,
         "leftOutByTime": 0,
         "notWanted": 14,
         "lookedAt": 1,
         "records": RECORDS,
     }
     assert newest["log"]["lookedAt"] == 0
+    rare = the_pass(await explained(live, '{service_name=~".+"} |= "of 20"'), "query")
+    assert (rare["memory"]["leftOutByKeywords"], rare["memory"]["records"]) == (14, 10)
     middle = the_pass(await explained(live, '{service_name=~".+"}', start="1020.0", end="1022.0"), "query")
     assert (middle["memory"]["leftOutByTime"], middle["memory"]["lookedAt"], middle["log"]["lookedAt"]) == (13, 2, 0)
 
@@ -97,7 +111,7 @@ async def test_metrics_of_logs(live: Live) -> None:
     query = 'sum(count_over_time({service_name="shop"} |= "line 3"[1h]))'
     once = await explained(live, query, start="", end="", time="2000.0")
     stages = the_pass(once, "query")["stages"]
-    assert [(one["recordsIn"], one["recordsOut"]) for one in stages] == [(200, 200), (200, 20)]
+    assert [one["recordsOut"] for one in stages] == [stages[0]["recordsIn"], 20]
     assert once["answer"]["series"] == 1
     over_time = await explained(live, query, step="100")
     assert over_time["answer"]["bytes"] > once["answer"]["bytes"]

@@ -23,10 +23,14 @@ def uses(plan: Plan) -> Iterator[Use]:
     for query, source in plan.sources.items():
         service = source.selection.service
         if service is not None:
-            how = "postings in memory, key indexes of the log; the selector decides, once for each resource"
+            how = "postings in memory, key indexes of the log"
             yield Use(str(query.selector), how, "service", service)
         else:
-            yield Use(str(query.selector), "the selector decides, once for each resource")
+            yield Use(str(query.selector), "once for each resource and scope")
+        for term in source.terms:
+            texts = " or ".join(repr(one.text.decode("utf-8", "replace")) for one in term)
+            kind = "an attribute is" if term[0].whole else "the line has"
+            yield Use(f"{kind} {texts}", "words in the keyword index", term=term)
         for stage in query.stages:
             yield Use(str(stage), _how(stage))
 
@@ -34,9 +38,9 @@ def uses(plan: Plan) -> Iterator[Use]:
 def _how(stage: ast.Stage) -> str:
     match stage:
         case ast.LineFilter():
-            return "each line"
+            return "each line that is left"
         case ast.LabelStage():
-            return "each distinct value of a block's column of labels"
+            return "once for each distinct value in a block"
         case _:
             return "each line that is left"
 

@@ -57,7 +57,7 @@ def fulfilling(
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
             if effort is not None:
-                effort.now.ring.not_wanted += 1
+                effort.not_wanted(block)
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:

@@ -179,7 +179,7 @@ def _add_words(deadline: Deadline, view: View, uses: list[Use], shown: list[dict
 
 
 def _pass(one: Pass) -> dict[str, Any]:
-    ring = one.ring
+    ring, read = one.ring, one.log.read
     shown: dict[str, Any] = {
         "pass": one.name,
         "times": one.times,
@@ -193,7 +193,21 @@ def _pass(one: Pass) -> dict[str, Any]:
             "lookedAt": ring.looked_at,
             "records": ring.records,
         },
-        "log": {"lookedAt": one.log.looked_at, "bytes": one.log.bytes, "records": one.log.records},
+        "log": {
+            "segments": read.segments,
+            "leftOutByIndex": read.by_index,
+            "leftOutByTime": read.by_time,
+            "notWanted": read.not_wanted,
+            "readByIndex": read.indexed,
+            "readWhole": read.whole,
+            "framesNamed": read.named,
+            "framesPassed": read.passed,
+            "framesRead": read.read,
+            "framesCached": read.cached,
+            "lookedAt": one.log.looked_at,
+            "bytes": one.log.bytes,
+            "records": one.log.records,
+        },
         "stages": [
             {
                 "stage": text,

@@ -94,7 +94,13 @@ _WORDS = {
     "leftOutByKeywords": "{} by keywords",
     "leftOutByTime": "{} by time",
     "notWanted": "{} not wanted any more",
-    "lookedAt": "{} looked at",
+    "readByIndex": "{} read by the index",
+    "readWhole": "{} read whole",
+    "framesNamed": "{} frames named by the index",
+    "framesPassed": "{} frames passed",
+    "framesRead": "{} frames read",
+    "framesCached": "{} frames cached",
+    "lookedAt": "{} blocks looked at",
     "records": "{} records",
 }
 

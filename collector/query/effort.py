@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from collector.query.engine import Engine
+from collector.wal.counts import ReadCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -71,8 +72,10 @@ class RingEffort:
 class LogEffort:
     """The same of the log behind the ring."""
 
+    read: ReadCounts = field(default_factory=ReadCounts)
+    """Segments and frames."""
     looked_at: int = 0
-    """Blocks read."""
+    """Blocks that were read, or taken from the cache."""
     bytes: int = 0
     """Of their payloads."""
     records: int = 0

@@ -24,7 +24,7 @@ import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
 from collector.otlp.records import Ref, isolate
-from collector.store import blocks, key_matches
+from collector.store import key_matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -220,10 +220,11 @@ def log_slices(
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
     index, keys = among or (None, ())
-    frames = view.log.frames(
-        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, wanted=wanted
+    counts = deadline.effort.now.log.read if deadline is not None and deadline.effort is not None else None
+    blocks = view.log.blocks(
+        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, wanted=wanted, counts=counts
     )
-    for block in blocks(view.log, frames):
+    for block in blocks:
         if deadline is not None:
             deadline.check()
         rows = _before(end, block, live_rows(view, block, start_ns, end_ns, in_ring=False))

@@ -200,7 +200,7 @@ def _pass(one: Pass) -> dict[str, Any]:
             "notWanted": read.not_wanted,
             "readByIndex": read.indexed,
             "readWhole": read.whole,
-            "framesNamed": read.named,
+            "stretches": read.stretches,
             "framesPassed": read.passed,
             "framesRead": read.read,
             "framesCached": read.cached,

@@ -96,7 +96,7 @@ _WORDS = {
     "notWanted": "{} not wanted any more",
     "readByIndex": "{} read by the index",
     "readWhole": "{} read whole",
-    "framesNamed": "{} frames named by the index",
+    "stretches": "{} stretches named by it",
     "framesPassed": "{} frames passed",
     "framesRead": "{} frames read",
     "framesCached": "{} frames cached",

@@ -21,8 +21,8 @@ class ReadCounts:
     """Segments of which only the frames were read that their key indexes name."""
     whole: int = 0
     """Segments read from frame to frame, because no key was asked for, or nothing is known of it."""
-    named: int = 0
-    """Frames that key indexes have named."""
+    stretches: int = 0
+    """What key indexes have named: frames, or runs of small ones in a segment that is not compacted."""
     passed: int = 0
     """Frames of which the header was enough: outside of the range, or not wanted."""
     read: int = 0

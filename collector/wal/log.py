@@ -517,7 +517,7 @@ class Log:
                     counts.whole += only is None
                     counts.by_index += only == []
                     counts.indexed += bool(only)
-                    counts.named += len(only or ())
+                    counts.stretches += len(only or ())
                 if only is None or only:
                     yield from read_segment(self._files, one, within, self._note_damage, make, only, self._unpack)
         except OSError as error:

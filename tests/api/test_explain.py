@@ -34,7 +34,7 @@ def logs(number: int) -> bytes:
 
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
-    async with Live(tmp_path, capacity=BLOCKS * RECORDS // 2) as made:
+    async with Live(tmp_path, capacity=BLOCKS * RECORDS // 2, segment_bytes=4096) as made:
         for number in range(BLOCKS):
             await made.stores["logs"].append(logs(number))
             await made.send(RECORDS)
@@ -54,6 +54,10 @@ async def explained(live: Live, q: str, language: str = "logql", **query: Any) -
         spared = one.get("remembered", {}).get("blocks", 0)
         ends = ("leftOutByIndex", "leftOutByKeywords", "leftOutByTime", "notWanted", "lookedAt")
         assert memory["blocks"] == sum(memory[name] for name in ends) + spared, one
+        log = one["log"]
+        ends = ("leftOutByIndex", "leftOutByTime", "notWanted", "readByIndex", "readWhole")
+        assert log["segments"] == sum(log[name] for name in ends), one
+        assert log["framesRead"] + log["framesCached"] == log["lookedAt"]
         for before, after in zip(one["stages"], one["stages"][1:], strict=False):
             assert before["recordsOut"] == after["recordsIn"]
     return answer.json
@@ -105,6 +109,20 @@ async def test_what_a_limit_a_range_and_an_index_leave_out(live: Live) -> None:
     assert (rare["memory"]["leftOutByKeywords"], rare["memory"]["records"]) == (14, 10)
     middle = the_pass(await explained(live, '{service_name=~".+"}', start="1020.0", end="1022.0"), "query")
     assert (middle["memory"]["leftOutByTime"], middle["memory"]["lookedAt"], middle["log"]["lookedAt"]) == (13, 2, 0)
+
+
+async def test_segments_that_are_left_out(live: Live) -> None:
+    everything = the_pass(await explained(live, '{service_name=~".+"}', limit=5000), "query")["log"]
+    assert (everything["readWhole"], everything["records"]) == (everything["segments"], 150)
+    assert everything["segments"] > 2
+    narrow = the_pass(await explained(live, '{service_name=~".+"}', end="1001.0", limit=5000), "query")["log"]
+    assert (narrow["leftOutByTime"], narrow["records"]) == (everything["segments"] - 1, RECORDS)
+    none = the_pass(await explained(live, '{service_name="none"}'), "query")["log"]
+    assert (none["leftOutByIndex"], none["lookedAt"]) == (everything["segments"], 0)
+    some = the_pass(await explained(live, '{service_name="db"}', limit=5000), "query")["log"]
+    assert (some["readByIndex"] > 0, some["stretches"] > 0, some["records"]) == (True, True, 50)
+    few = the_pass(await explained(live, '{service_name=~".+"}', limit=160), "query")["log"]
+    assert few["notWanted"] > 0
 
 
 async def test_metrics_of_logs(live: Live) -> None:

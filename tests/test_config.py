@@ -259,8 +259,8 @@ def test_a_ring_wants_room_for_its_indexes() -> None:
     with pytest.raises(InvalidConfig) as caught:
         load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=64MiB"], {})
     (problem,) = caught.value.problems
-    assert problem.startswith("--set: stores.logs.max_bytes: a ring of 10000000 records wants at least 402655488 bytes")
-    load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=402655488"], {})
+    assert problem.startswith("--set: stores.logs.max_bytes: a ring of 10000000 records wants at least 402741024 bytes")
+    load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=402741024"], {})
 
 
 @given(st.fixed_dictionaries({}, optional={key: values(metadata) for key, metadata in KEYS.items()}))

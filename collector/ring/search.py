@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from collector.otlp.terms import WHOLE, pieces, in_doubt
+from collector.otlp.terms import WHOLE, in_doubt, pieces
 from collector.ring.tokens import FLAGS
 
 if TYPE_CHECKING:

@@ -115,10 +115,15 @@ def slices(
         among = Among(view.index, (view.key,))
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
-    for block, named in ring_parts(view, terms, pruning, newest_first=newest_first):
+
+    def open_to(block: Block) -> bool:
+        is_inside = block.max_time >= start_ns and block.min_time <= end_ns
+        return is_inside and (wanted is None or wanted(block.min_time, block.max_time))
+
+    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
-        if wanted is not None and not wanted(block.min_time, block.max_time):
+        if not open_to(block):
             continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
         if rows.size:
@@ -128,14 +133,22 @@ def slices(
 
 
 def ring_parts(
-    view: View, terms: Terms, pruning: Pruning | None, *, newest_first: bool
+    view: View, terms: Terms, open_to: Callable[[Block], bool], pruning: Pruning | None, *, newest_first: bool
 ) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
-    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can."""
-    stretches = view.stretches(terms, newest_first=newest_first)
+    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
+
+    Of stretches of the ring whose blocks are none of them `open_to` the query it is not found out what is in them.
+    """
+    blocks = view.ring.blocks
+
+    def needed(first: int, end: int) -> bool:
+        low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
+        return any(map(open_to, blocks[low - 1 : high]))
+
+    stretches = view.stretches(terms, needed, newest_first=newest_first)
     if stretches is None:
         yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first))
         return
-    blocks = view.ring.blocks
     for first, end, offsets in stretches:
         if pruning is not None and offsets is not None:
             pruning.searched += end - first

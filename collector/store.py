@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collector.otlp.signals import Signal
     from collector.otlp.terms import Piece, Sought, Terms
     from collector.ring.ring import Lookup
-    from collector.ring.search import Search, Stretch
+    from collector.ring.search import Needed, Search, Stretch
     from collector.wal.log import Log
 
 
@@ -201,14 +201,14 @@ class View:
         keys = [key_of_column(memoryview(trace), 16, 0) for trace in traces]
         return self._lookup.find(keys, self.ring)
 
-    def stretches(self, terms: Terms, *, newest_first: bool) -> Iterator[Stretch] | None:
+    def stretches(self, terms: Terms, needed: Needed, *, newest_first: bool) -> Iterator[Stretch] | None:
         """Return the ring's stretches, with the records in them that can fulfil the terms; see `Search`.
 
         None: no index knows. From any thread.
         """
         if self._search is None or not terms:
             return None
-        return self._search.stretches(terms, self.ring, newest_first=newest_first)
+        return self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
 
     def word_counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
         """Return what the ring's keyword index knows of a text's words; see `Search.counts`. From any thread."""

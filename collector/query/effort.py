@@ -120,6 +120,7 @@ class Effort:
         self._open: list[Pass] = []
         self._since = clock.monotonic()
         self._last: Block | None = None
+        self._range = 0, 2**64 - 1
         self._begin("query")
 
     @property
@@ -146,43 +147,49 @@ class Effort:
         self._open.append(made)
         return made
 
+    def within(self, start_ns: int, end_ns: int) -> None:
+        """What follows looks for records in this range of time."""
+        self._range = start_ns, end_ns
+
     def searched(self, blocks: Sequence[Block], stretches: Iterable[Stretch]) -> Iterator[Stretch]:
-        """Pass on what the keyword index finds in these blocks of the ring."""
+        """Pass on what the keyword index finds in these blocks of the ring; of some it may not have been asked."""
         ring = self.now.ring
         ring.blocks += len(blocks)
         bases = np.array([block.base_offset for block in blocks], np.int64)
-        having = np.zeros(len(blocks), np.bool_)
+        asked, having = np.zeros(len(blocks), np.bool_), np.zeros(len(blocks), np.bool_)
         try:
             for one in stretches:
-                if one.offsets is not None:
-                    ring.keyword_records += one.end - one.first
-                    ring.keyword_candidates += len(one.offsets)
-                    having[np.searchsorted(bases, one.offsets, side="right") - 1] = True
-                elif one.first < one.end:
+                if one.first < one.end:
                     first, last = np.searchsorted(bases, (one.first, one.end - 1), side="right") - 1
-                    having[first : last + 1] = True
+                    asked[first : last + 1] = True
+                    if one.offsets is None:
+                        having[first : last + 1] = True
+                    else:
+                        ring.keyword_records += one.end - one.first
+                        ring.keyword_candidates += len(one.offsets)
+                        having[np.searchsorted(bases, one.offsets, side="right") - 1] = True
                 yield one
         finally:
-            ring.by_keywords += len(blocks) - int(having.sum())
+            ring.by_keywords += int((asked & ~having).sum())
+            for at in np.flatnonzero(~asked).tolist():
+                self.left_out(blocks[at])
 
-    def not_wanted(self, block: Block) -> None:
-        """A block of the ring was left out when its turn came."""
-        if block is not self._last:
-            self._last = block
-            self.now.ring.not_wanted += 1
-
-    def of_ring(self, block: Block, records: int, start_ns: int, end_ns: int) -> None:
-        """A block of the ring was looked at, or its time range at least; parts of one block come one after the other."""
-        ring = self.now.ring
+    def left_out(self, block: Block) -> None:
+        """A block of the ring was left out when its turn came: of another time, or not wanted any more."""
         if block is self._last:
-            ring.records += records
             return
         self._last = block
-        if block.max_time < start_ns or block.min_time > end_ns:
-            ring.by_time += 1
+        if block.max_time < self._range[0] or block.min_time > self._range[1]:
+            self.now.ring.by_time += 1
         else:
-            ring.looked_at += 1
-            ring.records += records
+            self.now.ring.not_wanted += 1
+
+    def of_ring(self, block: Block, records: int) -> None:
+        """A block of the ring was looked at; parts of one block come one after the other."""
+        ring = self.now.ring
+        ring.looked_at += block is not self._last
+        ring.records += records
+        self._last = block
 
     def by_postings(self, blocks: int, looked_at: int, records: int) -> None:
         """Of so many blocks of the ring, the postings have told where the records lie."""

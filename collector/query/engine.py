@@ -118,17 +118,24 @@ def slices(
         among = Among(view.index, (view.key,))
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
+
+    def open_to(block: Block) -> bool:
+        is_inside = block.max_time >= start_ns and block.min_time <= end_ns
+        return is_inside and (wanted is None or wanted(block.min_time, block.max_time))
+
     effort = deadline.effort if deadline is not None else None
-    for block, named in ring_parts(view, terms, pruning, newest_first=newest_first, effort=effort):
+    if effort is not None:
+        effort.within(start_ns, end_ns)
+    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first, effort=effort):
         if deadline is not None:
             deadline.check()
-        if wanted is not None and not wanted(block.min_time, block.max_time):
+        if not open_to(block):
             if effort is not None:
-                effort.not_wanted(block)
+                effort.left_out(block)
             continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
         if effort is not None:
-            effort.of_ring(block, rows.size, start_ns, end_ns)
+            effort.of_ring(block, rows.size)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
@@ -136,14 +143,28 @@ def slices(
 
 
 def ring_parts(
-    view: View, terms: Terms, pruning: Pruning | None, *, newest_first: bool, effort: Effort | None = None
+    view: View,
+    terms: Terms,
+    open_to: Callable[[Block], bool],
+    pruning: Pruning | None,
+    *,
+    newest_first: bool,
+    effort: Effort | None = None,
 ) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
-    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can."""
-    stretches = view.stretches(terms, newest_first=newest_first)
+    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
+
+    Of stretches of the ring whose blocks are none of them `open_to` the query it is not found out what is in them.
+    """
+    blocks = view.ring.blocks
+
+    def needed(first: int, end: int) -> bool:
+        low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
+        return any(map(open_to, blocks[low - 1 : high]))
+
+    stretches = view.stretches(terms, needed, newest_first=newest_first)
     if stretches is None:
         yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first, effort=effort))
         return
-    blocks = view.ring.blocks
     if effort is not None:
         stretches = effort.searched(blocks, stretches)
     for first, end, offsets in stretches:

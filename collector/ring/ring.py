@@ -39,8 +39,8 @@ from collector.otlp.words import (
     texts,
     words,
 )
-from collector.ring.blocks import Blocks, Limits
 from collector.ring import tokens
+from collector.ring.blocks import Blocks, Limits
 from collector.ring.postings import Postings, empty_bytes, key_of_column
 from collector.ring.search import Search
 from collector.ring.tokens import Tokens

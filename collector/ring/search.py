@@ -10,11 +10,12 @@ time. Records that were evicted since the snapshot are not found: that stretch i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from collector.otlp.terms import WHOLE, pieces, in_doubt
+from collector.otlp.terms import WHOLE, in_doubt, pieces
 from collector.ring.tokens import FLAGS
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ RARE: Final = 2000
 """Records that are so few that all chunks are searched at once."""
 WORTH: Final = 300
 """Postings that may be followed to spare looking at one record."""
+
+
+Needed = Callable[[int, int], bool]
+"""Tells whether the records from one offset to before another are of interest."""
 
 
 class Stretch(NamedTuple):
@@ -80,30 +85,37 @@ class Search:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def stretches(self, terms: Terms, snapshot: Snapshot, *, newest_first: bool) -> Iterator[Stretch] | None:
+    def stretches(
+        self, terms: Terms, snapshot: Snapshot, needed: Needed = lambda first, end: True, *, newest_first: bool
+    ) -> Iterator[Stretch] | None:
         """Return the stretches of a snapshot, newest or oldest first, with the records that can fulfil the terms.
 
-        None: the terms say nothing that the index knows.
+        Those that are not `needed` when it is their turn are left out. None: the terms say nothing that the index knows.
         """
         known = [one for one in map(self._term, terms) if one is not None]
         if not known:
             return None
         known.sort(key=_estimate)
-        return self._walk(known, snapshot, newest_first)
+        return self._walk(known, snapshot, needed, newest_first)
 
     def counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
         """Return each word of a text, and how many records can have it, at most; None where the index says nothing."""
         found = [(piece, self._words(piece)) for piece in pieces(sought)]
         return [(piece, known.records if known is not None else None) for piece, known in found]
 
-    def _walk(self, terms: list[list[_All]], snapshot: Snapshot, newest_first: bool) -> Iterator[Stretch]:
+    def _walk(
+        self, terms: list[list[_All]], snapshot: Snapshot, needed: Needed, newest_first: bool
+    ) -> Iterator[Stretch]:
         first, end = snapshot.first_offset // CHUNK, -(-snapshot.next_offset // CHUNK)
         whole = not newest_first or _estimate(terms[0]) <= RARE
         size = end - first if whole else FIRST_CHUNKS
         while end > first:
             begin = max(first, end - size)
-            offsets = _offsets(self._bits(terms, begin, end - begin), begin)
             low, high = max(begin * CHUNK, snapshot.first_offset), min(end * CHUNK, snapshot.next_offset)
+            if not needed(low, high):
+                end = begin
+                continue
+            offsets = _offsets(self._bits(terms, begin, end - begin), begin)
             found_from = min(max(self._tokens.first_offset, low), high)
             cut = np.searchsorted(offsets, (found_from, high))
             found = Stretch(found_from, high, offsets[cut[0] : cut[1]])

@@ -20,6 +20,9 @@ more, and records that have several words are found 64 at a time by `&`.
 * Texts are a queue of pages, too. When more than half of it belonged to tokens that have gone, what is left of the oldest
   page is moved to the newest.
 
+Records repeat each other's texts: a function's name, a file's. While a block is taken, the tokens of texts are remembered,
+so that a text that comes again is compared and not taken apart.
+
 What a record holds beside its words (`flags` of otlp/words.py) are tokens without text, of kinds from FLAGS on.
 
 Memory: 20 B a posting; 53 B and its text a token. Cost: 15 to 25 ns a word, mostly that of finding it in the text.
@@ -30,8 +33,9 @@ for a part at a time. What has been evicted meanwhile they do not find, and `mar
 
 import cython
 import numpy as np
-from cython.cimports.collector.otlp.wire import SEED, key_of
+from cython.cimports.collector.otlp.wire import MIX_1, SEED, key_of, mix
 from cython.cimports.collector.otlp.words import (
+    Text,
     Texts,
     Word,
     Words,
@@ -76,6 +80,19 @@ _Token = cython.struct(
 _Page = cython.struct(token=_Token[256], signature=uint64_t[256], live=uint32_t, free=uint32_t)
 _Slot = cython.struct(tag=uint32_t, token=uint32_t)  # the token's number plus 1; 0: nothing
 _Table = cython.struct(slot=cython.pointer(_Slot), mask=uint32_t, used=uint32_t)
+
+_Known = cython.struct(  # a text of the block at hand, and the tokens of its words
+    at=cython.pointer(cython.const[uint8_t]),
+    length=uint32_t,
+    kind=uint32_t,
+    flags=uint32_t,
+    turn=uint32_t,
+    first=uint32_t,
+    count=uint32_t,
+)
+_KNOWN = cython.declare(cython.int, 256)  # texts that are remembered
+_NUMBERS = cython.declare(uint32_t, 4096)  # and the tokens of all of them together
+_KNOWN_BYTES = cython.declare(uint32_t, 1024)  # the longest such text
 
 _START = cython.declare(cython.Py_ssize_t, RECORDS[LOGS].columns["start"][1])
 _LENGTH = cython.declare(cython.Py_ssize_t, RECORDS[LOGS].columns["length"][1])
@@ -129,6 +146,22 @@ def _stands(
     return False
 
 
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def _place_of(text: cython.pointer(Text)) -> uint32_t:
+    """Return where a text is remembered: by its length, its first and its last bytes."""
+    first: uint64_t = 0
+    last: uint64_t = 0
+    if text.length >= 8:
+        memcpy(cython.address(first), text.at, 8)
+        memcpy(cython.address(last), text.at + text.length - 8, 8)
+    else:
+        memcpy(cython.address(first), text.at, text.length)
+    return mix(first ^ SEED, last ^ MIX_1 ^ text.length) & (_KNOWN - 1)
+
+
 @cython.cclass
 class Tokens:
     """The words of a ring's live records. See the module's docstring."""
@@ -157,6 +190,10 @@ class Tokens:
     _found: Texts
     _words: Words
     _held: Words  # of the group at hand
+    _known: cython.pointer(_Known)
+    _numbers: cython.pointer(uint32_t)
+    _numbered: uint32_t
+    _turn: uint32_t  # what was remembered in another one has been forgotten
 
     def __cinit__(self, first_offset: int):
         i: cython.int
@@ -169,8 +206,12 @@ class Tokens:
         self._pages = cython.cast(cython.pointer(cython.pointer(_Page)), calloc(self._pages_room, 8))
         self._open = cython.cast(cython.pointer(uint64_t), calloc(self._pages_room // 64, 8))
         self._texts = cython.cast(cython.pointer(cython.pointer(uint8_t)), calloc(self._texts_room, 8))
+        self._known = cython.cast(cython.pointer(_Known), calloc(_KNOWN, cython.sizeof(_Known)))
+        self._numbers = cython.cast(cython.pointer(uint32_t), calloc(_NUMBERS, 4))
         if (
             self._tables == cython.NULL
+            or self._known == cython.NULL
+            or self._numbers == cython.NULL
             or self._postings == cython.NULL
             or self._pages == cython.NULL
             or self._open == cython.NULL
@@ -178,8 +219,11 @@ class Tokens:
         ):
             raise MemoryError
         self._open[0] = ~cython.cast(uint64_t, 0)
-        self._bytes = _TABLES * cython.sizeof(_Table) + 8 * (
-            self._postings_room + self._pages_room + self._pages_room // 64 + self._texts_room
+        self._bytes = (
+            _TABLES * cython.sizeof(_Table)
+            + 8 * (self._postings_room + self._pages_room + self._pages_room // 64 + self._texts_room)
+            + _KNOWN * cython.sizeof(_Known)
+            + 4 * _NUMBERS
         )
         for i in range(_TABLES):
             self._tables[i].slot = cython.cast(cython.pointer(_Slot), calloc(_LEAST, cython.sizeof(_Slot)))
@@ -202,6 +246,8 @@ class Tokens:
         if self._texts != cython.NULL:
             for i in range(self._texts_room):
                 free(self._texts[i])
+        free(self._known)
+        free(self._numbers)
         free(self._tables)
         free(self._postings)
         free(self._pages)
@@ -269,6 +315,7 @@ class Tokens:
         scope_length: cython.pointer(uint32_t) = cython.cast(
             cython.pointer(uint32_t), column + _SCOPE_LENGTH * group_count
         )
+        self._forget()
         while i < n:
             end = i + 1
             while end < n and group[end] == group[i] and (offset + end) & 63:
@@ -281,7 +328,17 @@ class Tokens:
                     cython.address(self._found), base + resource_start[held], resource_length[held]
                 ) or not scope_texts(cython.address(self._found), base + scope_start[held], scope_length[held]):
                     raise MemoryError
-                self._take_words(cython.address(self._held))
+                self._held.count = 0
+                self._held.used = 0
+                self._held.flags = self._found.flags
+                for k in range(self._found.count):
+                    if not text_words(
+                        cython.address(self._held),
+                        self._found.text[k].at,
+                        self._found.text[k].length,
+                        self._found.text[k].kind,
+                    ):
+                        raise MemoryError
             chunk = cython.cast(uint32_t, (offset + i) >> 6)
             bits = ~cython.cast(uint64_t, 0) >> (64 - (end - i)) << ((offset + i) & 63)
             self._add_words(cython.address(self._held), chunk, bits)
@@ -290,23 +347,68 @@ class Tokens:
                 self._found.flags = 0
                 if not record_texts(cython.address(self._found), base + start[k], length[k]):
                     raise MemoryError
-                self._take_words(cython.address(self._words))
-                self._add_words(cython.address(self._words), chunk, cython.cast(uint64_t, 1) << ((offset + k) & 63))
+                self._add_texts(chunk, cython.cast(uint64_t, 1) << ((offset + k) & 63))
             i = end
         self._move_texts()
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def _forget(self) -> cython.void:
+        """Remember no texts."""
+        self._numbered = 0
+        self._turn += 1
+
+    @cython.cfunc
     @cython.exceptval(-1)
-    def _take_words(self, words: cython.pointer(Words)) -> cython.int:
-        """Take the words of the texts found."""
+    def _add_texts(self, chunk: uint32_t, bits: uint64_t) -> cython.int:
+        """Say of a record of a chunk that it has the words of the texts found, and their flags."""
         i: cython.Py_ssize_t
-        words.count = 0
-        words.used = 0
-        words.flags = self._found.flags
+        k: cython.Py_ssize_t
+        text: cython.pointer(Text)
+        known: cython.pointer(_Known)
+        words: cython.pointer(Words) = cython.address(self._words)
+        word: cython.pointer(Word)
+        flags: cython.int = self._found.flags
+        number: uint32_t
+        is_known: cython.bint
         for i in range(self._found.count):
-            if not text_words(words, self._found.text[i].at, self._found.text[i].length, self._found.text[i].kind):
+            text = self._found.text + i
+            known = self._known + _place_of(text)
+            if (
+                known.turn == self._turn
+                and known.length == text.length
+                and known.kind == cython.cast(uint32_t, text.kind)
+                and memcmp(known.at, text.at, text.length) == 0
+            ):
+                for k in range(known.count):
+                    self._mark(self._numbers[known.first + k], chunk, bits)
+                flags |= known.flags
+                continue
+            words.count = 0
+            words.used = 0
+            words.flags = 0
+            if not text_words(words, text.at, text.length, text.kind):
                 raise MemoryError
-        return 0
+            flags |= words.flags
+            if self._numbered + words.count > _NUMBERS:
+                self._forget()
+            is_known = text.length <= _KNOWN_BYTES and words.count <= _NUMBERS
+            if is_known:
+                known.at = text.at
+                known.length = text.length
+                known.kind = text.kind
+                known.flags = words.flags
+                known.turn = self._turn
+                known.first = self._numbered
+                known.count = words.count
+            for k in range(words.count):
+                word = words.word + k
+                number = self._number(word.hash, words.folded + word.begin, word.length, word.kind)
+                self._mark(number, chunk, bits)
+                if is_known:
+                    self._numbers[self._numbered] = number
+                    self._numbered += 1
+        return self._add_flags(flags, chunk, bits)
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -314,38 +416,40 @@ class Tokens:
         """Say of records of a chunk that they have these words and flags."""
         i: cython.Py_ssize_t
         word: cython.pointer(Word)
-        flags: cython.int = words.flags
-        kind: uint16_t = 2
         for i in range(words.count):
             word = words.word + i
-            self._add(word.hash, words.folded + word.begin, word.length, word.kind, chunk, bits)
+            self._mark(self._number(word.hash, words.folded + word.begin, word.length, word.kind), chunk, bits)
+        return self._add_flags(words.flags, chunk, bits)
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _add_flags(self, flags: cython.int, chunk: uint32_t, bits: uint64_t) -> cython.int:
+        kind: uint16_t = 2
         while flags:
             if flags & 1:
-                self._add(0, cython.NULL, 0, kind, chunk, bits)
+                self._mark(self._number(0, cython.NULL, 0, kind), chunk, bits)
             flags >>= 1
             kind += 1
         return 0
 
     @cython.cfunc
-    @cython.exceptval(-1)
-    def _add(
-        self,
-        hash: uint64_t,
-        text: cython.pointer(cython.const[uint8_t]),
-        length: uint16_t,
-        kind: uint16_t,
-        chunk: uint32_t,
-        bits: uint64_t,
-    ) -> cython.int:
+    @cython.exceptval(0xFFFFFFFF)
+    def _number(
+        self, hash: uint64_t, text: cython.pointer(cython.const[uint8_t]), length: uint16_t, kind: uint16_t
+    ) -> uint32_t:
+        """Return the number of a token, which is made if need be."""
         number: uint32_t
-        token: cython.pointer(_Token)
-        posting: cython.pointer(_Posting)
-        new: cython.int
         hash += kind * SEED
         number = self._find(hash, text, length, kind)
-        if number == _NONE:
-            number = self._make(hash, text, length, kind)
-        token = self._token(number)
+        return number if number != _NONE else self._make(hash, text, length, kind)
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _mark(self, number: uint32_t, chunk: uint32_t, bits: uint64_t) -> cython.int:
+        """Say of records of a chunk that they have a token."""
+        token: cython.pointer(_Token) = self._token(number)
+        posting: cython.pointer(_Posting)
+        new: cython.int
         if token.count and token.chunk == chunk:
             posting = self._posting(token.newest)
             new = population(bits & ~(posting.low | cython.cast(uint64_t, posting.high) << 32))

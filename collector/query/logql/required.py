@@ -1,4 +1,4 @@
-"""What every match of a regular expression contains: texts that it must have, taken from the expression.
+r"""What every match of a regular expression contains: texts that it must have, taken from the expression.
 
 `order (placed|refused) by \\d+` matches only lines that have "order ", "placed" or "refused", and " by ".
 

@@ -51,13 +51,14 @@ def fulfilling(
     held = list(ring_blocks(view, newest_first=True, effort=effort))
     blocks = [one for one in held if one.max_time >= start_ns and one.min_time <= end_ns]
     if effort is not None:
+        effort.within(start_ns, end_ns)
         effort.now.ring.by_time += len(held) - len(blocks)
     remembered = remembered_of(view) if condition is not None else None
     evaluated = 0
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
             if effort is not None:
-                effort.not_wanted(block)
+                effort.left_out(block)
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
@@ -74,7 +75,7 @@ def fulfilling(
         evaluated += 1
         piece = Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True))
         if effort is not None:
-            effort.of_ring(block, piece.rows.size, start_ns, end_ns)
+            effort.of_ring(block, piece.rows.size)
         yield from _evaluated(deadline, piece, condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
 

@@ -5,12 +5,15 @@ all logs of a daemon, so what is asked for most has most of it. An entry is name
 there; a file's nonce is its own, so what compaction has replaced or retention removed is never found again, and is
 forgotten at once, to make room. Segments that are not compacted are not kept: nothing of them needs decompression.
 
-The least recently used go first. One read may put in a quarter of the cache at most, its first blocks: a scan of the
-whole log does not turn everything out, and what dashboards read again and again still comes to be here.
+The least recently used go first. While there is room every block is kept; then only one that is read a second time, soon
+after it was turned away (as many are known of those as blocks are held). And one read may put in a quarter of the cache at
+most. So neither a scan of the whole log nor many lookups of what nobody asks for again turn out what is useful: with one
+question in twenty a scan of eight times the cache, and fifteen others of random records, 94 % of the rest was found
+here, 54 % without these two rules (in a simulation of either).
 
-`nbytes` is exact: blocks count their buffers (block.py), and `ENTRY_BYTES` stands for what is around one here. A block that
-a query is using stays with it when it is forgotten here. For any thread; the lock is held for a few operations on
-dictionaries, and by the log's writer only when retention removes a segment.
+`nbytes` is exact: blocks count their buffers (block.py), and `ENTRY_BYTES` stands for what is around one here, and for what
+is known of one that was turned away. A block that a query is using stays with it when it is forgotten here. For any thread;
+the lock is held for a few operations on dictionaries, and by the log's writer only when retention removes a segment.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ if TYPE_CHECKING:
     from collector.wal.frame import Frame
     from collector.wal.segment import Segment
 
-ENTRY_BYTES: Final = 400
-"""Bytes of the objects around a block: key, dictionary entries, place in the segment's set (measured, rounded up)."""
+ENTRY_BYTES: Final = 600
+"""Bytes of the objects around a block (key, dictionary entries, place in the segment's set), and of the key and the entry
+of one that was turned away: measured, rounded up."""
 READ_SHARE: Final = 1 / 4
 """Of the cache, what one read may put in."""
 
@@ -54,6 +58,8 @@ class BlockCache(Collector):
         # The most recently used last.
         self._blocks: OrderedDict[Key, Block] = OrderedDict()
         self._positions: dict[int, set[int]] = {}
+        # What was turned away, the newest last.
+        self._turned_away: OrderedDict[Key, None] = OrderedDict()
         self._nbytes = 0
         self._bytes_max = bytes_max
         self._hits = dict.fromkeys(SIGNALS, 0)
@@ -89,17 +95,24 @@ class BlockCache(Collector):
                 self._blocks.move_to_end(key)
         return block
 
-    def put(self, nonce: int, position: int, block: Block) -> None:
-        """Keep the block of a frame, which was not here."""
+    def put(self, nonce: int, position: int, block: Block) -> bool:
+        """Keep the block of a frame, which was not here, or turn it away; returns whether it was kept."""
         size = block.nbytes + ENTRY_BYTES
         key = nonce, position
         with self._lock:
             if size > self._bytes_max or key in self._blocks:
-                return  # Larger than everything, or another query was faster.
+                return False  # Larger than everything, or another query was faster.
+            if key in self._turned_away:
+                del self._turned_away[key]
+            elif self._nbytes + size > self._bytes_max:
+                self._turned_away[key] = None
+                self._shrink()
+                return False
             self._blocks[key] = block
             self._positions.setdefault(nonce, set()).add(position)
             self._nbytes += size
             self._shrink()
+            return True
 
     def missed(self, signal: Signal) -> None:
         """Count a block that was read because it was not here."""
@@ -111,12 +124,14 @@ class BlockCache(Collector):
         with self._lock:
             for position in self._positions.pop(nonce, ()):
                 self._nbytes -= self._blocks.pop((nonce, position)).nbytes + ENTRY_BYTES
+            self._shrink()
 
     def clear(self) -> None:
         """Let go of everything."""
         with self._lock:
             self._blocks.clear()
             self._positions.clear()
+            self._turned_away.clear()
             self._nbytes = 0
 
     def _shrink(self) -> None:
@@ -127,6 +142,8 @@ class BlockCache(Collector):
             held.remove(position)
             if not held:
                 del self._positions[nonce]
+        while len(self._turned_away) > len(self._blocks):
+            self._turned_away.popitem(last=False)
 
     def stats(self) -> dict[str, int]:
         """The figures of `/api/stats`."""
@@ -169,6 +186,8 @@ class BlockCache(Collector):
             if self._nbytes > self._bytes_max:
                 found.append(f"{self._nbytes} bytes are more than {self._bytes_max}")
             named = {(nonce, position) for nonce, held in self._positions.items() for position in held}
+            if len(self._turned_away) > len(self._blocks) or not self._turned_away.keys().isdisjoint(self._blocks):
+                found.append("what was turned away is too much, or held")
             if named != set(self._blocks) or not all(self._positions.values()):
                 found.append("the positions are not those of the blocks")
             return found
@@ -199,7 +218,6 @@ class Blocks:
             return None
         if self._cache is not None and of.compacted and of.nonce is not None:
             self._cache.missed(self._signal)
-            if self._room > 0:
+            if self._room > 0 and self._cache.put(of.nonce, position, block):
                 self._room -= block.nbytes
-                self._cache.put(of.nonce, position, block)
         return block

@@ -1,14 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The grams of texts: every run of four bytes, by which a substring test can tell that a text does not hold a needle.
+"""The grams of texts: all runs of four and of five bytes, by which a substring test can tell that a text does not hold a
+needle.
 
 What a text holds as a part, it holds with all its grams. So a set of grams answers for a substring of any kind, across
 words and inside of them, digits and punctuation as well; of needles of less than four bytes it knows nothing. Texts and
 needles are folded (`words.fold`) before: the set does not tell cases apart.
 
-A set has a bit for each of `ROWS` hashes of a gram: (its four bytes as a little-endian number x 0x9e3779b1 mod 2^32)
->> 16. Bit `row` is bit `row` mod 8 of byte `row` / 8.
+Grams of four know the shorter needles; but four digits are in any few hundred lines with numbers, which five hardly are.
+Texts as random as UUIDs have nearly all of five, too, and telling that would take more bytes than it is worth: a set of
+more than `LONG_MAX` of them has none instead, and is told to be DENSE.
 
-Cost: about 1 ns a byte of text that is ASCII, and what it takes to find the texts; the GIL is released.
+A set has a bit for each of `ROWS` hashes: of grams of four bytes, 2^16, and behind them of those of five. Bit `row` is bit
+`row` mod 8 of byte `row` / 8. The row of four bytes is (the bytes as a little-endian number x 0x9e3779b1 mod 2^32) >> 16,
+that of five 2^16 + ((the bytes as a little-endian number x 0x9e3779b97f4a7c15 mod 2^64) >> 48).
+
+Cost: about 2 ns a byte of text that is ASCII, and what it takes to find the texts; the GIL is released.
 """
 
 import cython
@@ -29,13 +35,16 @@ from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, realloc
 from cython.cimports.libc.string import memcpy, memset
 
-GRAM_BYTES = 4
-ROWS = 65536
+ROWS = 131072
 SET_BYTES = ROWS // 8
-DOCUMENTS, OPAQUE_BODIES, OPAQUE_ATTRIBUTES = 1, 2, 4
+LONG_MAX = 16384
+DOCUMENTS, OPAQUE_BODIES, OPAQUE_ATTRIBUTES, DENSE = 1, 2, 4, 8
 
 _SPREAD = cython.declare(uint32_t, 0x9E3779B1)
-_SET = cython.declare(cython.Py_ssize_t, 8192)
+_LONG_SPREAD = cython.declare(uint64_t, 0x9E3779B97F4A7C15)
+_SET = cython.declare(cython.Py_ssize_t, 16384)
+_LONG_AT = cython.declare(cython.Py_ssize_t, 8192)
+_LONG_MAX = cython.declare(cython.Py_ssize_t, 16384)
 _SWAP_1 = cython.declare(uint64_t, 0x00AA00AA00AA00AA)
 _SWAP_2 = cython.declare(uint64_t, 0x0000CCCC0000CCCC)
 _SWAP_4 = cython.declare(uint64_t, 0x00000000F0F0F0F0)
@@ -58,8 +67,8 @@ def add(grams: bytearray, block) -> int:
     """Put the grams of all texts of a block's records, and of their resources and scopes, into a set.
 
     Returns what the set does not tell of these records: DOCUMENTS, some body is no string but shown as one;
-    OPAQUE_BODIES, OPAQUE_ATTRIBUTES, something is shown otherwise than it stands in the payload. Raises ValueError for a
-    set of another size, or a block whose records lie outside of its payload.
+    OPAQUE_BODIES, OPAQUE_ATTRIBUTES, something is shown otherwise than it stands in the payload; DENSE, there are too many
+    grams of five. Raises ValueError for a set of another size, or a block whose records lie outside of its payload.
     """
     if len(grams) != _SET:
         raise ValueError(f"a set of {len(grams)} bytes")
@@ -111,6 +120,7 @@ def add(grams: bytearray, block) -> int:
             (1 if documents else 0)
             | (2 if texts.flags & BODY_OPAQUE else 0)
             | (4 if texts.flags & ATTRIBUTE_OPAQUE else 0)
+            | (8 if _is_dense(bits) else 0)
         )
     finally:
         release_texts(cython.address(texts))
@@ -179,30 +189,64 @@ def _add_texts(
 def _add_grams(
     bits: cython.pointer(uint8_t), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
 ) -> cython.void:
-    gram: uint32_t
+    long: uint64_t  # the last five bytes, the newest uppermost
     row: uint32_t
     i: cython.Py_ssize_t
     if length < 4:
         return
-    gram = (
-        cython.cast(uint32_t, _fold[at[0]]) << 8
-        | cython.cast(uint32_t, _fold[at[1]]) << 16
-        | cython.cast(uint32_t, _fold[at[2]]) << 24
+    long = (
+        cython.cast(uint64_t, _fold[at[0]]) << 8
+        | cython.cast(uint64_t, _fold[at[1]]) << 16
+        | cython.cast(uint64_t, _fold[at[2]]) << 24
+        | cython.cast(uint64_t, _fold[at[3]]) << 32
     )
-    for i in range(3, length):
-        gram = gram >> 8 | cython.cast(uint32_t, _fold[at[i]]) << 24
-        row = (gram * _SPREAD) >> 16
+    row = (cython.cast(uint32_t, long >> 8) * _SPREAD) >> 16
+    bits[row >> 3] |= 1 << (row & 7)
+    for i in range(4, length):
+        long = long >> 8 | cython.cast(uint64_t, _fold[at[i]]) << 32
+        row = (cython.cast(uint32_t, long >> 8) * _SPREAD) >> 16
         bits[row >> 3] |= 1 << (row & 7)
+        row = cython.cast(uint32_t, (long * _LONG_SPREAD) >> 48)
+        bits[_LONG_AT + (row >> 3)] |= 1 << (row & 7)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _is_dense(bits: cython.pointer(uint8_t)) -> cython.bint:
+    """Tell whether a set has too many grams of five; then it has none any more."""
+    i: cython.Py_ssize_t
+    count: cython.Py_ssize_t = 0
+    byte: uint8_t
+    for i in range(_LONG_AT, _SET):
+        byte = bits[i]
+        while byte:
+            byte &= byte - 1
+            count += 1
+    if count > _LONG_MAX:
+        memset(bits + _LONG_AT, 0, _SET - _LONG_AT)
+    return count > _LONG_MAX
 
 
 def rows_of(needle: bytes) -> tuple:
-    """Return the rows of a folded needle's grams, each once, in their order; none for less than `GRAM_BYTES`."""
+    """Return the rows of a folded needle's grams of four bytes, each once, in their order."""
     found: dict = {}
     gram: uint32_t
     at: cython.Py_ssize_t
     for at in range(len(needle) - 3):
         gram = int.from_bytes(needle[at : at + 4], "little")
         found[(gram * _SPREAD) >> 16] = None
+    return tuple(found)
+
+
+def long_rows_of(needle: bytes) -> tuple:
+    """Return the same of its grams of five bytes."""
+    found: dict = {}
+    gram: uint64_t
+    at: cython.Py_ssize_t
+    for at in range(len(needle) - 4):
+        gram = int.from_bytes(needle[at : at + 5], "little")
+        found[65536 + ((gram * _LONG_SPREAD) >> 48)] = None
     return tuple(found)
 
 

@@ -130,10 +130,11 @@ class KeyBuilder:
     Used by one thread at a time. A lookup compares with every entry, 30 us for the 20,000 traces of a segment.
     """
 
-    def __init__(self, signal: Signal, *, with_texts: bool = True) -> None:
+    def __init__(self, signal: Signal, *, text_frames: int = texts.FRAMES_MAX) -> None:
+        """Take in texts in sections of `text_frames` frames, if the signal has texts; 0: none."""
         self._signal = signal
-        # None when the signal has none, when they are not wanted, or when nobody knows all of them.
-        self._texts = TextBuilder() if with_texts and texts.has_texts(signal) else None
+        # None also when nobody knows all of them.
+        self._texts = TextBuilder(text_frames) if text_frames and texts.has_texts(signal) else None
         self._min_times = array("Q")
         self._max_times = array("Q")
         self._offsets = array("Q")

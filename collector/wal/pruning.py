@@ -32,6 +32,7 @@ from collector.wal.reader import Stretch, intact_frames, opened_segment
 from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
+from collector.wal.texts import FRAMES_MAX
 
 KEY_INDEX_BYTES: Final = 32 * 1024 * 1024
 """Memory for one log's key indexes: half for heads, those of some 100 GB of payload, half for the keys of segments that
@@ -263,14 +264,14 @@ def _stretches(of: Segment, head: KeyIndex, numbers: NDArray[np.uint64]) -> list
 
 
 def key_index_of(
-    files: Files, signal: Signal, handle: int, of: Segment, *, with_texts: bool = True
+    files: Files, signal: Signal, handle: int, of: Segment, *, text_frames: int = FRAMES_MAX
 ) -> Generator[None, None, bytes]:
     """Make the bytes of a key index from its segment, whose file is open, yielding after every frame.
 
     Raises Unfit for a segment that cannot be read whole: what it would leave out may be readable later. Raises
     OSError.
     """
-    builder = KeyBuilder(signal, with_texts=with_texts)
+    builder = KeyBuilder(signal, text_frames=text_frames)
     for position, one in intact_frames(files, handle, of):
         builder.add(position, one)
         yield
@@ -288,7 +289,7 @@ def key_index_reason(files: Files, signal: Signal, of: Segment) -> str:
     if isinstance(found, Damaged):
         return found.reason
     with opened_segment(files, of) as (handle, now):
-        steps = key_index_of(files, signal, handle, now, with_texts=bool(found.texts))
+        steps = key_index_of(files, signal, handle, now, text_frames=FRAMES_MAX if found.texts else 0)
         while True:
             try:
                 next(steps)

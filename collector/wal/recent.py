@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Final
 
 from collector.otlp.signals import Signal
 from collector.wal.compression import Unpacker
@@ -21,6 +22,9 @@ from collector.wal.keys import KeyBuilder, Wanted
 from collector.wal.merging import merged
 from collector.wal.reader import Damage, Stretch, Unfit, Walk, Window, opened_segment
 from collector.wal.segment import HEADER_SIZE, Segment
+
+TEXT_FRAMES: Final = 64
+"""Frames of which texts are held as they were taken in, 16 KiB for each; those of older ones are compressed."""
 
 
 class RecentKeys:
@@ -36,7 +40,7 @@ class RecentKeys:
 
     def _begin(self, of: Segment, *, with_texts: bool) -> None:
         self._with_texts = with_texts
-        self._keys = KeyBuilder(self._signal, with_texts=with_texts)
+        self._keys = KeyBuilder(self._signal, text_frames=TEXT_FRAMES if with_texts else 0)
         self._frames = 0
         self._known = (HEADER_SIZE, of.base_offset)
 

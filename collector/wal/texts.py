@@ -1,9 +1,9 @@
 """Which frames of a segment may hold a text: the sets of grams (grams.py) of its frames, as sections of the key index.
 
 A line filter asks for a part of a text, of any length and anywhere in it, so words would not do. Instead each frame has
-the set of all runs of four bytes in the texts of its records, one bit for each of 65,536 hashes, and may hold a needle if
-its set has all of the needle's grams. It errs to one side only: grams share bits, and a frame may have all grams of a
-needle in other places. It never lacks one.
+the set of all runs of four and of five bytes in the texts of its records, one bit for each of 65,536 hashes, and may hold
+a needle if its set has all of the needle's grams. It errs to one side only: grams share bits, and a frame may have all
+grams of a needle in other places. It never lacks one.
 
 The sets of up to `FRAMES_MAX` frames that follow each other are one section, turned over: a row has a bit for each frame,
 so a lookup reads one row for each gram, and not a set for each frame. Rows lie in pages of some 16 KiB, compressed one by
@@ -12,8 +12,8 @@ tells; that allows large sets (few errors) in small files. A Bloom filter for ea
 and have to be read whole.
 
 The table of a section, numbers of 4 bytes: the first frame, the number of frames, the rows in a page, 0; then for each of
-DOCUMENTS, OPAQUE_BODIES and OPAQUE_ATTRIBUTES a bit for each frame, in a whole number of 8 bytes; then for each page where
-it ends, counted from the section's position, and its CRC32C. A page as long as its rows is as it is, any other as
+DOCUMENTS, OPAQUE_BODIES, OPAQUE_ATTRIBUTES and DENSE a bit for each frame, in a whole number of 8 bytes; then for each page
+where it ends, counted from the section's position, and its CRC32C. A page as long as its rows is as it is, any other as
 compression.py says.
 
 What queries see of a body that is no string (a number, a list, a map) is not in the payload as it is shown. In a frame
@@ -24,7 +24,7 @@ may be; where something is opaque (bytes, or what JSON escapes), anything may be
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -46,16 +46,16 @@ KIND: Final = 2
 """The kind of a section of grams."""
 NAME: Final = "text"
 FRAMES_MAX: Final = 512
-"""Frames of one section; while they are collected they take 8 KiB each."""
+"""Frames of one section; while they are collected they take 16 KiB each."""
 PAGE_BYTES: Final = 16 * 1024
 """Bytes of a page before compression, unless its rows are longer."""
 NEEDLES_MAX: Final = 256
 """Needles of a term that are looked for; a term of more is taken to be met."""
 NEEDLE_ROWS_MAX: Final = 16
-"""Rows that are asked for one needle."""
+"""Rows of each kind that are asked for one needle."""
 
 _HEAD: Final = struct.Struct("<IIII")
-_FLAGS: Final = (grams.DOCUMENTS, grams.OPAQUE_BODIES, grams.OPAQUE_ATTRIBUTES)
+_FLAGS: Final = (grams.DOCUMENTS, grams.OPAQUE_BODIES, grams.OPAQUE_ATTRIBUTES, grams.DENSE)
 
 
 def has_texts(signal: Signal) -> bool:
@@ -63,11 +63,18 @@ def has_texts(signal: Signal) -> bool:
     return signal is LOGS
 
 
+class Rows(NamedTuple):
+    """Of grams that a frame must have."""
+
+    long: tuple[int, ...]
+    short: tuple[int, ...]
+
+
 class Needle(NamedTuple):
     """A text that is looked for, as rows that a frame then has."""
 
-    rows: tuple[int, ...]
-    in_documents: tuple[int, ...]
+    rows: Rows
+    in_documents: Rows
     """The same where bodies are documents."""
     in_body: bool
     """Whether it is a part of a body, or of an attribute's value."""
@@ -83,15 +90,19 @@ def needles(terms: Terms) -> Needles:
     A term with a text too short to have a gram tells nothing and is left out, and so is one with too many texts.
     """
     found = [tuple({_needle(sought): None for sought in term}) for term in terms if len(term) <= NEEDLES_MAX]
-    return tuple(sorted((term for term in found if all(needle.rows for needle in term)), key=len))
+    return tuple(sorted((term for term in found if all(needle.rows.short for needle in term)), key=len))
 
 
 def _needle(sought: Sought) -> Needle:
-    in_words: dict[int, None] = {}
-    for piece in pieces(sought):
-        if not in_doubt(piece) & BODY_NUMBER:
-            in_words |= dict.fromkeys(grams.rows_of(piece.text))
-    return Needle(_some(grams.rows_of(fold(sought.text))), _some(tuple(in_words)), sought.kind == BODY)
+    words = [piece.text for piece in pieces(sought) if not in_doubt(piece) & BODY_NUMBER]
+    return Needle(_rows_of([fold(sought.text)]), _rows_of(words), sought.kind == BODY)
+
+
+def _rows_of(parts: Sequence[bytes]) -> Rows:
+    """Return the rows of a record that has all these."""
+    long = dict.fromkeys(row for part in parts for row in grams.long_rows_of(part))
+    short = dict.fromkeys(row for part in parts for row in grams.rows_of(part))
+    return Rows(_some(tuple(long)), _some(tuple(short)))
 
 
 def _some(rows: tuple[int, ...]) -> tuple[int, ...]:
@@ -108,6 +119,7 @@ class Flags(NamedTuple):
     documents: int = 0
     opaque_bodies: int = 0
     opaque_attributes: int = 0
+    dense: int = 0
 
     def holding(self, among: int, sought: Needles, row: Callable[[int], int]) -> int:
         """Return which of some frames may hold what is sought; `row` tells which frames have a gram."""
@@ -117,20 +129,23 @@ class Flags(NamedTuple):
                 left = among & ~held
                 opaque = left & (self.opaque_bodies if needle.in_body else self.opaque_attributes)
                 documents = left & self.documents & ~opaque if needle.in_body else 0
-                held |= opaque | _with_all(documents, needle.in_documents, row)
-                held |= _with_all(left & ~opaque & ~documents, needle.rows, row)
+                held |= opaque | self._with_all(documents, needle.in_documents, row)
+                held |= self._with_all(left & ~opaque & ~documents, needle.rows, row)
             among = held
             if not among:
                 break
         return among
 
-
-def _with_all(frames: int, rows: tuple[int, ...], row: Callable[[int], int]) -> int:
-    for number in rows:
-        if not frames:
-            break
-        frames &= row(number)
-    return frames
+    def _with_all(self, frames: int, rows: Rows, row: Callable[[int], int]) -> int:
+        for number in rows.long:
+            if not frames & ~self.dense:
+                break
+            frames &= row(number) | self.dense
+        for number in rows.short:
+            if not frames:
+                break
+            frames &= row(number)
+        return frames
 
 
 def _bits(numbers: NDArray[np.uint64], frames: range) -> int:
@@ -252,7 +267,9 @@ class TextBuilder:
     Used by one thread at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frames_max: int = FRAMES_MAX) -> None:
+        """Have so many frames in a section; fewer take less memory, and more time to look up."""
+        self._frames_max = frames_max
         self._first = 0
         self._count = 0
         self._sets = bytearray()
@@ -267,7 +284,7 @@ class TextBuilder:
 
     def add(self, block: Block) -> None:
         """Take in the newest frame's records."""
-        if self._count == FRAMES_MAX:
+        if self._count == self._frames_max:
             self._parts.append(self._part())
             self._first += self._count
             self._count = 0

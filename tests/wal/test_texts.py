@@ -62,9 +62,9 @@ def block(bodies: Sequence[str | AnyValue], **attributes: str) -> Block:
     return scan(LOGS, request(bodies, **attributes), 0)
 
 
-def built(frames: Sequence[Block]) -> texts.TextBuilder:
+def built(frames: Sequence[Block], frames_max: int = texts.FRAMES_MAX) -> texts.TextBuilder:
     """What a segment of these frames has."""
-    builder = texts.TextBuilder()
+    builder = texts.TextBuilder(frames_max)
     for one in frames:
         builder.add(one)
     return builder
@@ -102,7 +102,14 @@ def named(builder: texts.TextBuilder, conjunction: Sequence[Sequence[bytes]], ki
 def grams_of(text: bytes) -> set[int]:
     """The rows of a text, as the format says."""
     folded = fold(text)
-    return {(int.from_bytes(folded[at : at + 4], "little") * 0x9E3779B1 % 2**32) >> 16 for at in range(len(folded) - 3)}
+    fours = (int.from_bytes(folded[at : at + 4], "little") for at in range(len(folded) - 3))
+    return long_grams_of(folded) | {gram * 0x9E3779B1 % 2**32 >> 16 for gram in fours}
+
+
+def long_grams_of(folded: bytes) -> set[int]:
+    """The rows of its grams of five bytes."""
+    fives = (int.from_bytes(folded[at : at + 5], "little") for at in range(len(folded) - 4))
+    return {65536 + (gram * 0x9E3779B97F4A7C15 % 2**64 >> 48) for gram in fives}
 
 
 def test_a_set_has_the_grams_of_all_texts_and_no_others() -> None:
@@ -114,7 +121,9 @@ def test_a_set_has_the_grams_of_all_texts_and_no_others() -> None:
 
 @given(st.text(max_size=40))
 def test_the_rows_of_a_needle_are_those_of_a_text(text: str) -> None:
-    assert set(grams.rows_of(fold(text.encode()))) == grams_of(text.encode())
+    needle = fold(text.encode())
+    assert {*grams.rows_of(needle), *grams.long_rows_of(needle)} == grams_of(needle)
+    assert set(grams.long_rows_of(needle)) == long_grams_of(needle)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 40])
@@ -146,17 +155,15 @@ frame_of_texts = st.lists(text, min_size=1, max_size=4)
 
 def part_of_a_text(frames: list[list[str]], data: st.DataObject) -> None:
     """Some part of some text names its frame."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(texts, "FRAMES_MAX", 5)
-        builder = built([block(bodies[:1] * 2, value=bodies[-1]) for bodies in frames])
-        for _ in range(4):
-            number = data.draw(st.integers(0, len(frames) - 1))
-            held = data.draw(st.sampled_from([frames[number][0], frames[number][-1]]))
-            begin = data.draw(st.integers(0, len(held)))
-            needle = held[begin : data.draw(st.integers(begin, len(held)))].encode()
-            other = data.draw(st.sampled_from([b"nowhere", b"x", needle]))
-            kind = BODY if held is frames[number][0] else ATTRIBUTE
-            assert number in named(builder, [[other, fold(needle)], [needle]], kind)
+    builder = built([block(bodies[:1] * 2, value=bodies[-1]) for bodies in frames], frames_max=5)
+    for _ in range(4):
+        number = data.draw(st.integers(0, len(frames) - 1))
+        held = data.draw(st.sampled_from([frames[number][0], frames[number][-1]]))
+        begin = data.draw(st.integers(0, len(held)))
+        needle = held[begin : data.draw(st.integers(begin, len(held)))].encode()
+        other = data.draw(st.sampled_from([b"nowhere", b"x", needle]))
+        kind = BODY if held is frames[number][0] else ATTRIBUTE
+        assert number in named(builder, [[other, fold(needle)], [needle]], kind)
 
 
 of_texts = given(st.lists(frame_of_texts, min_size=1, max_size=12), st.data())
@@ -230,6 +237,18 @@ def test_what_is_not_there_is_not_named() -> None:
     assert named(builder, [[b"pod-7f9c"]]) == [0, 1, 2, 3, 4, 5]
     assert named(builder, [[b"nowhere417"]]) == []
     assert named(builder, [[b"x" * 500]]) == []
+
+
+def test_a_dense_frame_has_grams_of_four_only() -> None:
+    ids = [Random(number).randbytes(200).hex() for number in range(80)]
+    held = bytearray(grams.SET_BYTES)
+    assert grams.add(held, block(ids)) == grams.DENSE
+    assert not any(held[grams.SET_BYTES // 2 :])
+    builder = built([block(ids), block(["x47110 ticket-004711"]), block(["order 4711, item 0047, 0471"])])
+    assert named(builder, [[ids[3][100:150].encode()]]) == [0]
+    assert named(builder, [[b"ticket-004711"]]) == [1]
+    assert 2 not in named(builder, [[b"004711"]]), "0047, 0471 and 4711 are not enough"
+    assert named(builder, [[b"g004711"]]) == []
 
 
 def test_needles_that_tell_nothing() -> None:
@@ -395,7 +414,7 @@ def test_a_wrong_section_costs_no_answer_and_is_told_once(effort: Effort) -> Non
     assert not isinstance(judged, Damaged)
     [section] = judged.texts
     ticket = f"ticket-{own(3, 'ticket')}"
-    rows = grams.rows_of(ticket.encode())
+    rows = grams.long_rows_of(ticket.encode())
     pages = {row // section.page_rows for row in rows}
     places_of = [(int(section.ends[page - 1]) if page else 0, int(section.ends[page])) for page in sorted(pages)]
     at = [section.position + byte for begin, end in places_of for byte in range(begin, end)]
@@ -436,9 +455,8 @@ def test_recent_segments_learn_texts_when_somebody_asks() -> None:
     assert places(log, own(7, "ticket")) == [168, 576]
 
 
-def test_sections_of_many_frames_in_memory_are_told_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "FRAMES_MAX", 8)
-    builder = built([block([own(number, "frame")]) for number in range(20)])
+def test_several_sections_tell_of_all_frames() -> None:
+    builder = built([block([own(number, "frame")]) for number in range(20)], frames_max=8)
     assert len(builder.encode()) == 3
     assert builder.nbytes < 20 * grams.SET_BYTES
     for number in range(20):

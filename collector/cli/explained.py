@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import click
@@ -87,31 +87,32 @@ def _pass(one: dict[str, Any]) -> None:
     click.echo()
 
 
-_WORDS = {
-    "segments": "{} segments",
-    "blocks": "{} blocks",
-    "leftOutByIndex": "{} left out by the index",
-    "leftOutByKeywords": "{} by keywords",
-    "leftOutByTime": "{} by time",
-    "notWanted": "{} not wanted any more",
-    "readByIndex": "{} read by the index",
-    "readWhole": "{} read whole",
-    "stretches": "{} stretches named by it",
-    "framesPassed": "{} frames passed",
-    "framesRead": "{} frames read",
-    "framesCached": "{} frames cached",
-    "lookedAt": "{} blocks looked at",
-    "records": "{} records",
+_WORDS: Final = {
+    "segments": ("segment", ""),
+    "blocks": ("block", ""),
+    "leftOutByIndex": ("", "left out by the index"),
+    "leftOutByKeywords": ("", "left out by keywords"),
+    "leftOutByTime": ("", "left out by time"),
+    "notWanted": ("", "not wanted any more"),
+    "readByIndex": ("", "read by the index"),
+    "readWhole": ("", "read whole"),
+    "stretches": ("stretch", "named by the index"),
+    "framesPassed": ("frame", "passed"),
+    "framesRead": ("frame", "read"),
+    "framesCached": ("frame", "cached"),
+    "lookedAt": ("block", "looked at"),
+    "records": ("record", ""),
 }
+"""Of each figure, what it counts, and what became of it."""
 
 
 def _figures(figures: dict[str, Any]) -> Iterator[str]:
     """Yield what is not 0, in words."""
-    if not any(figures.values()):
-        return
-    for name, text in _WORDS.items():
-        if figures.get(name):
-            yield text.format(f"{int(figures[name]):,}")
+    for name, (noun, fate) in _WORDS.items():
+        count = int(figures.get(name, 0))
+        if count:
+            plural = "" if count == 1 or not noun else "es" if noun.endswith("ch") else "s"
+            yield " ".join(filter(None, (f"{count:,}", noun + plural, fate)))
     if figures.get("bytes"):
         yield f"{size(int(figures['bytes']))} of payloads"
 

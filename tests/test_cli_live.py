@@ -119,7 +119,7 @@ def test_query_logs(daemon: Daemon) -> None:
     assert result.exit_code == 0, result.output
     first, second = result.stdout.splitlines()
     assert re.fullmatch(
-        r"\S+ \S+  ERROR  orders  order \d+ not placed  order_id=\d+ shop_product=\S+ span_id=\w{16} trace_id=\w{32}",
+        r"\S+ \S+  ERROR  orders  order \d+ not placed  order_id=\d+ (shop_product=\S+ )?span_id=\w{16} trace_id=\w{32}",
         second,
     )
     assert first.split()[:2] > second.split()[:2], "newest first"

@@ -2,7 +2,7 @@
 
 A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
 newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
-be without the view's key, and what is left of a block is narrowed to live records, to the time range and to the key.
+be without the view's key or the query's texts, and what is left of a block is narrowed to live records, to the time range and to the key.
 `newest` answers the question that most queries end with: the exact newest matches, in a repeatable order (time, then
 offset). Blocks older than enough of them are not looked at, and segments not opened. A view of a rare key goes from
 posting to posting, not from block to block.
@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Terms
     from collector.store import View
 
 Result = TypeVar("Result")
@@ -80,6 +82,16 @@ class Among(NamedTuple):
     keys: Sequence[int | bytes]
 
 
+@dataclass(slots=True)
+class Pruning:
+    """What the ring's keyword index did for a query."""
+
+    searched: int = 0
+    """Records that it knew whether they can be meant."""
+    candidates: int = 0
+    """Those of them that can."""
+
+
 def slices(
     view: View,
     start_ns: int = 0,
@@ -89,27 +101,92 @@ def slices(
     newest_first: bool = True,
     among: Among | None = None,
     wanted: Wanted | None = None,
+    terms: Terms = (),
+    pruning: Pruning | None = None,
 ) -> Iterator[Slice]:
     """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
 
     A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
-    of the log without such records may then be missing. Blocks that `wanted` does not want are missing, too, and of the
+    of the log without such records may then be missing. So may records that do not fulfil the `terms`; what the ring's
+    keyword index knew of them is told in `pruning`. Blocks that `wanted` does not want are missing, too, and of the
     log whole segments, which are then not opened.
     """
     if view.index is not None:
         among = Among(view.index, (view.key,))
     if not newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
-    for block in ring_blocks(view, newest_first=newest_first):
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=False)
+
+    def open_to(block: Block) -> bool:
+        is_inside = block.max_time >= start_ns and block.min_time <= end_ns
+        return is_inside and (wanted is None or wanted(block.min_time, block.max_time))
+
+    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
-        if wanted is not None and not wanted(block.min_time, block.max_time):
+        if not open_to(block):
             continue
-        rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+        rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=True)
+
+
+def ring_parts(
+    view: View, terms: Terms, open_to: Callable[[Block], bool], pruning: Pruning | None, *, newest_first: bool
+) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
+    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
+
+    Of stretches of the ring whose blocks are none of them `open_to` the query it is not found out what is in them.
+    """
+    blocks = view.ring.blocks
+
+    def needed(first: int, end: int) -> bool:
+        low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
+        return any(map(open_to, blocks[low - 1 : high]))
+
+    stretches = view.stretches(terms, needed, newest_first=newest_first)
+    if stretches is None:
+        yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first))
+        return
+    for first, end, offsets in stretches:
+        if pruning is not None and offsets is not None:
+            pruning.searched += end - first
+            pruning.candidates += len(offsets)
+        for block, begin, last in _blocks_of(blocks, first, end, offsets, newest_first):
+            if offsets is None:
+                low, high = max(first, block.base_offset), min(end, block.end_offset)
+                yield block, np.arange(low - block.base_offset, high - block.base_offset)
+            else:
+                yield block, (offsets[begin:last] - block.base_offset).astype(np.intp)
+
+
+def _blocks_of(
+    blocks: Sequence[Block], first: int, end: int, offsets: NDArray[np.int64] | None, newest_first: bool
+) -> Iterator[tuple[Block, int, int]]:
+    """Yield blocks with offsets of a stretch, and which of the offsets these are: from one number to before another.
+
+    Without offsets, the blocks in which the stretch lies.
+    """
+    if first >= end:
+        return
+    if offsets is None:
+        low, high = (bisect_right(blocks, offset, key=_base_offset) - 1 for offset in (first, end - 1))
+        numbers = range(low, high + 1)
+        for number in reversed(numbers) if newest_first else numbers:
+            yield blocks[number], 0, 0
+        return
+    begin, last = 0, len(offsets)
+    while begin < last:
+        block = blocks[bisect_right(blocks, int(offsets[last - 1 if newest_first else begin]), key=_base_offset) - 1]
+        if newest_first:
+            cut = int(np.searchsorted(offsets, block.base_offset))
+            yield block, cut, last
+            last = cut
+        else:
+            cut = int(np.searchsorted(offsets, block.end_offset))
+            yield block, begin, cut
+            begin = cut
 
 
 def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
@@ -134,6 +211,7 @@ def log_slices(
     deadline: Deadline | None,
     among: Among | None,
     wanted: Wanted | None = None,
+    terms: Terms = (),
     *,
     newest_first: bool,
 ) -> Iterator[Slice]:
@@ -143,7 +221,7 @@ def log_slices(
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
     index, keys = among or (None, ())
     blocks = view.log.blocks(
-        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, wanted=wanted
+        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, terms=terms, wanted=wanted
     )
     for block in blocks:
         if deadline is not None:
@@ -158,12 +236,19 @@ def _before(end: int, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     return rows if block.end_offset <= end else rows[rows < end - block.base_offset]
 
 
-def live_rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
-    """Return the rows of a block that are readable, have the view's key and lie in the time range."""
+def live_rows(
+    view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool, named: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """Return the rows of a block that are readable, have the view's key and lie in the time range.
+
+    Only those are looked at that are `named`, which are readable.
+    """
     if block.max_time < start_ns or block.min_time > end_ns:
         return np.empty(0, np.intp)
     first = max(0, view.first_offset - block.base_offset)
-    if view.index is None:
+    if named is not None:
+        rows = named if view.index is None else named[key_matches(block, view.index, view.key)[named]]
+    elif view.index is None:
         rows = np.arange(first, block.count)
     elif in_ring and view.candidates is not None:
         begin, end = np.searchsorted(view.candidates, (block.base_offset, block.end_offset))
@@ -192,10 +277,13 @@ def newest(
     deadline: Deadline | None = None,
     *,
     oldest: bool = False,
+    terms: Terms = (),
+    pruning: Pruning | None = None,
 ) -> list[Ref]:
     """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
 
-    The order is (time, offset). Blocks that cannot hold a better record than those found are not selected from.
+    The order is (time, offset). Blocks that cannot hold a better record than those found are not selected from; nor
+    records that do not fulfil the `terms`, see `slices`.
     """
     found: list[Ref] = []
     if limit <= 0:
@@ -205,7 +293,9 @@ def newest(
     def wanted(min_time: int, max_time: int) -> bool:
         return worst is None or (min_time <= worst[0] if oldest else max_time >= worst[0])
 
-    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted):
+    for piece in slices(
+        view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms, pruning=pruning
+    ):
         block = piece.block
         rows = select(piece)
         if not rows.size:

@@ -2,7 +2,7 @@
 
 A selector is asked once for each container and not for each record. `service_name="x"` is also a key of the
 ring's postings and of the log's columns (`service`), which spares most blocks; the selector still decides by
-the bytes.
+the bytes. What the query asks of texts (`keywords.py`) narrows it further.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collector.query.engine import slices
+from collector.query.engine import Pruning, slices
+from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
@@ -37,6 +38,10 @@ class Statistics:
 
     def __init__(self) -> None:
         self.ring_lines = self.ring_bytes = self.log_lines = self.log_bytes = 0
+        self.matched = 0
+        """Lines that the pipelines have left."""
+        self.pruning = Pruning()
+        """What the keyword index has spared it."""
 
     def count(self, view: View, block: Block, rows: NDArray[np.intp]) -> None:
         """Count rows of a block, with the bytes of their bodies."""
@@ -92,6 +97,8 @@ class Source:
         """Raises InvalidQuery for a stage that is not evaluated."""
         self.selection = Selection(query.selector)
         self._steps = compile_stages(query.stages)
+        self.terms = keywords.terms(query)
+        """What it asks of a record's texts."""
         self.records = Records()
         self.changes: Sequence[Change] = [step.change for step in self._steps if isinstance(step, ChangeStep)]
         """What the pipeline does to labels."""
@@ -103,13 +110,15 @@ class Source:
         """Return what selector and pipeline leave of a slice. Raises QueryTimeout."""
         rows = self.selection.rows(piece, self.records)
         statistics.count(view, piece.block, rows)
-        return run(self._steps, Batch(piece.block, rows, self.records), deadline)
+        batch = run(self._steps, Batch(piece.block, rows, self.records), deadline)
+        statistics.matched += len(batch.rows)
+        return batch
 
     def batches(
         self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics
     ) -> Iterator[Batch]:
         """Yield the batches with lines of start_ns <= time <= end_ns."""
-        for piece in slices(view, start_ns, end_ns, deadline):
+        for piece in slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=statistics.pruning):
             batch = self.batch(piece, view, deadline, statistics)
             if batch.rows.size:
                 yield batch

@@ -2,7 +2,7 @@
 
 A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
 newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
-be without the view's key, and what is left of a block is narrowed to live records, to the time range and to the key.
+be without the view's key or the query's texts, and what is left of a block is narrowed to live records, to the time range and to the key.
 `newest` answers the question that most queries end with: the exact newest matches, in a repeatable order (time, then
 offset). Blocks older than enough of them are not looked at, and segments not opened. A view of a rare key goes from
 posting to posting, not from block to block.
@@ -117,7 +117,7 @@ def slices(
     if view.index is not None:
         among = Among(view.index, (view.key,))
     if not newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=False)
 
     def open_to(block: Block) -> bool:
         is_inside = block.max_time >= start_ns and block.min_time <= end_ns
@@ -139,7 +139,7 @@ def slices(
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=True)
 
 
 def ring_parts(
@@ -233,6 +233,7 @@ def log_slices(
     deadline: Deadline | None,
     among: Among | None,
     wanted: Wanted | None = None,
+    terms: Terms = (),
     *,
     newest_first: bool,
 ) -> Iterator[Slice]:
@@ -243,7 +244,16 @@ def log_slices(
     index, keys = among or (None, ())
     counts = deadline.effort.now.log.read if deadline is not None and deadline.effort is not None else None
     blocks = view.log.blocks(
-        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, wanted=wanted, counts=counts
+        0,
+        end,
+        start_ns,
+        end_ns,
+        newest_first=newest_first,
+        index=index,
+        any_of=keys,
+        terms=terms,
+        wanted=wanted,
+        counts=counts,
     )
     for block in blocks:
         if deadline is not None:

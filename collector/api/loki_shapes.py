@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from starlette.requests import HTTPConnection
 
     from collector.query.logql.logs import Line
     from collector.query.logql.metrics import Value
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 CATEGORIZE: Final = "categorize-labels"
 """The encoding flag by which a client asks for a line's labels apart from its stream's."""
+
+
+def is_categorized(connection: HTTPConnection) -> bool:
+    """Tell whether a client asks for a line's labels apart from its stream's."""
+    flags = connection.headers.get("x-loki-response-encoding-flags", "")
+    return CATEGORIZE in (flag.strip() for flag in flags.split(","))
 
 
 def success(data: Any) -> bytes:

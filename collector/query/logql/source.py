@@ -15,18 +15,18 @@ from collector.query.engine import slices
 from collector.query.logql.columns import Batch
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
-from collector.query.logql.steps import ChangeStep, Kept, compile_stages, run, text_predicate
+from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
-    from collector.query.logql.columns import Change
     from collector.query.logql.labels import Container
+    from collector.query.logql.row import Row
     from collector.store import View
 
 SERVICE_LABEL = label_name(SERVICE)
@@ -93,17 +93,21 @@ class Source:
         self.selection = Selection(query.selector)
         self._steps = compile_stages(query.stages)
         self.records = Records()
-        self.changes: Sequence[Change] = [step.change for step in self._steps if isinstance(step, ChangeStep)]
-        """What the pipeline does to labels."""
-        kept = [change.names for change in self.changes if isinstance(change, Kept)]
-        self.kept: frozenset[str] | None = frozenset.intersection(*kept) if kept else None
+        self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""
+
+    def row(self, block: Block, row: int) -> Row:
+        """Return a record that is among the answers as the pipeline leaves it."""
+        line = self.records.row(block, row)
+        for step in self._steps:
+            step.line(line)
+        return line
 
     def batch(self, piece: Slice, view: View, deadline: Deadline, statistics: Statistics) -> Batch:
         """Return what selector and pipeline leave of a slice. Raises QueryTimeout."""
         rows = self.selection.rows(piece, self.records)
         statistics.count(view, piece.block, rows)
-        return run(self._steps, Batch(piece.block, rows, self.records), deadline)
+        return run(self._steps, Batch(piece.block, rows, self.records, deadline), deadline)
 
     def batches(
         self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics

@@ -23,6 +23,7 @@ class Entry(NamedTuple):
     line: str
     stream: dict[str, str]
     metadata: dict[str, str]
+    parsed: dict[str, str]
 
 
 def entries(view: View) -> list[Entry]:
@@ -41,6 +42,7 @@ def entries(view: View) -> list[Entry]:
                     value_text(message.body),
                     dict(stream),
                     metadata,
+                    {},
                 )
             )
     return found

@@ -68,6 +68,11 @@ class Batch:
         """The rows' lines, as the stages so far have left them."""
         return self.layer.lines
 
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """The rows' offsets in the log."""
+        return self.rows + self.block.base_offset
+
     def entry(self, name: str) -> Entry:
         """Return a label with its categories, as the stages so far have left it."""
         return self.layer.entry(name)

@@ -12,6 +12,7 @@ not texts.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.query.engine import slices
 from collector.query.logql import ast
-from collector.query.logql.columns import Lines
 from collector.query.logql.labels import Records
+from collector.query.logql.lines import body_lines
 from collector.query.logql.source import Selection
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def intervals(start_ns: int, end_ns: int, step_ns: int) -> list[tuple[int, int]]
     if (end_ns - first) // step_ns >= INTERVALS_MAX - 1:
         raise QueryLimit(f"the range has more than {INTERVALS_MAX} intervals: take a larger step")
     edges = [start_ns, *range(first, end_ns, step_ns), end_ns]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def volumes(
@@ -93,7 +94,7 @@ def volumes(
         codes, containers = records.containers(piece.block, rows)
         places = np.searchsorted(begins, piece.block.column("time")[rows], "right") - 1
         sizes = np.zeros((len(containers), len(cuts)), np.int64)
-        np.add.at(sizes, (codes, places), Lines(piece.block, rows).sizes())
+        np.add.at(sizes, (codes, places), body_lines(piece.block, rows).sizes())
         for container, size in zip(containers, sizes, strict=True):
             counted.add(container.stream, size)
     return counted.largest(

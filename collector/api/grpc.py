@@ -174,7 +174,7 @@ class QueryListener(GrpcReceiver):
             request.query,
             request.past,
             offset,
-            lambda _, refs: regroup(refs),
+            lambda _, refs, deadline: regroup(refs),
             served.engine,
         )
         try:

@@ -38,9 +38,10 @@ def streams(lines: list[Line], categorized: bool) -> list[dict[str, Any]]:
         value: list[Any] = [str(line.time), line.text]
         if categorized:
             labels = line.stream
-            value.append({"structuredMetadata": line.metadata} if line.metadata else {})
+            parts = {"structuredMetadata": line.metadata, "parsed": line.parsed}
+            value.append({name: labels for name, labels in parts.items() if labels})
         else:
-            labels = line.stream | line.metadata
+            labels = line.stream | line.metadata | line.parsed
         streams.setdefault(tuple(sorted(labels.items())), []).append(value)
     return [{"stream": dict(labels), "values": values} for labels, values in sorted(streams.items())]
 

@@ -357,9 +357,9 @@ def _level(at: Bytes, length: cython.Py_ssize_t) -> uint8_t:
     i: cython.Py_ssize_t
     while first < last and _is_space(first[0]):
         first += 1
-    while last > first and _is_space(last[-1]):
+    while last > first and _is_space((last - 1)[0]):
         last -= 1
-    if last - first >= 2 and first[0] == 123 and last[-1] == 125:
+    if last - first >= 2 and first[0] == 123 and (last - 1)[0] == 125:
         found = _json(first + 1, last)
     else:
         for i in range(length):

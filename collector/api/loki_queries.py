@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.api.loki_parameters import QUERY_SPAN, Parameters
-from collector.api.loki_shapes import CATEGORIZE, instant, matrix, statistics_data, streams, success
+from collector.api.loki_shapes import CATEGORIZE, instant, is_categorized, matrix, statistics_data, streams, success
 from collector.errors import InvalidQuery
 from collector.query.logql import ast
 from collector.query.logql.logs import read_lines
@@ -57,7 +57,7 @@ class Queries:
         lines = isinstance(plan.expression, ast.LogQuery)
         steps = np.zeros(0, np.int64) if lines else parameters.steps(start_ns, end_ns)
         limit = parameters.limit() if lines else 0
-        asked = _Asked(False, start_ns, end_ns, limit, parameters.oldest_first(), steps, _categorized(request))
+        asked = _Asked(False, start_ns, end_ns, limit, parameters.oldest_first(), steps, is_categorized(request))
         with ExitStack() as released:
             views = self._views(plan, released)
             return await self._engine.run(self._answer, plan, views, asked)
@@ -115,8 +115,3 @@ class Queries:
 
 def _prepare(deadline: Deadline, text: str) -> Plan:
     return prepare(text)
-
-
-def _categorized(request: Request) -> bool:
-    flags = request.headers.get("x-loki-response-encoding-flags", "")
-    return CATEGORIZE in (flag.strip() for flag in flags.split(","))

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from starlette.requests import HTTPConnection
 
     from collector.query.logql.logs import Line
     from collector.query.logql.metrics import Value
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 CATEGORIZE: Final = "categorize-labels"
 """The encoding flag by which a client asks for a line's labels apart from its stream's."""
+
+
+def is_categorized(connection: HTTPConnection) -> bool:
+    """Tell whether a client asks for a line's labels apart from its stream's."""
+    flags = connection.headers.get("x-loki-response-encoding-flags", "")
+    return CATEGORIZE in (flag.strip() for flag in flags.split(","))
 
 
 def success(data: Any) -> bytes:
@@ -31,9 +38,10 @@ def streams(lines: list[Line], categorized: bool) -> list[dict[str, Any]]:
         value: list[Any] = [str(line.time), line.text]
         if categorized:
             labels = line.stream
-            value.append({"structuredMetadata": line.metadata} if line.metadata else {})
+            parts = {"structuredMetadata": line.metadata, "parsed": line.parsed}
+            value.append({name: labels for name, labels in parts.items() if labels})
         else:
-            labels = line.stream | line.metadata
+            labels = line.stream | line.metadata | line.parsed
         streams.setdefault(tuple(sorted(labels.items())), []).append(value)
     return [{"stream": dict(labels), "values": values} for labels, values in sorted(streams.items())]
 

@@ -17,7 +17,8 @@ from collector.api.tempo import NO_ROOT, answering, covered, cursor_of, json_res
 from collector.errors import InvalidQuery, NotFound
 from collector.otlp.plain import plain, plain_number, plain_pairs
 from collector.otlp.records import record, service_name
-from collector.query.logql.labels import detected_level
+from collector.query.logql.labels import Records
+from collector.query.logql.levels import LEVEL
 from collector.query.offsets import END, at_offsets
 from collector.query.related import exemplars_of, in_short, log_page
 from collector.query.traceql.evaluate import trace_id_bytes
@@ -114,7 +115,7 @@ def _log_at(deadline: Deadline, view: View, offset: int) -> dict[str, Any] | Non
     for ref in at_offsets(view, [offset], deadline):
         message = record(ref.block, ref.row)
         trace = message.trace_id if len(message.trace_id) == _TRACE_ID_BYTES and any(message.trace_id) else b""
-        return {"traceId": trace.hex(), "log": _log_record(ref, message) | {"spanId": message.span_id.hex()}}
+        return {"traceId": trace.hex(), "log": _log_record(ref, message, Records()) | {"spanId": message.span_id.hex()}}
     return None
 
 
@@ -131,10 +132,11 @@ def _answer(
 ) -> bytes:
     page = log_page(deadline, logs, limit, span, after)
     records: dict[bytes, list[dict[str, Any]]] = {} if span is None else {span: []}
+    reader = Records()
     for ref in page.refs:
         deadline.check()
         message = record(ref.block, ref.row)
-        records.setdefault(message.span_id, []).append(_log_record(ref, message))
+        records.setdefault(message.span_id, []).append(_log_record(ref, message, reader))
     about = in_short(deadline, traces, [one for one in records if len(one) == _SPAN_ID_BYTES])
     if about is None and not page.refs and after is None:
         raise NotFound(f"neither a span nor a log record of trace {trace.hex()} is held")
@@ -192,14 +194,16 @@ def _span(span_id: bytes, span: SpanInShort | None) -> dict[str, Any]:
     }
 
 
-def _log_record(ref: Ref, message: Any) -> dict[str, Any]:
+def _log_record(ref: Ref, message: Any, reader: Records) -> dict[str, Any]:
+    group = int(ref.block.column("group")[ref.row])
+    labels = reader.container(ref.block, group).stream | reader.metadata(ref.block, ref.row, message)
     shown: dict[str, Any] = {
         "offset": str(ref.offset),
         "timeUnixNano": str(ref.time),
-        "level": detected_level(message.severity_number, message.severity_text),
+        "level": labels.get(LEVEL, ""),
         "severityNumber": message.severity_number,
         "severityText": message.severity_text,
-        "service": service_name(ref.block, int(ref.block.column("group")[ref.row])),
+        "service": service_name(ref.block, group),
         "body": plain(message.body),
         "attributes": plain_pairs(message.attributes),
     }

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from collector.cli.connection import Client, as_client, asked, at_endpoint, request, told
-from collector.cli.severity import coloured, level_column, level_of
+from collector.cli.severity import coloured, level_column, level_of, number_of
 from collector.cli.terminal import escaped, escaped_json, moment
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _place(item: tuple[str, dict[str, Any]]) -> tuple[int, int]:
 
 
 def _log_line(one: dict[str, Any], *, with_service: bool = False) -> str:
-    number = int(one.get("severityNumber", 0))
+    number = int(one.get("severityNumber", 0)) or number_of(str(one.get("level", "")))
     body = one.get("body")
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
     parts = [

@@ -216,6 +216,21 @@ class Effort:
         ring.remembered_records += len(mask)
         ring.remembered_matches += int(mask.sum())
 
+    def by_labels(self, blocks: Sequence[Block]) -> None:
+        """Remembered labels stand for these blocks of the ring, as far as they lie in the range of time."""
+        ring = self.now.ring
+        ring.blocks += len(blocks)
+        inside = sum(block.max_time >= self._range[0] and block.min_time <= self._range[1] for block in blocks)
+        ring.by_time += len(blocks) - inside
+        ring.remembered_blocks += inside
+
+    def by_streams(self, selector: str, records: int, selected: int) -> None:
+        """Remembered streams have told which of some records are selected."""
+        self.stage(selector, records, selected, self.clock.monotonic())
+        self.now.stage(selector).how = "remembered labels"
+        self.now.ring.remembered_records += records
+        self.now.ring.remembered_matches += selected
+
     def of_log(self, block: Block, records: int) -> None:
         """A block of the log was read."""
         log = self.now.log

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from collector.query.effort import Use
 from collector.query.logql import ast
-from collector.query.logql.steps import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,10 +48,12 @@ def noted(
     effort: Effort, stages: Sequence[ast.Stage], steps: Sequence[Step], batch: Batch, deadline: Deadline
 ) -> Batch:
     """Return what the steps of some stages leave of a batch, as `run` does, and note what each does."""
-    together = len(steps) != len(stages)
-    texts = [" ".join(map(str, stages))] if together else list(map(str, stages))
-    for text, part in zip(texts, [steps] if together else [[step] for step in steps], strict=True):
+    for stage, step in zip(stages, steps, strict=True):
+        if not batch.rows.size:
+            break
+        deadline.check()
         before, began = len(batch.rows), effort.clock.monotonic()
-        batch = run(part, batch, deadline)
-        effort.stage(text, before, len(batch.rows), began)
+        batch = step.apply(batch)
+        effort.stage(str(stage), before, len(batch.rows), began)
+    batch.steps = [step.line for step in steps]
     return batch

@@ -136,6 +136,16 @@ async def test_metrics_of_logs(live: Live) -> None:
     assert over_time["answer"]["bytes"] > once["answer"]["bytes"]
 
 
+async def test_remembered_labels_are_named(live: Live) -> None:
+    query = 'sum by (row) (count_over_time({service_name="shop"} | row="odd"[1h]))'
+    for _ in range(3):
+        found = the_pass(await explained(live, query, start="", end="", time="2000.0"), "query")
+        selector, odd = found["stages"]
+        assert (odd["recordsIn"], odd["recordsOut"]) == (selector["recordsOut"], 100)
+    assert selector["how"] == "remembered labels"
+    assert found["remembered"] == {"blocks": 15, "records": 150, "mayMatch": 100}
+
+
 async def test_search(live: Live) -> None:
     answer = await explained(live, "{ name = `even` && span.number > 100 }", "traceql")
     spans = the_pass(answer, "spans")

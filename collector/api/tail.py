@@ -70,7 +70,7 @@ def routes(stores: Mapping[str, Store], engine: Engine, tails: Tails) -> list[Ba
             offset = _number(begin, "offset", 0, END) if begin else None
             if resumed:
                 offset = _number(resumed, "Last-Event-ID", 0, END) + 1
-            made = tails.open(stores[signal.name], query, past, offset, _encoded, engine)
+            made = tails.open(stores[signal.name], query, past, offset, to_json, engine)
         except RingtailError as error:
             return _refused(error)
         return EventStream(made, signal)
@@ -92,10 +92,6 @@ def _refused(error: RingtailError) -> Response:
     if isinstance(error, Overloaded | Unavailable):
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     return PlainTextResponse(f"{error}{where}\n", http_code(error), headers)
-
-
-def _encoded(signal: Signal, payload: bytes) -> bytes:
-    return to_json(signal.request_type.FromString(payload))
 
 
 def event(data: bytes, *, name: str = "", offset: int | None = None) -> bytes:

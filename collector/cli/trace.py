@@ -30,6 +30,7 @@ def trace(client: Client, endpoint: str, trace_id: str, as_json: bool) -> None:
 
     from collector.cli.waterfall import in_grey, in_red, waterfall
     from collector.otlp.json.write import to_json
+    from collector.otlp.signals import TRACES
 
     path = f"/api/traces/{quote(trace_id, safe='')}"
     body = asked(client, endpoint, path, {"Accept": "application/protobuf"})
@@ -38,7 +39,7 @@ def trace(client: Client, endpoint: str, trace_id: str, as_json: bool) -> None:
     except DecodeError as error:
         raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
     if as_json:
-        click.echo(escaped_json(to_json(found).decode()))
+        click.echo(escaped_json(to_json(TRACES, body).decode()))
         return
     bars = list(_bars(found))
     if not bars:

@@ -12,7 +12,8 @@ import numpy as np
 
 from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
-from collector.query.traceql.remembered import START, Remembered, verdict
+from collector.query.traceql.names import Names
+from collector.query.traceql.remembered import START, Places, Remembered, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,11 @@ PROBED: Final = 16
 def remembered_of(view: View) -> Remembered | None:
     """Return the remembered columns of a view's store."""
     return view.memo.kept("traceql", Remembered) if view.memo is not None else None
+
+
+def remembered_names(deadline: Deadline, view: View) -> dict[str, set[bytes]] | None:
+    """Return the names of the attributes that the ring's live records have, by scope; None when they are not known."""
+    return view.memo.kept("traceql names", Names).live(deadline, view) if view.memo is not None else None
 
 
 def fulfilling(
@@ -83,9 +89,16 @@ def _of_the_log(
         yield from _evaluated(piece, condition)
 
 
+def is_everything(view: View, condition: Expression | None, start_ns: int, end_ns: int) -> bool:
+    """Tell whether every live record of the ring is wanted, whatever it has."""
+    return condition is None and all(
+        one.min_time >= start_ns and one.max_time <= end_ns for one in view.ring.blocks
+    )
+
+
 def positions(
     deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int
-) -> NDArray[np.intp] | None:
+) -> Places | None:
     """Return which live records of the ring fulfil a condition, counted from its first; None when it is not known at once.
 
     `rest` gives what else there is.
@@ -93,6 +106,8 @@ def positions(
     remembered = remembered_of(view)
     if remembered is None or len(view.ring.blocks) <= PROBED:
         return None
+    if is_everything(view, condition, start_ns, end_ns):
+        return range(view.ring.next_offset - view.ring.first_offset)
     starts = remembered.known(deadline, view, START)
     if starts is None:
         return None

@@ -4,13 +4,14 @@ A field's value never changes at an offset, whatever becomes of the block. So a 
 ring's payloads is kept as one array over offsets: the next query reads what came since, and compares a million spans in
 a millisecond.
 
-* A field with few values is coded: a number for each record, and a dictionary of values. A condition is evaluated on the
-  dictionary, by the same code as on spans, and looked up: the answer is exact.
+* A field with few values is coded: a number for each record, of one byte or two, and a dictionary of values, which also
+  knows where each was last. A condition is evaluated on the dictionary, by the same code as on spans, and looked up: the
+  answer is exact. So are conditions on durations, which are computed of starts and ends.
 * A field with more than `DISTINCT_MAX` values is hashed: 8 bytes for each record. That tells which spans may be equal to
   a text, and nothing else; those are looked at.
 * A field that has arrays, lists or bytes, or several values (events, links), is not remembered.
 
-Memory: 4 or 8 bytes for each record of the ring and field, in all what the memo may hold (memory.py gives it a share of the
+Memory: 1, 2 or 8 bytes for each record of the ring and field, in all what the memo may hold (memory.py gives it a share of the
 process' limit, and forgets it when memory is short); the field that was not asked for longest goes first. Shared by worker threads, under a lock: a column is made by one of them, and the others wait for it.
 """
 
@@ -50,36 +51,58 @@ _SINGLE: Final = (match.ABSENT, match.EMPTY, match.STRING, match.BOOL, match.INT
 START: Final = Intrinsic("start")
 """The field of starts, in ns: for use inside only."""
 END: Final = Intrinsic("end")
+IS_ROOT: Final = Binary("=", Intrinsic("span:parentID"), Literal(Type.STRING, ""))
+"""The condition that a span has no parent; it is remembered as if it were a field."""
+DURATION: Final = Intrinsic("span:duration")
+
+
+Places = "NDArray[np.intp] | range"
+"""Some of a ring's live records, counted from its first: ascending, or all that lie in a range."""
 
 
 class Known(NamedTuple):
-    """One field over a stretch of offsets."""
+    """One field over the live offsets of a ring."""
 
     codes: NDArray[Any]
     """For each record the place of its value in the dictionary; without a dictionary a hash, or a number."""
     dictionary: Column | None
+    last: NDArray[np.int64]
+    """Of each value in the dictionary the last record that has it, counted from the ring's first; before it: none has."""
+
+    def newest(self, places: NDArray[np.intp] | range) -> NDArray[np.int64]:
+        """Return for each value in the dictionary the last of some records that has it, counted as they are; -1 for none."""
+        if isinstance(places, range):
+            if len(places) == len(self.codes) and int(self.last.max(initial=-1)) < len(self.codes):
+                return np.maximum(self.last, -1)
+            places = np.arange(places.start, places.stop)
+        newest = np.full(len(self.last), -1, np.int64)
+        newest[self.codes[places]] = places
+        return newest
 
 
 class _Field:
     """One remembered field, from offset `first` to before `end`."""
 
-    def __init__(self, node: Attribute | Intrinsic) -> None:
+    def __init__(self, node: Attribute | Intrinsic | Binary) -> None:
         self.node = node
         self.first = self.end = 0
         self.usable = True
-        self.coded = node not in (START, END)
+        self.coded = node not in (START, END, IS_ROOT)
         self._numbers: dict[tuple[int, Any], int] = {}
         self._entries: list[tuple[int, int, float, int, int]] = []
         self._texts = bytearray()
         self._dictionary: Column | None = None
-        self._codes: NDArray[Any] = np.empty(0, np.int32 if self.coded else np.uint64)
+        self._codes: NDArray[Any] = np.empty(0, np.uint64 if node in (START, END) else np.uint8)
+        self._last = np.empty(0, np.int64)
 
     @property
     def nbytes(self) -> int:
         return self._codes.nbytes + len(self._texts) + 200 * len(self._entries)
 
-    def between(self, first: int, end: int) -> NDArray[Any]:
-        return self._codes[first - self.first : end - self.first]
+    def known(self, first: int, end: int) -> Known:
+        """Return what is remembered of the offsets from `first` to before `end`."""
+        last = self._last[: len(self._entries)] - first
+        return Known(self._codes[first - self.first : end - self.first], self.dictionary(), last)
 
     def dictionary(self) -> Column | None:
         if not self.coded:
@@ -100,6 +123,7 @@ class _Field:
         """Forget all records, and begin at an offset."""
         self.first = self.end = offset
         self._codes = np.empty(0, self._codes.dtype)
+        self._last = np.empty(0, np.int64)
         self._numbers.clear()
         self._entries.clear()
         self._texts.clear()
@@ -110,17 +134,30 @@ class _Field:
         if self.node in (START, END):
             self._append(piece.block.column("time" if self.node == START else "end_time")[piece.rows])
             return True
+        if self.node == IS_ROOT:
+            self._append(piece.block.column("parent_span_id")[piece.rows] == 0)
+            return True
         column = Evaluation(piece).operand(self.node)
         if not np.isin(column.type, _SINGLE).all():
             self.usable = False
             return False
         if self.coded:
             codes, firsts = values.codes(column)
-            numbers = [self._number(column, at) for at in firsts.tolist()]
-            self._append(np.array(numbers, np.int32)[codes])
-            return len(self._entries) <= DISTINCT_MAX and len(self._texts) <= TEXT_BYTES_MAX
-        found = match.hashes(column.payload, column.start, column.length)
-        self._append(np.where(column.type == match.STRING, found, 0))
+            found = [self._number(column, at) for at in firsts.tolist()]
+            if len(self._entries) > DISTINCT_MAX or len(self._texts) > TEXT_BYTES_MAX:
+                return False
+            numbers = np.array(found, np.uint16)
+            if len(self._entries) > len(self._last):
+                self._last = np.concatenate((self._last, np.zeros(len(self._entries), np.int64)))
+            if len(self._entries) > 256 and self._codes.dtype == np.uint8:
+                self._codes = self._codes.astype(np.uint16)
+            lasts = np.zeros(len(numbers), np.int64)
+            lasts[codes] = np.arange(self.end, self.end + len(codes))
+            self._last[numbers] = lasts
+            self._append(numbers[codes])
+            return True
+        hashes = match.hashes(column.payload, column.start, column.length)
+        self._append(np.where(column.type == match.STRING, hashes, 0))
         return True
 
     def hashed(self) -> _Field:
@@ -175,7 +212,7 @@ class Remembered:
         """Remember nothing yet; the memo tells how many bytes there may be."""
         self._memo = memo
         self._lock = threading.Lock()
-        self._fields: OrderedDict[Attribute | Intrinsic, _Field] = OrderedDict()
+        self._fields: OrderedDict[Expression, _Field] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
@@ -186,17 +223,24 @@ class Remembered:
         """Return a field over the live offsets of a view's ring; None when it cannot be remembered."""
         if not _is_single(node):
             return None
-        assert isinstance(node, Attribute | Intrinsic)
+        assert isinstance(node, Attribute | Intrinsic | Binary)
         with self._lock:
             field = self._fields.setdefault(node, _Field(node))
             self._fields.move_to_end(node)
             if not field.usable or not self._fill(deadline, view, field):
                 return None
             field = self._fields[node]
-            known = Known(field.between(view.ring.first_offset, view.ring.next_offset), field.dictionary())
+            known = field.known(view.ring.first_offset, view.ring.next_offset)
             while self._fields and self.nbytes > self._memo.bytes_max:
                 self._fields.popitem(last=False)
             return known
+
+    def durations(self, deadline: Deadline, view: View) -> Column | None:
+        """Return how long each live record of a view's ring took, in ns; None when that cannot be remembered."""
+        starts, ends = self.known(deadline, view, START), self.known(deadline, view, END)
+        if starts is None or ends is None:
+            return None
+        return values.of_integers(values.between(starts.codes, ends.codes))
 
     def _fill(self, deadline: Deadline, view: View, field: _Field) -> bool:
         """Read what came since; False when the view begins before what is remembered, or a value has no place."""
@@ -225,7 +269,7 @@ class Remembered:
 def _is_single(node: Expression) -> bool:
     if isinstance(node, Attribute):
         return not node.parent and node.scope in _SCOPES
-    return isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END))
+    return node == IS_ROOT or isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END))
 
 
 class _OverDictionary(Evaluation):
@@ -259,7 +303,13 @@ def verdict(deadline: Deadline, view: View, remembered: Remembered, node: Expres
             return Verdict(mask, left.exact and right.exact)
         known = left or right
         return Verdict(known.mask, exact=False) if known is not None and node.op == "&&" else None
+    if node == IS_ROOT:
+        found = remembered.known(deadline, view, node)
+        return Verdict(found.codes != 0, exact=True) if found is not None else None
     field = _only_field(node)
+    if field == DURATION:
+        durations = remembered.durations(deadline, view)
+        return Verdict(_OverDictionary(durations).mask(node), exact=True) if durations is not None else None
     found = remembered.known(deadline, view, field) if field is not None else None
     if found is None or field is None:
         return None

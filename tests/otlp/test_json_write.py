@@ -138,9 +138,7 @@ def test_what_json_has_no_numbers_for() -> None:
 
 
 def test_it_stays_on_one_line() -> None:
-    assert value_text("a\nb\r\u2028\x00\x1f\x7f\"\\") == (
-        '{"stringValue":"a\\nb\\r\u2028\\u0000\\u001f\x7f\\"\\\\"}'
-    )
+    assert value_text('a\nb\r\u2028\x00\x1f\x7f"\\') == ('{"stringValue":"a\\nb\\r\u2028\\u0000\\u001f\x7f\\"\\\\"}')
     assert len(value_text("\n" * 10_000)) == 20_000 + len('{"stringValue":""}')
 
 

@@ -200,7 +200,9 @@ def _held(field: cython.pointer(cython.const[Field]), number: uint64_t) -> uint6
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _put_integer(out: cython.pointer(_Out), number: uint64_t, is_signed: cython.bint, quoted: cython.bint) -> cython.void:
+def _put_integer(
+    out: cython.pointer(_Out), number: uint64_t, is_signed: cython.bint, quoted: cython.bint
+) -> cython.void:
     text = cython.declare(uint8_t[24])
     at: cython.int = 24
     is_negative: cython.bint = is_signed and cython.cast(int64_t, number) < 0
@@ -297,7 +299,9 @@ def _begin(out: cython.pointer(_Out), is_first: cython.bint) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _put_key(out: cython.pointer(_Out), field: cython.pointer(cython.const[Field]), is_first: cython.bint) -> cython.void:
+def _put_key(
+    out: cython.pointer(_Out), field: cython.pointer(cython.const[Field]), is_first: cython.bint
+) -> cython.void:
     _begin(out, is_first)
     _put(out, cython.cast(cython.p_const_char, cython.cast(cython.p_void, field.key)), field.key_length)
     _put(out, b":", 1)

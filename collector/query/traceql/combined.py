@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Key = frozenset[tuple[str, type, Label]]
     Operand = list[Series] | float
+    Samples = NDArray[np.float64] | np.float64
 
 NAME = "__name__"
 _ALL: Final[Key] = frozenset()
@@ -47,15 +48,15 @@ def combined(op: str, left: Operand, right: Operand) -> list[Series]:
     return found
 
 
-def _samples(op: str, left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def _samples(op: str, left: Samples, right: Samples) -> NDArray[np.float64]:
     with np.errstate(all="ignore"):
         match op:
             case "+":
-                return left + right
+                return np.asarray(left + right)
             case "-":
-                return left - right
+                return np.asarray(left - right)
             case "*":
-                return left * right
+                return np.asarray(left * right)
         return np.where(right == 0, np.nan, left / right)
 
 

@@ -69,10 +69,10 @@ def compared(
     """Return the series of `compare()` over the steps' range. Raises QueryLimit and QueryTimeout."""
     start, end = steps.first_ns, steps.last_ns
     comparison = Comparison(function, steps, Roots(deadline, everything, start, end))
-    names = remembered_names(deadline, view) or {}
-    fields = _fields(names)
-    known = known_fields(deadline, view, fields) if names else {}
-    apart = frozenset(fields) - known.keys() if names else frozenset()
+    names = remembered_names(deadline, view) if planned.flat else None
+    fields = _fields(names) if names is not None else []
+    known = known_fields(deadline, view, fields)
+    apart = frozenset(fields) - known.keys()
     conditions = [comparison.condition] if comparison.condition is not None else []
     for batch in matches(deadline, view, everything, planned, start, end, list(known) if known else None, conditions):
         deadline.check()
@@ -192,12 +192,14 @@ class _Counts:
     @property
     def too_many(self) -> bool:
         """Whether a group had more values than are returned."""
-        seen = self._cells.any(axis=2)
+        seen = np.asarray(self._cells.any(axis=2), np.bool_)
         return bool(seen[_OTHERS].any() or (seen[_OTHERS + 1 :].sum(axis=0) > self._top).any())
 
     def top(self, group: int) -> list[tuple[Label, NDArray[np.float64]]]:
         """Return the commonest values of a group with their counts."""
         sums = self._cells[_OTHERS + 1 : len(self._values), group].sum(axis=1)
         values = self._values[_OTHERS + 1 :]
-        order = sorted(np.flatnonzero(sums).tolist(), key=lambda at: (-sums[at], str(values[at])))
+        order = sorted(
+            np.flatnonzero(sums).tolist(), key=lambda at: (-sums[at], str(values[at]), str(type(values[at])))
+        )
         return [(values[at], self._cells[at + _OTHERS + 1, group]) for at in order[: self._top]]

@@ -91,9 +91,7 @@ def _of_the_log(
 
 def is_everything(view: View, condition: Expression | None, start_ns: int, end_ns: int) -> bool:
     """Tell whether every live record of the ring is wanted, whatever it has."""
-    return condition is None and all(
-        one.min_time >= start_ns and one.max_time <= end_ns for one in view.ring.blocks
-    )
+    return condition is None and all(one.min_time >= start_ns and one.max_time <= end_ns for one in view.ring.blocks)
 
 
 def positions(

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
@@ -38,7 +39,7 @@ from collector.query.traceql.ast import (
     Unary,
 )
 from collector.query.traceql.comparisons import MIRRORED, whole_id, with_column, with_literal
-from collector.query.traceql.types import MULTIPLE, source
+from collector.query.traceql.types import source
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:

@@ -174,7 +174,9 @@ def known_fields(deadline: Deadline, view: View, fields: Iterable[Expression]) -
     """Return those of some fields that are remembered with their values, or as numbers."""
     remembered = remembered_of(view)
     found: dict[Expression, Known] = {}
-    for one in fields if remembered is not None else ():
+    if remembered is None:
+        return found
+    for one in fields:
         known = remembered.known(deadline, view, one)
         if known is not None and (known.dictionary is not None or one in (START, END)):
             found[one] = known

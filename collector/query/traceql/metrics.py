@@ -101,7 +101,8 @@ class Keys:
             own, firsts = values.codes(column)
             parts.append((own, column.take(firsts), {}))
         # A span's key is `keys[places[numbers]]`: `places` is short, and only the next field makes it long.
-        numbers, places = np.zeros(len(batch), np.uint8), np.zeros(1, np.intp)
+        numbers: NDArray[Any] = np.zeros(len(batch), np.uint8)
+        places: NDArray[np.intp] = np.zeros(1, np.intp)
         keys: list[tuple[Label, ...]] = [()]
         for own, dictionary, named in parts:
             count = len(dictionary.type)

@@ -89,7 +89,9 @@ class Names:
                 continue
             deadline.check()
             end = min(block.end_offset, ring.next_offset)
-            for scope, names in names_of(block, np.arange(self._end - block.base_offset, end - block.base_offset)).items():
+            for scope, names in names_of(
+                block, np.arange(self._end - block.base_offset, end - block.base_offset)
+            ).items():
                 self._seen[scope].update(dict.fromkeys(names, end))
                 if len(self._seen[scope]) > REMEMBERED_MAX:
                     self._seen = {one: {} for one in SCOPES}

@@ -306,6 +306,7 @@ class _Parser(Cursor[Token]):
         self._expect(")")
         self._depth -= 1
         return inner
+
     # --- expressions over one span ------------------------------------------------------------------------
 
     def _expression(self, least: int = 0) -> Expression:

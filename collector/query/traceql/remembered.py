@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -56,7 +56,7 @@ IS_ROOT: Final = Binary("=", Intrinsic("span:parentID"), Literal(Type.STRING, ""
 DURATION: Final = Intrinsic("span:duration")
 
 
-Places = "NDArray[np.intp] | range"
+Places: TypeAlias = "NDArray[np.intp] | range"
 """Some of a ring's live records, counted from its first: ascending, or all that lie in a range."""
 
 
@@ -69,7 +69,7 @@ class Known(NamedTuple):
     last: NDArray[np.int64]
     """Of each value in the dictionary the last record that has it, counted from the ring's first; before it: none has."""
 
-    def newest(self, places: NDArray[np.intp] | range) -> NDArray[np.int64]:
+    def newest(self, places: Places) -> NDArray[np.int64]:
         """Return for each value in the dictionary the last of some records that has it, counted as they are; -1 for none."""
         if isinstance(places, range):
             if len(places) == len(self.codes) and int(self.last.max(initial=-1)) < len(self.codes):
@@ -269,7 +269,7 @@ class Remembered:
 def _is_single(node: Expression) -> bool:
     if isinstance(node, Attribute):
         return not node.parent and node.scope in _SCOPES
-    return node == IS_ROOT or isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END))
+    return node == IS_ROOT or (isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END)))
 
 
 class _OverDictionary(Evaluation):

@@ -45,7 +45,7 @@ class Roots:
         """Look for the roots of traces with spans that started in [start_ns, end_ns]. Raises QueryLimit."""
         self._traces = Numbering()
         since, until = max(0, start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, end_ns + TRACE_SPREAD_NS)
-        found = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        ids, starts, places = [np.empty((0, 2), np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         named = {field: _Texts() for field in FIELDS}
         count = 0
         for batch in matches(deadline, everything, everything, plan(IS_ROOT), since, until, list(FIELDS.values())):
@@ -53,13 +53,14 @@ class Roots:
             count += len(batch)
             if count > ROOTS_MAX:
                 raise QueryLimit(f"the range has more than {ROOTS_MAX} traces: narrow it")
-            for part, each in zip(found, (batch.trace_ids, batch.times, batch.offsets), strict=True):
-                part.append(each)
+            ids.append(batch.trace_ids)
+            starts.append(batch.times)
+            places.append(batch.offsets)
             for field, expression in FIELDS.items():
                 named[field].add(*batch.codes(expression))
-        words, times, offsets = map(np.concatenate, found)
+        words = np.concatenate(ids)
         numbers = self._traces.add(words[:, 0], words[:, 1])
-        latest = np.lexsort((offsets, times))[::-1]
+        latest = np.lexsort((np.concatenate(places), np.concatenate(starts)))[::-1]
         chosen = np.zeros(len(self._traces), np.intp)
         chosen[numbers[latest]] = latest
         self._codes = {field: np.append(texts.codes[chosen], 0) for field, texts in named.items()}

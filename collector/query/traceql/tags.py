@@ -23,7 +23,6 @@ from collector.query.traceql.ast import (
     Binary,
     Expression,
     Intrinsic,
-    Literal,
     Type,
     quote,
 )

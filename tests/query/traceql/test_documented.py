@@ -175,7 +175,11 @@ def test_documented_queries_parse(query: str) -> None:
         ("{ } | compare({ }, 5, 7)", 7, "start and end, both or neither"),
         ('{ } | rate() > "x"', 16, "series are compared with a number, not string"),
         ("{ } with (speed=true)", 11, "there is no hint 'speed'"),
-        ("{ } | rate() with (extrapolate=true)", 20, "the hint extrapolate, counting spans by their sampling probability, is"),
+        (
+            "{ } | rate() with (extrapolate=true)",
+            20,
+            "the hint extrapolate, counting spans by their sampling probability, is",
+        ),
         ("{ } with (most_recent=1s)", 23, "the hint most_recent wants bool"),
         ("{ event.a = link.b }", 11, "an event and a link of a span do not belong together"),
     ],

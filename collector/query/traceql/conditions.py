@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices, ring_blocks
+from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.names import Names
 from collector.query.traceql.remembered import START, Places, Remembered, verdict
@@ -53,9 +53,9 @@ def fulfilling(
     A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
     `wanted` when their turn comes are passed over, and of the log whole segments.
     """
-    blocks = [
-        one for one in ring_blocks(view, newest_first=True) if one.max_time >= start_ns and one.min_time <= end_ns
-    ]
+    blocks = list(ring_blocks(view, newest_first=True))
+    if start_ns > 0 or end_ns < END_OF_TIME:
+        blocks = [one for one in blocks if one.max_time >= start_ns and one.min_time <= end_ns]
     remembered = remembered_of(view) if condition is not None else None
     evaluated = 0
     for at, block in enumerate(blocks):

@@ -173,14 +173,8 @@ class RingBatch(Batch):
 def known_fields(deadline: Deadline, view: View, fields: Iterable[Expression]) -> dict[Expression, Known]:
     """Return those of some fields that are remembered with their values, or as numbers."""
     remembered = remembered_of(view)
-    found: dict[Expression, Known] = {}
-    if remembered is None:
-        return found
-    for one in fields:
-        known = remembered.known(deadline, view, one)
-        if known is not None and (known.dictionary is not None or one in (START, END)):
-            found[one] = known
-    return found
+    found = remembered.several(deadline, view, fields) if remembered is not None else {}
+    return {one: known for one, known in found.items() if known.dictionary is not None or one in (START, END)}
 
 
 def _remembered(

@@ -113,7 +113,8 @@ class Keys:
                 value = dictionary.value(one % count)
                 found.append((*keys[one // count], named.get(value, value)))
             keys = found
-        return np.array([self.number(key) for key in keys], np.int64)[places][numbers]
+        found: NDArray[np.int64] = np.array([self.number(key) for key in keys], np.int64)[places][numbers]
+        return found
 
 
 def _compact(numbers: NDArray[Any], bound: int) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
+from collector.otlp.merge import merge
 from collector.otlp.wire import hash_key
 from collector.query import match
 from collector.query.engine import Slice
@@ -32,8 +33,11 @@ from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from numpy.typing import NDArray
 
+    from collector.otlp.block import Block
     from collector.query.engine import Deadline
     from collector.store import Memo, View
 
@@ -41,13 +45,16 @@ DISTINCT_MAX: Final = 32_768
 """Values of a field that is coded."""
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of a dictionary's texts; with more a field is hashed."""
+WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of blocks that are read as one: numpy costs as much for a block of ten records as for one of a thousand."""
 
 _INTRINSICS: Final = (
     *("span:name", "span:kind", "span:status", "span:statusMessage"),
     *("instrumentation:name", "instrumentation:version"),
 )
 _SCOPES: Final = ("", "span", "resource", "instrumentation")
-_SINGLE: Final = (match.ABSENT, match.EMPTY, match.STRING, match.BOOL, match.INT, match.DOUBLE)
+_SINGLE: Final = np.zeros(256, np.bool_)
+_SINGLE[[match.ABSENT, match.EMPTY, match.STRING, match.BOOL, match.INT, match.DOUBLE]] = True
 START: Final = Intrinsic("start")
 """The field of starts, in ns: for use inside only."""
 END: Final = Intrinsic("end")
@@ -129,16 +136,20 @@ class _Field:
         self._texts.clear()
         self._dictionary = None
 
-    def add(self, piece: Slice) -> bool:
+    def has(self, first: int, end: int) -> bool:
+        """Tell whether these offsets are remembered."""
+        return self.usable and self.first <= first and end <= self.end
+
+    def add(self, records: Evaluation) -> bool:
         """Take the records that follow; False when they cannot be remembered this way."""
         if self.node in (START, END):
-            self._append(piece.block.column("time" if self.node == START else "end_time")[piece.rows])
+            self._append(records.block.column("time" if self.node == START else "end_time")[records.rows])
             return True
         if self.node == IS_ROOT:
-            self._append(piece.block.column("parent_span_id")[piece.rows] == 0)
+            self._append(records.block.column("parent_span_id")[records.rows] == 0)
             return True
-        column = Evaluation(piece).operand(self.node)
-        if not np.isin(column.type, _SINGLE).all():
+        column = records.operand(self.node)
+        if not _SINGLE[column.type].all():
             self.usable = False
             return False
         if self.coded:
@@ -191,7 +202,7 @@ class _Field:
     def _append(self, codes: NDArray[Any]) -> None:
         held = self.end - self.first
         if held + len(codes) > len(self._codes):
-            grown = np.empty(max(4096, 2 * held, held + len(codes)), self._codes.dtype)
+            grown = np.empty(max(4096, held + held // 8, held + len(codes)), self._codes.dtype)
             grown[:held] = self._codes[:held]
             self._codes = grown
         self._codes[held : held + len(codes)] = codes
@@ -221,19 +232,37 @@ class Remembered:
 
     def known(self, deadline: Deadline, view: View, node: Expression) -> Known | None:
         """Return a field over the live offsets of a view's ring; None when it cannot be remembered."""
-        if not _is_single(node):
-            return None
-        assert isinstance(node, Attribute | Intrinsic | Binary)
+        return self.several(deadline, view, [node]).get(node)
+
+    def several(self, deadline: Deadline, view: View, nodes: Iterable[Expression]) -> dict[Expression, Known]:
+        """Return those of some fields that can be remembered; what has to be read for them is read in one walk."""
+        wanted = [one for one in nodes if _is_single(one)]
         with self._lock:
-            field = self._fields.setdefault(node, _Field(node))
-            self._fields.move_to_end(node)
-            if not field.usable or not self._fill(deadline, view, field):
-                return None
-            field = self._fields[node]
-            known = field.known(view.ring.first_offset, view.ring.next_offset)
-            while self._fields and self.nbytes > self._memo.bytes_max:
-                self._fields.popitem(last=False)
-            return known
+            fields = []
+            for node in wanted:
+                assert isinstance(node, Attribute | Intrinsic | Binary)
+                field = self._fields.setdefault(node, _Field(node))
+                self._fields.move_to_end(node)
+                if field.usable:
+                    fields.append(field)
+            self._fill(deadline, view, fields)
+            first, end = view.ring.first_offset, view.ring.next_offset
+            found = {
+                node: self._fields[node].known(first, end) for node in wanted if self._fields[node].has(first, end)
+            }
+            self._make_room(frozenset(wanted))
+            return found
+
+    def _make_room(self, wanted: frozenset[Expression]) -> None:
+        """Forget fields until the others have room: those that were not asked for longest, then the last of these.
+
+        Not the first of these: a question about more fields than there is room for would find none of them next time.
+        """
+        others = [one for one in self._fields if one not in wanted]
+        for one in (*others, *reversed([one for one in self._fields if one in wanted])):
+            if self.nbytes <= self._memo.bytes_max:
+                break
+            del self._fields[one]
 
     def durations(self, deadline: Deadline, view: View) -> Column | None:
         """Return how long each live record of a view's ring took, in ns; None when that cannot be remembered."""
@@ -242,28 +271,58 @@ class Remembered:
             return None
         return values.of_integers(values.between(starts.codes, ends.codes))
 
-    def _fill(self, deadline: Deadline, view: View, field: _Field) -> bool:
-        """Read what came since; False when the view begins before what is remembered, or a value has no place."""
+    def _fill(self, deadline: Deadline, view: View, fields: Sequence[_Field]) -> None:
+        """Read what came since, but for fields that are remembered from later on than the view begins."""
         ring = view.ring
-        if field.end < ring.first_offset or field.first == field.end:
-            field.restart(ring.first_offset)
-        is_new = field.first == field.end
-        if ring.first_offset < field.first:
-            return False
-        field.forget_before(ring.first_offset)
-        for block in ring.blocks:
-            if block.end_offset <= field.end:
-                continue
-            deadline.check()
-            rows = np.arange(field.end - block.base_offset, min(block.end_offset, ring.next_offset) - block.base_offset)
-            if rows.size and not field.add(Slice(block, rows)):
-                if not field.usable:
-                    field.restart(0)
-                    return False
-                # A dictionary fills up with values of records that are gone: then it is made anew.
-                self._fields[field.node] = other = field.hashed() if is_new else _Field(field.node)
-                return self._fill(deadline, view, other)
-        return True
+        pending = []
+        for field in fields:
+            if field.end < ring.first_offset or field.first == field.end:
+                field.restart(ring.first_offset)
+            if field.first <= ring.first_offset:
+                field.forget_before(ring.first_offset)
+                pending.append(field)
+        while pending:
+            again = []
+            for block in _merged(ring.blocks, min(field.end for field in pending)):
+                deadline.check()
+                end = min(block.end_offset, ring.next_offset)
+                parts: dict[int, Evaluation] = {}
+                for field in tuple(pending):
+                    begin, is_new = max(field.end, block.base_offset), field.first == field.end
+                    if begin >= end:
+                        continue
+                    if begin not in parts:
+                        parts[begin] = Evaluation(
+                            Slice(block, np.arange(begin - block.base_offset, end - block.base_offset))
+                        )
+                    if field.add(parts[begin]):
+                        continue
+                    pending.remove(field)
+                    if field.usable:
+                        # A dictionary fills up with values of records that are gone: then it is made anew.
+                        other = field.hashed() if field.first == ring.first_offset or is_new else _Field(field.node)
+                        other.restart(ring.first_offset)
+                        self._fields[field.node] = other
+                        again.append(other)
+                    else:
+                        field.restart(0)
+            pending = again
+
+
+def _merged(blocks: Sequence[Block], begin: int) -> Iterator[Block]:
+    """Yield the blocks that reach behind an offset, small ones that follow each other as one of `WINDOW_BYTES` or so."""
+    held: list[Block] = []
+    size = 0
+    for block in blocks:
+        if block.end_offset <= begin:
+            continue
+        if held and (size + block.nbytes > WINDOW_BYTES or block.base_offset != held[-1].end_offset):
+            yield merge(held) if len(held) > 1 else held[0]
+            held, size = [], 0
+        held.append(block)
+        size += block.nbytes
+    if held:
+        yield merge(held) if len(held) > 1 else held[0]
 
 
 def _is_single(node: Expression) -> bool:

@@ -221,6 +221,9 @@ def codes(column: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     if not count:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     texts = column.type == match.STRING
+    if texts.all():
+        known, firsts = match.distinct(column.payload, (column.start, column.length))
+        return known, firsts
     content = np.where(column.type == match.DOUBLE, column.double.view(np.int64), column.integer)
     kind = np.where(column.is_single(), column.type, 0)
     content = np.where((kind != 0) & ~texts, content, 0)

@@ -27,13 +27,14 @@ from starlette.routing import BaseRoute, Route
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
+from collector.otlp.records import Ref, regroup
 from collector.query.offsets import END
 from collector.query.tail import CLOSED, FAILED, PAST_MAX, STOPPED, STUCK, Matches, Missed, Tail, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -70,7 +71,7 @@ def routes(stores: Mapping[str, Store], engine: Engine, tails: Tails) -> list[Ba
             offset = _number(begin, "offset", 0, END) if begin else None
             if resumed:
                 offset = _number(resumed, "Last-Event-ID", 0, END) + 1
-            made = tails.open(stores[signal.name], query, past, offset, to_json, engine)
+            made = tails.open(stores[signal.name], query, past, offset, _encoded, engine)
         except RingtailError as error:
             return _refused(error)
         return EventStream(made, signal)
@@ -92,6 +93,10 @@ def _refused(error: RingtailError) -> Response:
     if isinstance(error, Overloaded | Unavailable):
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     return PlainTextResponse(f"{error}{where}\n", http_code(error), headers)
+
+
+def _encoded(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
+    return to_json(signal, regroup(refs))
 
 
 def event(data: bytes, *, name: str = "", offset: int | None = None) -> bytes:

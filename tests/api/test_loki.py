@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 
 from collector import __version__
 from collector.api import loki
-from collector.api.loki import ENTRIES_MAX, FORM_BYTES_MAX, Parameters, sample_text
+from collector.api.loki_parameters import ENTRIES_MAX, FORM_BYTES_MAX, Parameters
+from collector.api.loki_shapes import sample_text
 from collector.clock import SystemClock
 from collector.errors import InvalidQuery
 from collector.otlp.signals import LOGS

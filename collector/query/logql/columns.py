@@ -20,16 +20,14 @@ import numpy as np
 from opentelemetry.proto.common.v1 import common_pb2
 
 from collector.otlp.records import LOG_ATTRIBUTES
-from collector.query import match
+from collector.query import levels, match
 from collector.query.logql.labels import (
-    INDEX_ATTRIBUTES,
     Container,
     Records,
-    detected_level,
-    label_name,
     number_text,
     value_text,
 )
+from collector.query.logql.levels import LEVEL, LEVEL_LABELS, normalized, of_number, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-
-INDEX_LABELS = frozenset(map(label_name, INDEX_ATTRIBUTES))
-"""The names that index labels can have."""
 
 _TEXT_FIELDS = {"severity_text": 3, "event_name": 12}
 _DECODED_FIELDS = frozenset(("observed_timestamp", "dropped_attributes_count", "flags"))
@@ -103,6 +98,12 @@ class _Builder:
         codes = {number: self.code(text(number)) for number in set(numbers.tolist())}
         self.codes[rows] = [codes[number] for number in numbers.tolist()]
 
+    def take(self, column: Column, text: Callable[[str], str]) -> None:
+        """Fill in what `text` makes of another column's texts."""
+        codes = np.array([self.code(text(value)) if value else 0 for value in column.values], np.intp)
+        rows = self.open(column.codes > 0)
+        self.codes[rows] = codes[column.codes[rows]]
+
     def column(self) -> Column:
         return Column(self.codes, self.values)
 
@@ -128,11 +129,29 @@ class Lines:
             sizes[place] = len(line)
         return sizes
 
+    def all(self) -> list[bytes]:
+        """Return every line."""
+        view = memoryview(self._payload)
+        lines = [
+            bytes(view[start : start + length])
+            for start, length in zip(self._starts.tolist(), self._lengths.tolist(), strict=True)
+        ]
+        for place, line in self._documents.items():
+            lines[place] = line
+        return lines
+
     def contain(self, needle: bytes) -> NDArray[np.bool_]:
         """Tell for each line whether the needle occurs in it."""
         found = match.contains(self._payload, self._starts, self._lengths, needle)
         for place, line in self._documents.items():
             found[place] = needle in line
+        return found
+
+    def levels(self) -> NDArray[np.uint8]:
+        """Return the code of the level that each line tells, an index of `levels.LEVELS`."""
+        found = levels.levels(self._payload, self._starts, self._lengths)
+        for place, line in self._documents.items():
+            found[place] = levels.level_of(line)
         return found
 
     def meet(self, predicate: Callable[[bytes], bool]) -> NDArray[np.bool_]:
@@ -210,12 +229,17 @@ class Batch:
         return labels
 
     def _original(self, name: str) -> Column:
+        return self._level() if name == LEVEL else self._stated(name)
+
+    def _stated(self, name: str) -> Column:
+        """Return a label that a record or its container states."""
         count = len(self.rows)
         builder = _Builder(count)
-        if name in _DECODED_FIELDS or (name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in INDEX_LABELS):
+        containers = self._containers()
+        base = name.removesuffix(_SUFFIX)
+        if name in _DECODED_FIELDS or (base != name and any(base in one.stream for one, _ in containers)):
             builder.fill(np.arange(count), self._decoded(name, np.arange(count)))
             return builder.column()
-        containers = self._containers()
         in_stream = np.zeros(count, np.bool_)
         for container, places in containers:
             if name in container.stream:
@@ -228,8 +252,6 @@ class Batch:
                 value = container.metadata.get(name)
                 if value is not None:
                     builder.codes[places[builder.codes[places] == 0]] = builder.code(value)
-            if name == "detected_level":
-                self._fill_level(builder)
             undecided = undecided[~in_stream[undecided]]
             builder.fill(undecided, self._decoded(name, undecided))
         return builder.column()
@@ -272,13 +294,10 @@ class Batch:
     def _fill_attributes(self, builder: _Builder, name: str) -> NDArray[np.intp]:
         """Fill in attributes of that label name; return the places that only a decoded record decides."""
         payload = self.block.payload
-        if self._keys is None:
-            # An empty key is not on the wire, so it is not among the keys found.
-            self._keys = match.keys(payload, *self._extents(), LOG_ATTRIBUTES) | {b""}
         undecided = np.zeros(len(self.rows), np.bool_)
         open_rows = builder.codes == 0
         named: list[bytes] = []
-        for key in self._keys:
+        for key in self._attribute_keys():
             own = self.records.name(key)
             if own == name:
                 named.append(key)
@@ -300,13 +319,41 @@ class Batch:
             undecided |= _IS_COMPOUND[values.type]
         return np.flatnonzero(undecided & open_rows)
 
-    def _fill_level(self, builder: _Builder) -> None:
-        texts = _Builder(len(self.rows))
-        self._fill_fields(texts, "severity_text")
+    def _attribute_keys(self) -> set[bytes]:
+        """Return a superset of the rows' attribute keys."""
+        if self._keys is None:
+            # An empty key is not on the wire, so it is not among the keys found.
+            self._keys = match.keys(self.block.payload, *self._extents(), LOG_ATTRIBUTES) | {b""}
+        return self._keys
+
+    def _level(self) -> Column:
+        """Return the level by the rules of levels.py, in their order."""
+        builder = _Builder(len(self.rows))
+        containers = self._containers()
+        for container, places in containers:
+            if LEVEL in container.stream:
+                builder.codes[places] = builder.code(container.stream[LEVEL])
+        builder.take(self._stated(LEVEL), normalized)
+        for container, places in containers:
+            text = told(container.stream)
+            if text:
+                builder.codes[places[builder.codes[places] == 0]] = builder.code(text)
+        owns = [self.records.name(key) for key in self._attribute_keys()]
+        for label in LEVEL_LABELS:
+            if (
+                label == "severity_text"
+                or any(label in container.metadata for container, _ in containers)
+                or any(own == label or _may_nest(own, label) for own in owns)
+            ):
+                builder.take(self._stated(label), normalized)
         numbers = self.block.column("severity")[self.rows]
-        places = np.flatnonzero(builder.codes == 0)
-        pairs = texts.codes[places] * 256 + numbers[places]
-        builder.fill_numbers(places, pairs, lambda pair: detected_level(pair % 256, texts.values[pair // 256]))
+        places = builder.open(numbers > 0)
+        builder.fill_numbers(places, numbers[places], of_number)
+        places = builder.open(numbers == 0)
+        if places.size:
+            lines = Lines(self.block, self.rows[places])
+            builder.fill_numbers(places, lines.levels(), levels.LEVELS.__getitem__)
+        return builder.column()
 
 
 def _may_nest(outer: str, name: str) -> bool:

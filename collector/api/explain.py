@@ -221,7 +221,7 @@ def _pass(one: Pass) -> dict[str, Any]:
     }
     if ring.keyword_records:
         shown["keywords"] = {"records": ring.keyword_records, "candidates": ring.keyword_candidates}
-    if ring.remembered_records:
+    if ring.remembered_blocks:
         remembered = {"records": ring.remembered_records, "mayMatch": ring.remembered_matches}
         shown["remembered"] = {"blocks": ring.remembered_blocks, **remembered}
     return shown

@@ -96,7 +96,7 @@ def _refused(error: RingtailError) -> Response:
 
 
 def _encoded(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
-    return to_json(signal.request_type.FromString(regroup(refs)))
+    return to_json(signal, regroup(refs))
 
 
 def event(data: bytes, *, name: str = "", offset: int | None = None) -> bytes:

@@ -48,6 +48,7 @@ def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: 
     """Show a trace: its tree, and when each span ran. ID is the trace's, in hex."""
     from collector.cli.waterfall import in_grey, in_red, waterfall
     from collector.otlp.json.write import to_json
+    from collector.otlp.signals import TRACES
 
     if with_logs and as_json:
         click.echo(
@@ -56,7 +57,7 @@ def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: 
         return
     found, missing = _trace(client, endpoint, trace_id, may_be_missing=with_logs)
     if as_json:
-        click.echo(escaped_json(to_json(found).decode()))
+        click.echo(escaped_json(to_json(TRACES, found.SerializeToString()).decode()))
         return
     bars = list(_bars(found))
     if not bars and not with_logs:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collector.otlp.block import Block
     from collector.otlp.terms import Term
     from collector.query.engine import Deadline, Result
+    from collector.ring.ring import Snapshot
     from collector.ring.search import Stretch
 
 P = ParamSpec("P")
@@ -215,6 +216,11 @@ class Effort:
         ring.remembered_blocks += blocks
         ring.remembered_records += len(mask)
         ring.remembered_matches += int(mask.sum())
+
+    def by_columns(self, ring: Snapshot) -> None:
+        """Remembered columns stand for all of the ring."""
+        self.now.ring.blocks += len(ring.blocks)
+        self.now.ring.remembered_blocks += len(ring.blocks)
 
     def by_labels(self, blocks: Sequence[Block]) -> None:
         """Remembered labels stand for these blocks of the ring, as far as they lie in the range of time."""

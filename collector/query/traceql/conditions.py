@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices, ring_blocks
+from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
-from collector.query.traceql.remembered import START, Remembered, verdict
+from collector.query.traceql.names import Names
+from collector.query.traceql.remembered import START, Places, Remembered, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,11 @@ def remembered_of(view: View) -> Remembered | None:
     return view.memo.kept("traceql", Remembered) if view.memo is not None else None
 
 
+def remembered_names(deadline: Deadline, view: View) -> dict[str, set[bytes]] | None:
+    """Return the names of the attributes that the ring's live records have, by scope; None when they are not known."""
+    return view.memo.kept("traceql names", Names).live(deadline, view) if view.memo is not None else None
+
+
 def fulfilling(
     deadline: Deadline,
     view: View,
@@ -48,8 +54,9 @@ def fulfilling(
     `wanted` when their turn comes are passed over, and of the log whole segments.
     """
     effort = deadline.effort
-    held = list(ring_blocks(view, newest_first=True, effort=effort))
-    blocks = [one for one in held if one.max_time >= start_ns and one.min_time <= end_ns]
+    held = blocks = list(ring_blocks(view, newest_first=True, effort=effort))
+    if start_ns > 0 or end_ns < END_OF_TIME:
+        blocks = [one for one in held if one.max_time >= start_ns and one.min_time <= end_ns]
     if effort is not None:
         effort.within(start_ns, end_ns)
         effort.now.ring.by_time += len(held) - len(blocks)
@@ -93,9 +100,14 @@ def _of_the_log(
         yield from _evaluated(deadline, piece, condition)
 
 
+def is_everything(view: View, condition: Expression | None, start_ns: int, end_ns: int) -> bool:
+    """Tell whether every live record of the ring is wanted, whatever it has."""
+    return condition is None and all(one.min_time >= start_ns and one.max_time <= end_ns for one in view.ring.blocks)
+
+
 def positions(
     deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int
-) -> NDArray[np.intp] | None:
+) -> Places | None:
     """Return which live records of the ring fulfil a condition, counted from its first; None when it is not known at once.
 
     `rest` gives what else there is.
@@ -103,6 +115,8 @@ def positions(
     remembered = remembered_of(view)
     if remembered is None or len(view.ring.blocks) <= PROBED:
         return None
+    if is_everything(view, condition, start_ns, end_ns):
+        return range(view.ring.next_offset - view.ring.first_offset)
     starts = remembered.known(deadline, view, START)
     if starts is None:
         return None
@@ -112,9 +126,7 @@ def positions(
         if found is None or not found.exact:
             return None
         if deadline.effort is not None:
-            blocks = len(view.ring.blocks)
-            deadline.effort.now.ring.blocks += blocks
-            deadline.effort.remembered(str(condition), found.mask, blocks, exact=True)
+            deadline.effort.remembered(str(condition), found.mask, 0, exact=True)
         mask &= found.mask
     return np.flatnonzero(mask)
 

@@ -68,11 +68,14 @@ def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: 
     held = {bar.span_id for bar in bars}
     notes: dict[str, list[str]] = {}
     others = []
-    for span_id, one in records[:limit]:
-        if span_id in held:
-            notes.setdefault(span_id, []).append(_log_line(one))
-        else:
-            others.append(_log_line(one, with_service=True))
+    try:
+        for span_id, one in records[:limit]:
+            if span_id in held:
+                notes.setdefault(span_id, []).append(_log_line(one))
+            else:
+                others.append(_log_line(one, with_service=True))
+    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
+        raise click.ClickException(f"{endpoint} is no Ringtail: its log records are something else") from error
     if bars:
         width = min(WIDTH_MAX, max(WIDTH_MIN, shutil.get_terminal_size((120, 24)).columns))
         signs = _signs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -134,6 +135,32 @@ async def test_pages_by_time_and_offset_and_nothing_new_between(live: Live) -> N
         cursor = answer.get("nextCursor", "")
         await live.stores["logs"].append(logs((9, TRACE, ROOT, "new")))
     assert (seen, cursor) == (["begun", "late", "failed", "at the end"], "")
+
+
+async def test_pages_are_what_a_plain_search_finds(tmp_path: Path) -> None:
+    """Over ring and log, with times out of order and twice, and small pages."""
+    chance = Random(7)
+    held: list[tuple[int, int, bytes, bytes]] = []
+    async with Live(tmp_path, capacity=60, segment_bytes=4096) as live:
+        for _ in range(40):
+            rows = [
+                (chance.randrange(20), chance.choice((TRACE, OTHER, b"")), chance.choice((ROOT, CHILD)), "x")
+                for _ in range(5)
+            ]
+            held += [(row[0], len(held) + at, row[1], row[2]) for at, row in enumerate(rows)]
+            await live.stores["logs"].append(logs(*rows))
+        for span in (None, CHILD):
+            expected = [one[1] for one in sorted(held) if one[2] == TRACE and span in (None, one[3])]
+            query: dict[str, Any] = {"trace_id": TRACE.hex(), "limit": 7} | ({"span_id": span.hex()} if span else {})
+            seen: list[int] = []
+            cursor = None
+            while cursor != "":
+                answer = await asked(live, **query, cursor=cursor or "")
+                page = [record for one in answer["spans"] for record in one["logRecords"]]
+                seen += sorted((int(one["offset"]) for one in page), key=lambda offset: (held[offset][0], offset))
+                cursor = answer.get("nextCursor", "")
+            assert seen == expected
+            assert len(seen) > 30
 
 
 async def test_from_a_log_record_to_its_trace(live: Live) -> None:

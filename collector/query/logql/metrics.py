@@ -49,6 +49,9 @@ SERIES_MAX = 500
 LINES_BETWEEN_CHECKS: Final = 1000
 """Records decoded between two looks at the deadline."""
 
+CELLS_HELD_MAX: Final = 5 * CELLS_MAX
+"""Numbers that all range aggregations of a query may come to, together."""
+
 _SUMMABLE: Final = frozenset(("count_over_time", "rate", "bytes_over_time", "bytes_rate", "sum_over_time"))
 _PER_SECOND: Final = frozenset(("rate", "bytes_rate"))
 _OF_BYTES: Final = frozenset(("bytes_over_time", "bytes_rate"))
@@ -132,6 +135,7 @@ class _Evaluation:
         self._plan = plan
         self._steps = steps
         self._statistics = statistics
+        self._held = 0
 
     def value(self, node: ast.Metric) -> float | Vector:
         """Return a node's value. As deep as the parser allows."""
@@ -170,16 +174,22 @@ class _Evaluation:
             self._plan.sources[node.range.query],
             node.range.query,
             _NO_LABELS if absent else grouping,
-            SERIES_MAX if is_answer or node is self._plan.expression else max(1, CELLS_MAX // windows.cells),
+            SERIES_MAX
+            if is_answer or node is self._plan.expression
+            else CELLS_MAX // max(windows.cells, len(self._steps)),
         )
-        if windows.cells > CELLS_MAX:
-            raise _too_many_cells()
         found = tally(node.op, node.parameter, windows.cells, unwraps=series.unwraps)
         of_bytes = node.op in _OF_BYTES
         for batch, cells in self._lines(windows, series, sizes=of_bytes):
             values = batch.lines.sizes().astype(np.float64) if of_bytes else batch.samples
             codes = series.of(batch)
             found.add(Added(codes, cells, batch.layer.times(), batch.offsets, values), len(series.labels))
+        self._held += len(series.labels) * len(self._steps)
+        if self._held > CELLS_HELD_MAX:
+            raise QueryLimit(
+                f"the query's range aggregations come to more than {CELLS_HELD_MAX} numbers (series times steps); "
+                "group them by fewer labels, or take a longer step"
+            )
         values, present = found.over(windows, len(series.labels))
         if absent:
             missing = np.logical_not(present.any(axis=0)).reshape(1, -1)

@@ -172,12 +172,20 @@ class Remembered:
             missing = max((end - field.end for field in fields), default=0)
             if not all(field.usable and field.first <= first for field in fields) or missing > FILL_SHARE * wanted:
                 return None
-            if not self._fill(deadline, view, names, first):
-                return None
-            known = {name: self._fields[name].known() for name in names}
-            while self._fields and self.nbytes > self._memo.bytes_max:
-                self._fields.popitem(last=False)
-            return known
+            try:
+                if not self._fill(deadline, view, names, first):
+                    return None
+                return {name: self._fields[name].known() for name in names}
+            finally:
+                self._keep_to_bounds()
+
+    def _keep_to_bounds(self) -> None:
+        """Forget what was not asked for longest, as long as it is too much."""
+        for name in list(self._fields):
+            if self.nbytes <= self._memo.bytes_max:
+                return
+            if self._fields[name].nbytes:
+                del self._fields[name]
 
     def _fill(self, deadline: Deadline, view: View, names: Sequence[str], first: int) -> bool:
         """Read what came since; False when a label has too many texts."""

@@ -103,6 +103,14 @@ class Selection:
         return chosen
 
 
+def pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_ring: bool = True) -> Iterator[Slice]:
+    """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
+    if in_ring:
+        return slices(view, start_ns, end_ns, deadline)
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+
+
 class Source:
     """A log query, ready to run. For one thread at a time."""
 
@@ -121,15 +129,6 @@ class Source:
         for step in self._steps:
             step.line(line)
         return line
-
-    def pieces(
-        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_ring: bool = True
-    ) -> Iterator[Slice]:
-        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
-        if in_ring:
-            return slices(view, start_ns, end_ns, deadline)
-        among = Among(view.index, (view.key,)) if view.index is not None else None
-        return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
 
     def batch(
         self,

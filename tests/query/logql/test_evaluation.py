@@ -276,9 +276,6 @@ def test_the_log_volume_query_of_grafana() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "feature"),
     [
-        ('{a="b"} | line_format "x"', 11, "'line_format'"),
-        ('{a="b"} | label_format x=y', 11, "'label_format'"),
-        ('{a="b"} | decolorize', 11, "'decolorize'"),
         ('absent_over_time({a="b"} [5m])', 1, "absent_over_time()"),
         ('topk(3, rate({a="b"}[5m]))', 1, "topk()"),
         ("vector(1) or vector(2)", 11, "'or'"),

@@ -105,13 +105,13 @@ def _blocks(
     after the first few blocks, by how many lines they leave.
     """
     known = remembered.peek(names) if remembered is not None else {}
-    looked = left = 0
+    left = 0
     for number, piece in enumerate(pieces(view, start_ns, end_ns, deadline)):
-        if number == BLOCKS_TRIED and remembered is not None and looked:
-            wanted = records_about(view, start_ns, end_ns) * left // looked
+        if number == BLOCKS_TRIED and remembered is not None:
+            covered = max(1, view.ring.next_offset - piece.block.end_offset)
+            wanted = records_about(view, start_ns, end_ns) * left // covered
             known = remembered.known(deadline, view, names, wanted) or known
         batch = source.batch(piece, view, deadline, statistics, known)
-        looked += len(piece.rows)
         left += len(batch.rows)
         yield batch
 

@@ -11,7 +11,8 @@ where that is the same: no record is decoded then. Without grouping, every disti
 is a series, as in Loki, but for the label that `unwrap` takes.
 
 A line on which a stage failed (`__error__`) makes the query fail, as in Loki, unless the pipeline filters it out, drops
-the label, or the query asks for it: `sum by (__error__) (…)` counts the parsers' errors.
+the label, or the query asks for it: `sum by (__error__) (…)` counts the parsers' errors. Where nobody asks for a label,
+as in `sum(count_over_time({…} | json [1m]))`, nothing is parsed, and nothing fails.
 """
 
 from __future__ import annotations
@@ -255,7 +256,7 @@ class _SeriesOf:
             if source.kept is not None:
                 self.names = sorted(source.kept - self._gone)
         self._fails = not _never_fails(query.stages)
-        self._preserves = grouping is not None and not grouping.without and _names_error(query.stages, grouping)
+        self._preserves = grouping is not None and not grouping.without and _bears_errors(query.stages, grouping)
 
     def check(self, batch: Batch) -> None:
         """Raise InvalidQuery when a stage failed on a line."""
@@ -345,8 +346,11 @@ def _never_fails(stages: tuple[ast.Stage, ...]) -> bool:
     return True
 
 
-def _names_error(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
-    """Tell whether a filter or the grouping asks for `__error__`: then lines that a parser failed on are kept."""
+def _bears_errors(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
+    """Tell whether lines that a parser failed on are in the result as others are.
+
+    A filter or the grouping asks for `__error__`; or nobody asks for any label, and Loki does not parse lines at all.
+    """
     pending: list[ast.LabelFilter] = [stage.condition for stage in stages if isinstance(stage, ast.LabelStage)]
     names = set(grouping.labels)
     while pending:
@@ -355,6 +359,8 @@ def _names_error(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
             pending.extend(condition.terms)
         else:
             names.add(condition.label)
+    if not names:
+        return not any(isinstance(stage, ast.LineFormat | ast.LabelFormat | ast.Unwrap) for stage in stages)
     return ERROR in names
 
 

@@ -80,8 +80,7 @@ class Original(Layer):
         times: NDArray[np.uint64] = self.block.column("time")[self.rows]
         return times
 
-    def extracted(self, name: str) -> NDArray[np.bool_]:
-        """See `Layer.extracted`."""
+    def _extracted(self, name: str) -> NDArray[np.bool_]:
         return np.zeros(self.count, np.bool_)
 
     def in_base(self, name: str) -> NDArray[np.bool_]:

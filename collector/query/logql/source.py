@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from collector.clock import SystemClock
 from collector.query.engine import Among, log_slices, slices
 from collector.query.logql.columns import Batch
 from collector.query.logql.known import STREAM, BlockLayer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from collector.clock import Clock
     from collector.otlp.block import Block
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
@@ -114,11 +116,11 @@ def pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_rin
 class Source:
     """A log query, ready to run. For one thread at a time."""
 
-    def __init__(self, query: ast.LogQuery) -> None:
-        """Raises InvalidQuery for a stage that is not evaluated."""
+    def __init__(self, query: ast.LogQuery, clock: Clock | None = None) -> None:
+        """Raises InvalidQuery for a stage that cannot be one. The clock is for templates that ask for the time."""
         self.query = query
         self.selection = Selection(query.selector)
-        self._steps = compile_stages(query.stages)
+        self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
         self.records = Records()
         self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""

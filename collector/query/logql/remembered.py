@@ -38,7 +38,7 @@ DISTINCT_MAX: Final = 32_768
 """Texts of a label, or streams, that are remembered."""
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of them."""
-FILL_SHARE: Final = 4
+FILL_SHARE: Final = 8
 """Records that are read for the next query are at most so many times those that this one looks at."""
 
 _ENTRY_BYTES: Final = 250  # of the interpreter's objects, for each text

@@ -3,7 +3,7 @@
 What Loki's `index/volume` (one interval) and `index/volume_range` (many) answer, and Grafana's label browser and Logs
 Drilldown ask. By *series*, streams are told apart by some of their index labels: by the targets, or else by the labels
 that the selector names, or else by all. By *labels*, each label counts for itself, whatever its value: the targets, or
-else all. With targets only streams count that have all of them.
+else all. Only streams count that have all targets, but for those that the selector has matchers for.
 
 Loki estimates from its index, by whole chunks; here the bytes of lines are counted exactly: of lines with
 begin <= time < end of an interval, the last one's end included. Cost: no record is decoded, but for bodies that are
@@ -13,26 +13,21 @@ not texts.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from collector.errors import QueryLimit
 from collector.query.logql import ast
-from collector.query.logql.known import SIZE, STREAM
-from collector.query.logql.labels import Records
-from collector.query.logql.lines import body_lines
-from collector.query.logql.matches import records_about, selected
-from collector.query.logql.remembered import Remembered
-from collector.query.logql.source import Selection, pieces
+from collector.query.logql.source import Selection
+from collector.query.logql.streams import stream_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from collector.query.engine import Deadline
-    from collector.query.logql.labels import Container
     from collector.store import View
 
 Labels = tuple[tuple[str, str], ...]
@@ -89,34 +84,15 @@ def volumes(
     cuts = intervals(start_ns, end_ns, step_ns)
     begins = np.array([begin for begin, _ in cuts], np.uint64)
     counted = _Counted(selector, targets, len(cuts), by_labels=by_labels)
-    for streams, times, codes, sizes in _lines(deadline, view, counted.selection, start_ns, end_ns):
-        places = np.searchsorted(begins, times, "right") - 1
-        found = np.zeros((len(streams), len(cuts)), np.int64)
-        np.add.at(found, (codes, places), sizes)
-        for number in np.flatnonzero(np.bincount(codes, minlength=len(streams))).tolist():
-            counted.add(streams[number].stream, found[number])
+    for lines in stream_lines(deadline, view, counted.selection, start_ns, end_ns, sizes=True):
+        places = np.searchsorted(begins, lines.times, "right") - 1
+        shape = (len(lines.streams), len(cuts))
+        keys = lines.codes.astype(np.intp) * len(cuts) + places
+        found = np.bincount(keys, lines.sizes, shape[0] * shape[1]).astype(np.int64).reshape(shape)
+        for number in lines.used():
+            counted.add(lines.streams[number].stream, found[number])
     ends = [end - _GAP_NS for _, end in cuts[:-1]] + [cuts[-1][1]]
     return counted.largest(ends, limit)
-
-
-def _lines(
-    deadline: Deadline, view: View, selection: Selection, start_ns: int, end_ns: int
-) -> Iterator[tuple[list[Container], NDArray[np.uint64], NDArray[Any], NDArray[Any]]]:
-    """Yield lines that are selected: streams, and of each line the time, the place of its stream, and its bytes."""
-    records = Records()
-    known, in_ring = None, True
-    if view.memo is not None:
-        remembered = view.memo.kept("logql", Remembered)
-        known = remembered.known(deadline, view, (SIZE, STREAM), records_about(view, start_ns, end_ns))
-    if known is not None:
-        in_ring = False
-        for offsets, times in selected(deadline, view, selection, known, start_ns, end_ns):
-            yield known[STREAM].streams, times, known[STREAM].of(offsets), known[SIZE].of(offsets)
-    for piece in pieces(view, start_ns, end_ns, deadline, in_ring=in_ring):
-        rows = selection.rows(piece, records)
-        if rows.size:
-            codes, containers = records.containers(piece.block, rows)
-            yield containers, piece.block.column("time")[rows], codes, body_lines(piece.block, rows).sizes()
 
 
 class _Counted:

@@ -170,8 +170,8 @@ def _numbered(numbers: range) -> bytes:
 def test_little_is_not_worth_reading_much() -> None:
     view = store_of([request(Random(seed), 10) for seed in range(20)]).view()
     fields = Remembered(Memo())
-    assert fields.known(deadline(), view, ("level",), 49) is None
-    assert fields.known(deadline(), view, ("level",), 50) is not None
+    assert fields.known(deadline(), view, ("level",), 24) is None
+    assert fields.known(deadline(), view, ("level",), 25) is not None
     assert fields.known(deadline(), view, ("level",), 0) is not None
 
 

@@ -20,7 +20,9 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.query.logql import ast
 from collector.query.logql.source import Selection
-from collector.query.logql.streams import stream_lines
+from collector.query.logql.streams import StreamLines, stream_lines
+from collector.query.logql.tallies import Grid
+from collector.query.logql.vectors import CELLS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,12 +87,7 @@ def volumes(
     begins = np.array([begin for begin, _ in cuts], np.uint64)
     counted = _Counted(selector, targets, len(cuts), by_labels=by_labels)
     for lines in stream_lines(deadline, view, counted.selection, start_ns, end_ns, sizes=True):
-        places = np.searchsorted(begins, lines.times, "right") - 1
-        shape = (len(lines.streams), len(cuts))
-        keys = lines.codes.astype(np.intp) * len(cuts) + places
-        found = np.bincount(keys, lines.sizes, shape[0] * shape[1]).astype(np.int64).reshape(shape)
-        for number in lines.used():
-            counted.add(lines.streams[number].stream, found[number])
+        counted.add(lines, np.searchsorted(begins, lines.times, "right") - 1)
     ends = [end - _GAP_NS for _, end in cuts[:-1]] + [cuts[-1][1]]
     return counted.largest(ends, limit)
 
@@ -104,29 +101,47 @@ class _Counted:
         self.selection = Selection(ast.Selector((*selector.matchers, *present)))
         self._by_labels = by_labels
         self._names: frozenset[str] | None = frozenset(targets or (() if by_labels else named)) or None
+        self._bytes = Grid(count, 0, np.int64)
         self._count = count
-        self._bytes: dict[Labels, NDArray[np.int64]] = {}
+        self._rows: dict[Labels, int] = {}
 
-    def add(self, stream: dict[str, str], sizes: NDArray[np.int64]) -> None:
-        """Count the bytes of a stream in each interval. Raises QueryLimit."""
-        labels = tuple(sorted(pair for pair in stream.items() if self._names is None or pair[0] in self._names))
-        for key in [((name, ""),) for name, _ in labels] if self._by_labels else [labels]:
-            found = self._bytes.get(key)
-            if found is None:
-                if len(self._bytes) >= SERIES_MAX:
-                    raise QueryLimit(
-                        f"the query hit the max number of series limit (limit: {SERIES_MAX} series); "
-                        "name fewer labels, or select fewer streams"
-                    )
-                found = self._bytes[key] = np.zeros(self._count, np.int64)
-            found += sizes
+    def add(self, lines: StreamLines, places: NDArray[np.intp]) -> None:
+        """Count lines, each with the place of its interval. Raises QueryLimit."""
+        used = [(number, sorted(lines.streams[number].stream.items())) for number in lines.used()]
+        tables: dict[str, NDArray[np.intp]] = {}  # of each label, or of all together: a row for each stream, or -1
+        for number, stream in used:
+            labels = tuple(pair for pair in stream if self._names is None or pair[0] in self._names)
+            for key in [((name, ""),) for name, _ in labels] if self._by_labels else [labels]:
+                name = key[0][0] if self._by_labels else ""
+                if name not in tables:
+                    tables[name] = np.full(len(lines.streams), -1, np.intp)
+                tables[name][number] = self._row(key)
+        room = self._bytes.room(len(self._rows))
+        for table in tables.values():
+            rows = table[lines.codes]
+            there = rows >= 0
+            np.add.at(room, rows[there] * self._count + places[there], lines.sizes[there])
+
+    def _row(self, key: Labels) -> int:
+        row = self._rows.get(key)
+        if row is None:
+            row = len(self._rows)
+            if row >= SERIES_MAX:
+                raise QueryLimit(
+                    f"the query hit the max number of series limit (limit: {SERIES_MAX} series); "
+                    "name fewer labels, or select fewer streams"
+                )
+            if (row + 1) * self._count > CELLS_MAX:
+                raise QueryLimit(f"the volumes have more than {CELLS_MAX} samples; take a larger step")
+            self._rows[key] = row
+        return row
 
     def largest(self, times: list[int], limit: int) -> list[Volume]:
         """Return what there is, the `limit` largest of each interval."""
-        keys = sorted(self._bytes)
+        keys = sorted(self._rows)
         if not keys:
             return []
-        matrix = np.array([self._bytes[key] for key in keys])
+        matrix = self._bytes.rows(len(keys))[[self._rows[key] for key in keys]]
         places = np.empty_like(matrix)
         np.put_along_axis(
             places, np.argsort(-matrix, axis=0, kind="stable"), np.arange(len(keys))[:, np.newaxis], axis=0

@@ -8,6 +8,8 @@ from collector.errors import QueryLimit
 from collector.query.engine import newest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -61,6 +63,11 @@ def read_lines(
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
+    return lines_of(source, refs, deadline)
+
+
+def lines_of(source: Source, refs: Sequence[Ref], deadline: Deadline) -> list[Line]:
+    """Return the lines that a source's pipeline makes of records that it lets through. Raises QueryTimeout."""
     return [_line(source, ref, deadline) for ref in refs]
 
 

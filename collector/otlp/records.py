@@ -21,7 +21,7 @@ from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.otlp.wire import own_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from collector.otlp.block import Block
 
@@ -53,6 +53,18 @@ class Ref(NamedTuple):
     """The record's offset in its signal's log."""
     block: Block
     row: int
+
+
+def gather(refs: Sequence[Ref], base_offset: int) -> tuple[Block, list[int]]:
+    """Return a block of records from several blocks, for a query to look at them at once; and which ref each row is of.
+
+    Its offsets are not those of the records. Spans and log records only.
+    """
+    assert refs[0].block.signal is not METRICS
+    numbers = {(id(ref.block), ref.row): number for number, ref in enumerate(refs)}
+    order: list[Ref] = []
+    block = scan(refs[0].block.signal, regroup(refs, order), base_offset)
+    return block, [numbers[id(ref.block), ref.row] for ref in order]
 
 
 def isolate(ref: Ref) -> Ref:
@@ -114,16 +126,19 @@ def service_name(block: Block, group: int) -> str:
     return group_bytes(block, group, "service").decode()
 
 
-def regroup(refs: Iterable[Ref]) -> bytes:
+def regroup(refs: Iterable[Ref], order: list[Ref] | None = None) -> bytes:
     """Return one request (TracesData, LogsData, MetricsData) that holds exactly these records.
 
     Records of containers with the same bytes around them share a container; containers and records keep the
-    order of their first appearance. Empty for no records.
+    order of their first appearance. Empty for no records. The order in which spans or log records stand there is put
+    into `order`.
     """
+    placed: dict[tuple[bytes, bytes], list[Ref]] = {}
     envelopes: dict[bytes, dict[bytes, Any]] = {}
     last: tuple[Block | None, int] = (None, 0)
     outer = inner = b""
-    for _, _, block, row in refs:
+    for ref in refs:
+        _, _, block, row = ref
         group = int(block.column("group")[row])
         if last[0] is not block or last[1] != group:
             last = (block, group)
@@ -139,6 +154,10 @@ def regroup(refs: Iterable[Ref]) -> bytes:
             scopes.setdefault(inner, {}).setdefault(key, []).append(_tagged(1, piece))
         else:
             scopes.setdefault(inner, []).append(_tagged(2, piece))
+            if order is not None:
+                placed.setdefault((outer, inner), []).append(ref)
+    if order is not None:
+        order += [ref for outer, scopes in envelopes.items() for inner in scopes for ref in placed[outer, inner]]
     parts = []
     for outer, scopes in envelopes.items():
         body = [outer]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
-from collector.otlp.records import Ref, isolate
+from collector.otlp.records import Ref, gather, isolate
 from collector.store import blocks, key_matches
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ query that has found enough wants nothing any more that is older than all that."
 
 QUERIES_WAITING_MAX = 256
 """Queries running and waiting for a worker; one more is refused as Overloaded."""
+
+
+FEW_ROWS = 32
+"""Records of one block that are looked at together with those of others, where an index has named them."""
+GATHERED_MAX = 512
+"""Records that are looked at together, from this many on."""
 
 
 class Deadline:
@@ -285,6 +291,7 @@ def newest(
     records that do not fulfil the `terms`, see `slices`.
     """
     found: list[Ref] = []
+    few: list[Ref] = []  # not looked at yet
     if limit <= 0:
         return found
     worst: tuple[int, int] | None = None  # of the best `limit` so far, once there are so many
@@ -296,10 +303,13 @@ def newest(
         view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms, pruning=pruning
     ):
         block = piece.block
-        rows = select(piece)
-        if not rows.size:
-            continue
-        refs = _best(block, rows, limit, oldest=oldest)
+        if terms and len(piece.rows) <= FEW_ROWS and block.end_offset > view.ring_offset:
+            few += _refs(block, piece.rows)
+            if len(few) < min(max(limit, FEW_ROWS), GATHERED_MAX):
+                continue
+            refs, few = _selected(few, view, select), []
+        else:
+            refs = _best(block, select(piece), limit, oldest=oldest)
         if worst is not None:
             refs = [ref for ref in refs if (ref[:2] < worst if oldest else ref[:2] > worst)]
         if block.end_offset <= view.ring_offset and len(refs) * 4 < block.count:
@@ -309,8 +319,18 @@ def newest(
             found.sort(key=_order, reverse=not oldest)
             del found[limit:]
             worst = found[-1][:2]
+    found.extend(_selected(few, view, select))
     found.sort(key=_order, reverse=not oldest)
-    return found
+    return found[:limit]
+
+
+def _selected(refs: Sequence[Ref], view: View, select: Callable[[Slice], NDArray[np.intp]]) -> list[Ref]:
+    """Return which of some records are selected: asked once for all of them, not for each block they come from."""
+    if not refs:
+        return []
+    block, numbers = gather(refs, view.next_offset)
+    rows = select(Slice(block, np.arange(block.count))).tolist()
+    return [Ref(refs[numbers[row]].time, refs[numbers[row]].offset, block, row) for row in rows]
 
 
 def _order(ref: Ref) -> tuple[int, int]:
@@ -319,12 +339,14 @@ def _order(ref: Ref) -> tuple[int, int]:
 
 def _best(block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool) -> list[Ref]:
     """Return refs to the best `limit` rows of one block."""
-    times = block.column("time")[rows]
     if rows.size > limit:
-        order = np.lexsort((rows, times))
+        order = np.lexsort((rows, block.column("time")[rows]))
         rows = rows[order[:limit] if oldest else order[-limit:]]
-        times = block.column("time")[rows]
-    base = block.base_offset
+    return _refs(block, rows)
+
+
+def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
+    times, base = block.column("time")[rows], block.base_offset
     return [Ref(time, base + row, block, row) for time, row in zip(times.tolist(), rows.tolist(), strict=True)]
 
 

@@ -58,13 +58,24 @@ class Ref(NamedTuple):
 def gather(refs: Sequence[Ref], base_offset: int) -> tuple[Block, list[int]]:
     """Return a block of records from several blocks, for a query to look at them at once; and which ref each row is of.
 
-    Its offsets are not those of the records. Spans and log records only.
+    Its offsets are not those of the records, and of resources and scopes it has what they say and no more. Spans and log
+    records only.
     """
     assert refs[0].block.signal is not METRICS
-    numbers = {(id(ref.block), ref.row): number for number, ref in enumerate(refs)}
-    order: list[Ref] = []
-    block = scan(refs[0].block.signal, regroup(refs, order), base_offset)
-    return block, [numbers[id(ref.block), ref.row] for ref in order]
+    resources: dict[bytes, dict[bytes, list[tuple[int, bytes]]]] = {}
+    for number, (_, _, block, row) in enumerate(refs):
+        group = block.records.number("group", row)
+        scopes = resources.setdefault(group_bytes(block, group, "resource"), {})
+        scopes.setdefault(group_bytes(block, group, "scope"), []).append((number, record_bytes(block, row)))
+    numbers: list[int] = []
+    parts = []
+    for resource, scopes in resources.items():
+        body = [_tagged(1, resource)]
+        for scope, records in scopes.items():
+            body.append(_tagged(2, _tagged(1, scope) + b"".join([_tagged(2, piece) for _, piece in records])))
+            numbers += [number for number, _ in records]
+        parts.append(_tagged(1, b"".join(body)))
+    return scan(refs[0].block.signal, b"".join(parts), base_offset), numbers
 
 
 def isolate(ref: Ref) -> Ref:
@@ -75,8 +86,8 @@ def isolate(ref: Ref) -> Ref:
 
 def record_bytes(block: Block, row: int) -> bytes:
     """Return one record's own message, serialized."""
-    start = int(block.column("start")[row])
-    return bytes(memoryview(block.payload)[start : start + int(block.column("length")[row])])
+    start = block.records.number("start", row)
+    return bytes(memoryview(block.payload)[start : start + block.records.number("length", row)])
 
 
 def record(block: Block, row: int) -> Any:
@@ -118,7 +129,7 @@ def group_bytes(block: Block, group: int, part: str) -> bytes:
 
 
 def _extent(block: Block, group: int, part: str) -> tuple[int, int]:
-    return int(block.group_column(f"{part}_start")[group]), int(block.group_column(f"{part}_length")[group])
+    return block.groups.number(f"{part}_start", group), block.groups.number(f"{part}_length", group)
 
 
 def service_name(block: Block, group: int) -> str:
@@ -126,19 +137,16 @@ def service_name(block: Block, group: int) -> str:
     return group_bytes(block, group, "service").decode()
 
 
-def regroup(refs: Iterable[Ref], order: list[Ref] | None = None) -> bytes:
+def regroup(refs: Iterable[Ref]) -> bytes:
     """Return one request (TracesData, LogsData, MetricsData) that holds exactly these records.
 
     Records of containers with the same bytes around them share a container; containers and records keep the
-    order of their first appearance. Empty for no records. The order in which spans or log records stand there is put
-    into `order`.
+    order of their first appearance. Empty for no records.
     """
-    placed: dict[tuple[bytes, bytes], list[Ref]] = {}
     envelopes: dict[bytes, dict[bytes, Any]] = {}
     last: tuple[Block | None, int] = (None, 0)
     outer = inner = b""
-    for ref in refs:
-        _, _, block, row = ref
+    for _, _, block, row in refs:
         group = int(block.column("group")[row])
         if last[0] is not block or last[1] != group:
             last = (block, group)
@@ -154,10 +162,6 @@ def regroup(refs: Iterable[Ref], order: list[Ref] | None = None) -> bytes:
             scopes.setdefault(inner, {}).setdefault(key, []).append(_tagged(1, piece))
         else:
             scopes.setdefault(inner, []).append(_tagged(2, piece))
-            if order is not None:
-                placed.setdefault((outer, inner), []).append(ref)
-    if order is not None:
-        order += [ref for outer, scopes in envelopes.items() for inner in scopes for ref in placed[outer, inner]]
     parts = []
     for outer, scopes in envelopes.items():
         body = [outer]

@@ -43,7 +43,8 @@ END_OF_TIME = 2**64 - 1
 
 Wanted = Callable[[int, int], bool]
 """Tells, when it is its turn, whether what lies between two times (the oldest and the newest, Unix ns) is of interest: a
-query that has found enough wants nothing any more that is older than all that."""
+query that has found enough wants nothing any more that is older than all that. What is of no interest is of none in any
+part of it."""
 
 QUERIES_WAITING_MAX = 256
 """Queries running and waiting for a worker; one more is refused as Overloaded."""
@@ -122,14 +123,13 @@ def slices(
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
 
-    def open_to(block: Block) -> bool:
-        is_inside = block.max_time >= start_ns and block.min_time <= end_ns
-        return is_inside and (wanted is None or wanted(block.min_time, block.max_time))
+    def open_to(oldest: int, newest: int) -> bool:
+        return newest >= start_ns and oldest <= end_ns and (wanted is None or wanted(oldest, newest))
 
     for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
-        if not open_to(block):
+        if not open_to(block.min_time, block.max_time):
             continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
         if rows.size:
@@ -139,17 +139,20 @@ def slices(
 
 
 def ring_parts(
-    view: View, terms: Terms, open_to: Callable[[Block], bool], pruning: Pruning | None, *, newest_first: bool
+    view: View, terms: Terms, open_to: Wanted, pruning: Pruning | None, *, newest_first: bool
 ) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
     """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
 
-    Of stretches of the ring whose blocks are none of them `open_to` the query it is not found out what is in them.
+    What is in a stretch of the ring is not found out when the query is not `open_to` the times in it.
     """
     blocks = view.ring.blocks
 
     def needed(first: int, end: int) -> bool:
+        if first >= end:
+            return False
         low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
-        return any(map(open_to, blocks[low - 1 : high]))
+        oldest, newest = view.ring.times()
+        return open_to(int(oldest[low - 1 : high].min()), int(newest[low - 1 : high].max()))
 
     stretches = view.stretches(terms, needed, newest_first=newest_first)
     if stretches is None:

@@ -196,6 +196,8 @@ class Records:
 
     def __init__(self) -> None:
         self._containers = Containers()
+        self._block: Block | None = None
+        self._groups: dict[int, Container] = {}  # of that block
 
     def remember(self, memo: Memo | None) -> None:
         """Share containers with other queries of the store that a view is of."""
@@ -208,8 +210,14 @@ class Records:
 
     def container(self, block: Block, group: int) -> Container:
         """Return the labels that a group's records have in common."""
-        key = tuple(group_bytes(block, group, part) for part in _PARTS)
-        return self._containers.get(key) or self._containers.add(key, _container(block, group))
+        if block is not self._block:
+            self._block, self._groups = block, {}
+        found = self._groups.get(group)
+        if found is None:
+            key = tuple(group_bytes(block, group, part) for part in _PARTS)
+            found = self._containers.get(key) or self._containers.add(key, _container(block, group))
+            self._groups[group] = found
+        return found
 
     def containers(self, block: Block, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[Container]]:
         """Return the containers of ascending rows: for each row its place in a list."""

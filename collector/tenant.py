@@ -83,7 +83,13 @@ class Tenant:
             log = await asyncio.to_thread(self._open_log, one) if self._config.wal.enabled else None
             sizes = getattr(self._config.stores, one.name)
             try:
-                ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
+                ring = Ring(
+                    one,
+                    sizes.capacity,
+                    sizes.max_bytes,
+                    log.next_offset if log is not None else 0,
+                    keyword_index=self._config.stores.logs.keyword_index,
+                )
             except ValueError as error:
                 raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
             store = self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())

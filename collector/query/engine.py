@@ -17,12 +17,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
-from collector.otlp.records import Ref, isolate
+from collector.otlp.records import Ref, gather, isolate
 from collector.store import blocks, key_matches
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Terms
     from collector.store import View
 
 Result = TypeVar("Result")
@@ -41,10 +43,17 @@ END_OF_TIME = 2**64 - 1
 
 Wanted = Callable[[int, int], bool]
 """Tells, when it is its turn, whether what lies between two times (the oldest and the newest, Unix ns) is of interest: a
-query that has found enough wants nothing any more that is older than all that."""
+query that has found enough wants nothing any more that is older than all that. What is of no interest is of none in any
+part of it."""
 
 QUERIES_WAITING_MAX = 256
 """Queries running and waiting for a worker; one more is refused as Overloaded."""
+
+
+FEW_ROWS = 32
+"""Records of one block that are looked at together with those of others, where an index has named them."""
+GATHERED_MAX = 512
+"""Records that are looked at together, from this many on."""
 
 
 class Deadline:
@@ -80,6 +89,16 @@ class Among(NamedTuple):
     keys: Sequence[int | bytes]
 
 
+@dataclass(slots=True)
+class Pruning:
+    """What the ring's keyword index did for a query."""
+
+    searched: int = 0
+    """Records that it knew whether they can be meant."""
+    candidates: int = 0
+    """Those of them that can."""
+
+
 def slices(
     view: View,
     start_ns: int = 0,
@@ -89,27 +108,94 @@ def slices(
     newest_first: bool = True,
     among: Among | None = None,
     wanted: Wanted | None = None,
+    terms: Terms = (),
+    pruning: Pruning | None = None,
 ) -> Iterator[Slice]:
     """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
 
     A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
-    of the log without such records may then be missing. Blocks that `wanted` does not want are missing, too, and of the
+    of the log without such records may then be missing. So may records that do not fulfil the `terms`; what the ring's
+    keyword index knew of them is told in `pruning`. Blocks that `wanted` does not want are missing, too, and of the
     log whole segments, which are then not opened.
     """
     if view.index is not None:
         among = Among(view.index, (view.key,))
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
-    for block in ring_blocks(view, newest_first=newest_first):
+
+    def open_to(oldest: int, newest: int) -> bool:
+        return newest >= start_ns and oldest <= end_ns and (wanted is None or wanted(oldest, newest))
+
+    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
-        if wanted is not None and not wanted(block.min_time, block.max_time):
+        if not open_to(block.min_time, block.max_time):
             continue
-        rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
+        rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
+
+
+def ring_parts(
+    view: View, terms: Terms, open_to: Wanted, pruning: Pruning | None, *, newest_first: bool
+) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
+    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
+
+    What is in a stretch of the ring is not found out when the query is not `open_to` the times in it.
+    """
+    blocks = view.ring.blocks
+
+    def needed(first: int, end: int) -> bool:
+        if first >= end:
+            return False
+        low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
+        oldest, newest = view.ring.times()
+        return open_to(int(oldest[low - 1 : high].min()), int(newest[low - 1 : high].max()))
+
+    stretches = view.stretches(terms, needed, newest_first=newest_first)
+    if stretches is None:
+        yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first))
+        return
+    for first, end, offsets in stretches:
+        if pruning is not None and offsets is not None:
+            pruning.searched += end - first
+            pruning.candidates += len(offsets)
+        for block, begin, last in _blocks_of(blocks, first, end, offsets, newest_first):
+            if offsets is None:
+                low, high = max(first, block.base_offset), min(end, block.end_offset)
+                yield block, np.arange(low - block.base_offset, high - block.base_offset)
+            else:
+                yield block, (offsets[begin:last] - block.base_offset).astype(np.intp)
+
+
+def _blocks_of(
+    blocks: Sequence[Block], first: int, end: int, offsets: NDArray[np.int64] | None, newest_first: bool
+) -> Iterator[tuple[Block, int, int]]:
+    """Yield blocks with offsets of a stretch, and which of the offsets these are: from one number to before another.
+
+    Without offsets, the blocks in which the stretch lies.
+    """
+    if first >= end:
+        return
+    if offsets is None:
+        low, high = (bisect_right(blocks, offset, key=_base_offset) - 1 for offset in (first, end - 1))
+        numbers = range(low, high + 1)
+        for number in reversed(numbers) if newest_first else numbers:
+            yield blocks[number], 0, 0
+        return
+    begin, last = 0, len(offsets)
+    while begin < last:
+        block = blocks[bisect_right(blocks, int(offsets[last - 1 if newest_first else begin]), key=_base_offset) - 1]
+        if newest_first:
+            cut = int(np.searchsorted(offsets, block.base_offset))
+            yield block, cut, last
+            last = cut
+        else:
+            cut = int(np.searchsorted(offsets, block.end_offset))
+            yield block, begin, cut
+            begin = cut
 
 
 def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
@@ -158,12 +244,19 @@ def _before(end: int, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     return rows if block.end_offset <= end else rows[rows < end - block.base_offset]
 
 
-def live_rows(view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool) -> NDArray[np.intp]:
-    """Return the rows of a block that are readable, have the view's key and lie in the time range."""
+def live_rows(
+    view: View, block: Block, start_ns: int, end_ns: int, *, in_ring: bool, named: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """Return the rows of a block that are readable, have the view's key and lie in the time range.
+
+    Only those are looked at that are `named`, which are readable.
+    """
     if block.max_time < start_ns or block.min_time > end_ns:
         return np.empty(0, np.intp)
     first = max(0, view.first_offset - block.base_offset)
-    if view.index is None:
+    if named is not None:
+        rows = named if view.index is None else named[key_matches(block, view.index, view.key)[named]]
+    elif view.index is None:
         rows = np.arange(first, block.count)
     elif in_ring and view.candidates is not None:
         begin, end = np.searchsorted(view.candidates, (block.base_offset, block.end_offset))
@@ -192,12 +285,16 @@ def newest(
     deadline: Deadline | None = None,
     *,
     oldest: bool = False,
+    terms: Terms = (),
+    pruning: Pruning | None = None,
 ) -> list[Ref]:
     """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
 
-    The order is (time, offset). Blocks that cannot hold a better record than those found are not selected from.
+    The order is (time, offset). Blocks that cannot hold a better record than those found are not selected from; nor
+    records that do not fulfil the `terms`, see `slices`.
     """
     found: list[Ref] = []
+    few: list[Ref] = []  # not looked at yet
     if limit <= 0:
         return found
     worst: tuple[int, int] | None = None  # of the best `limit` so far, once there are so many
@@ -205,12 +302,17 @@ def newest(
     def wanted(min_time: int, max_time: int) -> bool:
         return worst is None or (min_time <= worst[0] if oldest else max_time >= worst[0])
 
-    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted):
+    for piece in slices(
+        view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms, pruning=pruning
+    ):
         block = piece.block
-        rows = select(piece)
-        if not rows.size:
-            continue
-        refs = _best(block, rows, limit, oldest=oldest)
+        if terms and len(piece.rows) <= FEW_ROWS and block.end_offset > view.ring_offset:
+            few += _refs(block, piece.rows)
+            if len(few) < min(max(limit, FEW_ROWS), GATHERED_MAX):
+                continue
+            refs, few = _selected(few, view, select), []
+        else:
+            refs = _best(block, select(piece), limit, oldest=oldest)
         if worst is not None:
             refs = [ref for ref in refs if (ref[:2] < worst if oldest else ref[:2] > worst)]
         if block.end_offset <= view.ring_offset and len(refs) * 4 < block.count:
@@ -220,8 +322,18 @@ def newest(
             found.sort(key=_order, reverse=not oldest)
             del found[limit:]
             worst = found[-1][:2]
+    found.extend(_selected(few, view, select))
     found.sort(key=_order, reverse=not oldest)
-    return found
+    return found[:limit]
+
+
+def _selected(refs: Sequence[Ref], view: View, select: Callable[[Slice], NDArray[np.intp]]) -> list[Ref]:
+    """Return which of some records are selected: asked once for all of them, not for each block they come from."""
+    if not refs:
+        return []
+    block, numbers = gather(refs, view.next_offset)
+    rows = select(Slice(block, np.arange(block.count))).tolist()
+    return [Ref(refs[numbers[row]].time, refs[numbers[row]].offset, block, row) for row in rows]
 
 
 def _order(ref: Ref) -> tuple[int, int]:
@@ -230,12 +342,14 @@ def _order(ref: Ref) -> tuple[int, int]:
 
 def _best(block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool) -> list[Ref]:
     """Return refs to the best `limit` rows of one block."""
-    times = block.column("time")[rows]
     if rows.size > limit:
-        order = np.lexsort((rows, times))
+        order = np.lexsort((rows, block.column("time")[rows]))
         rows = rows[order[:limit] if oldest else order[-limit:]]
-        times = block.column("time")[rows]
-    base = block.base_offset
+    return _refs(block, rows)
+
+
+def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
+    times, base = block.column("time")[rows], block.base_offset
     return [Ref(time, base + row, block, row) for time, row in zip(times.tolist(), rows.tolist(), strict=True)]
 
 

@@ -59,7 +59,18 @@ def read_lines(
 
     if end_ns < start_ns:
         return []
-    refs = newest(view, limit, select, start_ns, end_ns, deadline, oldest=oldest_first)
+    source.records.remember(view.memo)
+    refs = newest(
+        view,
+        limit,
+        select,
+        start_ns,
+        end_ns,
+        deadline,
+        oldest=oldest_first,
+        terms=source.terms,
+        pruning=statistics.pruning,
+    )
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")

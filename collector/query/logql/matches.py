@@ -18,7 +18,7 @@ from collector.query.logql.columns import Batch
 from collector.query.logql.known import SIZE, STREAM, RingLayer
 from collector.query.logql.remembered import Remembered, reach
 from collector.query.logql.row import ERRORS
-from collector.query.logql.source import pieces
+from collector.query.logql.source import log_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -68,11 +68,8 @@ def batches(
             for offsets, times in selected(deadline, view, source.selection, known, start_ns, end_ns, statistics)
         )
         found = chain(
-            (source.through(RingBatch(view, source, layer), deadline) for layer in layers),
-            (
-                source.batch(piece, view, deadline, statistics)
-                for piece in pieces(view, start_ns, end_ns, deadline, in_ring=False)
-            ),
+            (source.through(RingBatch(view, source, layer), deadline, statistics) for layer in layers),
+            (source.batch(piece, view, deadline, statistics) for piece in log_pieces(view, start_ns, end_ns, deadline)),
         )
     else:
         found = _blocks(
@@ -106,7 +103,7 @@ def _blocks(
     """
     known = remembered.peek(names) if remembered is not None else {}
     left = 0
-    for number, piece in enumerate(pieces(view, start_ns, end_ns, deadline)):
+    for number, piece in enumerate(source.pieces(view, start_ns, end_ns, deadline, statistics)):
         if number == BLOCKS_TRIED and remembered is not None:
             covered = max(1, view.ring.next_offset - piece.block.end_offset)
             wanted = records_about(view, start_ns, end_ns) * left // covered

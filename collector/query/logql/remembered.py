@@ -182,7 +182,7 @@ class Remembered:
     def _keep_to_bounds(self) -> None:
         """Forget what was not asked for longest, as long as it is too much."""
         for name in list(self._fields):
-            if self.nbytes <= self._memo.bytes_max:
+            if max(self.nbytes, self._memo.nbytes) <= self._memo.bytes_max:
                 return
             if self._fields[name].nbytes:
                 del self._fields[name]
@@ -195,6 +195,7 @@ class Remembered:
         while pending := [name for name in names if self._fields[name].end < view.ring.next_offset]:
             begin = min(self._fields[name].end for name in pending)
             records = Records()
+            records.remember(view.memo)
             for block in view.ring.blocks:
                 if block.end_offset <= begin:
                     continue

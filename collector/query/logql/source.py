@@ -2,7 +2,7 @@
 
 A selector is asked once for each container and not for each record. `service_name="x"` is also a key of the
 ring's postings and of the log's columns (`service`), which spares most blocks; the selector still decides by
-the bytes.
+the bytes. What the query asks of texts (`keywords.py`) narrows it further.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collector.clock import SystemClock
-from collector.query.engine import Among, log_slices, slices
+from collector.query.engine import Among, Pruning, log_slices, slices
+from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
 from collector.query.logql.known import STREAM, BlockLayer
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
@@ -41,6 +42,10 @@ class Statistics:
 
     def __init__(self) -> None:
         self.ring_lines = self.ring_bytes = self.log_lines = self.log_bytes = 0
+        self.matched = 0
+        """Lines that the pipelines have left."""
+        self.pruning = Pruning()
+        """What the keyword index has spared it."""
 
     def count(self, view: View, block: Block, rows: NDArray[np.intp]) -> None:
         """Count rows of a block, with the bytes of their bodies."""
@@ -105,10 +110,8 @@ class Selection:
         return chosen
 
 
-def pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_ring: bool = True) -> Iterator[Slice]:
-    """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
-    if in_ring:
-        return slices(view, start_ns, end_ns, deadline)
+def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline) -> Iterator[Slice]:
+    """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
     among = Among(view.index, (view.key,)) if view.index is not None else None
     return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
 
@@ -121,6 +124,8 @@ class Source:
         self.query = query
         self.selection = Selection(query.selector)
         self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
+        self.terms = keywords.terms(query)
+        """What it asks of a record's texts."""
         self.records = Records()
         self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""
@@ -131,6 +136,14 @@ class Source:
         for step in self._steps:
             step.line(line)
         return line
+
+    def pieces(
+        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics | None = None
+    ) -> Iterator[Slice]:
+        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
+        self.records.remember(view.memo)
+        pruning = statistics.pruning if statistics is not None else None
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=pruning)
 
     def batch(
         self,
@@ -148,8 +161,10 @@ class Source:
         batch = Batch(block, rows, self.records, deadline)
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
-        return self.through(batch, deadline)
+        return self.through(batch, deadline, statistics)
 
-    def through(self, batch: Batch, deadline: Deadline) -> Batch:
+    def through(self, batch: Batch, deadline: Deadline, statistics: Statistics) -> Batch:
         """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
-        return run(self._steps, batch, deadline)
+        left = run(self._steps, batch, deadline)
+        statistics.matched += len(left.rows)
+        return left

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from collector.query.engine import slices
 from collector.query.logql.known import SIZE, STREAM
 from collector.query.logql.labels import Records
 from collector.query.logql.lines import body_lines
 from collector.query.logql.matches import records_about, selected
 from collector.query.logql.remembered import Remembered
-from collector.query.logql.source import pieces
+from collector.query.logql.source import log_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,9 @@ def stream_lines(
             streams, lengths = known[STREAM], known[SIZE].of(offsets) if sizes else _NOT_ASKED
             yield StreamLines(streams.streams, streams.of(offsets), times, lengths, blocks)
     records = Records()
-    for piece in pieces(view, start_ns, end_ns, deadline, in_ring=known is None):
+    records.remember(view.memo)
+    find = slices if known is None else log_pieces
+    for piece in find(view, start_ns, end_ns, deadline):
         block, rows = piece.block, selection.rows(piece, records)
         if rows.size:
             codes, containers = records.containers(block, rows)

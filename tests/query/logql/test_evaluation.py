@@ -296,7 +296,7 @@ def test_a_cancelled_query_stops() -> None:
 
 def test_statistics_count_what_selectors_select() -> None:
     view = view_of([at_times(1, 2, service="a"), at_times(3, service="b")])
-    plan = prepare('{service_name="a"} |= "nothing"')
+    plan = prepare('{service_name="a"} != "line"')
     [source] = plan.sources.values()
     statistics = Statistics()
     assert read_lines(deadline(), view, source, 0, 9 * SECOND, 9, False, statistics) == []

@@ -271,7 +271,7 @@ class LabelFormat:
             if not isinstance(source, Template):
                 _rename(row, label, source)
                 continue
-            labels = labels or row.labels()
+            labels = row.labels() if labels is None else labels
             try:
                 row.set(label, source.render(labels, row.line.decode("utf-8", "replace"), row.time))
             except TemplateFailure as failure:

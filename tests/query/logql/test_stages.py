@@ -131,7 +131,10 @@ def batch_of(lines: list[str]) -> Batch:
         {
             "time_unix_nano": (place + 1) * SECOND,
             "body": {"string_value": line},
-            "attributes": [{"key": key, "value": {"string_value": "12"}} for key in ("meta", "level") if place % 2],
+            "attributes": [
+                *({"key": key, "value": {"string_value": "12"}} for key in ("meta", "level") if place % 2),
+                {"key": "detected_level", "value": {"string_value": "unknown"}},
+            ],
         }
         for place, line in enumerate(lines)
     ]

@@ -22,7 +22,7 @@ a microsecond for a record of 300 B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +72,18 @@ class Snapshot:
     blocks: tuple[Block, ...]
     first_offset: int
     next_offset: int
+    _times: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+
+    def times(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return the time of each block's oldest record, and of its newest. From any thread; made once."""
+        if not self._times:
+            count = len(self.blocks)
+            oldest = np.fromiter((block.min_time for block in self.blocks), np.uint64, count)
+            newest = np.fromiter((block.max_time for block in self.blocks), np.uint64, count)
+            self._times.append((oldest, newest))
+        return self._times[0]
 
 
 class Lookup:

@@ -11,7 +11,8 @@ where that is the same: no record is decoded then. Without grouping, every disti
 is a series, as in Loki, but for the label that `unwrap` takes.
 
 A line on which a stage failed (`__error__`) makes the query fail, as in Loki, unless the pipeline filters it out, drops
-the label, or the query asks for it: `sum by (__error__) (…)` counts the parsers' errors.
+the label, or the query asks for it: `sum by (__error__) (…)` counts the parsers' errors. Where nobody asks for a label,
+as in `sum(count_over_time({…} | json [1m]))`, nothing is parsed, and nothing fails.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ SERIES_MAX = 500
 
 LINES_BETWEEN_CHECKS: Final = 1000
 """Records decoded between two looks at the deadline."""
+
+CELLS_HELD_MAX: Final = 5 * CELLS_MAX
+"""Numbers that all range aggregations of a query may come to, together."""
 
 _SUMMABLE: Final = frozenset(("count_over_time", "rate", "bytes_over_time", "bytes_rate", "sum_over_time"))
 _PER_SECOND: Final = frozenset(("rate", "bytes_rate"))
@@ -132,6 +136,7 @@ class _Evaluation:
         self._plan = plan
         self._steps = steps
         self._statistics = statistics
+        self._held = 0
 
     def value(self, node: ast.Metric) -> float | Vector:
         """Return a node's value. As deep as the parser allows."""
@@ -170,16 +175,22 @@ class _Evaluation:
             self._plan.sources[node.range.query],
             node.range.query,
             _NO_LABELS if absent else grouping,
-            SERIES_MAX if is_answer or node is self._plan.expression else max(1, CELLS_MAX // windows.cells),
+            SERIES_MAX
+            if is_answer or node is self._plan.expression
+            else CELLS_MAX // max(windows.cells, len(self._steps)),
         )
-        if windows.cells > CELLS_MAX:
-            raise _too_many_cells()
         found = tally(node.op, node.parameter, windows.cells, unwraps=series.unwraps)
         of_bytes = node.op in _OF_BYTES
         for batch, cells in self._lines(windows, series, sizes=of_bytes):
             values = batch.lines.sizes().astype(np.float64) if of_bytes else batch.samples
             codes = series.of(batch)
             found.add(Added(codes, cells, batch.layer.times(), batch.offsets, values), len(series.labels))
+        self._held += len(series.labels) * len(self._steps)
+        if self._held > CELLS_HELD_MAX:
+            raise QueryLimit(
+                f"the query's range aggregations come to more than {CELLS_HELD_MAX} numbers (series times steps); "
+                "group them by fewer labels, or take a longer step"
+            )
         values, present = found.over(windows, len(series.labels))
         if absent:
             missing = np.logical_not(present.any(axis=0)).reshape(1, -1)
@@ -245,7 +256,7 @@ class _SeriesOf:
             if source.kept is not None:
                 self.names = sorted(source.kept - self._gone)
         self._fails = not _never_fails(query.stages)
-        self._preserves = grouping is not None and not grouping.without and _names_error(query.stages, grouping)
+        self._preserves = grouping is not None and not grouping.without and _bears_errors(query.stages, grouping)
 
     def check(self, batch: Batch) -> None:
         """Raise InvalidQuery when a stage failed on a line."""
@@ -335,8 +346,11 @@ def _never_fails(stages: tuple[ast.Stage, ...]) -> bool:
     return True
 
 
-def _names_error(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
-    """Tell whether a filter or the grouping asks for `__error__`: then lines that a parser failed on are kept."""
+def _bears_errors(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
+    """Tell whether lines that a parser failed on are in the result as others are.
+
+    A filter or the grouping asks for `__error__`; or nobody asks for any label, and Loki does not parse lines at all.
+    """
     pending: list[ast.LabelFilter] = [stage.condition for stage in stages if isinstance(stage, ast.LabelStage)]
     names = set(grouping.labels)
     while pending:
@@ -345,6 +359,8 @@ def _names_error(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
             pending.extend(condition.terms)
         else:
             names.add(condition.label)
+    if not names:
+        return not any(isinstance(stage, ast.LineFormat | ast.LabelFormat | ast.Unwrap) for stage in stages)
     return ERROR in names
 
 

@@ -18,7 +18,6 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from collector.query.engine import slices
 from collector.query.logql.levels import LEVEL
 from collector.query.logql.source import Statistics
 
@@ -181,13 +180,13 @@ def mine(deadline: Deadline, view: View, source: Source, start_ns: int, end_ns: 
     statistics = Statistics()
     looked_at = 0
     since: int | None = None
-    for piece in slices(view, start_ns, end_ns, deadline):
+    for piece in source.pieces(view, start_ns, end_ns, deadline):
         batch = source.batch(piece, view, deadline, statistics)
         if not batch.rows.size:
             continue
         times = batch.block.column("time")[batch.rows].tolist()
         if looked_at + len(times) > LINES_MAX:
-            since = max(times)
+            since = max(times) + 1
             break
         looked_at += len(times)
         levels = batch.column(LEVEL)

@@ -20,6 +20,7 @@ _HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[0-9A-Fa-f_]+\.?[0-9A-Fa-f_]*|\.[0-9A-F
 _SPECIAL = re.compile(r"(?:[+-]?inf(?:inity)?|nan)", re.IGNORECASE)
 
 _DURATION_PART = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
+_SIMPLE_DURATION = re.compile(r"([0-9]{1,6})(?:\.([0-9]{1,9}))?(ns|us|µs|μs|ms|s|m|h)")  # what nearly all are
 _DURATION_UNITS = {
     "ns": 1,
     "us": 10**3,
@@ -67,6 +68,11 @@ def read_number(text: str) -> float:
 
 def read_duration_ns(text: str) -> int:
     """Return the nanoseconds of a duration such as `1h2m` or `-1.5s`, as Go's time.ParseDuration reads it."""
+    simple = _SIMPLE_DURATION.fullmatch(text)
+    if simple is not None:
+        whole, fraction, unit = simple.groups()
+        scale = _DURATION_UNITS[unit]
+        return int(whole) * scale + (int(fraction) * scale // 10 ** len(fraction) if fraction else 0)
     shown = quote(text[:QUANTITY_LENGTH_MAX])
     unsigned = text[1:] if text[:1] in ("-", "+") else text
     if unsigned == "0":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from collector.clock import SystemClock
 from collector.query.engine import Among, Pruning, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Terms
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
     from collector.query.logql.known import Known
@@ -66,6 +69,7 @@ class Selection:
     """A selector, ready to run."""
 
     def __init__(self, selector: ast.Selector) -> None:
+        self.selector = selector
         self._tests = [(matcher.label, text_predicate(matcher)) for matcher in selector.matchers]
         self._verdicts: dict[Container, bool] = {}
         self._known: tuple[Known, NDArray[np.bool_]] | None = None
@@ -109,14 +113,22 @@ class Selection:
         return chosen
 
 
+def log_pieces(
+    view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()
+) -> Iterator[Slice]:
+    """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, newest_first=True)
+
+
 class Source:
     """A log query, ready to run. For one thread at a time."""
 
-    def __init__(self, query: ast.LogQuery) -> None:
-        """Raises InvalidQuery for a stage that is not evaluated."""
+    def __init__(self, query: ast.LogQuery, clock: Clock | None = None) -> None:
+        """Raises InvalidQuery for a stage that cannot be one. The clock is for templates that ask for the time."""
         self.query = query
         self.selection = Selection(query.selector)
-        self._steps = compile_stages(query.stages)
+        self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
         self.terms = keywords.terms(query)
         """What it asks of a record's texts."""
         self.records = Records()
@@ -131,13 +143,12 @@ class Source:
         return line
 
     def pieces(
-        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_ring: bool = True
+        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics | None = None
     ) -> Iterator[Slice]:
-        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
-        if in_ring:
-            return slices(view, start_ns, end_ns, deadline, terms=self.terms)
-        among = Among(view.index, (view.key,)) if view.index is not None else None
-        return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True, terms=self.terms)
+        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
+        self.records.remember(view.memo)
+        pruning = statistics.pruning if statistics is not None else None
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=pruning)
 
     def batch(
         self,
@@ -158,12 +169,13 @@ class Source:
         batch = Batch(block, rows, self.records, deadline)
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
-        batch = self.through(batch, deadline)
-        statistics.matched += len(batch.rows)
-        return batch
+        return self.through(batch, deadline, statistics)
 
-    def through(self, batch: Batch, deadline: Deadline) -> Batch:
+    def through(self, batch: Batch, deadline: Deadline, statistics: Statistics) -> Batch:
         """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
         if deadline.effort is not None:
-            return noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
-        return run(self._steps, batch, deadline)
+            left = noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
+        else:
+            left = run(self._steps, batch, deadline)
+        statistics.matched += len(left.rows)
+        return left

@@ -87,7 +87,7 @@ def log_request(offset: int, count: int) -> bytes:
     scope = made.resource_logs.add().scope_logs.add()
     for number in range(offset, offset + count):
         one = scope.log_records.add(time_unix_nano=number * 10)
-        one.attributes.add(key="file").value.string_value = f"/var/log/Größe-{number % 3}.log"
+        one.attributes.add(key="file").value.string_value = f"/var/log/Größe-{offset}.log"
         if offset % 5 == 4:
             one.body.kvlist_value.values.add(key="item").value.int_value = number
         else:
@@ -179,7 +179,7 @@ def test_texts_of_version_2_are_read() -> None:
     assert len(frames) > 3
     documents = [one for one in frames if b"item" in one.payload]
     assert documents
-    for wanted, kind in ((b"order 23757 ACC", BODY), ("GRÖßE-1.log".encode(), ATTRIBUTE)):
+    for wanted, kind in ((b"order 23757 ACC", BODY), ("GRÖßE-7.LOG".encode(), ATTRIBUTE)):
         named = list(log.frames(0, end, terms=((Sought(kind, wanted, whole=False),),)))
         plain = [one for one in frames if wanted.decode().lower() in one.payload.decode("utf-8", "replace").lower()]
         assert 0 < len(plain) < len(frames)

@@ -315,7 +315,7 @@ class KeyIndex:
     texts: tuple[texts.Section, ...]
     """Of all frames, in order; none when texts are not told of all."""
     nbytes: int
-    """Bytes of the head."""
+    """Bytes of the head, and of the tables once more."""
 
 
 def head_size(data: bytes) -> int | Damaged:
@@ -349,6 +349,7 @@ def decode(head: bytes, of: Segment) -> KeyIndex | Damaged:
     table_at = at + _SECTION.size * section_count
     sections: dict[str, Section] = {}
     told: list[texts.Section] = []
+    held = size
     for _ in range(section_count if table_at <= size else 0):
         raw, kind, table_length, position, length = _SECTION.unpack_from(head, at)
         pages = -(-length // _PAGE_BYTES)
@@ -367,6 +368,7 @@ def decode(head: bytes, of: Segment) -> KeyIndex | Damaged:
             if text is None or text.first != (told[-1].frames.stop if told else 0):
                 return Damaged("the key index contradicts itself")
             told.append(text)
+        held += len(table)
         at += _SECTION.size
         table_at += table_length
     if table_at != size:
@@ -383,7 +385,7 @@ def decode(head: bytes, of: Segment) -> KeyIndex | Damaged:
         positions,
         sections,
         tuple(told) if told and told[-1].frames.stop == frames else (),
-        size,
+        held,
     )
 
 

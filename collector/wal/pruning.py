@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -117,21 +117,12 @@ class KeyIndexes:
             return None
         numbers = _in_range(of, head, wanted)
         if section is not None and numbers.size:
-            with_key = [section.find(token, read) for token in wanted.tokens]
-            held: list[NDArray[np.uint64]] = []
-            for found in with_key:
-                if isinstance(found, Damaged):
-                    return found
-                held.append(found)
-            numbers = np.intersect1d(numbers, np.concatenate([np.empty(0, np.uint64), *held]))
+            with_key = _joined([section.find(token, read) for token in wanted.tokens])
+            if isinstance(with_key, Damaged):
+                return with_key
+            numbers = np.intersect1d(numbers, with_key)
         if texts and numbers.size:
-            left = [text.find(wanted.needles, numbers, read, self._unpack) for text in texts]
-            some: list[NDArray[np.uint64]] = []
-            for found in left:
-                if isinstance(found, Damaged):
-                    return found
-                some.append(found)
-            numbers = np.concatenate(some)
+            return _joined([text.find(wanted.needles, numbers, read, self._unpack) for text in texts])
         return numbers
 
     def usable(self, of: Segment) -> bool:
@@ -241,6 +232,16 @@ def key_index_state(files: Files, of: Segment) -> str:
     finally:
         files.close(handle)
     return head.reason if isinstance(head, Damaged) else "good"
+
+
+def _joined(found: Sequence[NDArray[np.uint64] | Damaged]) -> NDArray[np.uint64] | Damaged:
+    """All numbers, one after the other, or the first damage."""
+    numbers = [np.empty(0, np.uint64)]
+    for some in found:
+        if isinstance(some, Damaged):
+            return some
+        numbers.append(some)
+    return np.concatenate(numbers)
 
 
 def _in_range(of: Segment, head: KeyIndex, wanted: Wanted) -> NDArray[np.uint64]:

@@ -15,9 +15,9 @@ from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS
 from collector.query import tail as tailing
 from collector.query.engine import Deadline, Slice
-from collector.query.tail_scan import Scan
 from collector.query.tail import REMOVED, SLOW, STUCK, TOO_LARGE, Matches, Missed, Tail
 from collector.query.tail_filters import lines, signal_of, spans
+from collector.query.tail_scan import Scan
 from collector.store import View
 from collector.testing import otlp
 from tests.live import Live, numbers_of

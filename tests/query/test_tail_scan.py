@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
     from collector.query.engine import Slice
 
-QUERIES = ['{ span.y = "get" }', "{ span.x = 1 }", '{ resource.service.name = "a" }', "{ status = error && .y != nil }", ""]
+QUERIES = [
+    '{ span.y = "get" }',
+    "{ span.x = 1 }",
+    '{ resource.service.name = "a" }',
+    "{ status = error && .y != nil }",
+    "",
+]
 
 
 def offsets(followed: Followed, view: View, first: int, *, shared: bool = True) -> list[int]:

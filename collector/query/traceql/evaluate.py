@@ -154,7 +154,9 @@ class Evaluation:
     def prepare(self, fields: Iterable[Expression]) -> None:
         """Take attributes of spans out of the payload in one walk, for expressions that are going to ask for them."""
         wanted = {
-            one.name.encode() for one in fields if isinstance(one, Attribute) and one.scope in _OF_SPANS and not one.parent
+            one.name.encode()
+            for one in fields
+            if isinstance(one, Attribute) and one.scope in _OF_SPANS and not one.parent
         }
         keys = sorted(wanted - self._of_spans.keys())
         for at in range(0, len(keys), match.KEYS_MAX):

@@ -43,12 +43,15 @@ from collector.query.traceql.types import source
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 
 NARROWED: Final = 4
 """Further conditions are evaluated on the rows that are left when these are at most one of so many."""
 
+_OF_SPANS = ("span", "")  # scopes of attributes that spans may have
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
 _SCOPE_NAME, _SCOPE_VERSION = 1, 2
 EVENTS, LINKS = 11, 13
@@ -146,6 +149,21 @@ class Evaluation:
         self._tree = tree
         self._operands: dict[Expression, Column] = {}
         self._parts: dict[str, tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]] = {}
+        self._of_spans: dict[bytes, Column] = {}
+
+    def prepare(self, fields: Iterable[Expression]) -> None:
+        """Take attributes of spans out of the payload in one walk, for expressions that are going to ask for them."""
+        wanted = {
+            one.name.encode()
+            for one in fields
+            if isinstance(one, Attribute) and one.scope in _OF_SPANS and not one.parent
+        }
+        keys = sorted(wanted - self._of_spans.keys())
+        for at in range(0, len(keys), match.KEYS_MAX):
+            some = keys[at : at + match.KEYS_MAX]
+            found = match.attributes(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, some)
+            for key, one in zip(some, found, strict=True):
+                self._of_spans[key] = Column(*one, self.block.payload)
 
     def only(self, places: NDArray[np.intp]) -> Evaluation:
         """Return an evaluation of some of the rows, by their places among these."""
@@ -328,17 +346,17 @@ class Evaluation:
             case "instrumentation":
                 return self._of_groups("scope", SCOPE_ATTRIBUTES, key)
             case "span":
-                return self._of_spans(key)
+                return self._of_span(node)
             case "event" | "link":
                 owner, starts, lengths = self._part(node.scope)
                 field = EVENT_ATTRIBUTES if node.scope == "event" else LINK_ATTRIBUTES
                 found = match.attribute(self.block.payload, starts, lengths, field, key)
                 return Column(*found, self.block.payload, owner)
-        return values.chosen(self._of_spans(key), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
+        return values.chosen(self._of_span(node), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
 
-    def _of_spans(self, key: bytes) -> Column:
-        found = match.attribute(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, key)
-        return Column(*found, self.block.payload)
+    def _of_span(self, node: Attribute) -> Column:
+        self.prepare([node])
+        return self._of_spans[node.name.encode()]
 
     def _extents(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return where the rows' spans lie."""
@@ -416,6 +434,12 @@ class Evaluation:
         if whole.size:
             raw[whole] = np.frombuffer(payload, np.uint8)[starts[whole].astype(np.int64)[:, None] + np.arange(size)]
         return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
+
+
+def asked_first(node: Expression) -> list[Attribute | Intrinsic]:
+    """Return the fields that a condition asks of every row; what else it asks may be asked of few."""
+    units = _units(node) if isinstance(node, Binary) and node.op == "&&" else [[node]]
+    return [field for one in units[0] for field in fields_of(one)]
 
 
 def _units(node: Binary) -> list[list[Expression]]:

@@ -113,8 +113,8 @@ class Keys:
                 value = dictionary.value(one % count)
                 found.append((*keys[one // count], named.get(value, value)))
             keys = found
-        found: NDArray[np.int64] = np.array([self.number(key) for key in keys], np.int64)[places][numbers]
-        return found
+        series: NDArray[np.int64] = np.array([self.number(key) for key in keys], np.int64)[places][numbers]
+        return series
 
 
 def _compact(numbers: NDArray[Any], bound: int) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:

@@ -295,6 +295,7 @@ class Remembered:
                         parts[begin] = Evaluation(
                             Slice(block, np.arange(begin - block.base_offset, end - block.base_offset))
                         )
+                        parts[begin].prepare([one.node for one in pending])
                     if field.add(parts[begin]):
                         continue
                     pending.remove(field)

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from collector.api import loki, prometheus, tempo, tempo_metrics
 from collector.api.tempo import answering, covered, json_response
 from collector.errors import InvalidQuery
-from collector.otlp.terms import PREFIX, SUFFIX, WHOLE, WITHIN
+from collector.otlp.terms import PREFIX, SUFFIX, TRACE, WHOLE, WITHIN
 from collector.query.effort import Effort, Explaining
 from collector.query.logql import ast
 from collector.query.logql.explain import uses as uses_of_logql
@@ -167,7 +167,7 @@ def _add_words(deadline: Deadline, view: View, uses: list[Use], shown: list[dict
         deadline.check()
         words = [
             {
-                "word": piece.text.decode("utf-8", "replace"),
+                "word": piece.text.hex() if piece.kind == TRACE else piece.text.decode("utf-8", "replace"),
                 "stands": _STANDS[piece.how],
                 "recordsInMemory": records,
             }

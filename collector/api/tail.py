@@ -100,7 +100,7 @@ def _refused(error: RingtailError) -> Response:
     return PlainTextResponse(f"{error}{where}\n", http_code(error), headers)
 
 
-def _encoded(signal: Signal, refs: Sequence[Ref]) -> bytes:
+def _encoded(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
     return to_json(signal, regroup(refs))
 
 

@@ -94,6 +94,17 @@ async def test_stages_of_a_log_query(live: Live) -> None:
     assert answer["coverage"] == {"oldestOffset": "0", "oldestOffsetInMemory": "150", "nextOffset": "300"}
 
 
+async def test_a_trace_id_in_a_label_filter(live: Live) -> None:
+    made = LOGS.request_type()
+    scope = made.resource_logs.add().scope_logs.add()
+    scope.log_records.add(trace_id=b"\5" * 16, time_unix_nano=1500 * S).body.string_value = "x"
+    await live.stores["logs"].append(made.SerializeToString())
+    answer = await explained(live, f'{{service_name=~".+"}} | trace_id="{"05" * 16}"')
+    assert answer["plan"][1]["part"] == f"the trace is {'05' * 16}"
+    assert answer["plan"][1]["words"] == [{"word": "05" * 16, "stands": "whole", "recordsInMemory": 1}]
+    assert (answer["answer"]["lines"], the_pass(answer, "query")["memory"]["records"]) == (1, 1)
+
+
 async def test_what_a_limit_a_range_and_an_index_leave_out(live: Live) -> None:
     newest = the_pass(await explained(live, '{service_name=~".+"}', limit=RECORDS), "query")
     assert newest["memory"] | {"blocks": 0} == {

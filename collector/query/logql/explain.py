@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from collector.otlp.terms import TRACE
 from collector.query.effort import Use
 from collector.query.logql import ast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from collector.otlp.terms import Sought
     from collector.query.effort import Effort
     from collector.query.engine import Deadline
     from collector.query.logql.columns import Batch
@@ -27,11 +29,17 @@ def uses(plan: Plan) -> Iterator[Use]:
         else:
             yield Use(str(query.selector), "once for each resource and scope")
         for term in source.terms:
-            texts = " or ".join(repr(one.text.decode("utf-8", "replace")) for one in term)
-            kind = "an attribute is" if term[0].whole else "the line has"
-            yield Use(f"{kind} {texts}", "words in the keyword index", term=term)
+            yield Use(
+                " or ".join(map(_sought, term)), "words in the keyword index, traces in their postings", term=term
+            )
         for stage in query.stages:
             yield Use(str(stage), _how(stage))
+
+
+def _sought(one: Sought) -> str:
+    if one.kind == TRACE:
+        return f"the trace is {one.text.hex()}"
+    return f"{'an attribute is' if one.whole else 'the line has'} {one.text.decode('utf-8', 'replace')!r}"
 
 
 def _how(stage: ast.Stage) -> str:

@@ -69,7 +69,10 @@ def batches(
         )
         found = chain(
             (source.through(RingBatch(view, source, layer), deadline, statistics) for layer in layers),
-            (source.batch(piece, view, deadline, statistics) for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms)),
+            (
+                source.batch(piece, view, deadline, statistics)
+                for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms)
+            ),
         )
     else:
         found = _blocks(

@@ -113,9 +113,7 @@ class Selection:
         return chosen
 
 
-def log_pieces(
-    view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()
-) -> Iterator[Slice]:
+def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()) -> Iterator[Slice]:
     """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
     among = Among(view.index, (view.key,)) if view.index is not None else None
     return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, newest_first=True)

@@ -254,11 +254,9 @@ class _Execution:
         if isinstance(first, Name):
             return self._call(command, first.name, command.operands[1:], dot, final)
         if len(command.operands) > 1 or final:
-            what = "field" if isinstance(first, Path) and first.fields else "non-function"
-            name = first.fields[-1] if isinstance(first, Path) and first.fields else str(first)
-            message = f"{name} has arguments but cannot be invoked as function"
-            if what == "non-function":
-                message = f"can't give argument to non-function {first}"
+            message = f"can't give argument to non-function {first}"
+            if isinstance(first, Path) and first.fields:
+                message = f"{first.fields[-1]} is not a method but has arguments"
             raise self._template.failure(first, first.at, message)
         if isinstance(first, Literal) and first.value is None:
             raise self._template.failure(command, command.at, "nil is not a command")

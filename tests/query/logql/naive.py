@@ -251,11 +251,10 @@ def at_path(text: str, path: list[str | int]) -> tuple[str, str]:
     step, *rest = path
     kind, value = "", ""
     if isinstance(step, str):
-        for key, kind, value in members(text):
-            if key == step:
-                break
-        else:
+        named = next((each[1:] for each in members(text) if each[0] == step), None)
+        if named is None:
             raise Broken
+        kind, value = named
         if kind == "broken":
             raise ValueError
     else:
@@ -510,7 +509,8 @@ def number_of(node: ast.LabelFilter, text: str) -> float:
 
 def meets(node: ast.LabelFilter, line: Line) -> bool:
     if isinstance(node, ast.And):
-        return all([meets(term, line) for term in node.terms])
+        met = [meets(term, line) for term in node.terms]  # each is tried
+        return all(met)
     if isinstance(node, ast.Or):
         return any(meets(term, line) for term in node.terms)
     if isinstance(node, ast.Matcher):

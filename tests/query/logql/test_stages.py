@@ -29,7 +29,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 JSON_LINES = st.builds(
-    lambda value, ascii, cut, more: (json.dumps(value, ensure_ascii=ascii)[: cut or None]) + more,
+    lambda value, escapes, cut, more: (json.dumps(value, ensure_ascii=escapes)[: cut or None]) + more,
     st.dictionaries(KEYS, VALUES, max_size=4),
     st.booleans(),
     st.sampled_from([0, 0, 0, -1, -2, -5, 9]),
@@ -49,8 +49,14 @@ WORDS = st.sampled_from(
         "a==x",
         'x"y',
         "=z",
+        'a="un',
+        "a_b=20KB",
+        'b="\\q"',
+        "a=x,y",
+        "a_extracted=e",
+        'b=""',
+        "x.y=10.0.0.7",
     ]
-    + ['a="un', "a_b=20KB", 'b="\\q"', "a=x,y", "a_extracted=e", 'b=""', "x.y=10.0.0.7"]
 )
 LOGFMT_LINES = st.lists(WORDS, max_size=5).map(" ".join)
 PLAIN_LINES = st.sampled_from(
@@ -66,8 +72,6 @@ PLAIN_LINES = st.sampled_from(
         "::1 is me",
         "a - b",
         "12 x",
-    ]
-    + [
         '{"_entry":"a=12 b","a":"x","level":"y"}',
         '{"_entry":"\\q"}',
         '{"a":tru}',

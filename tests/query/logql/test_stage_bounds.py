@@ -1,0 +1,106 @@
+"""What is hostile to stages: lines that nest deeply, pipelines that pile up, work that takes longer than the query may."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.errors import InvalidQuery, QueryTimeout
+from collector.query.engine import Deadline
+from collector.query.logql.column import Column
+from collector.query.logql.columns import Batch
+from collector.query.logql.members import NESTING_MAX, json_member, json_members
+from collector.query.logql.plan import prepare
+from collector.query.logql.steps import LAYERS_MAX, run
+from tests.query.logql.logs import deadline
+from tests.query.logql.test_stages import batch_of
+
+
+def through(text: str, lines: list[str], limit: Deadline | None = None) -> Batch:
+    """Run lines through the stages of a query."""
+    [source] = prepare(f'{{service_name="s"}} {text}').sources.values()
+    return run(source._steps, batch_of(lines), limit or deadline())
+
+
+def texts(column: Column) -> list[str]:
+    return [column.values[code] for code in column.codes]
+
+
+def test_objects_nest_so_deep_and_no_deeper() -> None:
+    for depth in (NESTING_MAX - 1, NESTING_MAX, 50_000):
+        line = '{"a":' * depth + "{" + '"x":1' + "}" * (depth + 1)
+        batch = through("| json", ['{"b":1,' + line[1:]])
+        fits = depth < NESTING_MAX
+        name = "_".join("a" * depth) + "_x"
+        assert texts(batch.column("b")) == ["1"]
+        assert texts(batch.column(name[:2000])) == ["1" if fits and len(name) < 2000 else ""]
+        assert texts(batch.column("__error__")) == ["" if fits else "JSONParserErr"]
+        assert ("nest deeper" in texts(batch.column("__error_details__"))[0]) != fits
+    assert len(through('| json x="a.a"', ['{"a":' * 50_000]).rows) == 1
+
+
+def test_brackets_without_an_end_are_quick() -> None:
+    line = ('{"a":[' * 20_000).encode()
+    assert json_members(line)[1] != 0
+    line = b'{"a":"' + b"\\" * 100_001
+    assert json_members(line)[1] != 0
+
+
+def test_extents_outside_the_buffer_are_refused() -> None:
+    import numpy as np
+
+    with pytest.raises(ValueError, match="outside"):
+        json_member(b"{}", np.array([1], np.uint32), np.array([2], np.uint32), b"a")
+
+
+def test_pipelines_have_so_many_stages() -> None:
+    through("| json " * LAYERS_MAX, ["{}"])
+    for stages in ("| json " * (LAYERS_MAX + 1), "| label_format a=b, c=d " * (LAYERS_MAX // 2 + 1)):
+        with pytest.raises(InvalidQuery, match="more than 100 stages"):
+            prepare(f'{{a="b"}} {stages}')
+    through('| a!="b" |= "" ' * 3000, ["x"])
+
+
+def test_a_high_pile_of_stages_is_answered_once_for_each() -> None:
+    stages = " ".join(f'| json | label_format a="{{{{.a}}}}{number % 10}"' for number in range(LAYERS_MAX // 2))
+    batch = through(f'{stages} | level!="x" | a!="y"', ['{"a":"z"}'])
+    assert texts(batch.column("a")) == ["z" + "0123456789" * 5]
+
+
+class Slow:
+    """A clock that goes on a second every time it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0.0
+
+    def now_ns(self) -> int:
+        return 0
+
+    def monotonic(self) -> float:
+        self.asked += 1
+        return self.asked
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        '| regexp "(?P<x>.)" | x="1"',
+        '| line_format "{{__line__}}!" |= "y"',
+        "| logfmt a | a=`1`",
+        "| decolorize |= `y`",
+    ],
+)
+def test_work_line_by_line_asks_the_deadline(stages: str) -> None:
+    clock = Slow()
+    limit = Deadline(6.0, clock)
+    [source] = prepare(f'{{service_name="s"}} {stages}').sources.values()
+    block = batch_of(["\x1b[0m"] * 3000)
+    with pytest.raises(QueryTimeout):
+        run(source._steps, Batch(block.block, block.rows, block.records, limit), limit)
+
+
+def test_now_is_the_time_of_the_query() -> None:
+    [source] = prepare('{service_name="s"} | line_format "{{ now | unixEpoch }}"').sources.values()
+    batch = run(source._steps, batch_of(["a", "b"]), deadline())
+    first, second = batch.lines.all()
+    assert first == second
+    assert int(first) > 1_700_000_000

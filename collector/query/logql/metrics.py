@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collector.query.logql.columns import Batch
     from collector.query.logql.plan import Plan
     from collector.query.logql.source import Statistics
+    from collector.query.logql.tallies import Found, Tally
     from collector.store import View
 
 __all__ = ("CELLS_MAX", "SERIES_MAX", "TIME_MAX", "Labels", "Series", "Value", "evaluate")
@@ -48,6 +49,9 @@ SERIES_MAX = 500
 
 CELLS_HELD_MAX: Final = 5 * CELLS_MAX
 """Numbers that all range aggregations of a query may come to, together."""
+
+CELLS_AT_ONCE: Final = 262_144
+"""Cells, or steps, whose windows are worked out at a time."""
 
 _SUMMABLE: Final = frozenset(("count_over_time", "rate", "bytes_over_time", "bytes_rate", "sum_over_time"))
 _EXTREMES: Final = {"min": "min_over_time", "max": "max_over_time"}
@@ -168,10 +172,9 @@ class _Evaluation:
         """Return a range aggregation, its series told apart by a grouping if there is one."""
         windows = Windows(self._ends(node.range), node.range.range_ns, node.range.offset_ns)
         absent = node.op == "absent_over_time"
-        if is_answer or node is self._plan.expression:
+        most, refusal = CELLS_MAX // max(windows.cells, len(self._steps)), _too_many_cells
+        if most >= SERIES_MAX and (is_answer or node is self._plan.expression):
             most, refusal = SERIES_MAX, _too_many_series
-        else:
-            most, refusal = CELLS_MAX // max(windows.cells, len(self._steps)), _too_many_cells
         source = self._plan.sources[node.range.query]
         series = SeriesOf(self._deadline, source, NO_LABELS if absent else grouping, most, refusal)
         found = tally(node.op, node.parameter, windows.cells, unwraps=series.unwraps)
@@ -186,7 +189,7 @@ class _Evaluation:
                 f"the query's range aggregations come to more than {CELLS_HELD_MAX} numbers (series times steps); "
                 "group them by fewer labels, or take a longer step"
             )
-        values, present = found.over(windows, len(series.labels))
+        values, present = self._over(found, windows, len(series.labels))
         if absent:
             missing = np.logical_not(present.any(axis=0)).reshape(1, -1)
             return Vector([_absent_labels(node.range.query)], np.ones(missing.shape), missing).compact()
@@ -194,6 +197,17 @@ class _Evaluation:
             values = values / (node.range.range_ns / 1e9)
         order = np.array(sorted(range(len(series.labels)), key=series.labels.__getitem__), np.intp)
         return Vector(series.labels, values, present).rows(order)
+
+    def _over(self, found: Tally, windows: Windows, series: int) -> Found:
+        """Return what a tally comes to, made of some series at a time."""
+        count = max(1, CELLS_AT_ONCE // max(windows.cells, len(self._steps)))
+        parts = []
+        for first in range(0, series, count):
+            self._deadline.check()
+            parts.append(found.over(windows, range(first, min(series, first + count))))
+        shape = (0, len(self._steps))
+        values = np.concatenate([np.empty(shape), *(values for values, _ in parts)])
+        return values, np.concatenate([np.empty(shape, np.bool_), *(present for _, present in parts)])
 
     def _ends(self, node: ast.LogRange) -> NDArray[np.int64]:
         """Return where each step's window ends before it is moved by an offset, Unix ns."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collector.store import View
 
 ANSWER_BYTES_MAX = 64 << 20
-"""Bytes of the records that one answer may be made of."""
+"""Bytes of the records that one answer may be made of, and bytes of what a pipeline makes of them."""
 
 
 class Line(NamedTuple):
@@ -61,7 +61,14 @@ def read_lines(
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
-    return [_line(source, ref, deadline) for ref in refs]
+    lines: list[Line] = []
+    size = 0
+    for ref in refs:
+        lines.append(_line(source, ref, deadline))
+        size += len(lines[-1].text) + sum(map(len, lines[-1].parsed.values()))
+        if size > ANSWER_BYTES_MAX:
+            raise QueryLimit(f"the stages make more than {ANSWER_BYTES_MAX} bytes of the lines; lower the limit")
+    return lines
 
 
 def _line(source: Source, ref: Ref, deadline: Deadline) -> Line:

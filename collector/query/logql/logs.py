@@ -64,15 +64,16 @@ def read_lines(
     lines: list[Line] = []
     size = 0
     for ref in refs:
-        lines.append(_line(source, ref, deadline))
+        deadline.check()
+        lines.append(line_of(source, ref))
         size += len(lines[-1].text) + sum(map(len, lines[-1].parsed.values()))
         if size > ANSWER_BYTES_MAX:
             raise QueryLimit(f"the stages make more than {ANSWER_BYTES_MAX} bytes of the lines; lower the limit")
     return lines
 
 
-def _line(source: Source, ref: Ref, deadline: Deadline) -> Line:
-    deadline.check()
+def line_of(source: Source, ref: Ref) -> Line:
+    """Return a record that a query has found as the line that it answers with."""
     row = source.row(ref.block, ref.row)
     text = row.line.decode("utf-8", "replace")
     return Line(ref.time, ref.offset, text, row.stream, row.metadata, row.parsed | row.failures())

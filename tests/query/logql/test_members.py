@@ -67,12 +67,14 @@ FAULTY = (
 def flat(line: str) -> tuple[list[tuple[str, str]], bool]:
     """Return what the naive evaluator finds, and whether the line is broken."""
     found: list[tuple[str, str]] = []
-    try:
-        for pair in naive.flat(line, []):
-            found.append(pair)
-    except naive.Broken:
-        return found, True
-    return found, False
+    pairs_of = naive.flat(line, [])
+    while True:
+        try:
+            found.append(next(pairs_of))
+        except StopIteration:
+            return found, False
+        except naive.Broken:
+            return found, True
 
 
 def read(line: bytes, kind: int, start: int, length: int) -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
+from collector.otlp.wire import hash_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -235,6 +236,14 @@ class Block:
     def group_column(self, name: str) -> NDArray[Any]:
         """Return a group column: one entry for each group, read-only."""
         return self.groups.column(name)
+
+    def may_have(self, column: str, key: int | bytes) -> bool:
+        """Tell whether a record can have this key, as far as the groups know: of services they do."""
+        if column != "service" or isinstance(key, int):
+            return True
+        begin = GROUPS[self.signal].columns[column][1] * self.groups.count
+        token = hash_key(key).to_bytes(8, byteorder)
+        return self.groups.buffer.find(token, begin, begin + 8 * self.groups.count) >= 0
 
     def __repr__(self) -> str:
         return f"<Block {self.signal.name} [{self.base_offset}, {self.end_offset}) {self.nbytes} B>"

@@ -265,9 +265,11 @@ def live_rows(
         if evicted > first:  # not in the postings any more, but still in this block's buffers, and in the log
             matching = np.flatnonzero(key_matches(block, view.index, view.key))
             rows = np.concatenate((matching[(matching >= first) & (matching < evicted)], rows))
-    else:
+    elif block.may_have(view.index, view.key):
         rows = np.flatnonzero(key_matches(block, view.index, view.key))
         rows = rows[rows >= first]
+    else:
+        return np.empty(0, np.intp)
     if in_ring and block.end_offset > view.next_offset:
         rows = rows[rows < view.next_offset - block.base_offset]
     if rows.size and (block.min_time < start_ns or block.max_time > end_ns):

@@ -236,10 +236,10 @@ class Ring:
             begin = self.first_offset - block.base_offset
             end = min(begin + count, block.count)
             buffer = block.records.buffer
+            if self._tokens is not None:  # first: a search takes its word for what no index has any more
+                self._tokens.evict(end - begin)
             for index, place, width in self._columns:
                 index.evict(buffer, place * block.count + width * begin, end - begin)
-            if self._tokens is not None:
-                self._tokens.evict(end - begin)
             self.first_offset += end - begin
             self.evicted += end - begin
             count -= end - begin
@@ -282,7 +282,7 @@ class Ring:
 
     def search(self) -> Search | None:
         """Return the keyword index for a query to use in another thread; None when there is none."""
-        return Search(self._tokens) if self._tokens is not None else None
+        return Search(self._tokens, self._indexes["trace_id"]) if self._tokens is not None else None
 
     def newest_of_each_key(self, index: str) -> list[tuple[int, int, int]]:
         """Return (key, newest offset, count) for every key of an index, newest first."""

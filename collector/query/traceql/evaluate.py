@@ -15,18 +15,14 @@ Arithmetic is that of `arithmetic.py`.
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-from opentelemetry.proto.common.v1 import common_pb2
 
 from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
 from collector.query.engine import Slice
-from collector.query.regex import compile_regex
 from collector.query.traceql import values
 from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import (
@@ -42,15 +38,20 @@ from collector.query.traceql.ast import (
     Type,
     Unary,
 )
-from collector.query.traceql.types import MULTIPLE, source
-from collector.query.traceql.values import COMPARE, Column
+from collector.query.traceql.comparisons import MIRRORED, whole_id, with_column, with_literal
+from collector.query.traceql.types import source
+from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 
+NARROWED: Final = 4
+"""Further conditions are evaluated on the rows that are left when these are at most one of so many."""
+
+_OF_SPANS = ("span", "")  # scopes of attributes that spans may have
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
 _SCOPE_NAME, _SCOPE_VERSION = 1, 2
 EVENTS, LINKS = 11, 13
@@ -63,9 +64,6 @@ TREE_INTRINSICS = (
 )
 """What only the whole trace can tell."""
 
-_POSITIVE = {"!=": "=", "!~": "=~"}
-_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_ID_DIGITS = {"trace:id": 32, "link:traceID": 32, "span:id": 16, "span:parentID": 16, "link:spanID": 16}
 _IDS = {"trace:id": ("trace_id", 16), "span:id": ("span_id", 8), "span:parentID": ("parent_span_id", 8)}
 
 
@@ -151,6 +149,21 @@ class Evaluation:
         self._tree = tree
         self._operands: dict[Expression, Column] = {}
         self._parts: dict[str, tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]] = {}
+        self._of_spans: dict[bytes, Column] = {}
+
+    def prepare(self, fields: Iterable[Expression]) -> None:
+        """Take attributes of spans out of the payload in one walk, for expressions that are going to ask for them."""
+        wanted = {
+            one.name.encode()
+            for one in fields
+            if isinstance(one, Attribute) and one.scope in _OF_SPANS and not one.parent
+        }
+        keys = sorted(wanted - self._of_spans.keys())
+        for at in range(0, len(keys), match.KEYS_MAX):
+            some = keys[at : at + match.KEYS_MAX]
+            found = match.attributes(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, some)
+            for key, one in zip(some, found, strict=True):
+                self._of_spans[key] = Column(*one, self.block.payload)
 
     def only(self, places: NDArray[np.intp]) -> Evaluation:
         """Return an evaluation of some of the rows, by their places among these."""
@@ -180,23 +193,31 @@ class Evaluation:
         return values.first_of_each(self.operand(node), len(self.rows))
 
     def _conjunction(self, node: Binary) -> NDArray[np.bool_]:
-        """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link."""
-        about = [(one, multiple_of(one)) for one in _conjuncts(node)]
-        joint = {scope: [one for one, scopes in about if scopes == {scope}] for scope in MULTIPLE}
-        holds: NDArray[np.bool_] | None = None
-        for one, scopes in about:
-            together = joint[next(iter(scopes))] if len(scopes) == 1 else []
-            if len(together) > 1:
-                if one is not together[0]:
-                    continue
-                found = self._of_one(next(iter(scopes)), together)
-            else:
-                found = self.mask(one)
-            holds = found if holds is None else holds & found
-            if not holds.any():
+        """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link.
+
+        What the columns tell comes first; when few rows are left, the rest is asked of those alone.
+        """
+        target, rows, holds = self, None, np.empty(0, np.bool_)
+        units = _units(node)
+        for at, unit in enumerate(units):
+            found = target._together(unit)
+            holds = holds & found if holds.size else found
+            left = int(np.count_nonzero(holds))
+            if not left:
                 break
-        assert holds is not None
-        return holds
+            if at + 1 < len(units) and left * NARROWED <= len(holds):
+                places = np.flatnonzero(holds)
+                rows = places if rows is None else rows[places]
+                target, holds = target.only(places), np.empty(0, np.bool_)
+        if rows is None:
+            return holds
+        whole = np.zeros(len(self.rows), np.bool_)
+        whole[rows[holds]] = True
+        return whole
+
+    def _together(self, unit: list[Expression]) -> NDArray[np.bool_]:
+        scopes = multiple_of(unit[0])
+        return self.mask(unit[0]) if len(unit) == 1 else self._of_one(next(iter(scopes)), unit)
 
     def _of_one(self, scope: str, conditions: list[Expression]) -> NDArray[np.bool_]:
         """Tell for each row whether conditions hold together for one of its events or links, or without any."""
@@ -254,13 +275,13 @@ class Evaluation:
         """Compare entry by entry; return also a column that tells whose entries they are."""
         if isinstance(node.right, Literal):
             column = self.operand(node.left)
-            return self._with_literal(op, column, _whole_id(op, node.left, node.right), node.left.type), column
+            return with_literal(op, column, whole_id(op, node.left, node.right), node.left.type), column
         if isinstance(node.left, Literal):
             column = self.operand(node.right)
-            literal = _whole_id(op, node.right, node.left)
-            return self._with_literal(_MIRRORED.get(op, op), column, literal, node.right.type), column
+            literal = whole_id(op, node.right, node.left)
+            return with_literal(MIRRORED.get(op, op), column, literal, node.right.type), column
         left, right = self._aligned(node)
-        return self._with_values(op, left, right), left
+        return with_column(op, left, right), left
 
     def _aligned(self, node: Binary) -> tuple[Column, Column]:
         """Return both operands with an entry for each of the rows, or of the events or links that one of them has."""
@@ -270,56 +291,6 @@ class Evaluation:
         elif right.owner is None and left.owner is not None:
             right = right.take(left.owner)._replace(owner=left.owner)
         return left, right
-
-    def _with_literal(self, op: str, column: Column, literal: Literal, of: Type) -> NDArray[np.bool_]:
-        if literal.type is Type.STRING:
-            mask = self._text(op, column, str(literal.value))
-        elif literal.type in (Type.STATUS, Type.KIND):
-            if of is Type.ATTRIBUTE:
-                return np.zeros(len(column.type), np.bool_)
-            mask = np.asarray(COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
-        elif literal.type is Type.BOOL:
-            mask = (column.type == match.BOOL) & COMPARE[op](column.integer, int(literal.value or 0))
-        elif isinstance(literal.value, int):
-            integers = (column.type == match.INT) & COMPARE[op](column.integer, literal.value)
-            mask = integers | ((column.type == match.DOUBLE) & COMPARE[op](column.double, literal.value))
-        else:
-            mask = column.is_number() & COMPARE[op](column.double, float(literal.value or 0))
-        for at in np.flatnonzero(column.type == match.ARRAY).tolist():
-            mask[at] = _array_matches(op, column.content(at), literal)
-        return np.asarray(mask, np.bool_)
-
-    def _text(self, op: str, column: Column, text: str) -> NDArray[np.bool_]:
-        texts = column.type == match.STRING
-        if op in ("=", "!="):
-            same = match.equal(column.payload, column.start, column.length, text.encode())
-            return np.asarray(texts & (same if op == "=" else ~same), np.bool_)
-        mask = np.zeros(len(texts), np.bool_)
-        where = np.flatnonzero(texts)
-        if not where.size:
-            return mask
-        numbers, firsts = match.distinct(column.payload, (column.start[where], column.length[where]))
-        contents = [column.content(at) for at in where[firsts].tolist()]
-        if op in ("=~", "!~"):
-            pattern = compile_regex(text, any_character=True)
-            verdicts = [(pattern.fullmatch(content) is not None) == (op == "=~") for content in contents]
-        else:
-            verdicts = [COMPARE[op](content, text.encode()) for content in contents]
-        mask[where] = np.array(verdicts, np.bool_)[numbers]
-        return mask
-
-    def _with_values(self, op: str, left: Column, right: Column) -> NDArray[np.bool_]:
-        """Compare two fields: numbers with numbers, texts with texts, booleans with booleans."""
-        mask = np.zeros(len(left.type), np.bool_)
-        texts = np.flatnonzero((left.type == match.STRING) & (right.type == match.STRING)).tolist()
-        if op in ("=~", "!~"):
-            return mask
-        mask |= left.compared(op, right)
-        booleans = (left.type == match.BOOL) & (right.type == match.BOOL)
-        mask |= booleans & COMPARE[op](left.integer, right.integer)
-        for at in texts:
-            mask[at] = COMPARE[op](left.content(at), right.content(at))
-        return mask
 
     # --- operands -----------------------------------------------------------------------------------------
 
@@ -375,17 +346,17 @@ class Evaluation:
             case "instrumentation":
                 return self._of_groups("scope", SCOPE_ATTRIBUTES, key)
             case "span":
-                return self._of_spans(key)
+                return self._of_span(node)
             case "event" | "link":
                 owner, starts, lengths = self._part(node.scope)
                 field = EVENT_ATTRIBUTES if node.scope == "event" else LINK_ATTRIBUTES
                 found = match.attribute(self.block.payload, starts, lengths, field, key)
                 return Column(*found, self.block.payload, owner)
-        return values.chosen(self._of_spans(key), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
+        return values.chosen(self._of_span(node), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
 
-    def _of_spans(self, key: bytes) -> Column:
-        found = match.attribute(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, key)
-        return Column(*found, self.block.payload)
+    def _of_span(self, node: Attribute) -> Column:
+        self.prepare([node])
+        return self._of_spans[node.name.encode()]
 
     def _extents(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return where the rows' spans lie."""
@@ -420,8 +391,8 @@ class Evaluation:
                 starts, lengths = block.column("name_start")[rows], block.column("name_length")[rows]
                 return values.of_texts(starts, lengths, block.payload)
             case "span:duration":
-                end, start = block.column("end_time")[rows], block.column("time")[rows]
-                return values.of_integers(np.where(end > start, end - start, 0).astype(np.int64))
+                start, end = block.column("time")[rows], block.column("end_time")[rows]
+                return values.of_integers(values.between(start, end))
             case "span:kind":
                 return values.of_integers(block.column("kind")[rows].astype(np.int64))
             case "span:status":
@@ -465,6 +436,41 @@ class Evaluation:
         return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
 
 
+def asked_first(node: Expression) -> list[Attribute | Intrinsic]:
+    """Return the fields that a condition asks of every row; what else it asks may be asked of few."""
+    units = _units(node) if isinstance(node, Binary) and node.op == "&&" else [[node]]
+    return [field for one in units[0] for field in fields_of(one)]
+
+
+def _units(node: Binary) -> list[list[Expression]]:
+    """Return the conditions that && joins, those together that hold for one event or one link, the cheapest first."""
+    units: list[list[Expression]] = []
+    joint: dict[str, list[Expression]] = {}
+    for one in _conjuncts(node):
+        scopes = multiple_of(one)
+        if len(scopes) != 1:
+            units.append([one])
+            continue
+        scope = next(iter(scopes))
+        if scope not in joint:
+            units.append(joint.setdefault(scope, []))
+        joint[scope].append(one)
+    return sorted(units, key=lambda unit: max(map(_cost, unit)))
+
+
+def _cost(node: Expression) -> int:
+    """Return how dear a condition is: 0 for what columns and groups tell, 1 for attributes of spans, 2 for their parts."""
+    costs = [0]
+    for field in fields_of(node):
+        if isinstance(field, Attribute):
+            costs.append(0 if field.scope in ("resource", "instrumentation") and not field.parent else 1)
+        elif field.name == "span:statusMessage":
+            costs.append(1)
+        if source(field):
+            costs.append(2)
+    return max(costs)
+
+
 def _conjuncts(node: Expression) -> list[Expression]:
     """Return the conditions that && joins, in their order."""
     if isinstance(node, Binary) and node.op == "&&":
@@ -495,38 +501,3 @@ def multiple_of(node: Expression) -> set[str]:
     if isinstance(node, Binary) and node.op not in ARITHMETIC:
         return {source(node.left) or source(node.right)} - {""}
     return {source(node)} - {""}
-
-
-def _whole_id(op: str, node: Expression, literal: Literal) -> Literal:
-    """Write an id that is compared in full: with its leading zeros, in small letters."""
-    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in COMPARE else 0
-    if digits and isinstance(literal.value, str) and re.fullmatch("[0-9A-Fa-f]+", literal.value):
-        return replace(literal, value=literal.value.lower().zfill(digits))
-    return literal
-
-
-def _array_matches(op: str, content: bytes, literal: Literal) -> bool:
-    """Compare an array attribute element by element."""
-    elements = common_pb2.ArrayValue.FromString(content).values
-    holds = any(_element_matches(op, one, literal) for one in elements)
-    if op in _POSITIVE:
-        return holds and not any(_element_matches(_POSITIVE[op], one, literal) for one in elements)
-    return holds
-
-
-def _element_matches(op: str, value: Any, literal: Literal) -> bool:
-    which = value.WhichOneof("value")
-    if which is None:
-        return False
-    element = getattr(value, which)
-    kinds: Mapping[str, tuple[Type, ...]] = {
-        "string_value": (Type.STRING,),
-        "bool_value": (Type.BOOL,),
-        "int_value": (Type.INT, Type.FLOAT, Type.DURATION),
-        "double_value": (Type.INT, Type.FLOAT, Type.DURATION),
-    }
-    if literal.type not in kinds.get(which, ()):
-        return False
-    if op in ("=~", "!~"):
-        return (compile_regex(str(literal.value), any_character=True).fullmatch(element) is not None) == (op == "=~")
-    return bool(COMPARE[op](element, literal.value))

@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from collector.api import loki_tail, websocket
+from collector.api import loki_tail, standing, websocket
 from collector.api.access import AccessControl
 from collector.api.server import ApiServer
 from collector.errors import Forbidden
@@ -198,6 +198,7 @@ class Gate:
 
 async def test_one_whose_right_is_revoked_hears_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loki_tail, "CHECK_S", 0.01)
+    monkeypatch.setattr(standing, "CHECK_S", 0.01)
     gate: Any = Gate()
     async with Live(tmp_path) as live:
         guarded = AccessControl(live.app, gate, HostGuard((), "api.allowed_hosts", is_local=True))

@@ -123,11 +123,11 @@ def large() -> Iterator[str]:
         '| label_format a=`{{ printf "%999999999d" 1 }}` | a=`y`',
         '| line_format `{{ regexReplaceAll "(a*)*(b|)*" __line__ "${1}${1}" }}` |= `y`',
         '| line_format `{{ replace "" __line__ __line__ }}` |= `y`',
-        "| line_format `{{ fromJson (repeat 99999 `" + '"["' + "`) }}` |= `y`",
+        '| line_format `{{ fromJson (repeat 99999 "[") }}` |= `y`',
         "| label_format "
         + ",".join(f"a{i}=`{{{{ .a{i - 1} }}}}{{{{ .a{i - 1} }}}}`" for i in range(90))
         + " | a89=`y`",
-        " ".join(f"| label_format b{i}=`{{{{ .b{i - 1} }}}}x`" for i in range(60)) + " | b59=`y`",
+        " ".join(f"| label_format b{i}=`{{{{ .b{i - 1} }}}}x`" for i in range(1, 60)) + " | b59=`y`",
         "| json " * 90 + "| x=`y`",
         "| logfmt a=`b` " * 90 + "| x=`y`",
         "| json | line_format `{{ . }}` " * 30 + "|= `y`",

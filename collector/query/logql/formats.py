@@ -73,6 +73,7 @@ class _Rendered:
             try:
                 self.texts.append(template.render(labels, line, 0 if times is None else int(times[place])))
                 self.failures.append("")
+                layer.charge(len(self.texts[-1]))
             except TemplateFailure as failure:
                 self.texts.append("")
                 self.failures.append(str(failure))
@@ -154,6 +155,8 @@ class _LineLayer(_TemplateLayer):
     def _lines(self) -> Lines:
         rendered, before = self._rendered(), self.below.lines
         texts = [text.encode() for text in rendered.texts]
+        repeated = sum(len(texts[code]) for code in rendered.codes.tolist()) - sum(map(len, texts))
+        self.charge(max(0, repeated))  # the rest was counted when it was made
         return lines_of(
             [
                 before.line(row) if rendered.failures[code] else texts[code]
@@ -308,6 +311,7 @@ class _PlainLayer(StageLayer):
             if number % ROWS_BETWEEN_CHECKS == 0:
                 self.check()
             texts[place] = self._plain(texts[place])
+        self.charge(sum(map(len, texts)))
         return lines_of(texts)
 
 

@@ -29,6 +29,10 @@ ROWS_BETWEEN_CHECKS = 256
 """Lines that are worked on one by one between two looks at the deadline."""
 
 
+MADE_MAX = 64 << 20
+"""Characters of lines and labels that all stages together may make out of one block's lines."""
+
+
 class Layer:
     """The labels and lines of some rows after a stage."""
 
@@ -65,6 +69,10 @@ class Layer:
 
     def check(self) -> None:
         """Raise QueryTimeout when the query's time is over: for work line by line."""
+        raise NotImplementedError
+
+    def charge(self, size: int) -> None:
+        """Count characters that a stage has made. Raises QueryLimit over MADE_MAX."""
         raise NotImplementedError
 
     def row(self, place: int) -> Row:
@@ -117,6 +125,10 @@ class StageLayer(Layer):
     def check(self) -> None:
         """See `Layer.check`."""
         self.below.check()
+
+    def charge(self, size: int) -> None:
+        """See `Layer.charge`."""
+        self.below.charge(size)
 
     def row(self, place: int) -> Row:
         """See `Layer.row`."""

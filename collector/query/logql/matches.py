@@ -1,7 +1,7 @@
 """The lines that a metric query leaves, as a stream of batches: out of the ring by remembered labels where it can be.
 
 A pipeline of `drop`, `keep`, label filters and `unwrap` needs no payload when the labels are remembered
-(`remembered.py`): then a batch is a quarter of a million of the ring's records, and its bottom layer looks labels up.
+(`remembered.py`): then a batch is many thousands of the ring's records, and its bottom layer looks labels up.
 Everything else goes block by block (`Source.batch`), as do the records that only the log holds.
 """
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collector.query.logql.source import Selection, Source, Statistics
     from collector.store import View
 
-RECORDS_AT_ONCE: Final = 262_144
-"""Records of the ring in one batch, unless a block has more."""
+RECORDS_AT_ONCE: Final = 65_536
+"""Records of the ring in one batch, unless a block has more: what the caches of a processor hold of their columns."""
 BLOCKS_TRIED: Final = 16
 """Blocks after which a query decides whether it has labels remembered that it has to group lines by."""
 

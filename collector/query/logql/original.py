@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from collector.errors import QueryLimit
 from collector.otlp.records import LOG_ATTRIBUTES
 from collector.query import levels, match
 from collector.query.logql.column import ABSENT, METADATA, STREAM, Builder, Column, Entry
@@ -19,7 +20,7 @@ from collector.query.logql.labels import (
     Records,
     number_text,
 )
-from collector.query.logql.layer import Layer
+from collector.query.logql.layer import MADE_MAX, Layer
 from collector.query.logql.levels import LEVEL, LEVEL_LABELS, normalized, of_number, told
 from collector.query.logql.lines import Lines, body_lines
 from collector.query.logql.row import SUFFIX
@@ -47,6 +48,7 @@ class Original(Layer):
         """Take ascending row numbers."""
         super().__init__(len(rows))
         self._deadline = deadline
+        self._made = [0]  # shared with what is narrowed from here
         self.block = block
         self.rows = rows
         self.records = records
@@ -66,6 +68,14 @@ class Original(Layer):
         """See `Layer.check`."""
         if self._deadline is not None:
             self._deadline.check()
+
+    def charge(self, size: int) -> None:
+        """See `Layer.charge`."""
+        self._made[0] += size
+        if self._made[0] > MADE_MAX:
+            raise QueryLimit(
+                f"the stages make more than {MADE_MAX} characters out of {self.block.count} lines; filter lines first"
+            )
 
     def row(self, place: int) -> Row:
         """See `Layer.row`."""

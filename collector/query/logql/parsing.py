@@ -278,6 +278,8 @@ class LineByLine(StageLayer):
                 if after is not line:
                     texts[place.row] = after
                     changed = True
+            if changed:
+                self.charge(sum(map(len, texts)))
             self._results = place.entries()
             self._result_lines = lines_of(texts) if changed else before
         return self._results, self._result_lines

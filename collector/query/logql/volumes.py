@@ -141,7 +141,7 @@ class _Counted:
         keys = sorted(self._rows)
         if not keys:
             return []
-        matrix = self._bytes.rows(len(keys))[[self._rows[key] for key in keys]]
+        matrix = self._bytes.rows(range(len(keys)))[[self._rows[key] for key in keys]]
         places = np.empty_like(matrix)
         np.put_along_axis(
             places, np.argsort(-matrix, axis=0, kind="stable"), np.arange(len(keys))[:, np.newaxis], axis=0

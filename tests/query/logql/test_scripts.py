@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from collector.query.logql.plan import prepare
 from collector.query.logql.row import Row
 from collector.query.logql.steps import compile_stages
 from collector.query.logql.template import Template, TemplateError, TemplateFailure
-from tests.goldenscript import Command, check, script_id, scripts
+from collector.query.logql.template_functions import functions
+from tests.goldenscript import SCRIPTS, Command, check, script_id, scripts
 
 NOW_NS = 1_700_000_000_123_456_789
 """2023-11-14T22:13:20.123456789Z: the time of every line, and what `now` says."""
@@ -93,3 +95,11 @@ class Script:
 @pytest.mark.parametrize("path", scripts("logql"), ids=script_id)
 def test_script(path: Path) -> None:
     check(path, Script())
+
+
+def test_every_function_has_an_example_and_is_documented() -> None:
+    example = (SCRIPTS / "logql" / "templates.txt").read_text()
+    page = (SCRIPTS.parent.parent / "docs" / "query-languages.md").read_text()
+    for name in functions(lambda: NOW_NS):
+        assert re.search(rf"\b{name}\b", example), name
+        assert f"`{name}`" in page, name

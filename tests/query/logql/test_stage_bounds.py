@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from collector.errors import InvalidQuery, QueryTimeout
+from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
 from collector.query.engine import Deadline
 from collector.query.logql.column import Column
 from collector.query.logql.columns import Batch
+from collector.query.logql.logs import read_lines
 from collector.query.logql.members import NESTING_MAX, json_member, json_members
 from collector.query.logql.plan import prepare
+from collector.query.logql.source import Statistics
 from collector.query.logql.steps import LAYERS_MAX, run
-from tests.query.logql.logs import deadline
+from tests.query.logql.logs import deadline, view_of
 from tests.query.logql.test_stages import batch_of
 
 
@@ -64,6 +66,21 @@ def test_a_high_pile_of_stages_is_answered_once_for_each() -> None:
     stages = " ".join(f'| json | label_format a="{{{{.a}}}}{number % 10}"' for number in range(LAYERS_MAX // 2))
     batch = through(f'{stages} | level!="x" | a!="y"', ['{"a":"z"}'])
     assert texts(batch.column("a")) == ["z" + "0123456789" * 5]
+
+
+def test_what_stages_make_is_bounded() -> None:
+    grows = '| line_format "{{ repeat 1000 __line__ }}"'
+    assert through(grows, ["x" * 500] * 20).lines.sizes().sum() == 10_000_000
+    with pytest.raises(QueryLimit, match="more than 67108864 characters"):
+        through(grows, ["x" * 500] * 150).lines.sizes()
+    with pytest.raises(QueryLimit, match="out of 60 lines"):
+        through(f"{grows} | label_format a=`{{{{ __line__ }}}}` | a=``", ["x" * 1000] * 60)
+    batch = batch_of(["x" * 1000] * 100)
+    [source] = prepare(f'{{service_name="s"}} {grows}').sources.values()
+    view = view_of([bytes(batch.block.payload)])
+    assert len(read_lines(deadline(), view, source, 0, 10**12, 60, False, Statistics())) == 60
+    with pytest.raises(QueryLimit, match="lower the limit"):
+        read_lines(deadline(), view, source, 0, 10**12, 70, False, Statistics())
 
 
 class Slow:

@@ -2,7 +2,7 @@
 
     Terms     all of these must hold
     Term      one of these must hold
-    Sought    a text of a kind (`words.py`) is the one sought; or has it inside
+    Sought    a text of a kind (`words.py`) is the one sought, or has it inside; or the record has a trace's id
 
 They may say less than a query asks and never more: a record that does not fulfil them is no answer, one that does is
 looked at.
@@ -30,6 +30,9 @@ from collector.otlp.words import (
 WHOLE, PREFIX, SUFFIX, WITHIN = range(4)
 """How a piece stands in a word of the record: it is the word, the word begins with it, ends with it, or has it inside."""
 
+TRACE: Final = -1
+"""The kind of a trace id: 16 bytes. Indexes of texts alone cannot tell of terms that have one; see `of_texts`."""
+
 _NUMBER_BYTES: Final = frozenset(b"0123456789e")
 _CONSTANTS: Final = (b"true", b"false", b"null", b"infinity", b"nan")
 
@@ -38,9 +41,9 @@ class Sought(NamedTuple):
     """A text that is sought."""
 
     kind: int
-    """BODY or ATTRIBUTE."""
+    """BODY, ATTRIBUTE or TRACE."""
     text: bytes
-    """UTF-8. Its case does not matter."""
+    """UTF-8, of which the case does not matter; or the id."""
     whole: bool
     """Whether the record's text is this one, or has it inside."""
 
@@ -58,8 +61,15 @@ class Piece(NamedTuple):
     how: int
 
 
+def of_texts(terms: Terms) -> Terms:
+    """Return the terms that texts alone decide."""
+    return tuple(term for term in terms if all(sought.kind != TRACE for sought in term))
+
+
 def pieces(sought: Sought) -> list[Piece]:
-    """Return what words a record with the text has; nothing when that says nothing."""
+    """Return what words a record with the text has; nothing when that says nothing. Of an id, itself."""
+    if sought.kind == TRACE:
+        return [Piece(TRACE, sought.text, WHOLE)]
     found = []
     for start, end, folded in words(sought.text):
         begins = start > 0 or sought.whole
@@ -71,6 +81,8 @@ def pieces(sought: Sought) -> list[Piece]:
 
 def in_doubt(piece: Piece) -> int:
     """Return the flags of records that may have the piece although their words do not tell."""
+    if piece.kind == TRACE:
+        return 0
     is_long = piece.how != WHOLE or len(piece.text) > WORD_BYTES_MAX
     if piece.kind == ATTRIBUTE:
         return ATTRIBUTE_OPAQUE | (ATTRIBUTE_LONG if is_long else 0)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
-from collector.otlp.records import Ref, isolate
+from collector.otlp.records import Ref, gather, isolate
 from collector.store import key_matches
 
 if TYPE_CHECKING:
@@ -43,10 +43,17 @@ END_OF_TIME = 2**64 - 1
 
 Wanted = Callable[[int, int], bool]
 """Tells, when it is its turn, whether what lies between two times (the oldest and the newest, Unix ns) is of interest: a
-query that has found enough wants nothing any more that is older than all that."""
+query that has found enough wants nothing any more that is older than all that. What is of no interest is of none in any
+part of it."""
 
 QUERIES_WAITING_MAX = 256
 """Queries running and waiting for a worker; one more is refused as Overloaded."""
+
+
+FEW_ROWS = 32
+"""Records of one block that are looked at together with those of others, where an index has named them."""
+GATHERED_MAX = 512
+"""Records that are looked at together, from this many on."""
 
 
 class Deadline:
@@ -116,14 +123,13 @@ def slices(
     if not newest_first:
         yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=False)
 
-    def open_to(block: Block) -> bool:
-        is_inside = block.max_time >= start_ns and block.min_time <= end_ns
-        return is_inside and (wanted is None or wanted(block.min_time, block.max_time))
+    def open_to(oldest: int, newest: int) -> bool:
+        return newest >= start_ns and oldest <= end_ns and (wanted is None or wanted(oldest, newest))
 
     for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first):
         if deadline is not None:
             deadline.check()
-        if not open_to(block):
+        if not open_to(block.min_time, block.max_time):
             continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
         if rows.size:
@@ -133,17 +139,20 @@ def slices(
 
 
 def ring_parts(
-    view: View, terms: Terms, open_to: Callable[[Block], bool], pruning: Pruning | None, *, newest_first: bool
+    view: View, terms: Terms, open_to: Wanted, pruning: Pruning | None, *, newest_first: bool
 ) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
     """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
 
-    Of stretches of the ring whose blocks are none of them `open_to` the query it is not found out what is in them.
+    What is in a stretch of the ring is not found out when the query is not `open_to` the times in it.
     """
     blocks = view.ring.blocks
 
     def needed(first: int, end: int) -> bool:
+        if first >= end:
+            return False
         low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
-        return any(map(open_to, blocks[low - 1 : high]))
+        oldest, newest = view.ring.times()
+        return open_to(int(oldest[low - 1 : high].min()), int(newest[low - 1 : high].max()))
 
     stretches = view.stretches(terms, needed, newest_first=newest_first)
     if stretches is None:
@@ -257,9 +266,11 @@ def live_rows(
         if evicted > first:  # not in the postings any more, but still in this block's buffers, and in the log
             matching = np.flatnonzero(key_matches(block, view.index, view.key))
             rows = np.concatenate((matching[(matching >= first) & (matching < evicted)], rows))
-    else:
+    elif block.may_have(view.index, view.key):
         rows = np.flatnonzero(key_matches(block, view.index, view.key))
         rows = rows[rows >= first]
+    else:
+        return np.empty(0, np.intp)
     if in_ring and block.end_offset > view.next_offset:
         rows = rows[rows < view.next_offset - block.base_offset]
     if rows.size and (block.min_time < start_ns or block.max_time > end_ns):
@@ -286,6 +297,7 @@ def newest(
     records that do not fulfil the `terms`, see `slices`.
     """
     found: list[Ref] = []
+    few: list[Ref] = []  # not looked at yet
     if limit <= 0:
         return found
     worst: tuple[int, int] | None = None  # of the best `limit` so far, once there are so many
@@ -297,10 +309,13 @@ def newest(
         view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms, pruning=pruning
     ):
         block = piece.block
-        rows = select(piece)
-        if not rows.size:
-            continue
-        refs = _best(block, rows, limit, oldest=oldest)
+        if terms and len(piece.rows) <= FEW_ROWS and block.end_offset > view.ring_offset:
+            few += _refs(block, piece.rows)
+            if len(few) < min(max(limit, FEW_ROWS), GATHERED_MAX):
+                continue
+            refs, few = _selected(few, view, select), []
+        else:
+            refs = _best(block, select(piece), limit, oldest=oldest)
         if worst is not None:
             refs = [ref for ref in refs if (ref[:2] < worst if oldest else ref[:2] > worst)]
         if block.end_offset <= view.ring_offset and len(refs) * 4 < block.count:
@@ -310,8 +325,18 @@ def newest(
             found.sort(key=_order, reverse=not oldest)
             del found[limit:]
             worst = found[-1][:2]
+    found.extend(_selected(few, view, select))
     found.sort(key=_order, reverse=not oldest)
-    return found
+    return found[:limit]
+
+
+def _selected(refs: Sequence[Ref], view: View, select: Callable[[Slice], NDArray[np.intp]]) -> list[Ref]:
+    """Return which of some records are selected: asked once for all of them, not for each block they come from."""
+    if not refs:
+        return []
+    block, numbers = gather(refs, view.next_offset)
+    rows = select(Slice(block, np.arange(block.count))).tolist()
+    return [Ref(refs[numbers[row]].time, refs[numbers[row]].offset, block, row) for row in rows]
 
 
 def _order(ref: Ref) -> tuple[int, int]:
@@ -320,12 +345,14 @@ def _order(ref: Ref) -> tuple[int, int]:
 
 def _best(block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool) -> list[Ref]:
     """Return refs to the best `limit` rows of one block."""
-    times = block.column("time")[rows]
     if rows.size > limit:
-        order = np.lexsort((rows, times))
+        order = np.lexsort((rows, block.column("time")[rows]))
         rows = rows[order[:limit] if oldest else order[-limit:]]
-        times = block.column("time")[rows]
-    base = block.base_offset
+    return _refs(block, rows)
+
+
+def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
+    times, base = block.column("time")[rows], block.base_offset
     return [Ref(time, base + row, block, row) for time, row in zip(times.tolist(), rows.tolist(), strict=True)]
 
 

@@ -22,7 +22,7 @@ a microsecond for a record of 300 B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +72,18 @@ class Snapshot:
     blocks: tuple[Block, ...]
     first_offset: int
     next_offset: int
+    _times: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+
+    def times(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return the time of each block's oldest record, and of its newest. From any thread; made once."""
+        if not self._times:
+            count = len(self.blocks)
+            oldest = np.fromiter((block.min_time for block in self.blocks), np.uint64, count)
+            newest = np.fromiter((block.max_time for block in self.blocks), np.uint64, count)
+            self._times.append((oldest, newest))
+        return self._times[0]
 
 
 class Lookup:
@@ -224,10 +236,10 @@ class Ring:
             begin = self.first_offset - block.base_offset
             end = min(begin + count, block.count)
             buffer = block.records.buffer
+            if self._tokens is not None:  # first: a search takes its word for what no index has any more
+                self._tokens.evict(end - begin)
             for index, place, width in self._columns:
                 index.evict(buffer, place * block.count + width * begin, end - begin)
-            if self._tokens is not None:
-                self._tokens.evict(end - begin)
             self.first_offset += end - begin
             self.evicted += end - begin
             count -= end - begin
@@ -270,7 +282,7 @@ class Ring:
 
     def search(self) -> Search | None:
         """Return the keyword index for a query to use in another thread; None when there is none."""
-        return Search(self._tokens) if self._tokens is not None else None
+        return Search(self._tokens, self._indexes["trace_id"]) if self._tokens is not None else None
 
     def newest_of_each_key(self, index: str) -> list[tuple[int, int, int]]:
         """Return (key, newest offset, count) for every key of an index, newest first."""

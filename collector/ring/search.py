@@ -11,11 +11,12 @@ time. Records that were evicted since the snapshot are not found: that stretch i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from collector.otlp.terms import WHOLE, in_doubt, pieces
+from collector.otlp.terms import TRACE, WHOLE, in_doubt, pieces
+from collector.ring.postings import key_of_column
 from collector.ring.tokens import FLAGS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.terms import Piece, Term, Terms
+    from collector.ring.postings import Postings
     from collector.ring.ring import Snapshot
     from collector.ring.tokens import Tokens
 
@@ -58,32 +60,61 @@ class Stretch(NamedTuple):
     """The records in it that can be meant, ascending. None: nothing is known of them."""
 
 
-class _Words:
-    """The words that a piece can stand in, and how far they have been followed."""
+class _Bits(Protocol):
+    """Records, as bits of chunks."""
 
-    def __init__(self, cursors: NDArray[np.uint64], records: int) -> None:
+    records: int
+    """How many there are, at most."""
+
+    def bits(self, chunk: int, chunks: int) -> NDArray[np.uint64]:
+        """Return the bits of the records in some chunks, which lie before those asked for last."""
+        ...
+
+
+class _Words:
+    """Records with one of the words that a piece can stand in, which have been followed so far."""
+
+    def __init__(self, tokens: Tokens, cursors: NDArray[np.uint64], records: int) -> None:
+        self._tokens = tokens
         self._cursors = cursors
         self.records = records
-        """That have one of them, at most."""
 
-    def bits(self, tokens: Tokens, chunk: int, chunks: int) -> NDArray[np.uint64]:
-        """Return the bits of the records in some chunks, which lie before those asked for last."""
+    def bits(self, chunk: int, chunks: int) -> NDArray[np.uint64]:
+        """See `_Bits`."""
         out = np.zeros(chunks, np.uint64)
         at = 0
         while at < len(self._cursors):
-            at, _ = tokens.mark(self._cursors, at, chunk, out, STEPS_AT_ONCE)
+            at, _ = self._tokens.mark(self._cursors, at, chunk, out, STEPS_AT_ONCE)
         return out
 
 
-_All = list["_Words"]
+class _Trace:
+    """The records of a trace."""
+
+    def __init__(self, offsets: NDArray[np.int64]) -> None:
+        self._offsets = offsets
+        self.records = len(offsets)
+
+    def bits(self, chunk: int, chunks: int) -> NDArray[np.uint64]:
+        """See `_Bits`."""
+        out = np.zeros(chunks, np.uint64)
+        offsets = self._offsets[(self._offsets >= chunk * CHUNK) & (self._offsets < (chunk + chunks) * CHUNK)]
+        bits = np.left_shift(np.uint64(1), (offsets % CHUNK).astype(np.uint64))
+        np.bitwise_or.at(out, offsets // CHUNK - chunk, bits)
+        return out
+
+
+_All = list[_Bits]
 """Of these, all must be there."""
 
 
 class Search:
-    """The keyword index of a ring, for queries in other threads."""
+    """The keyword index of a ring, with its index of traces, for queries in other threads."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, traces: Postings) -> None:
+        """Records are to be evicted from the tokens before they are from the traces."""
         self._tokens = tokens
+        self._traces = traces
 
     def stretches(
         self, terms: Terms, snapshot: Snapshot, needed: Needed = lambda first, end: True, *, newest_first: bool
@@ -136,11 +167,11 @@ class Search:
         return found
 
     def _all(self, words: _All, chunk: int, chunks: int) -> NDArray[np.uint64]:
-        found = words[0].bits(self._tokens, chunk, chunks)
+        found = words[0].bits(chunk, chunks)
         for one in words[1:]:
             if chunks > WORTH * int(np.bitwise_count(found).sum()):
                 break
-            found &= one.bits(self._tokens, chunk, chunks)
+            found &= one.bits(chunk, chunks)
         return found
 
     def _term(self, term: Term) -> list[_All] | None:
@@ -153,8 +184,10 @@ class Search:
             alternatives.append(sorted(known, key=lambda words: words.records))
         return alternatives
 
-    def _words(self, piece: Piece) -> _Words | None:
-        """Return the words that a piece can stand in; None when it says nothing."""
+    def _words(self, piece: Piece) -> _Bits | None:
+        """Return the records with words that a piece can stand in; None when it says nothing."""
+        if piece.kind == TRACE:
+            return _Trace(self._traces.find(key_of_column(memoryview(piece.text), 16, 0), 0))
         found: list[NDArray[np.uint64]] = []
         records = 0
         if piece.how == WHOLE:
@@ -174,7 +207,7 @@ class Search:
             found.append(one[0])
             records += one[1]
         cursors = np.concatenate(found)
-        return _Words(cursors, records) if len(cursors) <= WORDS_MAX else None
+        return _Words(self._tokens, cursors, records) if len(cursors) <= WORDS_MAX else None
 
 
 def _estimate(term: Sequence[_All]) -> int:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS
-from collector.otlp.terms import Sought, Terms
+from collector.otlp.terms import TRACE, Sought, Terms
 from collector.otlp.words import ATTRIBUTE, BODY, WORD_BYTES_MAX
 from collector.query.logql.labels import value_text
 from collector.ring import ring as module
@@ -52,9 +52,10 @@ NEEDLES = [
     "z",
 ]
 NEEDLES += [LONG, LONG + "order", f"{LONG} o", '"order":17', "true", "norder", "kelvin", "ord", "r_1", "absent", ""]
-RECORDS = st.tuples(st.sampled_from(BODIES), st.lists(st.sampled_from(VALUES), max_size=2))
+RECORDS = st.tuples(st.sampled_from(BODIES), st.lists(st.sampled_from(VALUES), max_size=2), st.integers(0, 2))
 SOUGHT = st.one_of(
     st.builds(lambda text: Sought(BODY, text.encode(), whole=False), st.sampled_from(NEEDLES)),
+    st.builds(lambda trace: Sought(TRACE, bytes([trace]) * 16, whole=True), st.integers(1, 3)),
     st.builds(
         lambda value: Sought(ATTRIBUTE, value["string_value"].encode(), whole=True),
         st.sampled_from([value for value in VALUES if "string_value" in value]),
@@ -65,13 +66,15 @@ TERMS = st.lists(st.lists(SOUGHT, min_size=1, max_size=2).map(tuple), min_size=1
 
 def request(records: list[tuple], service: str) -> Any:
     made = LOGS.request_type()
-    for at, (body, attributes) in enumerate(records):
+    for at, (body, attributes, *trace) in enumerate(records):
         if at % 3 == 0:
             envelope = made.resource_logs.add()
             envelope.resource.attributes.add(key="service.name").value.string_value = service
             scope = envelope.scope_logs.add()
         scope.log_records.add(
-            body=body, attributes=[{"key": f"k{place}", "value": value} for place, value in enumerate(attributes)]
+            body=body,
+            attributes=[{"key": f"k{place}", "value": value} for place, value in enumerate(attributes)],
+            trace_id=bytes(trace) * 16 if any(trace) else b"",
         )
     return made
 
@@ -81,7 +84,9 @@ def folded(text: str) -> str:
 
 
 def has(record: Any, sought: Sought) -> bool:
-    """Whether a record has the text, as a line filter or a label filter would tell, blind to case."""
+    """Whether a record has the text, as a line filter or a label filter would tell, blind to case; or is of the trace."""
+    if sought.kind == TRACE:
+        return bool(record.trace_id == sought.text)
     text = folded(sought.text.decode())
     if sought.kind == BODY:
         return text in folded(value_text(record.body))

@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from collector.otlp.block import Block
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, TRACES
-from collector.otlp.terms import Sought, Terms
+from collector.otlp.terms import TRACE, Sought, Terms
 from collector.otlp.words import ATTRIBUTE, BODY, fold
 from collector.query.logql.labels import value_text
 from collector.testing.files import FaultyFiles, MemoryFiles
@@ -342,6 +342,33 @@ def test_only_frames_that_hold_a_text_are_read(compacted: bool) -> None:
     assert places(log, "10.1.2.3", index="severity", any_of=[0]) == [offset * 24 for offset in range(1, 24, 6)]
     assert places(log, "10.1.2.3", index="span_id", any_of=[0]) == [offset * 24 for offset in range(1, 24, 6)]
     assert log.check() == []
+
+
+@pytest.mark.usefixtures("small_frames")
+@pytest.mark.parametrize("compacted", [True, False])
+def test_terms_with_ids_of_traces(compacted: bool) -> None:
+    log = open_log(files := MemoryFiles(), signal=LOGS, segment_bytes=12_000)
+    ids = []
+    for seed in range(12):
+        payload = BUILDERS[LOGS](24, seed=seed)
+        ids.append(scan(LOGS, payload, 0).column("trace_id")[0].tobytes())
+        log.append([payload], 24, seed, seed)
+    if compacted:
+        compact_all(files, log)
+
+    def found(*conjunction: tuple[Sought, ...]) -> list[int]:
+        return [one.base_offset for one in log.frames(terms=conjunction)]
+
+    def trace(seed: int) -> Sought:
+        return Sought(TRACE, ids[seed], whole=True)
+
+    no_text = Sought(BODY, b"nowhere", whole=False)
+    assert found((trace(3),)) == [72]
+    assert found((trace(5), trace(3))) == [72, 120]
+    assert found((trace(5), trace(3)), (trace(5),)) == [120]
+    assert found((trace(5),), (trace(3),)) == []
+    assert found((trace(3),), (no_text,)) == []
+    assert len(found((trace(3), no_text))) == 12, "of either kind"
 
 
 @pytest.mark.usefixtures("small_frames")

@@ -8,6 +8,7 @@ left out: the filters themselves decide, on fewer lines.
 * `|~ "expression"`: what any match must contain (`required.py`).
 * `label = "value"`: one of the record's strings is the value, unless the label's text can come from something else than a
   string: a number, an array, an id, a level that is detected.
+* `trace_id = "…"`: the record is of that trace, or one of its strings is the value.
 * Selectors likewise. `service_name` has an index of its own.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from collector.otlp.terms import Sought
+from collector.otlp.terms import TRACE, Sought
 from collector.otlp.words import ATTRIBUTE, BODY
 from collector.query.logql import ast
 from collector.query.logql.labels import SERVICE, UNKNOWN_SERVICE, label_name
@@ -41,6 +42,7 @@ _NOT_STRINGS: Final = frozenset(
     )
 )
 """Labels whose text comes from numbers and ids."""
+_TRACE: Final = re.compile("[0-9a-f]{32}")
 _OTHER_TEXT: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|true|false|NaN|-?Infinity|\[.*", re.DOTALL)
 """Texts that numbers, truth values and arrays have. Bytes have some, too, of which indexes are told."""
 
@@ -93,6 +95,9 @@ def _label_terms(condition: ast.LabelFilter) -> list[Term]:
             return _either([_label_terms(one) for one in condition.terms])
         case ast.Matcher(op="=" | "=~"):
             value = condition.value if condition.op == "=" else literal(condition.value)
+            if condition.label == "trace_id" and value and _TRACE.fullmatch(value):
+                is_text = Sought(ATTRIBUTE, value.encode(), whole=True)
+                return [(Sought(TRACE, bytes.fromhex(value), whole=True), is_text)]
             if value and _is_of_a_string(condition.label, value):
                 return [(Sought(ATTRIBUTE, value.encode(), whole=True),)]
     return []

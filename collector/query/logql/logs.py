@@ -57,6 +57,7 @@ def read_lines(
 
     if end_ns < start_ns:
         return []
+    source.records.remember(view.memo)
     refs = newest(
         view,
         limit,

@@ -118,6 +118,7 @@ class Source:
         self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics
     ) -> Iterator[Batch]:
         """Yield the batches with lines of start_ns <= time <= end_ns."""
+        self.records.remember(view.memo)
         for piece in slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=statistics.pruning):
             batch = self.batch(piece, view, deadline, statistics)
             if batch.rows.size:

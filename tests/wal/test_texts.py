@@ -289,6 +289,28 @@ def test_any_table_is_judged(table: bytes, length: int) -> None:
     assert texts.decode(table, 0, length) is None
 
 
+def test_whatever_a_table_says_nothing_is_raised(effort: Effort) -> None:
+    """Its checksum was right, and still it may say anything."""
+    [part] = built([block([line]) for line in LINES]).encode()
+    what = texts.needles(terms_of([[b"order 4711"]]))
+    judged = 0
+    for bit in effort.some(range(len(part.table) * 8), 200) + list(range(16 * 8)):
+        wrong = bytearray(part.table)
+        wrong[bit // 8] ^= 1 << bit % 8
+        section = texts.decode(bytes(wrong), 0, len(part.pages))
+        if section is None:
+            continue
+        judged += 1
+        among = np.arange(section.first, section.first + section.count, dtype=np.uint64)
+        found = section.find(what, among, part.read, Unpacker())
+        if isinstance(found, Damaged):
+            assert found.reason
+        else:
+            assert set(found.tolist()) <= set(among.tolist())
+        section.rows(part.read, Unpacker())
+    assert judged > 50
+
+
 # In a log
 
 

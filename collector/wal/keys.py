@@ -112,11 +112,10 @@ def tokens(column: NDArray[Any]) -> Entries:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which frames are looked for: those with one of the tokens in a key column, if one is given, and the needles, if
-    there are any, in records with an offset and a time in the ranges."""
+    """Which frames are looked for: those with one of some tokens in each of some key columns, and the needles, in records
+    with an offset and a time in the ranges."""
 
-    index: str | None
-    tokens: Sequence[int]
+    keys: Sequence[tuple[str, Sequence[int]]]
     needles: Needles
     offsets: tuple[int, int]
     """The first, and the one behind the last."""

@@ -39,7 +39,7 @@ from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.block import Block
 from collector.otlp.signals import Signal
-from collector.otlp.terms import Terms
+from collector.otlp.terms import TRACE, Terms, of_texts
 from collector.wal import audit, frame, keys, segment, texts
 from collector.wal.cache import BlockCache, Blocks
 from collector.wal.compression import Unpacker
@@ -61,6 +61,9 @@ SEGMENT_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
+
+TRACE_ID: Final = "trace_id"
+"""The key column that terms with ids of traces ask."""
 
 _base_offset = attrgetter("base_offset")
 
@@ -441,8 +444,8 @@ class Log:
         With `index`, a key column of the signal, frames may be left out that have no record with one of the keys
         `any_of` there: bytes for a string or a trace id, else a number. None is left out that has one.
 
-        With `terms` (otlp/terms.py), frames may be left out that have no record with such texts. None is left out that has
-        one.
+        With `terms` (otlp/terms.py), frames may be left out that have no record which fulfils them. None is left out that
+        has one.
 
         `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
         frame: those that it does not want are passed by, too. It may want less as the caller finds more.
@@ -493,12 +496,14 @@ class Log:
         if within.start_offset > self.first_offset or within.end_offset < self._next_offset:
             first = bisect_right(segments, within.start_offset, key=_base_offset) - 1
             segments = segments[max(first, 0) : bisect_left(segments, within.end_offset, key=_base_offset)]
-        tokens = [keys.token(key, index) for key in any_of] if index is not None else []
-        needles = texts.needles(terms)
+        keyed = [(index, [keys.token(key, index) for key in any_of])] if index is not None else []
+        of_traces = [term for term in terms if all(sought.kind == TRACE for sought in term)]
+        keyed += [(TRACE_ID, [keys.token(sought.text, TRACE_ID) for sought in term]) for term in of_traces]
+        needles = texts.needles(of_texts(terms))
         what = None
-        if index is not None or needles:
+        if keyed or needles:
             offsets, times = (within.start_offset, within.end_offset), (within.start_ns, within.end_ns)
-            what = keys.Wanted(index, tokens, needles, offsets, times)
+            what = keys.Wanted(keyed, needles, offsets, times)
         try:
             for known in reversed(segments) if within.newest_first else segments:
                 one = known.latest

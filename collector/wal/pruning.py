@@ -111,13 +111,15 @@ class KeyIndexes:
         def read(position: int, length: int) -> bytes:
             return read_fully(self._files, handle, length, position)
 
-        section = head.sections.get(wanted.index) if wanted.index is not None else None
+        known = [(head.sections[index], tokens) for index, tokens in wanted.keys if index in head.sections]
         texts = head.texts if wanted.needles else ()
-        if section is None and not texts:
+        if not known and not texts:
             return None
         numbers = _in_range(of, head, wanted)
-        if section is not None and numbers.size:
-            with_key = _joined([section.find(token, read) for token in wanted.tokens])
+        for section, tokens in known:
+            if not numbers.size:
+                break
+            with_key = _joined([section.find(token, read) for token in tokens])
             if isinstance(with_key, Damaged):
                 return with_key
             numbers = np.intersect1d(numbers, with_key)

@@ -75,11 +75,11 @@ class RecentKeys:
 
     def _find(self, wanted: Wanted) -> list[int] | None:
         """The numbers of the frames that may hold what is wanted, rising; None when nobody knows."""
-        with_key = self._keys.find(wanted.index, wanted.tokens) if wanted.index is not None else None
-        with_text = self._keys.find_text(wanted.needles, self._unpack) if wanted.needles else None
-        if with_key is None or with_text is None:
-            return with_text if with_key is None else with_key
-        return sorted(set(with_key) & set(with_text))
+        found = [self._keys.find(index, tokens) for index, tokens in wanted.keys]
+        if wanted.needles:
+            found.append(self._keys.find_text(wanted.needles, self._unpack))
+        known = [set(numbers) for numbers in found if numbers is not None]
+        return sorted(set.intersection(*known)) if known else None
 
     def _take_in(self, files: Files, of: Segment) -> None:
         """Take in the frames that are new. Raises Unfit, and OSError."""

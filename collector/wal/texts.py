@@ -8,8 +8,14 @@ grams of a needle in other places. It never lacks one.
 The sets of up to `FRAMES_MAX` frames that follow each other are one section, turned over: a row has a bit for each frame,
 so a lookup reads one row for each gram, and not a set for each frame. Rows lie in pages of some 16 KiB, compressed one by
 one. Lines are made of the same words over and over, so most rows are empty or full, and what is left weighs about what it
-tells; that allows large sets (few errors) in small files. A Bloom filter for each frame would take several times as much,
-and have to be read whole.
+tells; that allows large sets (few errors) in small files. A Bloom filter for each frame, ten bits a gram, would take three
+times as much, err as often, and have to be read whole.
+
+Measured, with frames of 150 to 220 KB. Lines of a few forms, one in eight with a number of its own: 0.4 % of the payload,
+a row errs in one frame of a hundred. Access logs, with random addresses, numbers and durations: 3.7 %, a row of five errs in
+one frame of four, and a number of five or six digits that is nowhere names one frame of a hundred. A random UUID in each
+line: 3.5 %, all frames dense; a UUID names its frame, a word that is nowhere one in twelve, a number that is nowhere one in
+four. A lookup of an absent word takes 70 us a segment, one of a word that is there 1 to 2 ms.
 
 The table of a section, numbers of 4 bytes: the first frame, the number of frames, the rows in a page, 0; then for each of
 DOCUMENTS, OPAQUE_BODIES, OPAQUE_ATTRIBUTES and DENSE a bit for each frame, in a whole number of 8 bytes; then for each page

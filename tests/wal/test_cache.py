@@ -288,6 +288,40 @@ def test_compaction_under_a_reader_gives_each_record_once() -> None:
         assert log.damaged == ()
 
 
+def test_readers_beside_compaction_and_retention() -> None:
+    memory = MemoryFiles()
+    cache = BlockCache(CollectorRegistry(), 150_000)
+    log = a_log(memory, cache, requests=30)
+    payloads = {one.base_offset + row: bytes(one.payload) for one in log.blocks() for row in range(one.count)}
+    wrong: list[str] = []
+    done = threading.Event()
+
+    def read(newest_first: bool) -> None:
+        rounds = 0
+        while rounds < 2 or not done.is_set():
+            rounds += 1
+            end = None
+            for one in log.blocks(newest_first=newest_first):
+                if payloads[one.base_offset] not in bytes(one.payload):
+                    wrong.append(f"{one} holds something else")
+                if end is not None and (one.end_offset > end if newest_first else one.base_offset < end):
+                    wrong.append(f"{one} comes twice")
+                end = one.base_offset if newest_first else one.end_offset
+
+    threads = [threading.Thread(target=read, args=(number % 2 == 0,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    compact_all(memory, log)
+    log._retention = Retention(log.byte_size * 2 // 3)
+    assert log.enforce_retention() > 0
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert log.damaged == ()
+    assert cache.check() == []
+
+
 def test_figures_are_exposed() -> None:
     registry = CollectorRegistry()
     cache = BlockCache(registry, 100_000)

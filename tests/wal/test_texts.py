@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from collector.otlp.block import Block
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, TRACES
-from collector.otlp.terms import Sought, Terms
+from collector.otlp.terms import TRACE, Sought, Terms
 from collector.otlp.words import ATTRIBUTE, BODY, fold
 from collector.query.logql.labels import value_text
 from collector.testing.files import FaultyFiles, MemoryFiles
@@ -289,6 +289,28 @@ def test_any_table_is_judged(table: bytes, length: int) -> None:
     assert texts.decode(table, 0, length) is None
 
 
+def test_whatever_a_table_says_nothing_is_raised(effort: Effort) -> None:
+    """Its checksum was right, and still it may say anything."""
+    [part] = built([block([line]) for line in LINES]).encode()
+    what = texts.needles(terms_of([[b"order 4711"]]))
+    judged = 0
+    for bit in effort.some(range(len(part.table) * 8), 200) + list(range(16 * 8)):
+        wrong = bytearray(part.table)
+        wrong[bit // 8] ^= 1 << bit % 8
+        section = texts.decode(bytes(wrong), 0, len(part.pages))
+        if section is None:
+            continue
+        judged += 1
+        among = np.arange(section.first, section.first + section.count, dtype=np.uint64)
+        found = section.find(what, among, part.read, Unpacker())
+        if isinstance(found, Damaged):
+            assert found.reason
+        else:
+            assert set(found.tolist()) <= set(among.tolist())
+        section.rows(part.read, Unpacker())
+    assert judged > 50
+
+
 # In a log
 
 
@@ -342,6 +364,33 @@ def test_only_frames_that_hold_a_text_are_read(compacted: bool) -> None:
     assert places(log, "10.1.2.3", index="severity", any_of=[0]) == [offset * 24 for offset in range(1, 24, 6)]
     assert places(log, "10.1.2.3", index="span_id", any_of=[0]) == [offset * 24 for offset in range(1, 24, 6)]
     assert log.check() == []
+
+
+@pytest.mark.usefixtures("small_frames")
+@pytest.mark.parametrize("compacted", [True, False])
+def test_terms_with_ids_of_traces(compacted: bool) -> None:
+    log = open_log(files := MemoryFiles(), signal=LOGS, segment_bytes=12_000)
+    ids = []
+    for seed in range(12):
+        payload = BUILDERS[LOGS](24, seed=seed)
+        ids.append(scan(LOGS, payload, 0).column("trace_id")[0].tobytes())
+        log.append([payload], 24, seed, seed)
+    if compacted:
+        compact_all(files, log)
+
+    def found(*conjunction: tuple[Sought, ...]) -> list[int]:
+        return [one.base_offset for one in log.frames(terms=conjunction)]
+
+    def trace(seed: int) -> Sought:
+        return Sought(TRACE, ids[seed], whole=True)
+
+    no_text = Sought(BODY, b"nowhere", whole=False)
+    assert found((trace(3),)) == [72]
+    assert found((trace(5), trace(3))) == [72, 120]
+    assert found((trace(5), trace(3)), (trace(5),)) == [120]
+    assert found((trace(5),), (trace(3),)) == []
+    assert found((trace(3),), (no_text,)) == []
+    assert len(found((trace(3), no_text))) == 12, "of either kind"
 
 
 @pytest.mark.usefixtures("small_frames")

@@ -78,7 +78,7 @@ def read_lines(
 def _line(source: Source, ref: Ref) -> Line:
     block, row = ref.block, ref.row
     message = record(block, row)
-    stream = source.records.container(block, int(block.column("group")[row])).stream
+    stream = source.records.container(block, block.records.number("group", row)).stream
     metadata = source.records.metadata(block, row, message)
     for change in source.changes:
         stream, metadata = change.labels(stream), change.labels(metadata)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from collector.clock import SystemClock
 from collector.query.engine import Among, Pruning, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from collector.clock import Clock
     from collector.otlp.block import Block
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
@@ -108,14 +110,20 @@ class Selection:
         return chosen
 
 
+def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline) -> Iterator[Slice]:
+    """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+
+
 class Source:
     """A log query, ready to run. For one thread at a time."""
 
-    def __init__(self, query: ast.LogQuery) -> None:
-        """Raises InvalidQuery for a stage that is not evaluated."""
+    def __init__(self, query: ast.LogQuery, clock: Clock | None = None) -> None:
+        """Raises InvalidQuery for a stage that cannot be one. The clock is for templates that ask for the time."""
         self.query = query
         self.selection = Selection(query.selector)
-        self._steps = compile_stages(query.stages)
+        self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
         self.terms = keywords.terms(query)
         """What it asks of a record's texts."""
         self.records = Records()
@@ -130,21 +138,12 @@ class Source:
         return line
 
     def pieces(
-        self,
-        view: View,
-        start_ns: int,
-        end_ns: int,
-        deadline: Deadline,
-        statistics: Statistics,
-        *,
-        in_ring: bool = True,
+        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics | None = None
     ) -> Iterator[Slice]:
-        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
+        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
         self.records.remember(view.memo)
-        if in_ring:
-            return slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=statistics.pruning)
-        among = Among(view.index, (view.key,)) if view.index is not None else None
-        return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+        pruning = statistics.pruning if statistics is not None else None
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=pruning)
 
     def batch(
         self,
@@ -162,10 +161,10 @@ class Source:
         batch = Batch(block, rows, self.records, deadline)
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
-        left = self.through(batch, deadline)
+        return self.through(batch, deadline, statistics)
+
+    def through(self, batch: Batch, deadline: Deadline, statistics: Statistics) -> Batch:
+        """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
+        left = run(self._steps, batch, deadline)
         statistics.matched += len(left.rows)
         return left
-
-    def through(self, batch: Batch, deadline: Deadline) -> Batch:
-        """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
-        return run(self._steps, batch, deadline)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
+from collector.errors import QueryLimit, QueryTimeout
 from collector.otlp.signals import LOGS
 from collector.query.engine import Deadline
 from collector.query.logql import ast, catalogue, logs, metrics
@@ -250,22 +250,6 @@ def test_the_log_volume_query_of_grafana() -> None:
         (("detected_level", "info"),): [2.0, None],
         (("detected_level", "unknown"),): [None, 1.0],
     }
-
-
-@pytest.mark.parametrize(
-    ("text", "column", "feature"),
-    [
-        ('{a="b"} | line_format "x"', 11, "'line_format'"),
-        ('{a="b"} | label_format x=y', 11, "'label_format'"),
-        ('{a="b"} | decolorize', 11, "'decolorize'"),
-    ],
-)
-def test_what_is_not_evaluated_is_refused_by_name_and_place(text: str, column: int, feature: str) -> None:
-    with pytest.raises(InvalidQuery) as caught:
-        prepare(text)
-    assert f"line 1, col {column}: " in str(caught.value)
-    assert feature in str(caught.value)
-    assert "not evaluated yet" in str(caught.value)
 
 
 def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,12 @@ class Builder:
         codes = {number: self.code(text(number)) for number in set(numbers.tolist())}
         self.codes[rows] = [codes[number] for number in numbers.tolist()]
 
+    def take(self, column: Column, text: Callable[[str], str]) -> None:
+        """Fill in what `text` makes of another column's texts."""
+        codes = np.array([self.code(text(value)) if value else 0 for value in column.values], np.intp)
+        rows = self.open(column.codes > 0)
+        self.codes[rows] = codes[column.codes[rows]]
+
     def column(self) -> Column:
         """Return the column."""
         return Column(self.codes, self.values)

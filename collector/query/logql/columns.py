@@ -12,7 +12,7 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from collector.query.logql.column import Column, Entry
-from collector.query.logql.original import INDEX_LABELS, Original
+from collector.query.logql.original import Original
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collector.query.logql.lines import Lines
     from collector.query.logql.row import Row
 
-__all__ = ("INDEX_LABELS", "Batch", "Column")
+__all__ = ("Batch", "Column")
 
 
 class Batch:
@@ -67,6 +67,11 @@ class Batch:
     def lines(self) -> Lines:
         """The rows' lines, as the stages so far have left them."""
         return self.layer.lines
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """The rows' offsets in the log."""
+        return self.rows + self.block.base_offset
 
     def entry(self, name: str) -> Entry:
         """Return a label with its categories, as the stages so far have left it."""

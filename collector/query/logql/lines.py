@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from opentelemetry.proto.common.v1 import common_pb2
 
-from collector.query import match
+from collector.query import levels, match
 from collector.query.logql.labels import value_text
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class Lines:
     def contain(self, needle: bytes) -> NDArray[np.bool_]:
         """Tell for each line whether the needle occurs in it."""
         return match.contains(self.buffer, self.starts, self.lengths, needle)
+
+    def levels(self) -> NDArray[np.uint8]:
+        """Return the code of the level that each line tells, an index of `levels.LEVELS`."""
+        return levels.levels(self.buffer, self.starts, self.lengths)
 
     def meet(self, predicate: Callable[[bytes], bool]) -> NDArray[np.bool_]:
         """Tell for each line whether its bytes meet the predicate."""

@@ -8,6 +8,8 @@ from collector.errors import QueryLimit
 from collector.query.engine import newest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -61,19 +63,26 @@ def read_lines(
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
+    return lines_of(source, refs, deadline)
+
+
+def lines_of(source: Source, refs: Sequence[Ref], deadline: Deadline) -> list[Line]:
+    """Return the lines that a source's pipeline makes of records that it lets through.
+
+    Raises QueryTimeout, and QueryLimit when they are larger than ANSWER_BYTES_MAX together.
+    """
     lines: list[Line] = []
     size = 0
     for ref in refs:
         deadline.check()
-        lines.append(line_of(source, ref))
+        lines.append(_line(source, ref))
         size += len(lines[-1].text) + sum(map(len, lines[-1].parsed.values()))
         if size > ANSWER_BYTES_MAX:
             raise QueryLimit(f"the stages make more than {ANSWER_BYTES_MAX} bytes of the lines; lower the limit")
     return lines
 
 
-def line_of(source: Source, ref: Ref) -> Line:
-    """Return a record that a query has found as the line that it answers with."""
+def _line(source: Source, ref: Ref) -> Line:
     row = source.row(ref.block, ref.row)
     text = row.line.decode("utf-8", "replace")
     return Line(ref.time, ref.offset, text, row.stream, row.metadata, row.parsed | row.failures())

@@ -13,17 +13,15 @@ import numpy as np
 
 from collector.errors import QueryLimit
 from collector.otlp.records import LOG_ATTRIBUTES
-from collector.query import match
-from collector.query.logql.column import ABSENT, METADATA, STREAM, Builder, Entry
+from collector.query import levels, match
+from collector.query.logql.column import ABSENT, METADATA, STREAM, Builder, Column, Entry
 from collector.query.logql.labels import (
-    INDEX_ATTRIBUTES,
     Container,
     Records,
-    detected_level,
-    label_name,
     number_text,
 )
 from collector.query.logql.layer import MADE_MAX, Layer
+from collector.query.logql.levels import LEVEL, LEVEL_LABELS, normalized, of_number, told
 from collector.query.logql.lines import Lines, body_lines
 from collector.query.logql.row import SUFFIX
 
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from collector.query.engine import Deadline
     from collector.query.logql.row import Row
 
-INDEX_LABELS = frozenset(map(label_name, INDEX_ATTRIBUTES))
-"""The names that index labels can have."""
 
 _TEXT_FIELDS = {"severity_text": 3, "event_name": 12}
 _DECODED_FIELDS = frozenset(("observed_timestamp", "dropped_attributes_count", "flags"))
@@ -108,14 +104,18 @@ class Original(Layer):
     def _entry(self, name: str) -> Entry:
         builder = Builder(self.count)
         in_stream = self.in_base(name)
-        if name in _DECODED_FIELDS or (name.endswith(SUFFIX) and name.removesuffix(SUFFIX) in INDEX_LABELS):
-            builder.fill(np.arange(self.count), self._decoded(name, np.arange(self.count)))
+        if name == LEVEL:
+            self._fill_level(builder)
         else:
             self._fill(builder, name, in_stream)
         kinds = np.where(builder.codes == 0, ABSENT, np.where(in_stream, STREAM, METADATA))
         return Entry(builder.codes, builder.values, kinds.astype(np.uint8))
 
     def _fill(self, builder: Builder, name: str, in_stream: NDArray[np.bool_]) -> None:
+        """Fill in a label that records or their containers state."""
+        if name in _DECODED_FIELDS or (name.endswith(SUFFIX) and self.in_base(name.removesuffix(SUFFIX)).any()):
+            builder.fill(np.arange(self.count), self._decoded(name, np.arange(self.count)))
+            return
         containers = self._containers()
         for container, places in containers:
             if name in container.stream:
@@ -128,8 +128,6 @@ class Original(Layer):
             value = container.metadata.get(name)
             if value is not None:
                 builder.codes[places[builder.codes[places] == 0]] = builder.code(value)
-        if name == "detected_level":
-            self._fill_level(builder)
         undecided = undecided[~in_stream[undecided]]
         builder.fill(undecided, self._decoded(name, undecided))
 
@@ -171,13 +169,10 @@ class Original(Layer):
     def _fill_attributes(self, builder: Builder, name: str) -> NDArray[np.intp]:
         """Fill in attributes of that label name; return the places that only a decoded record decides."""
         payload = self.block.payload
-        if self._keys is None:
-            # An empty key is not on the wire, so it is not among the keys found.
-            self._keys = match.keys(payload, *self._extents(), LOG_ATTRIBUTES) | {b""}
         undecided = np.zeros(self.count, np.bool_)
         open_rows = builder.codes == 0
         named: list[bytes] = []
-        for key in self._keys:
+        for key in self._attribute_keys():
             own = self.records.name(key)
             if own == name:
                 named.append(key)
@@ -199,13 +194,50 @@ class Original(Layer):
             undecided |= _IS_COMPOUND[values.type]
         return np.flatnonzero(undecided & open_rows)
 
+    def _attribute_keys(self) -> set[bytes]:
+        """Return a superset of the rows' attribute keys."""
+        if self._keys is None:
+            # An empty key is not on the wire, so it is not among the keys found.
+            self._keys = match.keys(self.block.payload, *self._extents(), LOG_ATTRIBUTES) | {b""}
+        return self._keys
+
+    def _stated(self, name: str) -> Column:
+        """Return a label that records or their containers state."""
+        builder = Builder(self.count)
+        self._fill(builder, name, self.in_base(name))
+        return builder.column()
+
     def _fill_level(self, builder: Builder) -> None:
-        texts = Builder(self.count)
-        self._fill_fields(texts, "severity_text")
+        """Fill in the level by the rules of levels.py, in their order."""
+        containers = self._containers()
+        for container, places in containers:
+            if LEVEL in container.stream:
+                builder.codes[places] = builder.code(container.stream[LEVEL])
+        builder.take(self._stated(LEVEL), normalized)
+        for container, places in containers:
+            text = told(container.stream)
+            if text:
+                builder.codes[places[builder.codes[places] == 0]] = builder.code(text)
+        for label in self._level_labels(containers):
+            builder.take(self._stated(label), normalized)
         numbers = self.block.column("severity")[self.rows]
-        places = np.flatnonzero(builder.codes == 0)
-        pairs = texts.codes[places] * 256 + numbers[places]
-        builder.fill_numbers(places, pairs, lambda pair: detected_level(pair % 256, texts.values[pair // 256]))
+        places = builder.open(numbers > 0)
+        builder.fill_numbers(places, numbers[places], of_number)
+        places = builder.open(numbers == 0)
+        if places.size:
+            codes = body_lines(self.block, self.rows[places]).levels()
+            builder.fill_numbers(places, codes, levels.LEVELS.__getitem__)
+
+    def _level_labels(self, containers: list[tuple[Container, NDArray[np.intp]]]) -> list[str]:
+        """Return the labels of a level that any row can have as structured metadata, in their order."""
+        owns = [self.records.name(key) for key in self._attribute_keys()]
+        return [
+            label
+            for label in LEVEL_LABELS
+            if label == "severity_text"
+            or any(label in container.metadata for container, _ in containers)
+            or any(own == label or _may_nest(own, label) for own in owns)
+        ]
 
 
 def _may_nest(outer: str, name: str) -> bool:

@@ -53,11 +53,6 @@ class Step(Protocol):
         ...
 
 
-def unsupported(what: str, at: int) -> InvalidQuery:
-    """Return the refusal of what the language has and the evaluator has not; `plan.py` adds the place."""
-    return InvalidQuery(f"{what} is LogQL, but is not evaluated yet", at)
-
-
 def compile_stages(stages: Sequence[ast.Stage], now_ns: int) -> list[Step]:
     """Return the steps of a pipeline, at a time (Unix ns). Raises InvalidQuery for a stage that cannot be one."""
     layers = 0

@@ -255,7 +255,7 @@ LOG_QUESTIONS: Final = (
         "two common words that stand apart",
         lambda facts, chance: _lines(f'{_ALL} |= "order" |= "payment"', facts),
         lambda body: "result" in json.loads(body)["data"],
-        5,
+        None,
         worst=WORST_MS,
     ),
     Question(

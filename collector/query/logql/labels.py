@@ -150,9 +150,13 @@ def flatten(attributes: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """Yield (label name, text) for KeyValues, first to last; of keys that occur twice, the first."""
     seen = set()
     for pair in attributes:
-        if pair.key not in seen:
-            seen.add(pair.key)
-            yield from _flatten(label_name(pair.key), pair.value)
+        key, value = pair.key, pair.value
+        if key not in seen:
+            seen.add(key)
+            if value.HasField("string_value"):
+                yield label_name(key), value.string_value
+            else:
+                yield from _flatten(label_name(key), value)
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -209,12 +213,11 @@ class Records:
 
     def metadata(self, block: Block, row: int, message: Any) -> dict[str, str]:
         """Return a record's structured metadata; `message` is the record, decoded."""
-        container = self.container(block, int(block.column("group")[row]))
-        metadata: dict[str, str] = {}
-        _add(metadata, _own_fields(message), container.stream)
-        _add(metadata, flatten(message.attributes), container.stream)
-        for name, value in container.metadata.items():
-            metadata.setdefault(name, value)
+        container = self.container(block, block.records.number("group", row))
+        own: dict[str, str] = {}
+        _add(own, _own_fields(message), container.stream)
+        _add(own, flatten(message.attributes), container.stream)
+        metadata = container.metadata | own
         if LEVEL not in container.stream:
             metadata[LEVEL] = detected_level(
                 container.stream,
@@ -233,9 +236,9 @@ class Records:
     def row(self, block: Block, row: int) -> Row:
         """Return a record as the line that a pipeline begins with."""
         message = record(block, row)
-        stream = self.container(block, int(block.column("group")[row])).stream
+        stream = self.container(block, block.records.number("group", row)).stream
         metadata = self.metadata(block, row, message)
-        time = int(block.column("time")[row])
+        time = block.records.number("time", row)
         line = Row(time, value_text(message.body).encode(), stream, dict(stream), metadata)
         line.error, line.details = metadata.pop(ERROR, ""), metadata.pop(DETAILS, "")
         return line
@@ -283,7 +286,9 @@ def _add(metadata: dict[str, str], pairs: Iterable[tuple[str, str]], stream: dic
     """Add labels that are neither empty nor there already, out of the way of the stream's."""
     for name, value in pairs:
         if value:
-            metadata.setdefault(f"{name}_extracted" if name in stream else name, value)
+            free = f"{name}_extracted" if name in stream else name
+            if free not in metadata:
+                metadata[free] = value
 
 
 def _scope_fields(scope: Any) -> Iterator[tuple[str, str]]:

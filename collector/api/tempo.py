@@ -23,7 +23,7 @@ from collector.query.completeness import completeness
 from collector.query.engine import END_OF_TIME
 from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
-from collector.query.traceql.evaluate import trace_id_bytes
+from collector.query.traceql.asking import trace_id_bytes
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan, spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find

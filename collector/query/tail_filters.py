@@ -15,8 +15,9 @@ from collector.query.engine import Slice
 from collector.query.logql import ast as logql
 from collector.query.logql.plan import prepare
 from collector.query.logql.source import Statistics
+from collector.query.traceql.asking import TREE_INTRINSICS, asked_first, demanded_key, fields_of
 from collector.query.traceql.ast import Attribute, Filter, SpansetOperation
-from collector.query.traceql.evaluate import TREE_INTRINSICS, Evaluation, asked_first, demanded_key, fields_of
+from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.parser import parse
 from collector.store import key_matches
 

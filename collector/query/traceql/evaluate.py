@@ -19,27 +19,24 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
 from collector.query.engine import Slice
 from collector.query.traceql import values
 from collector.query.traceql.arithmetic import combined
+from collector.query.traceql.asking import TREE_INTRINSICS, compared_with_nil, multiple_of, units
 from collector.query.traceql.ast import (
     ARITHMETIC,
     LOGICAL,
     Attribute,
     Binary,
     Expression,
-    Filter,
     Intrinsic,
     Literal,
-    Query,
     Type,
     Unary,
 )
 from collector.query.traceql.comparisons import MIRRORED, whole_id, with_column, with_literal
-from collector.query.traceql.types import source
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
@@ -58,12 +55,6 @@ EVENTS, LINKS = 11, 13
 _EVENT_TIME, _EVENT_NAME, EVENT_ATTRIBUTES = 1, 2, 3
 _LINK_TRACE, _LINK_SPAN, LINK_ATTRIBUTES = 1, 2, 4
 
-TREE_INTRINSICS = (
-    *("trace:duration", "trace:rootName", "trace:rootService"),
-    *("span:childCount", "nestedSetLeft", "nestedSetRight", "nestedSetParent"),
-)
-"""What only the whole trace can tell."""
-
 _IDS = {"trace:id": ("trace_id", 16), "span:id": ("span_id", 8), "span:parentID": ("parent_span_id", 8)}
 
 
@@ -77,66 +68,6 @@ class TreeFields(Protocol):
     def only(self, places: NDArray[np.intp]) -> TreeFields:
         """Return the same for some of the rows, by their places among these."""
         ...
-
-
-def single_filter(query: Query) -> Filter:
-    """Return the one filter over spans that a query consists of; InvalidQuery for anything more."""
-    stages = query.pipeline.stages
-    first = stages[0]
-    if not isinstance(first, Filter) or len(stages) > 1 or needs_tree(first.expression):
-        raise InvalidQuery("only one filter over single spans, { … }, can be used here", stages[-1].at)
-    return first
-
-
-def needs_tree(expression: Expression | None) -> bool:
-    """Tell whether an expression asks for something that only the whole trace can tell."""
-    return any(
-        one.parent if isinstance(one, Attribute) else one.name in TREE_INTRINSICS for one in fields_of(expression)
-    )
-
-
-def fields_of(expression: Expression | None) -> list[Attribute | Intrinsic]:
-    """Return the fields that an expression mentions, each once, in their order."""
-    if isinstance(expression, Attribute | Intrinsic):
-        return [expression]
-    if isinstance(expression, Unary):
-        return fields_of(expression.operand)
-    if isinstance(expression, Binary):
-        return list(dict.fromkeys(fields_of(expression.left) + fields_of(expression.right)))
-    return []
-
-
-def demanded_key(expression: Expression | None) -> tuple[str, bytes] | None:
-    """Return an index and a key without which no span can match, if the expression's conjunction has one."""
-    if not isinstance(expression, Binary):
-        return None
-    if expression.op == "&&":
-        return demanded_key(expression.left) or demanded_key(expression.right)
-    if expression.op != "=" or not isinstance(expression.right, Literal) or not isinstance(expression.right.value, str):
-        return None
-    text, field = expression.right.value, expression.left
-    if isinstance(field, Intrinsic) and field.name == "trace:id":
-        raw = trace_id_bytes(text)
-        return ("trace_id", raw) if raw is not None else None
-    if not text:
-        return None
-    if isinstance(field, Intrinsic) and field.name == "span:name":
-        return "name", text.encode()
-    if isinstance(field, Attribute) and (field.scope, field.name, field.parent) == ("resource", "service.name", False):
-        return "service", text.encode()
-    return None
-
-
-def trace_id_bytes(text: str) -> bytes | None:
-    """Return a trace id written in hex as 16 bytes, padded on the left; None when it is not one."""
-    digits = text.replace("-", "")
-    # Python reads over spaces in hex.
-    if not 0 < len(digits) <= 32 or not digits.isalnum():
-        return None
-    try:
-        return bytes.fromhex(digits.zfill(32))
-    except ValueError:
-        return None
 
 
 class Evaluation:
@@ -198,14 +129,14 @@ class Evaluation:
         What the columns tell comes first; when few rows are left, the rest is asked of those alone.
         """
         target, rows, holds = self, None, np.empty(0, np.bool_)
-        units = _units(node)
-        for at, unit in enumerate(units):
+        joined = units(node)
+        for at, unit in enumerate(joined):
             found = target._together(unit)
             holds = holds & found if holds.size else found
             left = int(np.count_nonzero(holds))
             if not left:
                 break
-            if at + 1 < len(units) and left * NARROWED <= len(holds):
+            if at + 1 < len(joined) and left * NARROWED <= len(holds):
                 places = np.flatnonzero(holds)
                 rows = places if rows is None else rows[places]
                 target, holds = target.only(places), np.empty(0, np.bool_)
@@ -235,7 +166,7 @@ class Evaluation:
         if scope not in multiple_of(node):
             return self.mask(node)[owner]
         if isinstance(node, Binary) and node.op not in ARITHMETIC:
-            side = _compared_with_nil(node)
+            side = compared_with_nil(node)
             return self._entries(node.op, node)[0] if side is None else self.operand(side).is_there()
         wanted = not (isinstance(node, Unary) and node.op == "!")
         column = self.operand(node.operand if isinstance(node, Unary) and not wanted else node)
@@ -263,7 +194,7 @@ class Evaluation:
         return rows
 
     def _comparison(self, node: Binary) -> NDArray[np.bool_]:
-        side = _compared_with_nil(node)
+        side = compared_with_nil(node)
         if side is not None:
             column = self.operand(side)
             there = self._any(column, column.is_there())
@@ -434,70 +365,3 @@ class Evaluation:
         if whole.size:
             raw[whole] = np.frombuffer(payload, np.uint8)[starts[whole].astype(np.int64)[:, None] + np.arange(size)]
         return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
-
-
-def asked_first(node: Expression) -> list[Attribute | Intrinsic]:
-    """Return the fields that a condition asks of every row; what else it asks may be asked of few."""
-    units = _units(node) if isinstance(node, Binary) and node.op == "&&" else [[node]]
-    return [field for one in units[0] for field in fields_of(one)]
-
-
-def _units(node: Binary) -> list[list[Expression]]:
-    """Return the conditions that && joins, those together that hold for one event or one link, the cheapest first."""
-    units: list[list[Expression]] = []
-    joint: dict[str, list[Expression]] = {}
-    for one in _conjuncts(node):
-        scopes = multiple_of(one)
-        if len(scopes) != 1:
-            units.append([one])
-            continue
-        scope = next(iter(scopes))
-        if scope not in joint:
-            units.append(joint.setdefault(scope, []))
-        joint[scope].append(one)
-    return sorted(units, key=lambda unit: max(map(_cost, unit)))
-
-
-def _cost(node: Expression) -> int:
-    """Return how dear a condition is: 0 for what columns and groups tell, 1 for attributes of spans, 2 for their parts."""
-    costs = [0]
-    for field in fields_of(node):
-        if isinstance(field, Attribute):
-            costs.append(0 if field.scope in ("resource", "instrumentation") and not field.parent else 1)
-        elif field.name == "span:statusMessage":
-            costs.append(1)
-        if source(field):
-            costs.append(2)
-    return max(costs)
-
-
-def _conjuncts(node: Expression) -> list[Expression]:
-    """Return the conditions that && joins, in their order."""
-    if isinstance(node, Binary) and node.op == "&&":
-        return [*_conjuncts(node.left), *_conjuncts(node.right)]
-    return [node]
-
-
-def _compared_with_nil(node: Binary) -> Expression | None:
-    """Return what a comparison holds against nil."""
-    for side, other in ((node.left, node.right), (node.right, node.left)):
-        if isinstance(other, Literal) and other.type is Type.NIL:
-            return side
-    return None
-
-
-def multiple_of(node: Expression) -> set[str]:
-    """Return whether a condition is one on an event, on a link, or on both.
-
-    `!(…)` and `= nil` are conditions on the span: that none of its events or links is such. `!event.a` is one on an
-    event: that a is false there.
-    """
-    if isinstance(node, Binary) and node.op in LOGICAL:
-        return multiple_of(node.left) | multiple_of(node.right)
-    if isinstance(node, Binary) and node.op == "=" and _compared_with_nil(node) is not None:
-        return set()
-    if isinstance(node, Unary) and node.op == "!":
-        return multiple_of(node.operand) if isinstance(node.operand, Attribute) else set()
-    if isinstance(node, Binary) and node.op not in ARITHMETIC:
-        return {source(node.left) or source(node.right)} - {""}
-    return {source(node)} - {""}

@@ -13,6 +13,7 @@ import numpy as np
 
 from collector.errors import InvalidQuery
 from collector.query import match
+from collector.query.traceql.asking import needs_tree, single_filter
 from collector.query.traceql.ast import (
     COMPARISONS,
     INTRINSICS,
@@ -34,7 +35,7 @@ from collector.query.traceql.conditions import (
     remembered_of,
     rest,
 )
-from collector.query.traceql.evaluate import Evaluation, needs_tree, single_filter
+from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.lexer import tokenize
 from collector.query.traceql.names import SCOPES, names_of
 from collector.query.traceql.parser import parse

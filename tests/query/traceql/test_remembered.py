@@ -88,7 +88,7 @@ def test_metrics_and_tags_are_the_same(monkeypatch: pytest.MonkeyPatch, distinct
     store = Store(TRACES, Ring(TRACES, 150, 1 << 24), None, loop)
     deadline = Deadline(60, SystemClock())
     steps = Steps.over(20, 220, 50)
-    for _ in range(8):
+    for _ in range(4):
         for _ in range(12):
             loop.run_until_complete(store.append(random_request(chance, chance.randint(1, 9)).SerializeToString()))
         answers: list[list[Any]] = []

@@ -21,7 +21,7 @@ from collector.query.logql.labels import Records
 from collector.query.logql.levels import LEVEL
 from collector.query.offsets import END, at_offsets
 from collector.query.related import exemplars_of, in_short, log_page
-from collector.query.traceql.evaluate import trace_id_bytes
+from collector.query.traceql.asking import trace_id_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -29,3 +31,13 @@ class ReadCounts:
     """Frames that were read from their files."""
     cached: int = 0
     """Frames whose blocks were there from an earlier read."""
+
+    def narrowed(self, stretches: Sequence[Any] | None) -> None:
+        """A segment is read where its key index says; None: whole."""
+        if stretches is None:
+            self.whole += 1
+        elif stretches:
+            self.indexed += 1
+            self.stretches += len(stretches)
+        else:
+            self.by_index += 1

@@ -49,7 +49,7 @@ from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
 from collector.wal.reader import Damage, DamageLedger
-from collector.wal.reading import Frames, Item, Making, Range, read_segment
+from collector.wal.reading import Frames, Item, Making, Range, chosen, read_segment
 from collector.wal.recovery import Recovered, recover, spare_path, write_index
 from collector.wal.retention import Retention, remove_segment
 from collector.wal.segment import OFFSETS_MAX, Predecessor, Segment, SegmentHeader
@@ -491,7 +491,6 @@ class Log:
         terms: Terms,
     ) -> Iterator[Item]:
         """See `frames`."""
-        counts = within.counts
         segments = self._segments
         if within.start_offset > self.first_offset or within.end_offset < self._next_offset:
             first = bisect_right(segments, within.start_offset, key=_base_offset) - 1
@@ -507,22 +506,11 @@ class Log:
         try:
             for known in reversed(segments) if within.newest_first else segments:
                 one = known.latest
-                if counts is not None:
-                    counts.segments += 1
-                if one.min_time > within.end_ns or one.max_time < within.start_ns:
-                    if counts is not None:
-                        counts.by_time += 1
-                    continue
-                if within.wanted is not None and not within.wanted(one.min_time, one.max_time):
-                    if counts is not None:
-                        counts.not_wanted += 1
+                if not chosen(one, within):
                     continue
                 only = self.key_indexes.stretches(one, what) if what is not None else None
-                if counts is not None:
-                    counts.whole += only is None
-                    counts.by_index += only == []
-                    counts.indexed += bool(only)
-                    counts.stretches += len(only or ())
+                if within.counts is not None:
+                    within.counts.narrowed(only)
                 if only is None or only:
                     yield from read_segment(self._files, one, within, self._note_damage, make, only, self._unpack)
         except OSError as error:

@@ -98,6 +98,22 @@ class Range:
         )
 
 
+def chosen(segment: Segment, within: Range) -> bool:
+    """Whether a segment can have frames that are in the range, and wanted."""
+    counts = within.counts
+    if counts is not None:
+        counts.segments += 1
+    if segment.min_time > within.end_ns or segment.max_time < within.start_ns:
+        if counts is not None:
+            counts.by_time += 1
+        return False
+    if within.wanted is not None and not within.wanted(segment.min_time, segment.max_time):
+        if counts is not None:
+            counts.not_wanted += 1
+        return False
+    return True
+
+
 def read_segment(
     files: Files,
     segment: Segment,

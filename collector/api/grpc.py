@@ -176,7 +176,7 @@ class QueryListener(GrpcReceiver):
             request.query,
             request.past,
             offset,
-            lambda _, refs: regroup(refs),
+            lambda _, refs, deadline: regroup(refs),
             served.engine,
         )
         standing, why, silent_s = call.standing, CLOSED, 0.0

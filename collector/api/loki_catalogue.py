@@ -1,4 +1,4 @@
-"""Loki's `labels`, `label/…/values`, `series` and `index/stats`: what streams there are, and how large they are."""
+"""Loki's `labels`, `label/…/values`, `series`, `index/stats` and `index/volume`: what streams there are, and how large."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from collector.api.loki_parameters import LABELS_SPAN, QUERY_SPAN, Parameters
-from collector.api.loki_shapes import success
+from collector.api.loki_shapes import success, volumes_data, warnings_of
 from collector.errors import InvalidQuery
-from collector.query.logql import ast, catalogue
+from collector.query.logql import ast, catalogue, volumes
 from collector.query.logql.parser import parse_selector
 
 if TYPE_CHECKING:
@@ -58,6 +58,37 @@ class Catalogue:
         return msgspec.json.encode(
             {"streams": volume.streams, "chunks": volume.blocks, "entries": volume.entries, "bytes": volume.bytes}
         )
+
+    async def volume(self, request: Request) -> bytes:
+        """Answer with how many bytes there are of each stream or label."""
+        return await self._volumes(request, ranged=False)
+
+    async def volume_range(self, request: Request) -> bytes:
+        """Answer with the same for each step."""
+        return await self._volumes(request, ranged=True)
+
+    async def _volumes(self, request: Request, *, ranged: bool) -> bytes:
+        parameters = await Parameters.of(request, self._engine.clock.now_ns())
+        start_ns, end_ns = parameters.bounds(QUERY_SPAN)
+        step_ns = parameters.step(start_ns, end_ns) if ranged else 0
+        limit = parameters.number("limit", volumes.LIMIT_DEFAULT)
+        by = parameters.text("aggregateBy") or "series"
+        if by not in ("series", "labels"):
+            raise InvalidQuery(f"aggregateBy must be series or labels, not {by[:40]!r}")
+        targets = [name for one in parameters.all("targetLabels") for name in one.split(",") if name]
+        text = parameters.text("query")
+        if not text:
+            raise InvalidQuery("the parameter query is needed: a stream selector, or {} for all streams")
+
+        def ask(deadline: Deadline, view: View) -> bytes:
+            selector = parse_selector(text)
+            found = volumes.volumes(
+                deadline, view, selector, start_ns, end_ns, step_ns, targets, by_labels=by == "labels", limit=limit
+            )
+            return success(volumes_data(found, ranged=ranged), warnings_of(view))
+
+        with self._store.view() as view:
+            return await self._engine.run(ask, view)
 
     async def _catalogue(
         self,

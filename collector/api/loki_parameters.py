@@ -98,10 +98,34 @@ class Parameters:
             raise InvalidQuery("end timestamp must not be before or equal to start time")
         return start, end
 
+    def interval(self) -> int:
+        """Return how far lines must be from each other, in ns; 0 for any."""
+        interval = self.duration("interval") or 0
+        if interval < 0:
+            raise InvalidQuery("interval must be >= 0")
+        return interval
+
+    def step(self, start_ns: int, end_ns: int) -> int:
+        """Return the step in ns; by default a 250th of the range, and no less than a second."""
+        step = self.duration("step")
+        if step is None:
+            step = max((end_ns - start_ns) // SECOND // POINTS_DEFAULT, 1) * SECOND
+        if step <= 0:
+            raise InvalidQuery("zero or negative query resolution step widths are not accepted. Try a positive integer")
+        return step
+
     def now(self, name: str) -> int:
         """Return a time in Unix ns; now by default."""
         time = self.time(name)
         return self._now_ns if time is None else time
+
+    def number(self, name: str, default: int, most: int = ENTRIES_MAX) -> int:
+        """Return how much of something is wanted: from 1 to `most`."""
+        text = self.text(name) or str(default)
+        number = int(text) if _INTEGER.fullmatch(text) and len(text) < 10 else 0
+        if not 0 < number <= most:
+            raise InvalidQuery(f"{name} must be a positive value of at most {most}, not {text[:40]!r}")
+        return number
 
     def limit(self) -> int:
         """Return how many lines are wanted."""
@@ -124,11 +148,7 @@ class Parameters:
 
     def steps(self, start_ns: int, end_ns: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the times that a metric query is evaluated at, in Unix ns."""
-        step = self.duration("step")
-        if step is None:
-            step = max((end_ns - start_ns) // SECOND // POINTS_DEFAULT, 1) * SECOND
-        if step <= 0:
-            raise InvalidQuery("zero or negative query resolution step widths are not accepted. Try a positive integer")
+        step = self.step(start_ns, end_ns)
         count = (end_ns - start_ns) // step
         if count > POINTS_MAX:
             raise InvalidQuery(

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.api.loki_parameters import QUERY_SPAN, Parameters
-from collector.api.loki_shapes import CATEGORIZE, instant, is_categorized, matrix, statistics_data, streams, success
+from collector.api.loki_shapes import (
+    CATEGORIZE,
+    instant,
+    is_categorized,
+    matrix,
+    statistics_data,
+    streams,
+    success,
+    warnings_of,
+)
 from collector.errors import InvalidQuery
 from collector.query.logql import ast
 from collector.query.logql.logs import read_lines
 from collector.query.logql.metrics import evaluate
 from collector.query.logql.plan import Plan, prepare
-from collector.query.logql.source import Statistics
+from collector.query.logql.source import Source, Statistics
+from collector.query.logql.spaced import read_spaced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.query.engine import Deadline, Engine
+    from collector.query.logql.logs import Line
     from collector.store import Store, View
 
 
@@ -37,6 +48,8 @@ class _Asked:
     oldest_first: bool
     steps: np.ndarray[Any, np.dtype[np.int64]]
     categorized: bool
+    interval_ns: int = 0
+    """How far lines must be from each other."""
 
 
 class Queries:
@@ -50,14 +63,21 @@ class Queries:
     async def query_range(self, request: Request) -> bytes:
         """Answer a query over a range of time: lines, or series with many points."""
         parameters = await Parameters.of(request, self._engine.clock.now_ns())
-        if parameters.text("interval"):
-            raise InvalidQuery("the parameter interval is not supported")
         start_ns, end_ns = parameters.bounds(QUERY_SPAN)
         plan = await self._plan(parameters)
         lines = isinstance(plan.expression, ast.LogQuery)
         steps = np.zeros(0, np.int64) if lines else parameters.steps(start_ns, end_ns)
         limit = parameters.limit() if lines else 0
-        asked = _Asked(False, start_ns, end_ns, limit, parameters.oldest_first(), steps, is_categorized(request))
+        asked = _Asked(
+            False,
+            start_ns,
+            end_ns,
+            limit,
+            parameters.oldest_first(),
+            steps,
+            is_categorized(request),
+            parameters.interval() if lines else 0,
+        )
         with ExitStack() as released:
             views = self._views(plan, released)
             return await self._engine.run(self._answer, plan, views, asked)
@@ -94,12 +114,7 @@ class Queries:
         if isinstance(plan.expression, ast.LogQuery):
             [source] = plan.sources.values()
             view = views[source.selection.service]
-            last_ns = asked.end_ns - 1
-            lines = (
-                read_lines(deadline, view, source, asked.start_ns, last_ns, asked.limit, asked.oldest_first, statistics)
-                if asked.start_ns <= last_ns
-                else []
-            )
+            lines = _lines(deadline, view, source, asked, statistics)
             entries = len(lines)
             data = {"resultType": "streams", "result": streams(lines, asked.categorized)}
             if asked.categorized:
@@ -110,7 +125,17 @@ class Queries:
             data = instant(value, asked.end_ns) if asked.instant else matrix(value, asked.steps)
         seconds = self._engine.clock.monotonic() - started
         data["stats"] = statistics_data(statistics, seconds, entries)
-        return success(data)
+        return success(data, warnings_of(*views.values()))
+
+
+def _lines(deadline: Deadline, view: View, source: Source, asked: _Asked, statistics: Statistics) -> list[Line]:
+    """Return the lines of a log query."""
+    bounds = asked.start_ns, asked.end_ns - 1
+    if asked.interval_ns:
+        return read_spaced(
+            deadline, view, source, *bounds, asked.limit, asked.oldest_first, asked.interval_ns, statistics
+        )
+    return read_lines(deadline, view, source, *bounds, asked.limit, asked.oldest_first, statistics)
 
 
 def _prepare(deadline: Deadline, text: str) -> Plan:

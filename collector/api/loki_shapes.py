@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from starlette.requests import HTTPConnection
 
     from collector.query.logql.logs import Line
     from collector.query.logql.metrics import Value
     from collector.query.logql.source import Statistics
+    from collector.query.logql.volumes import Volume
+    from collector.store import View
 
 CATEGORIZE: Final = "categorize-labels"
 """The encoding flag by which a client asks for a line's labels apart from its stream's."""
@@ -26,9 +31,28 @@ def is_categorized(connection: HTTPConnection) -> bool:
     return CATEGORIZE in (flag.strip() for flag in flags.split(","))
 
 
-def success(data: Any) -> bytes:
-    """Return the JSON of an answer."""
-    return msgspec.json.encode({"status": "success", "data": data})
+def success(data: Any, warnings: Mapping[str, list[str]] | None = None) -> bytes:
+    """Return the JSON of an answer; `warnings` is what `warnings_of` has found."""
+    return msgspec.json.encode({"status": "success", **(warnings or {}), "data": data})
+
+
+def warnings_of(*views: View) -> dict[str, list[str]]:
+    """Return the field `warnings` of an answer: what the views are known to lack. Empty when that is nothing.
+
+    What retention has removed is not among it: an answer says what is held.
+    """
+    found = {damage for view in views if view.log is not None for damage in view.log.damaged}
+    if not found:
+        return {}
+    records = sum(damage.end_offset - damage.first_offset for damage in found)
+    first = min(damage.first_offset for damage in found)
+    text = f"{records} records cannot be read, from offset {first} on, and may be missing here: their place in the log is damaged"
+    return {"warnings": [text]}
+
+
+def utc_text(ns: int) -> str:
+    """Return a time for people: RFC 3339, to the second."""
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def streams(lines: list[Line], categorized: bool) -> list[dict[str, Any]]:
@@ -38,9 +62,10 @@ def streams(lines: list[Line], categorized: bool) -> list[dict[str, Any]]:
         value: list[Any] = [str(line.time), line.text]
         if categorized:
             labels = line.stream
-            value.append({"structuredMetadata": line.metadata} if line.metadata else {})
+            parts = {"structuredMetadata": line.metadata, "parsed": line.parsed}
+            value.append({name: labels for name, labels in parts.items() if labels})
         else:
-            labels = line.stream | line.metadata
+            labels = line.stream | line.metadata | line.parsed
         streams.setdefault(tuple(sorted(labels.items())), []).append(value)
     return [{"stream": dict(labels), "values": values} for labels, values in sorted(streams.items())]
 
@@ -81,6 +106,22 @@ def matrix(value: Value, times: NDArray[np.int64]) -> dict[str, Any]:
             for labels, series in value.items()
         ],
     }
+
+
+def volumes_data(found: list[Volume], *, ranged: bool) -> dict[str, Any]:
+    """Return volumes as a `vector`, or as a `matrix` of several intervals."""
+    if ranged:
+        result: list[dict[str, Any]] = [
+            {"metric": dict(one.labels), "values": [[_seconds(time), str(size)] for time, size in one.samples]}
+            for one in found
+        ]
+    else:
+        result = [
+            {"metric": dict(one.labels), "value": [_seconds(time), str(size)]}
+            for one in found
+            for time, size in one.samples[:1]
+        ]
+    return {"resultType": "matrix" if ranged else "vector", "result": result, "stats": {}}
 
 
 def sample_text(value: float) -> str:

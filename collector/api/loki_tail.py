@@ -37,15 +37,16 @@ from collector.query.logql.plan import prepare
 from collector.query.tail import CLOSED, FAILED, PAST_MAX, REVOKED, STOPPED, STUCK, Matches, Missed, Tail, Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
 
     from collector.otlp.records import Ref
     from collector.otlp.signals import Signal
-    from collector.query.engine import Engine
+    from collector.query.engine import Deadline, Engine
     from collector.query.logql.source import Source
+    from collector.query.tail import Encode
     from collector.query.tails import Tails
     from collector.store import Store
 
@@ -122,12 +123,12 @@ def _refused(error: RingtailError) -> Response:
     return PlainTextResponse(str(error), http_code(error), headers)
 
 
-def _encoder(source: Source, *, categorized: bool) -> Callable[[Signal, Sequence[Ref]], bytes]:
+def _encoder(source: Source, *, categorized: bool) -> Encode:
     """Return what makes frames of records, one a line of bytes: JSON has no line breaks."""
     more = {"encodingFlags": [CATEGORIZE]} if categorized else {}
 
-    def frames(signal: Signal, refs: Sequence[Ref]) -> bytes:
-        lines = lines_of(source, sorted(map(_timed, refs), key=_order))
+    def frames(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
+        lines = lines_of(source, sorted(map(_timed, refs), key=_order), deadline)
         return b"\n".join(
             msgspec.json.encode(
                 {"streams": streams(lines[at : at + FRAME_LINES], categorized), "dropped_entries": []} | more

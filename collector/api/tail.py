@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from collector.otlp.signals import Signal
-    from collector.query.engine import Engine
+    from collector.query.engine import Deadline, Engine
     from collector.store import Store
 
 ABORT: Final = "ringtail.abort"
@@ -100,7 +100,7 @@ def _refused(error: RingtailError) -> Response:
     return PlainTextResponse(f"{error}{where}\n", http_code(error), headers)
 
 
-def _encoded(signal: Signal, refs: Sequence[Ref]) -> bytes:
+def _encoded(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
     return to_json(signal, regroup(refs))
 
 

@@ -15,6 +15,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 if TYPE_CHECKING:
     import asyncio
 
+    from uvicorn._types import ASGISendEvent
+
 MESSAGE_BYTES_MAX: Final = 4096
 """Bytes of a message from a client: it has nothing to say."""
 PING_S: Final = 15.0
@@ -38,6 +40,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Take the connection over."""
         super().connection_made(transport)
         self._opened_at = self._unread_since = self.loop.time()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send what the application says. A refusal is an answer, too, which uvicorn logs as none."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
 
     def sweep(self, now: float) -> None:
         """Cut what has passed its time, by the loop's time."""

@@ -138,13 +138,18 @@ def _word(at: Bytes, length: cython.Py_ssize_t) -> uint8_t:
     size: cython.Py_ssize_t
     found: uint8_t
     first: uint8_t
+    before: uint8_t
     for i in range(length):
+        before = at[i - 1] if i else 32
+        # Most characters follow a letter, behind which no word begins.
+        if before > 61 and before != 91 and before != 123 and before != 124:
+            continue
         first = _lower(at[i])
         if not (
             first == 105 or first == 101 or first == 119 or first == 100 or first == 116 or first == 102 or first == 99
         ):
             continue
-        if i > 0 and not _opens(at[i - 1]):
+        if not _opens(before):
             continue
         left = length - i
         size = 0
@@ -357,9 +362,9 @@ def _level(at: Bytes, length: cython.Py_ssize_t) -> uint8_t:
     i: cython.Py_ssize_t
     while first < last and _is_space(first[0]):
         first += 1
-    while last > first and _is_space(last[-1]):
+    while last > first and _is_space((last - 1)[0]):
         last -= 1
-    if last - first >= 2 and first[0] == 123 and last[-1] == 125:
+    if last - first >= 2 and first[0] == 123 and (last - 1)[0] == 125:
         found = _json(first + 1, last)
     else:
         for i in range(length):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collector.query.tails import Tails
     from collector.store import Store, View
 
-    Encode = Callable[[Signal, Sequence[Ref]], bytes]
+    Encode = Callable[[Signal, Sequence[Ref], Deadline], bytes]
 
 PAST_MAX: Final = 1000
 """Matches of the past that a tail may begin with."""
@@ -268,7 +268,7 @@ class Tail:
             break
         else:
             since = view.first_offset
-        return self._matches([], refs[::-1], since, view.next_offset - 1)
+        return self._matches(deadline, [], refs[::-1], since, view.next_offset - 1)
 
     def _look(self, deadline: Deadline, view: View) -> Look:
         """Read on from the position."""
@@ -314,7 +314,7 @@ class Tail:
             if position < view.next_offset and not refs:
                 gone.append(Missed(REMOVED, position, view.next_offset, None))
                 position = view.next_offset
-        return self._matches(gone, refs, position, position - 1)
+        return self._matches(deadline, gone, refs, position, position - 1)
 
     def _passed_over(self, deadline: Deadline, view: View) -> Missed:
         """Count what is being missed."""
@@ -332,11 +332,11 @@ class Tail:
                 matches += len(rows)
         return Missed(SLOW, self.position, view.next_offset, matches if expected == view.next_offset else None)
 
-    def _matches(self, gone: list[Told], refs: Sequence[Ref], position: int, offset: int) -> Look:
+    def _matches(self, deadline: Deadline, gone: list[Told], refs: Sequence[Ref], position: int, offset: int) -> Look:
         if not refs:
             return Look(gone, position)
         began = self._tails.clock.monotonic()
-        data = self._encode(self.store.signal, refs)
+        data = self._encode(self.store.signal, refs, deadline)
         return Look([*gone, Matches(data, len(refs), offset)], position, self._tails.clock.monotonic() - began)
 
 

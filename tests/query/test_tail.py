@@ -23,7 +23,7 @@ from collector.testing import otlp
 from tests.live import Live, numbers_of
 
 
-def as_it_is(signal: object, refs: Sequence[Ref]) -> bytes:
+def as_it_is(signal: object, refs: Sequence[Ref], deadline: object) -> bytes:
     return regroup(refs)
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from collector.otlp.records import group_bytes, record, resource, scope
 from collector.query.groups import alike, groups_of
 from collector.query.logql.levels import LEVEL, detected_level
+from collector.query.logql.row import DETAILS, ERROR, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -227,6 +228,16 @@ class Records:
         return self.container(block, int(block.column("group")[row])).stream | self.metadata(
             block, row, record(block, row)
         )
+
+    def row(self, block: Block, row: int) -> Row:
+        """Return a record as the line that a pipeline begins with."""
+        message = record(block, row)
+        stream = self.container(block, int(block.column("group")[row])).stream
+        metadata = self.metadata(block, row, message)
+        time = int(block.column("time")[row])
+        line = Row(time, value_text(message.body).encode(), stream, dict(stream), metadata)
+        line.error, line.details = metadata.pop(ERROR, ""), metadata.pop(DETAILS, "")
+        return line
 
 
 def _container(block: Block, group: int) -> Container:

@@ -6,6 +6,7 @@ columns (`remembered.py`) say at once which of its spans are left to look at, or
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collector.query.traceql.remembered import Verdict
     from collector.store import View
 
+_MIN_TIME, _MAX_TIME = attrgetter("min_time"), attrgetter("max_time")
 PROBED: Final = 16
 """Blocks of the ring that are evaluated before remembered columns are asked, and that must be left for it."""
 
@@ -61,11 +63,17 @@ def fulfilling(
         effort.within(start_ns, end_ns)
         effort.now.ring.by_time += len(held) - len(blocks)
     remembered = remembered_of(view) if condition is not None else None
-    evaluated = 0
+    evaluated = passed_over = 0
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
+            passed_over += 1
+            left = blocks[at:] if passed_over == 1 else ()
+            none = left and not wanted(min(map(_MIN_TIME, left)), max(map(_MAX_TIME, left)))
             if effort is not None:
-                effort.left_out(block)
+                for one in left if none else (block,):
+                    effort.left_out(one)
+            if none:
+                break
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:

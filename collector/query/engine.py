@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -150,52 +151,35 @@ def ring_parts(
     def needed(first: int, end: int) -> bool:
         if first >= end:
             return False
-        low, high = (bisect_right(blocks, offset, key=_base_offset) for offset in (first, end - 1))
-        oldest, newest = view.ring.times()
+        bases, oldest, newest = view.ring.reaches()
+        low, high = np.searchsorted(bases, (first, end - 1), "right")
         return open_to(int(oldest[low - 1 : high].min()), int(newest[low - 1 : high].max()))
 
     stretches = view.stretches(terms, needed, newest_first=newest_first)
     if stretches is None:
         yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first))
         return
+    bases = view.ring.reaches().bases
     for first, end, offsets in stretches:
         if pruning is not None and offsets is not None:
             pruning.searched += end - first
             pruning.candidates += len(offsets)
-        for block, begin, last in _blocks_of(blocks, first, end, offsets, newest_first):
-            if offsets is None:
-                low, high = max(first, block.base_offset), min(end, block.end_offset)
-                yield block, np.arange(low - block.base_offset, high - block.base_offset)
-            else:
-                yield block, (offsets[begin:last] - block.base_offset).astype(np.intp)
-
-
-def _blocks_of(
-    blocks: Sequence[Block], first: int, end: int, offsets: NDArray[np.int64] | None, newest_first: bool
-) -> Iterator[tuple[Block, int, int]]:
-    """Yield blocks with offsets of a stretch, and which of the offsets these are: from one number to before another.
-
-    Without offsets, the blocks in which the stretch lies.
-    """
-    if first >= end:
-        return
-    if offsets is None:
-        low, high = (bisect_right(blocks, offset, key=_base_offset) - 1 for offset in (first, end - 1))
-        numbers = range(low, high + 1)
-        for number in reversed(numbers) if newest_first else numbers:
-            yield blocks[number], 0, 0
-        return
-    begin, last = 0, len(offsets)
-    while begin < last:
-        block = blocks[bisect_right(blocks, int(offsets[last - 1 if newest_first else begin]), key=_base_offset) - 1]
-        if newest_first:
-            cut = int(np.searchsorted(offsets, block.base_offset))
-            yield block, cut, last
-            last = cut
-        else:
-            cut = int(np.searchsorted(offsets, block.end_offset))
-            yield block, begin, cut
-            begin = cut
+        if first >= end:
+            continue
+        if offsets is None:
+            low, high = np.searchsorted(bases, (first, end - 1), "right").tolist()
+            numbers = range(low - 1, high)
+            for number in reversed(numbers) if newest_first else numbers:
+                block = blocks[number]
+                begin, last = max(first - block.base_offset, 0), min(end, block.end_offset) - block.base_offset
+                yield block, np.arange(begin, last)
+            continue
+        found = np.searchsorted(bases, offsets, "right") - 1
+        rows = (offsets - bases[found]).astype(np.intp)
+        cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(rows)] if len(rows) else [0]
+        parts = list(pairwise(cuts))
+        for begin, last in reversed(parts) if newest_first else parts:
+            yield blocks[found[begin]], rows[begin:last]
 
 
 def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:

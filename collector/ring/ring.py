@@ -23,7 +23,7 @@ a microsecond for a record of 300 B.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,16 @@ def bytes_min(signal: Signal, capacity: int) -> int:
     return 2 * (len(signal.indexes) * empty_bytes(capacity) + (tokens.empty_bytes() if signal is LOGS else 0))
 
 
+class Reaches(NamedTuple):
+    """What some blocks reach over, an entry for each."""
+
+    bases: NDArray[np.int64]
+    """The first offset."""
+    oldest: NDArray[np.uint64]
+    """The time of the oldest record."""
+    newest: NDArray[np.uint64]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The ring at one moment: its blocks oldest first, and the live range of offsets."""
@@ -72,18 +82,17 @@ class Snapshot:
     blocks: tuple[Block, ...]
     first_offset: int
     next_offset: int
-    _times: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]] = field(
-        default_factory=list, init=False, repr=False, compare=False
-    )
+    _reaches: list[Reaches] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def times(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Return the time of each block's oldest record, and of its newest. From any thread; made once."""
-        if not self._times:
+    def reaches(self) -> Reaches:
+        """Return where blocks begin and from when to when they are, as arrays. From any thread; made once."""
+        if not self._reaches:
             count = len(self.blocks)
+            bases = np.fromiter((block.base_offset for block in self.blocks), np.int64, count)
             oldest = np.fromiter((block.min_time for block in self.blocks), np.uint64, count)
             newest = np.fromiter((block.max_time for block in self.blocks), np.uint64, count)
-            self._times.append((oldest, newest))
-        return self._times[0]
+            self._reaches.append(Reaches(bases, oldest, newest))
+        return self._reaches[0]
 
 
 class Lookup:

@@ -21,7 +21,8 @@ more, and records that have several words are found 64 at a time by `&`.
   page is moved to the newest.
 
 Records repeat each other's texts: a function's name, a file's. While a block is taken, the tokens of texts are remembered,
-so that a text that comes again is compared and not taken apart.
+so that a text that comes again is compared and not taken apart; which records of the chunk at hand have it is noted with
+the text, and said of its tokens when the chunk is through.
 
 What a record holds beside its words (`flags` of otlp/words.py) are tokens without text, of kinds from FLAGS on.
 
@@ -89,6 +90,7 @@ _Known = cython.struct(  # a text of the block at hand, and the tokens of its wo
     turn=uint32_t,
     first=uint32_t,
     count=uint32_t,
+    bits=uint64_t,  # records of the chunk at hand that have it, of which its tokens have not been told
 )
 _KNOWN = cython.declare(cython.int, 256)  # texts that are remembered
 _NUMBERS = cython.declare(uint32_t, 4096)  # and the tokens of all of them together
@@ -194,6 +196,8 @@ class Tokens:
     _numbers: cython.pointer(uint32_t)
     _numbered: uint32_t
     _turn: uint32_t  # what was remembered in another one has been forgotten
+    _noted: uint32_t[256]  # places of texts with bits
+    _notes: cython.int
 
     def __cinit__(self, first_offset: int):
         i: cython.int
@@ -349,14 +353,31 @@ class Tokens:
                     raise MemoryError
                 self._add_texts(chunk, cython.cast(uint64_t, 1) << ((offset + k) & 63))
             i = end
+            if i == n or (offset + i) & 63 == 0:
+                self._tell(chunk)
         self._move_texts()
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def _forget(self) -> cython.void:
-        """Remember no texts."""
+        """Remember no texts. No text has bits."""
         self._numbered = 0
         self._turn += 1
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _tell(self, chunk: uint32_t) -> cython.int:
+        """Say of the tokens of texts what has been noted with the texts."""
+        i: cython.int
+        k: uint32_t
+        known: cython.pointer(_Known)
+        for i in range(self._notes):
+            known = self._known + self._noted[i]
+            for k in range(known.count):
+                self._mark(self._numbers[known.first + k], chunk, known.bits)
+            known.bits = 0
+        self._notes = 0
+        return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -380,10 +401,14 @@ class Tokens:
                 and known.kind == cython.cast(uint32_t, text.kind)
                 and memcmp(known.at, text.at, text.length) == 0
             ):
-                for k in range(known.count):
-                    self._mark(self._numbers[known.first + k], chunk, bits)
+                if known.bits == 0:
+                    self._noted[self._notes] = cython.cast(uint32_t, known - self._known)
+                    self._notes += 1
+                known.bits |= bits
                 flags |= known.flags
                 continue
+            if known.bits:
+                self._tell(chunk)
             words.count = 0
             words.used = 0
             words.flags = 0
@@ -391,6 +416,7 @@ class Tokens:
                 raise MemoryError
             flags |= words.flags
             if self._numbered + words.count > _NUMBERS:
+                self._tell(chunk)
                 self._forget()
             is_known = text.length <= _KNOWN_BYTES and words.count <= _NUMBERS
             if is_known:

@@ -112,7 +112,7 @@ STAGES = st.one_of(
         ),
     ),
     st.just('| a = "order" or a_b = "order"'),
-    st.just("| drop a"),
+    st.just('| drop a =~ ".*"'),
 )
 
 

@@ -14,11 +14,7 @@ more, and records that have several words are found 64 at a time by `&`.
 * Evicting records is adding to `first_offset`. When all of a chunk has gone, its postings are walked, each token loses as
   many records as its bits say, and a token that has none left goes, with its text. For a part of a chunk that is done
   when somebody asks what tokens there are. Who walks postings leaves out what is before `first_offset`.
-* Tokens lie in pages, and stay where they are; a page without tokens goes. They are found by hash through 64 tables of
-  open addressing: growing one of those takes tens of microseconds. Beside each token stands a signature, a bit for each
-  pair of neighbouring bytes: the words that have a text somewhere inside are found by looking at all of these.
-* Texts are a queue of pages, too. When more than half of it belonged to tokens that have gone, what is left of the oldest
-  page is moved to the newest.
+* Tokens, their texts and the ways to find them are `dictionary.py`'s.
 
 Records repeat each other's texts: a function's name, a file's. While a block is taken, the tokens of texts are remembered,
 so that a text that comes again is compared and not taken apart; which records of the chunk at hand have it is noted with
@@ -26,7 +22,8 @@ the text, and said of its tokens when the chunk is through.
 
 What a record holds beside its words (`flags` of otlp/words.py) are tokens without text, of kinds from FLAGS on.
 
-Memory: 20 B a posting; 53 B and its text a token. Cost: 15 to 25 ns a word, mostly that of finding it in the text.
+Memory: 20 B a posting; some 60 B and its text a token. Cost: 0.3 µs for a record of 300 B with 32 words, of which many
+repeat, a fifth of a microsecond for a word that is new, and as much when it goes.
 
 Owned by the event loop's thread. `match` and `mark` may be called from any thread: they hold the GIL, so they are asked
 for a part at a time. What has been evicted meanwhile they do not find, and `mark` tells since which offset it finds all.
@@ -47,7 +44,24 @@ from cython.cimports.collector.otlp.words import (
     scope_texts,
     text_words,
 )
-from cython.cimports.collector.ring.tokens import lowest_bit, population
+from cython.cimports.collector.ring.dictionary import (
+    NO_TOKEN,
+    PAGE_BYTES,
+    PAGE_TOKENS,
+    Dictionary,
+    Page,
+    Token,
+    close_dictionary,
+    drop_token,
+    find_token,
+    make_token,
+    move_texts,
+    open_dictionary,
+    population,
+    signature_of,
+    text_of,
+    token_of,
+)
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
@@ -59,29 +73,8 @@ from collector.otlp.signals import LOGS
 FLAGS = 2
 """The kind of the token for the first flag; the others follow."""
 
-_TABLES = cython.declare(cython.int, 64)
-_LEAST = cython.declare(uint32_t, 8)  # slots in the smallest table
 _PAGE_POSTINGS = cython.declare(uint64_t, 512)
-_PAGE_TOKENS = cython.declare(uint32_t, 256)
-_PAGE_BYTES = cython.declare(uint32_t, 8192)  # of texts
-_MOVED_PAGES = cython.declare(cython.int, 64)  # pages of texts that are moved at once at most
-_NONE = cython.declare(uint32_t, 0xFFFFFFFF)
-_HEAD = cython.declare(uint32_t, 5)  # bytes before a text: its token, and its length
-
 _Posting = cython.struct(low=uint32_t, high=uint32_t, token=uint32_t, back=uint32_t, chunk=uint32_t)
-_Token = cython.struct(
-    hash=uint64_t,
-    newest=uint64_t,  # the ordinal of its newest posting
-    count=uint32_t,  # live records; 0: there is no token here
-    chunk=uint32_t,  # of its newest posting, the low bits
-    place=uint32_t,  # of its text; of what is no token the next such on its page, plus 1
-    length=uint16_t,
-    kind=uint16_t,
-)
-_Page = cython.struct(token=_Token[256], signature=uint64_t[256], live=uint32_t, free=uint32_t)
-_Slot = cython.struct(tag=uint32_t, token=uint32_t)  # the token's number plus 1; 0: nothing
-_Table = cython.struct(slot=cython.pointer(_Slot), mask=uint32_t, used=uint32_t)
-
 _Known = cython.struct(  # a text of the block at hand, and the tokens of its words
     at=cython.pointer(cython.const[uint8_t]),
     length=uint32_t,
@@ -107,20 +100,7 @@ _SCOPE_LENGTH = cython.declare(cython.Py_ssize_t, GROUPS[LOGS].columns["scope_le
 
 def empty_bytes() -> int:
     """Return the bytes of an index with the first few tokens in it."""
-    return Tokens(0).nbytes + cython.sizeof(_Page) + _PAGE_POSTINGS * cython.sizeof(_Posting) + 2 * _PAGE_BYTES
-
-
-@cython.cfunc
-@cython.nogil
-@cython.inline
-@cython.exceptval(check=False)
-def _signature(at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t) -> uint64_t:
-    """Return a bit for each pair of neighbouring bytes."""
-    bits: uint64_t = 0
-    i: cython.Py_ssize_t
-    for i in range(length - 1):
-        bits |= cython.cast(uint64_t, 1) << ((at[i] * 37 + at[i + 1] * 11) & 63)
-    return bits
+    return Tokens(0).nbytes + cython.sizeof(Page) + _PAGE_POSTINGS * cython.sizeof(_Posting) + 2 * PAGE_BYTES
 
 
 @cython.cfunc
@@ -169,26 +149,14 @@ class Tokens:
     """The words of a ring's live records. See the module's docstring."""
 
     first_offset = cython.declare(int64_t, visibility="readonly")
-    _keys: cython.Py_ssize_t
     _pairs: cython.Py_ssize_t  # of a token and a live record that has it
-    _bytes: cython.Py_ssize_t
-    _tables: cython.pointer(_Table)
+    _bytes: cython.Py_ssize_t  # but for the dictionary's
+    _dictionary: Dictionary
     # Postings: pages of the ordinals from `_tail` to before `_next`; the page of an ordinal is its high bits.
     _postings: cython.pointer(cython.pointer(_Posting))
     _postings_room: uint64_t
     _tail: uint64_t
     _next: uint64_t
-    # Tokens: page p has the tokens from 256 p on; a bit of `_open` says that a page has room, or is not there.
-    _pages: cython.pointer(cython.pointer(_Page))
-    _pages_room: uint32_t
-    _pages_end: uint32_t  # beyond the last page there was
-    _open: cython.pointer(uint64_t)
-    # Texts: pages from `_texts_tail` to before `_texts_end`. A page begins with how many of its bytes are used.
-    _texts: cython.pointer(cython.pointer(uint8_t))
-    _texts_room: uint32_t
-    _texts_tail: uint32_t
-    _texts_end: uint32_t
-    _text_bytes: cython.Py_ssize_t  # of live tokens
     _found: Texts
     _words: Words
     _held: Words  # of the group at hand
@@ -200,63 +168,26 @@ class Tokens:
     _notes: cython.int
 
     def __cinit__(self, first_offset: int):
-        i: cython.int
         self.first_offset = first_offset
         self._tail = self._next = 1
-        self._postings_room = self._texts_room = 16
-        self._pages_room = 64
-        self._tables = cython.cast(cython.pointer(_Table), calloc(_TABLES, cython.sizeof(_Table)))
+        self._postings_room = 16
         self._postings = cython.cast(cython.pointer(cython.pointer(_Posting)), calloc(self._postings_room, 8))
-        self._pages = cython.cast(cython.pointer(cython.pointer(_Page)), calloc(self._pages_room, 8))
-        self._open = cython.cast(cython.pointer(uint64_t), calloc(self._pages_room // 64, 8))
-        self._texts = cython.cast(cython.pointer(cython.pointer(uint8_t)), calloc(self._texts_room, 8))
         self._known = cython.cast(cython.pointer(_Known), calloc(_KNOWN, cython.sizeof(_Known)))
         self._numbers = cython.cast(cython.pointer(uint32_t), calloc(_NUMBERS, 4))
-        if (
-            self._tables == cython.NULL
-            or self._known == cython.NULL
-            or self._numbers == cython.NULL
-            or self._postings == cython.NULL
-            or self._pages == cython.NULL
-            or self._open == cython.NULL
-            or self._texts == cython.NULL
-        ):
+        if self._known == cython.NULL or self._numbers == cython.NULL or self._postings == cython.NULL:
             raise MemoryError
-        self._open[0] = ~cython.cast(uint64_t, 0)
-        self._bytes = (
-            _TABLES * cython.sizeof(_Table)
-            + 8 * (self._postings_room + self._pages_room + self._pages_room // 64 + self._texts_room)
-            + _KNOWN * cython.sizeof(_Known)
-            + 4 * _NUMBERS
-        )
-        for i in range(_TABLES):
-            self._tables[i].slot = cython.cast(cython.pointer(_Slot), calloc(_LEAST, cython.sizeof(_Slot)))
-            if self._tables[i].slot == cython.NULL:
-                raise MemoryError
-            self._tables[i].mask = _LEAST - 1
-            self._bytes += _LEAST * cython.sizeof(_Slot)
+        self._bytes = 8 * self._postings_room + _KNOWN * cython.sizeof(_Known) + 4 * _NUMBERS
+        open_dictionary(cython.address(self._dictionary))
 
     def __dealloc__(self):
         i: cython.Py_ssize_t
-        if self._tables != cython.NULL:
-            for i in range(_TABLES):
-                free(self._tables[i].slot)
         if self._postings != cython.NULL:
             for i in range(self._postings_room):
                 free(self._postings[i])
-        if self._pages != cython.NULL:
-            for i in range(self._pages_room):
-                free(self._pages[i])
-        if self._texts != cython.NULL:
-            for i in range(self._texts_room):
-                free(self._texts[i])
         free(self._known)
         free(self._numbers)
-        free(self._tables)
         free(self._postings)
-        free(self._pages)
-        free(self._open)
-        free(self._texts)
+        close_dictionary(cython.address(self._dictionary))
         release_texts(cython.address(self._found))
         release_words(cython.address(self._words))
         release_words(cython.address(self._held))
@@ -264,13 +195,13 @@ class Tokens:
     @property
     def nbytes(self) -> int:
         """The bytes of all pages and tables."""
-        return self._bytes
+        return self._bytes + self._dictionary.nbytes
 
     @property
     def keys(self) -> int:
         """The number of tokens."""
         self._settle()
-        return self._keys
+        return self._dictionary.keys
 
     @property
     def postings(self) -> int:
@@ -281,7 +212,7 @@ class Tokens:
     @property
     def pages(self) -> int:
         """How many pages of tokens `match` may be asked for."""
-        return self._pages_end
+        return self._dictionary.pages_end
 
     # --- taking records ------------------------------------------------------------------------------------
 
@@ -355,7 +286,7 @@ class Tokens:
             i = end
             if i == n or (offset + i) & 63 == 0:
                 self._tell(chunk)
-        self._move_texts()
+        move_texts(cython.address(self._dictionary))
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -466,14 +397,14 @@ class Tokens:
         """Return the number of a token, which is made if need be."""
         number: uint32_t
         hash += kind * SEED
-        number = self._find(hash, text, length, kind)
-        return number if number != _NONE else self._make(hash, text, length, kind)
+        number = find_token(cython.address(self._dictionary), hash, text, length, kind)
+        return number if number != NO_TOKEN else make_token(cython.address(self._dictionary), hash, text, length, kind)
 
     @cython.cfunc
     @cython.exceptval(-1)
     def _mark(self, number: uint32_t, chunk: uint32_t, bits: uint64_t) -> cython.int:
         """Say of records of a chunk that they have a token."""
-        token: cython.pointer(_Token) = self._token(number)
+        token: cython.pointer(Token) = token_of(cython.address(self._dictionary), number)
         posting: cython.pointer(_Posting)
         new: cython.int
         if token.count and token.chunk == chunk:
@@ -508,13 +439,13 @@ class Tokens:
         chunk = cython.cast(uint32_t, self.first_offset >> 6)
         while self._tail < self._next and cython.cast(int32_t, self._posting(self._tail).chunk - chunk) < 0:
             self._pop()
-        self._move_texts()
+        move_texts(cython.address(self._dictionary))
 
     def restart(self, offset: int64_t) -> None:
         """Remove all records; the next one has this offset."""
         while self._tail < self._next:
             self._pop()
-        self._move_texts()
+        move_texts(cython.address(self._dictionary))
         self.first_offset = offset
 
     @cython.cfunc
@@ -535,19 +466,19 @@ class Tokens:
         """Take all bits but some from a posting, and what they stand for from its token."""
         bits: uint64_t = posting.low | cython.cast(uint64_t, posting.high) << 32
         gone: cython.int = population(bits & ~kept)
-        token: cython.pointer(_Token)
-        if posting.token == _NONE or not gone:
+        token: cython.pointer(Token)
+        if posting.token == NO_TOKEN or not gone:
             return
-        token = self._token(posting.token)
+        token = token_of(cython.address(self._dictionary), posting.token)
         token.count -= gone
         self._pairs -= gone
         if token.count == 0:
-            self._drop(posting.token)
+            drop_token(cython.address(self._dictionary), posting.token)
         bits &= kept
         posting.low = cython.cast(uint32_t, bits)
         posting.high = cython.cast(uint32_t, bits >> 32)
         if bits == 0:
-            posting.token = _NONE
+            posting.token = NO_TOKEN
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -597,280 +528,6 @@ class Tokens:
             self._bytes += _PAGE_POSTINGS * cython.sizeof(_Posting)
         return 0
 
-    # --- tokens --------------------------------------------------------------------------------------------
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _token(self, number: uint32_t) -> cython.pointer(_Token):
-        return cython.address(self._pages[number // _PAGE_TOKENS].token[number % _PAGE_TOKENS])
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _text(self, token: cython.pointer(_Token)) -> cython.pointer(uint8_t):
-        page: uint32_t = token.place // _PAGE_BYTES & (self._texts_room - 1)
-        return self._texts[page] + token.place % _PAGE_BYTES + _HEAD
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _find(
-        self, hash: uint64_t, text: cython.pointer(cython.const[uint8_t]), length: uint16_t, kind: uint16_t
-    ) -> uint32_t:
-        """Return the number of a token, _NONE when there is no such."""
-        table: cython.pointer(_Table) = self._tables + (hash >> 58)
-        at: uint32_t = hash & table.mask
-        tag: uint32_t = cython.cast(uint32_t, hash >> 26)
-        token: cython.pointer(_Token)
-        while table.slot[at].token != 0:
-            if table.slot[at].tag == tag:
-                token = self._token(table.slot[at].token - 1)
-                if (
-                    token.hash == hash
-                    and token.length == length
-                    and token.kind == kind
-                    and (length == 0 or memcmp(self._text(token), text, length) == 0)
-                ):
-                    return table.slot[at].token - 1
-            at = (at + 1) & table.mask
-        return _NONE
-
-    @cython.cfunc
-    @cython.exceptval(0xFFFFFFFF)
-    def _make(
-        self, hash: uint64_t, text: cython.pointer(cython.const[uint8_t]), length: uint16_t, kind: uint16_t
-    ) -> uint32_t:
-        """Make a token that is not there, without records; return its number."""
-        table: cython.pointer(_Table) = self._tables + (hash >> 58)
-        number: uint32_t
-        token: cython.pointer(_Token)
-        page: cython.pointer(_Page)
-        at: uint32_t
-        if (table.used + 1) * 4 > (table.mask + 1) * 3:
-            self._resize(table, 2 * (table.mask + 1))
-        page_number: uint32_t = self._page_with_room()
-        self._room_for_text(length)
-        page = self._pages[page_number]
-        number = page_number * _PAGE_TOKENS + page.free - 1
-        token = self._token(number)
-        page.free = token.place
-        page.live += 1
-        if page.free == 0:
-            self._open[page_number // 64] &= ~(cython.cast(uint64_t, 1) << (page_number % 64))
-        token.hash = hash
-        token.count = 0
-        token.length = length
-        token.kind = kind
-        token.place = self._put_text(number, text, length)
-        page.signature[number % _PAGE_TOKENS] = _signature(text, length)
-        at = hash & table.mask
-        while table.slot[at].token != 0:
-            at = (at + 1) & table.mask
-        table.slot[at].token = number + 1
-        table.slot[at].tag = cython.cast(uint32_t, hash >> 26)
-        table.used += 1
-        self._keys += 1
-        self._text_bytes += _HEAD + length
-        return number
-
-    @cython.cfunc
-    @cython.exceptval(0xFFFFFFFF)
-    def _page_with_room(self) -> uint32_t:
-        """Return the first page of tokens with room, which may be a new one."""
-        word: uint32_t = 0
-        number: uint32_t
-        i: uint32_t
-        page: cython.pointer(_Page)
-        pages: cython.pointer(cython.pointer(_Page))
-        is_open: cython.pointer(uint64_t)
-        while word < self._pages_room // 64 and self._open[word] == 0:
-            word += 1
-        if word == self._pages_room // 64:
-            pages = cython.cast(cython.pointer(cython.pointer(_Page)), calloc(2 * self._pages_room, 8))
-            is_open = cython.cast(cython.pointer(uint64_t), calloc(2 * self._pages_room // 64, 8))
-            if pages == cython.NULL or is_open == cython.NULL:
-                free(pages)
-                free(is_open)
-                raise MemoryError
-            memcpy(pages, self._pages, 8 * self._pages_room)
-            memcpy(is_open, self._open, self._pages_room // 8)
-            for i in range(self._pages_room // 64, self._pages_room // 32):
-                is_open[i] = ~cython.cast(uint64_t, 0)
-            free(self._pages)
-            free(self._open)
-            self._pages = pages
-            self._open = is_open
-            self._bytes += 8 * self._pages_room + self._pages_room // 8
-            self._pages_room *= 2
-        number = 64 * word + lowest_bit(self._open[word])
-        if self._pages[number] == cython.NULL:
-            page = cython.cast(cython.pointer(_Page), calloc(1, cython.sizeof(_Page)))
-            if page == cython.NULL:
-                raise MemoryError
-            for i in range(_PAGE_TOKENS - 1):
-                page.token[i].place = i + 2
-            page.free = 1
-            self._pages[number] = page
-            self._pages_end = max(self._pages_end, number + 1)
-            self._bytes += cython.sizeof(_Page)
-        return number
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _drop(self, number: uint32_t) -> cython.void:
-        """Let go of a token without records."""
-        token: cython.pointer(_Token) = self._token(number)
-        page: cython.pointer(_Page) = self._pages[number // _PAGE_TOKENS]
-        table: cython.pointer(_Table) = self._tables + (token.hash >> 58)
-        hole: uint32_t = token.hash & table.mask
-        at: uint32_t
-        home: uint32_t
-        while table.slot[hole].token != number + 1:
-            hole = (hole + 1) & table.mask
-        at = hole
-        while True:
-            at = (at + 1) & table.mask
-            if table.slot[at].token == 0:
-                break
-            home = self._token(table.slot[at].token - 1).hash & table.mask
-            if ((at - home) & table.mask) >= ((at - hole) & table.mask):
-                table.slot[hole] = table.slot[at]
-                hole = at
-        table.slot[hole].token = 0
-        table.used -= 1
-        self._keys -= 1
-        self._text_bytes -= _HEAD + token.length
-        token.place = page.free
-        page.signature[number % _PAGE_TOKENS] = 0
-        page.free = number % _PAGE_TOKENS + 1
-        page.live -= 1
-        self._open[number // _PAGE_TOKENS // 64] |= cython.cast(uint64_t, 1) << (number // _PAGE_TOKENS % 64)
-        if page.live == 0:
-            free(page)
-            self._pages[number // _PAGE_TOKENS] = cython.NULL
-            self._bytes -= cython.sizeof(_Page)
-            while self._pages_end and self._pages[self._pages_end - 1] == cython.NULL:
-                self._pages_end -= 1
-        if table.mask + 1 > _LEAST and table.used * 8 < table.mask + 1:
-            self._shrink(table)
-
-    @cython.cfunc
-    @cython.exceptval(-1)
-    def _resize(self, table: cython.pointer(_Table), slots: uint32_t) -> cython.int:
-        """Give a table another number of slots."""
-        made: cython.pointer(_Slot) = cython.cast(cython.pointer(_Slot), calloc(slots, cython.sizeof(_Slot)))
-        i: uint32_t
-        at: uint32_t
-        if made == cython.NULL:
-            raise MemoryError
-        for i in range(table.mask + 1):
-            if table.slot[i].token != 0:
-                at = self._token(table.slot[i].token - 1).hash & (slots - 1)
-                while made[at].token != 0:
-                    at = (at + 1) & (slots - 1)
-                made[at] = table.slot[i]
-        free(table.slot)
-        self._bytes += (cython.cast(cython.Py_ssize_t, slots) - (table.mask + 1)) * cython.sizeof(_Slot)
-        table.slot = made
-        table.mask = slots - 1
-        return 0
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _shrink(self, table: cython.pointer(_Table)) -> cython.void:
-        """Halve a table; without memory for that it stays."""
-        try:
-            self._resize(table, (table.mask + 1) // 2)
-        except MemoryError:
-            pass
-
-    # --- texts ---------------------------------------------------------------------------------------------
-
-    @cython.cfunc
-    @cython.exceptval(-1)
-    def _room_for_text(self, length: uint32_t) -> cython.int:
-        """Make sure that the newest page of texts has room for one of this length."""
-        page: cython.pointer(uint8_t)
-        used: uint32_t = 0
-        i: uint32_t
-        grown: cython.pointer(cython.pointer(uint8_t))
-        if self._texts_end != self._texts_tail:
-            memcpy(cython.address(used), self._texts[(self._texts_end - 1) & (self._texts_room - 1)], 4)
-            if used + _HEAD + length <= _PAGE_BYTES:
-                return 0
-        if self._texts_end - self._texts_tail == self._texts_room:
-            grown = cython.cast(cython.pointer(cython.pointer(uint8_t)), calloc(2 * self._texts_room, 8))
-            if grown == cython.NULL:
-                raise MemoryError
-            i = self._texts_tail
-            while i != self._texts_end:
-                grown[i & (2 * self._texts_room - 1)] = self._texts[i & (self._texts_room - 1)]
-                i += 1
-            free(self._texts)
-            self._texts = grown
-            self._bytes += 8 * self._texts_room
-            self._texts_room *= 2
-        page = cython.cast(cython.pointer(uint8_t), malloc(_PAGE_BYTES))
-        if page == cython.NULL:
-            raise MemoryError
-        used = 4
-        memcpy(page, cython.address(used), 4)
-        self._texts[self._texts_end & (self._texts_room - 1)] = page
-        self._texts_end += 1
-        self._bytes += _PAGE_BYTES
-        return 0
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _put_text(self, number: uint32_t, text: cython.pointer(cython.const[uint8_t]), length: uint8_t) -> uint32_t:
-        """Write a token's text to the newest page, which has room; return its place."""
-        page: cython.pointer(uint8_t) = self._texts[(self._texts_end - 1) & (self._texts_room - 1)]
-        used: uint32_t = 0
-        after: uint32_t
-        memcpy(cython.address(used), page, 4)
-        memcpy(page + used, cython.address(number), 4)
-        page[used + 4] = length
-        if length:
-            memcpy(page + used + _HEAD, text, length)
-        after = used + _HEAD + length
-        memcpy(page, cython.address(after), 4)
-        return (self._texts_end - 1) * _PAGE_BYTES + used
-
-    @cython.cfunc
-    @cython.exceptval(-1)
-    def _move_texts(self) -> cython.int:
-        """Free the oldest pages of texts, moving what lives there, while more than half of all is of the dead."""
-        page: cython.pointer(uint8_t)
-        at: uint32_t
-        used: uint32_t = 0
-        number: uint32_t = 0
-        place: uint32_t
-        moved: cython.int = 0
-        token: cython.pointer(_Token)
-        while (
-            moved < _MOVED_PAGES
-            and cython.cast(cython.Py_ssize_t, self._texts_end - self._texts_tail) * _PAGE_BYTES
-            > 2 * self._text_bytes + 2 * _PAGE_BYTES
-        ):
-            moved += 1
-            page = self._texts[self._texts_tail & (self._texts_room - 1)]
-            place = self._texts_tail * _PAGE_BYTES
-            memcpy(cython.address(used), page, 4)
-            at = 4
-            while at < used:
-                memcpy(cython.address(number), page + at, 4)
-                if self._pages[number // _PAGE_TOKENS] != cython.NULL:
-                    token = self._token(number)
-                    if token.count != 0 and token.place == place + at:
-                        self._room_for_text(token.length)
-                        token.place = self._put_text(number, page + at + _HEAD, page[at + 4])
-                at += _HEAD + page[at + 4]
-            self._texts[self._texts_tail & (self._texts_room - 1)] = cython.NULL
-            self._texts_tail += 1
-            self._bytes -= _PAGE_BYTES
-            free(page)
-        return 0
-
     # --- finding -------------------------------------------------------------------------------------------
 
     def match(
@@ -887,35 +544,41 @@ class Tokens:
         length: cython.Py_ssize_t = len(text)
         wanted_kind: uint16_t = kind
         number: uint32_t
-        last: uint32_t = min(end, self._pages_end)
+        last: uint32_t = min(end, self._dictionary.pages_end)
         records: cython.Py_ssize_t = 0
         most: cython.Py_ssize_t = limit
-        token: cython.pointer(_Token)
-        page: cython.pointer(_Page)
+        token: cython.pointer(Token)
+        page: cython.pointer(Page)
         needed: uint64_t
         i: cython.Py_ssize_t
         found: list = []
         if how == 0:  # WHOLE
             if length <= 255:
-                number = self._find(key_of_word(part, length) + wanted_kind * SEED, part, length, wanted_kind)
-                if number != _NONE:
-                    token = self._token(number)
+                number = find_token(
+                    cython.address(self._dictionary),
+                    key_of_word(part, length) + wanted_kind * SEED,
+                    part,
+                    length,
+                    wanted_kind,
+                )
+                if number != NO_TOKEN:
+                    token = token_of(cython.address(self._dictionary), number)
                     found.append(token.newest)
                     records = token.count
             return np.array(found, np.uint64), records
-        needed = _signature(part, length)
+        needed = signature_of(part, length)
         for number in range(first, last):
-            page = self._pages[number]
+            page = self._dictionary.pages[number]
             if page == cython.NULL:
                 continue
-            for i in range(_PAGE_TOKENS):
+            for i in range(PAGE_TOKENS):
                 if page.signature[i] & needed != needed:
                     continue
                 token = cython.address(page.token[i])
                 if (
                     token.count != 0
                     and token.kind == wanted_kind
-                    and _stands(self._text(token), token.length, part, length, how)
+                    and _stands(text_of(cython.address(self._dictionary), token), token.length, part, length, how)
                 ):
                     found.append(token.newest)
                     records += token.count
@@ -962,18 +625,18 @@ class Tokens:
         number: uint32_t
         i: cython.Py_ssize_t
         bit: cython.int
-        token: cython.pointer(_Token)
+        token: cython.pointer(Token)
         ordinal: uint64_t
         posting: cython.pointer(_Posting)
         bits: uint64_t
         found: list = []
         base: int64_t = self.first_offset >> 6
         self._settle()
-        for number in range(self._pages_end):
-            for i in range(_PAGE_TOKENS):
-                if self._pages[number] == cython.NULL:
+        for number in range(self._dictionary.pages_end):
+            for i in range(PAGE_TOKENS):
+                if self._dictionary.pages[number] == cython.NULL:
                     continue
-                token = cython.address(self._pages[number].token[i])
+                token = cython.address(self._dictionary.pages[number].token[i])
                 if token.count == 0:
                     continue
                 offsets: list = []
@@ -988,7 +651,9 @@ class Tokens:
                     if not posting.back:
                         break
                     ordinal -= posting.back
-                text = bytes(cython.cast(cython.p_char, self._text(token))[: token.length])
+                text = bytes(
+                    cython.cast(cython.p_char, text_of(cython.address(self._dictionary), token))[: token.length]
+                )
                 found.append((token.kind, text, token.count, offsets))
         return found
 

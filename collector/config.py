@@ -8,10 +8,13 @@ Names are the OpenTelemetry Collector's wherever it has one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Literal
 
-from collector.declaration import section, sections, setting
+from collector.declaration import named, section, sections, setting
+from collector.exporters.kinds import NAMING
+from collector.exporters.settings import ExporterSettings
 from collector.security.rights import RIGHTS
 from collector.security.secret import Secret
 from collector.security.suites import CIPHER_SUITES
@@ -464,5 +467,8 @@ class Config:
     api: Api = section(Api, "How data is read.")
     query: Query = section(Query, "Limits of queries.")
     auth: Auth = section(Auth, "Who may do what.")
+    exporters: Mapping[str, ExporterSettings] = named(
+        NAMING, "Where records are sent on, each under a name: a kind, or KIND/ID."
+    )
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")
     metrics_generator: MetricsGenerator = section(MetricsGenerator, "Metrics made of spans.")

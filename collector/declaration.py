@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -46,3 +47,30 @@ def section(kind: type, doc: str, *, optional: bool = False) -> Any:
 def sections(kind: type, doc: str) -> Any:
     """Declare a list of groups of keys; none by default."""
     return field(default=(), metadata={"kind": "sections", "type": kind, "doc": doc, "many": False, "optional": False})
+
+
+def headers(doc: str) -> Any:
+    """Declare a mapping from names of headers, in lower case, to their values, which are secrets; none by default."""
+    kind = {"kind": "headers", "low": None, "high": None, "choices": (), "many": False, "optional": False}
+    return field(default_factory=dict, metadata={**kind, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How groups are named whose keys depend on their names."""
+
+    shared: type
+    """What all of them inherit."""
+    find: Callable[[str], type | None]
+    """Returns a name's group; None when there is none. Raises InvalidConfig for one that cannot be had."""
+    known: Callable[[], list[str]]
+    """Returns names that would be accepted, or begin one that is."""
+    documented: tuple[str, ...]
+    """Names for docs/configuration.md."""
+
+
+def named(naming: Naming, doc: str) -> Any:
+    """Declare groups of keys by names that the user chooses, NAME or NAME/ID; none by default. It is a mapping."""
+    return field(
+        default_factory=dict, metadata={"kind": "named", "type": naming, "doc": doc, "many": False, "optional": False}
+    )

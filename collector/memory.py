@@ -3,7 +3,8 @@
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
 commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
-quarter, of which live tails may hold a quarter for their readers, and queries remember as much; the rings what is left, in proportion to what is
+quarter, of which live tails may hold a quarter for their readers, queries remember as much, and exporters' batches hold as
+much; the rings what is left, in proportion to what is
 configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
@@ -24,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collector.errors import InvalidConfig, Overloaded
+from collector.exporters.exports import Exports
 from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
 from collector.query.tails import Tails
@@ -47,6 +49,8 @@ TAILS_SHARE: Final = 1 / 4
 TAILS_LEAST: Final = 4 * MIB
 MEMOS_SHARE: Final = 1 / 4
 """What queries may remember, of the same."""
+EXPORTS_SHARE: Final = 1 / 4
+"""What exporters' batches may hold, of the same."""
 STEPS: Final = 32
 """In so many steps a ring goes from nothing to its share."""
 SLACK_BYTES: Final = 4 * MIB
@@ -141,9 +145,11 @@ class MemoryGuard:
         trim: Callable[[], None] = give_back,
         tails: Tails | None = None,
         memos: Callable[[], Sequence[Memo]] = tuple,
+        exports: Exports | None = None,
     ) -> None:
         """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, the
-        admission, the live tails, and what queries remember."""
+        admission, the live tails, what queries remember, and the exporters."""
+        self._exports = exports
         self._memos = memos
         self.limit = limit
         self._rings = rings
@@ -186,6 +192,8 @@ class MemoryGuard:
         self._for_rings = for_rings
         if self._tails is not None:
             self._tails.bytes_max = max(TAILS_LEAST, int((limit - self._held) * OTHER_SHARE * TAILS_SHARE))
+        if self._exports is not None:
+            self._exports.limit(int((limit - self._held) * OTHER_SHARE * EXPORTS_SHARE))
         self.share_out()
 
     def share_out(self) -> None:
@@ -261,6 +269,7 @@ class MemoryGuard:
             "in_flight_bytes": self._admission.in_flight_bytes,
             "remembered_bytes": sum(memo.nbytes for memo in self._memos()),
             "tail_bytes": self._tails.held_bytes if self._tails is not None else 0,
+            "export_bytes": self._exports.held_bytes if self._exports is not None else 0,
         }
 
 

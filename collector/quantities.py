@@ -184,6 +184,15 @@ def read_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def read_header_value(text: str) -> Secret:
+    """Read the value of a header, which may be a secret: printable ASCII. No message repeats it."""
+    if text == REDACTED:
+        raise ValueError(f"{REDACTED} is what print-config shows in place of a secret")
+    if len(text) > SECRET_CHARACTERS_MAX or not text.isascii() or not text.isprintable():
+        raise ValueError("it is too long, or holds a character beyond printable ASCII")
+    return Secret(text)
+
+
 def read_route(text: str) -> str:
     """Read the path of a URL, `/v1/traces`; returns it unchanged."""
     if not _ROUTE.fullmatch(text):
@@ -278,6 +287,7 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "name": "a name",
         "host": "a host like grafana.example.com, or *",
         "text": "a text",
+        "header value": "a header's value, a secret best as ${env:NAME} or Bearer ${env:NAME}",
         "secret": f"a secret of at least {SECRET_CHARACTERS_MIN} characters, best as ${{env:NAME}}",
     }[kind]
     return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
@@ -299,4 +309,5 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "host": read_host,
     "text": read_text,
     "secret": read_secret,
+    "header value": read_header_value,
 }

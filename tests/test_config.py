@@ -29,7 +29,7 @@ SHIPPED = (ROOT / "config" / "collector.yaml").read_text()
 KEYS = {
     key: metadata
     for key, metadata, _ in entries()
-    if metadata["kind"] not in ("section", "sections") and "[]" not in key
+    if metadata["kind"] not in ("section", "sections") and "[]" not in key and not key.startswith("exporters")
 }
 
 

@@ -64,9 +64,11 @@ def create_app(
     limit: ResponseLimit | None = None,
     tails: Tails | None = None,
     spans: SpanMetrics | None = None,
+    exporters: Callable[[], dict[str, Any]] = dict,
+    troubles: Callable[[], list[str]] = list,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
-    answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
+    """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`,
+    `troubles` what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
     metrics made of spans."""
     limit = limit or ResponseLimit()
 
@@ -95,7 +97,7 @@ def create_app(
     traces = Traces(stores["traces"], engine, limit)
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),
+            *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans, exporters, troubles),
             *tempo.routes(stores, engine, limit),
             *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),

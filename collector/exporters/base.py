@@ -19,7 +19,7 @@ a thread. Blocks may be read in any thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -117,6 +117,34 @@ class Batch:
         )
         return Batch(self.source, kept, first, end) if kept else None
 
+    def separated(self, offsets: Collection[int]) -> tuple[Batch | None, Batch | None]:
+        """Return the records at these offsets, and the others, each as a batch of the same bounds; None for no records."""
+        chosen: tuple[list[Block], list[Block]] = ([], [])
+        for block in self.blocks:
+            edges = sorted({one - block.base_offset for one in offsets if block.base_offset <= one < block.end_offset})
+            at = 0
+            for row in edges:
+                if row > at:
+                    chosen[1].append(cut(block, at, row))
+                chosen[0].append(cut(block, row, row + 1))
+                at = row + 1
+            if at < block.count:
+                chosen[1].append(cut(block, at, block.count))
+        named, others = (
+            Batch(self.source, tuple(blocks), self.first_offset, self.end_offset) if blocks else None
+            for blocks in chosen
+        )
+        return named, others
+
+    def middle(self) -> int:
+        """Return an offset such that half of the records lie before it."""
+        left = self.records // 2
+        for block in self.blocks:
+            if left <= block.count:
+                return block.base_offset + left
+            left -= block.count
+        return self.end_offset
+
 
 class Rejected(NamedTuple):
     """Records of a batch that the destination has refused for good, while it took the others (OTLP's partial success)."""
@@ -141,15 +169,15 @@ class Context:
 
     name: str
     """Its name in the configuration, `otlp/eu`: for logs, and the label `exporter` of metrics."""
-    instance: str
     clock: Clock
     logger: Any
     """Bound to the name."""
     registry: CollectorRegistry
     threads: Executor
     """For work that takes a millisecond or more, and for files. Few, and shared: not for waiting on a network."""
-    data_directory: str
-    """Where an exporter may keep files of its own: `exporters/NAME` in the data directory; it may not exist yet."""
+    directory: str | None
+    """Where it may keep files of its own: `exporters/NAME` in the data directory, which may not exist yet; None where
+    nothing is kept on disk (`wal.enabled: false`)."""
 
 
 class Exporter(ABC):

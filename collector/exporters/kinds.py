@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
 
+from collector.declaration import Naming
 from collector.errors import InvalidConfig
 from collector.exporters.base import Context, Exporter
 from collector.exporters.settings import ExporterSettings
@@ -81,3 +82,12 @@ def find(name: str) -> Kind | None:
 def kind_of(exporter: str) -> str:
     """Return the name of the kind of an exporter's name: `otlp` of `otlp/eu`."""
     return exporter.partition("/")[0]
+
+
+def _settings_of(exporter: str) -> type[ExporterSettings] | None:
+    kind = find(kind_of(exporter))
+    return kind.settings if kind is not None else None
+
+
+NAMING: Final = Naming(ExporterSettings, _settings_of, known, tuple(BUILT_IN))
+"""How the configuration finds an exporter's keys."""

@@ -80,7 +80,7 @@ class SendingQueue:
         "count",
         "Batches of one signal under way at once, where the exporter can do that; with 1 they arrive in order.",
         low=1,
-        high=64,
+        high=32,
     )
     batch: BatchSettings = section(BatchSettings, "What is sent at once.")
 

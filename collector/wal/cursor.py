@@ -17,7 +17,7 @@ places with each sync. So at any moment one slot holds a state that is on the di
 crash the newer of the slots that are whole is the state. A write that was not synced, or torn, costs steps, which are
 done again, and never skips one. What is found at a start is synced before anybody goes by it.
 
-With both slots damaged the position is unknown: the consumer begins anew, and is told so.
+With both slots damaged the position is unknown: the consumer begins anew at the oldest record, and that is logged.
 
 Used by one thread at a time, and by any; a write is one `pwritev`, some 10 µs, and with a sync what that costs.
 """
@@ -73,8 +73,8 @@ class Cursor:
         self._synced = True
 
     @classmethod
-    def open(cls, path: str, signal: Signal, *, start: int, files: Files, logger: Any) -> Self:
-        """Open the cursor at `path`; a new one begins at `start`, a damaged one at 0.
+    def open(cls, path: str, signal: Signal, *, start: int, oldest: int, files: Files, logger: Any) -> Self:
+        """Open the cursor at `path`; a new one begins at `start`, a damaged one at `oldest`.
 
         Raises UnsupportedFormat for a newer version's, and Unavailable when the file system refuses.
         """
@@ -90,7 +90,7 @@ class Cursor:
                 handle = files.open(path, write=True)
             cursor = cls(path, signal, files, handle)
             try:
-                cursor._read(logger)
+                cursor._read(oldest, logger)
             except BaseException:
                 files.close(handle)
                 raise
@@ -100,7 +100,7 @@ class Cursor:
             cursor.found = found
         return cursor
 
-    def _read(self, logger: Any) -> None:
+    def _read(self, oldest: int, logger: Any) -> None:
         assert self._handle is not None
         data = read_fully(self._files, self._handle, FILE_BYTES, 0)
         slots = [_decode(data[at : at + SLOT_BYTES], self._signal, self.path) for at in SLOTS_AT]
@@ -114,7 +114,7 @@ class Cursor:
         else:
             self.found = "damaged"
             logger.warning("cursor damaged", path=self.path, signal=self._signal.name)
-            self.put(State(0), sync=True)
+            self.put(State(oldest), sync=True)
 
     def put(self, state: State, *, sync: bool) -> None:
         """Write a state; with `sync` it is on the disk when this returns. Raises Unavailable; then the state that is

@@ -47,7 +47,7 @@ def keys_in(node: object, path: str = "") -> set[str]:
 def test_the_default_file_has_every_key_at_its_default_and_explains_it() -> None:
     text = (ROOT / "config" / "collector.yaml").read_text()
     written = keys_in(yaml.safe_load(text)) - {""}
-    assert written == {key for key, _, _ in entries() if "[]" not in key}
+    assert written == {key for key, _, _ in entries() if "[]" not in key and not key.startswith("exporters.")}
     assert {key for key, _, _ in entries() if "[]" in key and f" {key.rpartition('.')[2]}: " not in text} == set()
     assert load([("collector.yaml", text)], [], {}) == Config()
 

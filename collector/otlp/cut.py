@@ -2,11 +2,13 @@
 
 A block's payload is one request after the other, so a run that begins and ends where a top-level message does (a
 ResourceSpans, ResourceLogs or ResourceMetrics) is a slice of the payload, scanned again: 0.1 µs a span. That is the case
-wherever a block was merged of what had been smaller blocks. Any other run is regrouped, record by record.
+wherever a block was merged of what had been smaller blocks. Any other run is regrouped, record by
+record, container after container, so that the order stays.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from collector.otlp.records import Ref, regroup
@@ -29,9 +31,15 @@ def cut(block: Block, first: int, end: int) -> Block:
         made = scan(block.signal, bytes(memoryview(block.payload)[begin:behind]), base)
         if made.count == end - first:
             return made
-    times = block.column("time")[first:end].tolist()
-    refs = (Ref(time, base + i, block, first + i) for i, time in enumerate(times))
-    return scan(block.signal, regroup(refs), base)
+    return scan(block.signal, b"".join(_runs(block, first, end)), base)
+
+
+def _runs(block: Block, first: int, end: int) -> Iterator[bytes]:
+    """Regroup each run of rows of one container by itself: of all of them together, the order could become another."""
+    groups = block.column("group")[first:end]
+    edges = [0, *((groups[1:] != groups[:-1]).nonzero()[0] + 1).tolist(), end - first]
+    for begin, behind in pairwise(edges):
+        yield regroup(Ref(0, 0, block, first + row) for row in range(begin, behind))
 
 
 def _end_before(block: Block, row: int) -> int | None:

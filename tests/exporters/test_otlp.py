@@ -78,21 +78,25 @@ async def exporting(settings: Any) -> AsyncIterator[OtlpExporter]:
 
 async def http_outcome(answer: tuple[int, dict[str, str], bytes] | None, **settings: Any) -> Any:
     """What an answer comes to: what is returned, or raised."""
-    async with HttpStub(lambda one: answer) as stub:
-        async with exporting(HttpSettings(endpoint=(stub.url,), **settings)) as exporter:
-            try:
-                return await exporter.export(batch_of(TRACES, [corpus(TRACES, 3)]))
-            except RingtailError as error:
-                return error
+    async with (
+        HttpStub(lambda one: answer) as stub,
+        exporting(HttpSettings(endpoint=(stub.url,), **settings)) as exporter,
+    ):
+        try:
+            return await exporter.export(batch_of(TRACES, [corpus(TRACES, 3)]))
+        except RingtailError as error:
+            return error
 
 
 async def grpc_outcome(answer: Any) -> Any:
-    async with GrpcStub(lambda signal, payload: answer) as stub:
-        async with exporting(GrpcSettings(endpoint=(f"127.0.0.1:{stub.port}",), tls=PLAIN)) as exporter:
-            try:
-                return await exporter.export(batch_of(TRACES, [corpus(TRACES, 3)]))
-            except RingtailError as error:
-                return error
+    async with (
+        GrpcStub(lambda signal, payload: answer) as stub,
+        exporting(GrpcSettings(endpoint=(f"127.0.0.1:{stub.port}",), tls=PLAIN)) as exporter,
+    ):
+        try:
+            return await exporter.export(batch_of(TRACES, [corpus(TRACES, 3)]))
+        except RingtailError as error:
+            return error
 
 
 # --- what goes out ----------------------------------------------------------------------------------------------------
@@ -127,9 +131,11 @@ async def test_a_signal_may_have_an_endpoint_of_its_own() -> None:
 
 
 async def test_json_is_otlps_json() -> None:
-    async with HttpStub(lambda one: (200, {"Content-Type": "application/json"}, b"{}")) as stub:
-        async with exporting(HttpSettings(endpoint=(stub.url,), encoding="json", compression="none")) as exporter:
-            assert await exporter.export(batch_of(TRACES, [corpus(TRACES, 5)])) is None
+    async with (
+        HttpStub(lambda one: (200, {"Content-Type": "application/json"}, b"{}")) as stub,
+        exporting(HttpSettings(endpoint=(stub.url,), encoding="json", compression="none")) as exporter,
+    ):
+        assert await exporter.export(batch_of(TRACES, [corpus(TRACES, 5)])) is None
     found = json.loads(stub.requests[0].body)
     spans = [span for one in found["resourceSpans"] for scope in one["scopeSpans"] for span in scope["spans"]]
     assert len(spans) == 5
@@ -321,13 +327,16 @@ async def test_both_sides_show_certificates(tmp_path: Path, transport: str) -> N
 
 
 async def test_failover_goes_to_the_next_and_stays_until_it_has_rested() -> None:
-    async with HttpStub(lambda one: (503, {}, b"")) as bad, HttpStub() as good:
-        async with exporting(HttpSettings(endpoint=(bad.url, good.url))) as exporter:
-            batch = batch_of(TRACES, [corpus(TRACES, 2)])
-            for _ in range(3):
-                assert await exporter.export(batch) is None
-            assert (len(bad.requests), len(good.requests)) == (1, 3)
-            assert [one["resting"] for one in exporter.stats()["endpoints"]] == [True, False]
+    async with (
+        HttpStub(lambda one: (503, {}, b"")) as bad,
+        HttpStub() as good,
+        exporting(HttpSettings(endpoint=(bad.url, good.url))) as exporter,
+    ):
+        batch = batch_of(TRACES, [corpus(TRACES, 2)])
+        for _ in range(3):
+            assert await exporter.export(batch) is None
+        assert (len(bad.requests), len(good.requests)) == (1, 3)
+        assert [one["resting"] for one in exporter.stats()["endpoints"]] == [True, False]
 
 
 def traces_in(requests: list[Request]) -> set[bytes]:

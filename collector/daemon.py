@@ -315,6 +315,7 @@ class Daemon:
             self._compact()
             self._attach()
             self._exports.apply(self.config.exporters, exporters)
+            await self._exports.settled()
 
     async def _receive(self) -> None:
         """Open the door."""

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from collector.errors import NotFound, Unavailable
 from collector.otlp.records import top_level_fields
+from collector.otlp.signals import SIGNALS
 from collector.wal.inspect import cat
 from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collector.wal.files import Files
     from collector.wal.frame import Frame
 
+DIRECTORY: Final = "dead-letters"
 NOTE_FIELD: Final = 15_001
 """The field of an export request that holds the note: beyond what OTLP's messages number."""
 REASON_CHARACTERS_MAX: Final = 1000
@@ -125,11 +128,30 @@ class DeadLetters:
 
 def place(directory: str, exporter: str) -> str:
     """Return where an exporter's dead letters lie in a data directory, or a tenant's."""
-    return os.path.join(directory, "dead-letters", exporter.replace("/", "+"))
+    return os.path.join(directory, DIRECTORY, exporter.replace("/", "+"))
+
+
+def found(directory: str, exporter: str | None, limit: int, files: Files) -> Iterator[tuple[str, Signal, Letter]]:
+    """Read the dead letters in a data directory, or a tenant's, at most so many: (exporter, signal, letter). Raises
+    Unavailable, and UnsupportedFormat."""
+    try:
+        names = sorted(files.listdir(os.path.join(directory, DIRECTORY)))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unavailable(f"{os.path.join(directory, DIRECTORY)} cannot be read: {error}") from error
+    for name in (one.replace("+", "/") for one in names):
+        for signal in SIGNALS if exporter in (None, name) else ():
+            try:
+                for letter in letters(place(directory, name), signal, limit, files):
+                    yield name, signal, letter
+                    limit -= 1
+            except NotFound:
+                continue  # Nothing of this signal was refused.
 
 
 def letters(directory: str, signal: Signal, limit: int, files: Files) -> Iterator[Letter]:
-    """Read the newest dead letters of an exporter, oldest first. Raises as `collector.wal.inspect.cat`."""
+    """Read the dead letters of an exporter, oldest first. Raises as `collector.wal.inspect.cat`."""
     for frame in cat(directory, signal, 0, limit, files):
         yield Letter(frame.base_offset, frame.count, _note(frame))
 

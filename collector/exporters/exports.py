@@ -212,6 +212,10 @@ class Exports:
         """Run these exporters and no others, of which `make` has made those that are not running yet."""
         self._later(self._apply(dict(settings), dict(made)))
 
+    async def settled(self) -> None:
+        """Wait until all that was asked for is under way: cursors are open, and figures are told."""
+        await asyncio.gather(*self._pending)
+
     def _later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._pending.add(task)

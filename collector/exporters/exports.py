@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from collector.errors import InvalidConfig, Retryable, RingtailError, Unavailable
 from collector.exporters import instance
-from collector.exporters.base import Context, Source
+from collector.exporters.base import Backend, Context, Source
 from collector.exporters.dead_letters import DeadLetters, place
 from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
 from collector.exporters.figures import Counts, ExporterMetrics, Reported
@@ -68,7 +68,8 @@ class _Place:
     directory: str | None
     """None without a log."""
     stores: Mapping[str, Store]
-    instance: str
+    instance: str = ""
+    """Empty as long as nothing was exported from here."""
 
 
 @dataclass(slots=True, eq=False)
@@ -153,6 +154,13 @@ class Exports:
             for name, running in self._running.items()
         }
 
+    def backend(self, name: str) -> Backend | None:
+        """Return the backend of that name, to read from; None when there is none, or it has not started yet."""
+        running = self._running.get(name)
+        if running is None or not running.started.is_set() or not isinstance(running.exporter, Backend):
+            return None
+        return running.exporter
+
     def troubles(self) -> list[str]:
         """Tell which exporters do not do their work, in a line each, for `/readyz`, which anybody may ask: without reasons."""
         found = []
@@ -219,7 +227,12 @@ class Exports:
     def _later(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            self._logger.error("exporters not changed", reason=repr(defect))
 
     async def _apply(self, settings: dict[str, ExporterSettings], made: dict[str, Exporter]) -> None:
         async with self._changing:
@@ -247,12 +260,7 @@ class Exports:
         async with self._changing:
             if self._stopping:
                 return
-            try:
-                identity = await self._threaded(self._identify, directory, stores)
-            except RingtailError as error:
-                self._logger.error("not exported", tenant=tenant, reason=str(error))
-                return
-            added = _Place(tenant, directory, stores, identity)
+            added = _Place(tenant, directory, stores)
             self._places[tenant] = added
             for running in self._running.values():
                 await self._deliver(running, added)
@@ -297,11 +305,16 @@ class Exports:
         """Make an exporter's deliveries of a tenant; they begin when it has started."""
         cursors: dict[str, Cursor | None] = {}
         try:
+            of.instance = of.instance or await self._threaded(self._identify, of.directory, of.stores)
             for name in running.settings.signals:
                 cursors[name] = await self._threaded(self._cursor, running, of, name)
         except RingtailError as error:
             self._logger.error("not exported", exporter=running.name, tenant=of.tenant, reason=str(error))
             running.obstacle = str(error)
+            for cursor in cursors.values():
+                if cursor is not None:
+                    cursor.close()  # Nothing was written to it.
+            return
         logger = self._logger.bind(exporter=running.name)
         for name, cursor in cursors.items():
             signal, store = BY_NAME[name], of.stores[name]

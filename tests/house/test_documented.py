@@ -17,6 +17,7 @@ from collector.api.app import create_app
 from collector.cli import main
 from collector.clock import SystemClock
 from collector.config import Config
+from collector.exporters.figures import Counts, ExporterMetrics, Figures, Reported
 from collector.memory import MemoryGuard
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
@@ -92,6 +93,8 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     LogMetrics(registry)
     TlsMetrics(registry)
     Authenticator([], None, registry)
+    reported = Reported("otlp", "", SIGNALS[0], Counts(), Figures(0, 0, 0, 0.0), "")
+    ExporterMetrics(registry, lambda: [reported], tenants=False)
     engine = Engine(1, 1.0, SystemClock())
     tails = Tails(1, SystemClock(), registry)
     app = create_app(stores, engine, registry, list, dict, dict, None, tails=tails)

@@ -28,6 +28,7 @@ from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.grpc import QueryListener, Served
 from collector.api.limit import ResponseLimit
+from collector.api.loki_push import PushDoor
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
@@ -37,7 +38,7 @@ from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.notify import READY, STOPPING, notify
-from collector.otlp.signals import SIGNALS, Signal
+from collector.otlp.signals import LOGS, SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
@@ -163,6 +164,7 @@ class Daemon:
         self._engine = Engine(config.query.threads, config.query.timeout, self.clock)
         self._lanes: dict[str, Engine] = {}
         self._tails = Tails(config.query.max_tails, self.clock, self.registry, apart=config.tenants.enabled)
+        self._pushes = PushDoor(self._admission)
         self._nothing: dict[str, Store] = {}
         self._queries: QueryListener | None = None
         self._grpc: GrpcReceiver | None = None
@@ -321,6 +323,7 @@ class Daemon:
         """Open the door."""
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
+        self._pushes.open(Receiver(LOGS, "http", self._finder(LOGS), metrics, "loki"))
         if protocols.grpc is not None:
             receivers = [Receiver(one, "grpc", self._finder(one), metrics) for one in SIGNALS]
             self._grpc = GrpcReceiver(
@@ -487,6 +490,7 @@ class Daemon:
             self._response_limit,
             tails,
             spans,
+            self._pushes,
             lambda: self._exports.stats(name),
             self._exports.troubles,
         )
@@ -561,6 +565,7 @@ class Daemon:
         await self._exports.stop()
         self._engine.close()
         self._tails.close()
+        self._pushes.close()
         if self._authenticator is not None:
             self._authenticator.close()
         if self._compactor is not None:

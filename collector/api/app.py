@@ -16,6 +16,8 @@ from collector.api import (
     jaeger_metrics,
     jaeger_v3,
     loki,
+    loki_push,
+    loki_tail,
     prometheus,
     received,
     spanmetrics,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
+    from collector.api.loki_push import PushDoor
     from collector.query.engine import Engine
     from collector.query.spanmetrics.demand import SpanMetrics
     from collector.query.tails import Tails
@@ -43,7 +46,7 @@ INDEX = """Ringtail answers here.
 
 Tempo       /api/search?q={...}   /api/v2/traces/<id>   /api/metrics/query_range?q={...}|rate()
 Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
-Loki        /loki/api/v1/query_range?query={...}
+Loki        /loki/api/v1/query_range?query={...}   /loki/api/v1/push
 Prometheus  /api/v1/query?query=...
 Live        /api/tail?q={...}
 Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
@@ -64,12 +67,14 @@ def create_app(
     limit: ResponseLimit | None = None,
     tails: Tails | None = None,
     spans: SpanMetrics | None = None,
+    pushes: PushDoor | None = None,
     exporters: Callable[[], dict[str, Any]] = dict,
     troubles: Callable[[], list[str]] = list,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`,
-    `troubles` what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
-    metrics made of spans."""
+    """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`, `troubles`
+    what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by
+    default). Without `tails` there is no live tail, without `spans` there are no metrics made of spans, without `pushes`
+    nothing is received."""
     limit = limit or ResponseLimit()
 
     async def index(request: Request) -> Response:
@@ -104,6 +109,8 @@ def create_app(
             *prometheus.routes(stores, engine, (lambda: [spans.series()]) if spans is not None else tuple),
             *received.routes(stores, engine),
             *(tail.routes(stores, engine, tails) if tails is not None else ()),
+            *(loki_tail.routes(stores["logs"], engine, tails) if tails is not None else ()),
+            *(loki_push.routes(pushes) if pushes is not None else ()),
             *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),
             *jaeger.routes(traces),

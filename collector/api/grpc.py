@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from collector.api.call import QueryCall
-from collector.api.messages import SERVICE, message, parsed, tagged
+from collector.api.messages import SERVICE, message, parsed
 from collector.api.tempo import LIMIT_DEFAULT, LIMIT_MAX, SPANS_DEFAULT, SPANS_MAX
 from collector.errors import InvalidQuery, Malformed, NotFound
-from collector.otlp.records import Ref, regroup
+from collector.otlp.records import Ref, regroup, tagged
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.completeness import completeness
 from collector.query.engine import END_OF_TIME
@@ -170,7 +170,12 @@ class QueryListener(GrpcReceiver):
             raise InvalidQuery(f"past is at most {PAST_MAX}")
         offset = min(request.from_offset, END) if request.HasField("from_offset") else None
         tail = self._tails.open(
-            served.stores[signal.name], request.query, request.past, offset, lambda _, data: data, served.engine
+            served.stores[signal.name],
+            request.query,
+            request.past,
+            offset,
+            lambda _, refs, deadline: regroup(refs),
+            served.engine,
         )
         try:
             found, _ = await tail.past()

@@ -27,19 +27,20 @@ from starlette.routing import BaseRoute, Route
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
+from collector.otlp.records import Ref, regroup
 from collector.query.offsets import END
 from collector.query.tail import CLOSED, FAILED, PAST_MAX, STOPPED, STUCK, Matches, Missed, Tail, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from collector.otlp.signals import Signal
-    from collector.query.engine import Engine
+    from collector.query.engine import Deadline, Engine
     from collector.store import Store
 
 ABORT: Final = "ringtail.abort"
@@ -94,8 +95,8 @@ def _refused(error: RingtailError) -> Response:
     return PlainTextResponse(f"{error}{where}\n", http_code(error), headers)
 
 
-def _encoded(signal: Signal, payload: bytes) -> bytes:
-    return to_json(signal.request_type.FromString(payload))
+def _encoded(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
+    return to_json(signal.request_type.FromString(regroup(refs)))
 
 
 def event(data: bytes, *, name: str = "", offset: int | None = None) -> bytes:

@@ -23,6 +23,7 @@ ROOMS: Final = {
     "traceql": "traceql",
     "logql": "logql",
     "promql": "promql",
+    "push": "push",
     "query-api": "query_api",
     "configuration": "configuration",
 }

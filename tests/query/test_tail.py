@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collector.errors import InvalidQuery, Overloaded, Unavailable
+from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS
 from collector.query import tail as tailing
 from collector.query.engine import Deadline, Slice
@@ -20,8 +22,8 @@ from collector.testing import otlp
 from tests.live import Live, numbers_of
 
 
-def as_it_is(signal: object, data: bytes) -> bytes:
-    return data
+def as_it_is(signal: object, refs: Sequence[Ref], deadline: object) -> bytes:
+    return regroup(refs)
 
 
 def opened(live: Live, query: str = "", past: int = 0, offset: int | None = None, signal: str = "traces") -> Tail:

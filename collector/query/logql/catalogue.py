@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from collector.errors import QueryLimit
 from collector.query.engine import slices
-from collector.query.logql.columns import Lines
 from collector.query.logql.labels import Records
+from collector.query.logql.lines import body_lines
 from collector.query.logql.source import Selection
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def volume(deadline: Deadline, view: View, selector: ast.Selector, start_ns: int
         if rows.size:
             blocks += 1
             entries += len(rows)
-            size += int(Lines(piece.block, rows).sizes().sum())
+            size += int(body_lines(piece.block, rows).sizes().sum())
             for container in records.containers(piece.block, rows)[1]:
                 _add(found, _labels(container.stream))
     return Volume(len(found), blocks, entries, size)

@@ -2,10 +2,10 @@
 
 Loki's default rules, which Grafana's queries are written for:
 
-* A stream is named by *index labels*: the resource attributes of `INDEX_ATTRIBUTES`, and always
-  `service_name` (`unknown_service` when the resource has no service.name that is a text). Selectors see only
-  these. * All else is *structured metadata* of the line, which label filters and groupings see too: the
-  record's own fields (trace_id, severity_text, …), its attributes, the scope with its attributes, the other
+* A stream is named by *index labels*: the resource attributes of `INDEX_ATTRIBUTES`, those that the resource names
+  itself (`LABELS_ATTRIBUTE`), and always `service_name` (`unknown_service` when the resource has no service.name that
+  is a text). Selectors see only these. * All else is *structured metadata* of the line, which label filters and
+  groupings see too: the record's own fields (trace_id, severity_text, …), its attributes, the scope with its attributes, the other
   resource attributes, and `detected_level`. Where two have one name, the inner one counts, in the order just
   given. A name that an index label has already gets the suffix `_extracted`. * Names are Prometheus label
   names: each run of other characters than letters and digits becomes one `_`, and `key_` precedes a leading
@@ -14,7 +14,7 @@ Loki's default rules, which Grafana's queries are written for:
   arrays and bodies that are not text as JSON. An empty text is the same as no label.
 
 `Records.labels` is the definition, record by record. `columns.py` has the same by columns; a test compares
-them. What Loki does and this does not: it guesses a level from `level` attributes and from the line's words.
+them. `levels.py` says what level a record has.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import numpy as np
 
 from collector.otlp.records import group_bytes, record, resource, scope
 from collector.query.groups import alike, groups_of
+from collector.query.logql.levels import LEVEL, detected_level
+from collector.query.logql.row import DETAILS, ERROR, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,24 +77,12 @@ _PARTS = ("resource", "scope")
 
 _OTHER = re.compile(r"[^0-9A-Za-z]+")
 
-LEVELS = ("unknown", "trace", "debug", "info", "warn", "error", "fatal")
-"""The levels by band of severity numbers: 0, 1 to 4, 5 to 8, …, 21 to 24."""
-_LEVEL_TEXTS = {
-    "trace": "trace",
-    "trc": "trace",
-    "debug": "debug",
-    "dbg": "debug",
-    "info": "info",
-    "inf": "info",
-    "information": "info",
-    "warn": "warn",
-    "wrn": "warn",
-    "warning": "warn",
-    "error": "error",
-    "err": "error",
-    "critical": "critical",
-    "fatal": "fatal",
-}
+LABELS_ATTRIBUTE = "loki.resource.labels"
+"""The resource attribute that names further resource attributes which are index labels: a text of names with commas between
+them, or an array. The OpenTelemetry Collector's Loki exporter reads it so; what comes by Loki's push API has it."""
+
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+"""What Prometheus and Loki take for a label's name."""
 
 
 def label_name(key: str) -> str:
@@ -174,14 +164,6 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, value_text(value)
 
 
-def detected_level(severity_number: int, severity_text: str) -> str:
-    """Return Loki's level: from the text if it names one, else from the number, else `unknown`."""
-    level = _LEVEL_TEXTS.get(severity_text.lower())
-    if level is not None:
-        return level
-    return LEVELS[(severity_number + 3) // 4] if 0 < severity_number <= 24 else LEVELS[0]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Container:
     """What a resource and a scope say of their records. Compared by identity."""
@@ -232,7 +214,13 @@ class Records:
         _add(metadata, flatten(message.attributes), container.stream)
         for name, value in container.metadata.items():
             metadata.setdefault(name, value)
-        metadata.setdefault("detected_level", detected_level(message.severity_number, message.severity_text))
+        if LEVEL not in container.stream:
+            metadata[LEVEL] = detected_level(
+                container.stream,
+                metadata,
+                message.severity_number,
+                lambda: value_text(message.body).encode(),
+            )
         return metadata
 
     def labels(self, block: Block, row: int) -> dict[str, str]:
@@ -241,16 +229,34 @@ class Records:
             block, row, record(block, row)
         )
 
+    def row(self, block: Block, row: int) -> Row:
+        """Return a record as the line that a pipeline begins with."""
+        message = record(block, row)
+        stream = self.container(block, int(block.column("group")[row])).stream
+        metadata = self.metadata(block, row, message)
+        time = int(block.column("time")[row])
+        line = Row(time, value_text(message.body).encode(), stream, dict(stream), metadata)
+        line.error, line.details = metadata.pop(ERROR, ""), metadata.pop(DETAILS, "")
+        return line
+
 
 def _container(block: Block, group: int) -> Container:
     service = group_bytes(block, group, "service").decode()
     stream = {label_name(SERVICE): service or UNKNOWN_SERVICE}
     indexed: list[Any] = []
     others: list[Any] = []
-    for pair in resource(block, group).attributes:
-        if pair.key == SERVICE and service:
+    attributes = resource(block, group).attributes
+    named = _named(attributes)
+    for pair in attributes:
+        if (pair.key == SERVICE and service) or pair.key == LABELS_ATTRIBUTE:
             continue
-        (indexed if pair.key in INDEX_ATTRIBUTES and pair.key != SERVICE else others).append(pair)
+        if pair.key in named and LABEL_NAME.fullmatch(pair.key) and pair.value.WhichOneof("value") != "kvlist_value":
+            text = value_text(pair.value)
+            if text:
+                stream.setdefault(pair.key, text)
+        else:
+            is_label = pair.key in named or (pair.key in INDEX_ATTRIBUTES and pair.key != SERVICE)
+            (indexed if is_label else others).append(pair)
     for name, value in flatten(indexed):
         if value:
             stream.setdefault(name, value)
@@ -260,6 +266,16 @@ def _container(block: Block, group: int) -> Container:
     _add(metadata, flatten(message.attributes), stream)
     _add(metadata, flatten(others), stream)
     return Container(stream, metadata)
+
+
+def _named(attributes: Iterable[Any]) -> frozenset[str]:
+    """Return the attributes that LABELS_ATTRIBUTE makes labels of."""
+    value = next((pair.value for pair in attributes if pair.key == LABELS_ATTRIBUTE), None)
+    if value is None:
+        return frozenset()
+    if value.WhichOneof("value") == "array_value":
+        return frozenset(value_text(one) for one in value.array_value.values)
+    return frozenset(name.strip() for name in value_text(value).split(","))
 
 
 def _add(metadata: dict[str, str], pairs: Iterable[tuple[str, str]], stream: dict[str, str]) -> None:

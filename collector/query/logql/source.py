@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collector.query.engine import slices
+from collector.query.engine import Among, log_slices, slices
 from collector.query.logql.columns import Batch
+from collector.query.logql.known import STREAM, BlockLayer
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
-from collector.query.logql.steps import ChangeStep, Kept, compile_stages, run, text_predicate
+from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
-    from collector.query.logql.columns import Change
+    from collector.query.logql.known import Known
     from collector.query.logql.labels import Container
+    from collector.query.logql.row import Row
     from collector.store import View
 
 SERVICE_LABEL = label_name(SERVICE)
@@ -48,6 +50,11 @@ class Statistics:
             self.log_lines += len(rows)
             self.log_bytes += size
 
+    def count_ring(self, lines: int, size: int) -> None:
+        """Count lines of the ring, with the bytes of their bodies."""
+        self.ring_lines += lines
+        self.ring_bytes += size
+
 
 class Selection:
     """A selector, ready to run."""
@@ -55,6 +62,7 @@ class Selection:
     def __init__(self, selector: ast.Selector) -> None:
         self._tests = [(matcher.label, text_predicate(matcher)) for matcher in selector.matchers]
         self._verdicts: dict[Container, bool] = {}
+        self._known: tuple[Known, NDArray[np.bool_]] | None = None
         self.service: bytes | None = None
         """The one service whose records can match, as a key of the `service` index; None: any."""
         for matcher in selector.matchers:
@@ -74,11 +82,21 @@ class Selection:
             self._verdicts[container] = verdict
         return verdict
 
-    def rows(self, piece: Slice, records: Records) -> NDArray[np.intp]:
-        """Return the rows of a slice that are selected."""
+    def verdicts(self, streams: Known) -> NDArray[np.bool_]:
+        """Tell for each stream of those known whether it is selected."""
+        if self._known is None or self._known[0] is not streams:
+            selected = np.array([self.has(container) for container in streams.streams], np.bool_)
+            self._known = (streams, selected)
+        return self._known[1]
+
+    def rows(self, piece: Slice, records: Records, streams: Known | None = None) -> NDArray[np.intp]:
+        """Return the rows of a slice that are selected; the records' streams may be known."""
         block, rows = piece
-        codes, containers = records.containers(block, rows)
-        selected = np.array([self.has(container) for container in containers], np.bool_)
+        if streams is not None:
+            codes, selected = streams.of(rows + block.base_offset), self.verdicts(streams)
+        else:
+            codes, containers = records.containers(block, rows)
+            selected = np.array([self.has(container) for container in containers], np.bool_)
         if selected.all():
             return rows
         chosen: NDArray[np.intp] = rows[selected[codes]]
@@ -90,26 +108,47 @@ class Source:
 
     def __init__(self, query: ast.LogQuery) -> None:
         """Raises InvalidQuery for a stage that is not evaluated."""
+        self.query = query
         self.selection = Selection(query.selector)
         self._steps = compile_stages(query.stages)
         self.records = Records()
-        self.changes: Sequence[Change] = [step.change for step in self._steps if isinstance(step, ChangeStep)]
-        """What the pipeline does to labels."""
-        kept = [change.names for change in self.changes if isinstance(change, Kept)]
-        self.kept: frozenset[str] | None = frozenset.intersection(*kept) if kept else None
+        self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""
 
-    def batch(self, piece: Slice, view: View, deadline: Deadline, statistics: Statistics) -> Batch:
-        """Return what selector and pipeline leave of a slice. Raises QueryTimeout."""
-        rows = self.selection.rows(piece, self.records)
-        statistics.count(view, piece.block, rows)
-        return run(self._steps, Batch(piece.block, rows, self.records), deadline)
+    def row(self, block: Block, row: int) -> Row:
+        """Return a record that is among the answers as the pipeline leaves it."""
+        line = self.records.row(block, row)
+        for step in self._steps:
+            step.line(line)
+        return line
 
-    def batches(
-        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics
-    ) -> Iterator[Batch]:
-        """Yield the batches with lines of start_ns <= time <= end_ns."""
-        for piece in slices(view, start_ns, end_ns, deadline):
-            batch = self.batch(piece, view, deadline, statistics)
-            if batch.rows.size:
-                yield batch
+    def pieces(
+        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_ring: bool = True
+    ) -> Iterator[Slice]:
+        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
+        if in_ring:
+            return slices(view, start_ns, end_ns, deadline)
+        among = Among(view.index, (view.key,)) if view.index is not None else None
+        return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+
+    def batch(
+        self,
+        piece: Slice,
+        view: View,
+        deadline: Deadline,
+        statistics: Statistics,
+        known: Mapping[str, Known] | None = None,
+    ) -> Batch:
+        """Return what selector and pipeline leave of a slice; some labels may be known. Raises QueryTimeout."""
+        block = piece.block
+        here = {name: one for name, one in known.items() if one.has(block)} if known else {}
+        rows = self.selection.rows(piece, self.records, here.get(STREAM))
+        statistics.count(view, block, rows)
+        batch = Batch(block, rows, self.records, deadline)
+        if here:
+            batch.layer = BlockLayer(block, rows, self.records, deadline, here)
+        return self.through(batch, deadline)
+
+    def through(self, batch: Batch, deadline: Deadline) -> Batch:
+        """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
+        return run(self._steps, batch, deadline)

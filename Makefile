@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture \
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture torture-exporters \
 	overload fuzz golden docs lock sbom clean
 
 help: ## list the targets
@@ -71,6 +71,10 @@ torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SE
 		RINGTAIL_TEST_QUERIES_EVERY=1 RINGTAIL_TEST_CARDINALITY=1000000 \
 		$(BIN)/python -m pytest -q tests/hostile/test_queries.py tests/hostile/test_cardinality.py || status=1; \
 		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
+
+torture-exporters: $(STAMP) ## forward from one Ringtail to another under load, and kill either of them 30 times: SEED=…
+	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
+		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py
 
 overload: $(STAMP) ## attack a daemon with a small memory limit, and measure well-behaved clients beside: SECONDS=60 of each
 	@$(BIN)/python -m tests.hostile.run --seconds $(or $(SECONDS),60) $(OVERLOAD_ARGS)

@@ -8,9 +8,13 @@ Names are the OpenTelemetry Collector's wherever it has one.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from typing import Literal
 
+from collector.declaration import named, section, sections, setting
+from collector.exporters.kinds import NAMING
+from collector.exporters.settings import ExporterSettings
 from collector.security.rights import RIGHTS
 from collector.security.secret import Secret
 from collector.security.suites import CIPHER_SUITES
@@ -27,44 +31,6 @@ ALLOWED_HOSTS = (
     "Hosts that a request may name, so that no web page reaches this port under a name of its own. Those of loopback "
     "are always allowed; none: only those when bound to loopback, and any when not. * is any."
 )
-
-
-def setting(
-    default: Any,
-    kind: str,
-    doc: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    many: bool = False,
-) -> Any:
-    """Declare a key. `kind` is size, duration, count, address, memory, path, route, switch, choice,
-    name, host, origin, header, text or secret.
-
-    The first three have a range: `low` and `high` are inclusive. With `many` it is a list (a tuple) of that kind. A
-    default of None may be null in a file, too; MISSING is for a key of a list's group that must be given.
-    """
-    metadata = {
-        "kind": kind,
-        "doc": doc,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "many": many,
-        "optional": default is None,
-    }
-    return field(default=default, metadata=metadata)
-
-
-def section(kind: type, doc: str, *, optional: bool = False) -> Any:
-    """Declare a group of keys; an optional one may be null, which switches it off."""
-    return field(default_factory=kind, metadata={"kind": "section", "type": kind, "doc": doc, "optional": optional})
-
-
-def sections(kind: type, doc: str) -> Any:
-    """Declare a list of groups of keys; none by default."""
-    return field(default=(), metadata={"kind": "sections", "type": kind, "doc": doc, "many": False, "optional": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,5 +473,8 @@ class Config:
     api: Api = section(Api, "How data is read.")
     query: Query = section(Query, "Limits of queries.")
     auth: Auth = section(Auth, "Who may do what.")
+    exporters: Mapping[str, ExporterSettings] = named(
+        NAMING, "Where records are sent on, each under a name: a kind, or KIND/ID."
+    )
     telemetry: Telemetry = section(Telemetry, "What Ringtail tells of itself.")
     metrics_generator: MetricsGenerator = section(MetricsGenerator, "Metrics made of spans.")

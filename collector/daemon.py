@@ -13,6 +13,7 @@ import contextlib
 import gc
 import math
 import os
+import random
 import resource
 import signal
 from dataclasses import replace
@@ -32,6 +33,7 @@ from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
+from collector.exporters.exports import Exports
 from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
@@ -182,6 +184,15 @@ class Daemon:
         self._authenticator: Authenticator | None = None
         self._tls_metrics = TlsMetrics(self.registry)
         self._intervals: list[Interval] = []
+        self._exports = Exports(
+            files=self._files,
+            clock=self.clock,
+            chance=random.Random(),  # noqa: S311 - spreads retries
+            logger=logger,
+            registry=self.registry,
+            tenants=config.tenants.enabled,
+            directory=config.wal.directory if config.wal.enabled else None,
+        )
         self._guard = MemoryGuard(
             limit_bytes(config.memory.limit, available_bytes()),
             lambda: self._tenants.rings,
@@ -192,6 +203,7 @@ class Daemon:
             tails=self._tails,
             memos=lambda: self._tenants.memos,
             cache=self._cache,
+            exports=self._exports,
         )
 
     async def run(self) -> int:
@@ -239,9 +251,11 @@ class Daemon:
         applied = [key for key in changed if is_live(key) or (key == CREDENTIALS and asks)]
         restart = [key for key in changed if key not in applied]
         otlp = config.receivers.otlp
+        exporters = self._exports.make(config.exporters)
         self._guard.reconfigure(
             limit_bytes(config.memory.limit, available_bytes()), otlp.max_in_flight_bytes, ring_sizes(config)
         )
+        self._exports.apply(config.exporters, exporters)
         retention = config.wal.retention
         for log in self._tenants.logs:
             log.retain(retention.max_bytes or None, retention.max_age or None)
@@ -274,11 +288,11 @@ class Daemon:
         self._guard.divide()
         if self._tenants.apart:
             self._nothing = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
-            self._apps[""] = self._app(self._nothing, self._engine, None, self._span_metrics())
+            self._apps[""] = self._app("", self._nothing, self._engine, None, self._span_metrics())
             app: ASGIApp = TenantApps(self._apps[""], self._app_of)
         else:
             only = self._tenants.by_name[""]
-            app = self._app(only.stores, self._engine, self._tails, only.spans)
+            app = self._app("", only.stores, self._engine, self._tails, only.spans)
         api = self.config.api
         guarded = AccessControl(app, self._gate("api"), self._hosts("api", api.allowed_hosts))
         self._api = ApiServer(guarded, self._tls("api", "http/1.1"))
@@ -301,8 +315,12 @@ class Daemon:
         if self._reserve is not None:
             self._reserve.hold()
         if not self._stop.is_set():
+            exporters = self._exports.make(self.config.exporters)
             await self._receive()
             self._compact()
+            self._attach()
+            self._exports.apply(self.config.exporters, exporters)
+            await self._exports.settled()
 
     async def _receive(self) -> None:
         """Open the door."""
@@ -384,6 +402,11 @@ class Daemon:
             self._compactor = Compactor(lambda: self._tenants.logs, files=self._files, metrics=self._log_metrics)
             self._compactor.start()
 
+    def _attach(self) -> None:
+        """Let the records of all tenants that there are be exported."""
+        for name, tenant in self._tenants.by_name.items():
+            self._exports.attach(name, self._place(name) if self.config.wal.enabled else None, tenant.stores)
+
     def _open_directory(self) -> list[str]:
         """Lock the data directory, and return the names of the tenants that have one in it."""
         directory = self.config.wal.directory
@@ -426,8 +449,9 @@ class Daemon:
         )
 
     def _opened(self) -> None:
-        """A tenant has come: everybody's share of the memory is smaller."""
+        """A tenant has come: everybody's share of the memory is smaller, and what is exported is more."""
         self._guard.share_out()
+        self._attach()
 
     def _finder(self, signal: Signal) -> Callable[[str], Destination]:
         """Return what finds the destination of a signal's requests by their tenant."""
@@ -451,7 +475,12 @@ class Daemon:
                 tenant.spans.tick()
 
     def _app(
-        self, stores: Mapping[str, Store], engine: Engine, tails: Tails | None, spans: SpanMetrics | None = None
+        self,
+        name: str,
+        stores: Mapping[str, Store],
+        engine: Engine,
+        tails: Tails | None,
+        spans: SpanMetrics | None = None,
     ) -> ASGIApp:
         return create_app(
             stores,
@@ -466,6 +495,8 @@ class Daemon:
             tails,
             spans,
             self._pushes,
+            lambda: self._exports.stats(name),
+            self._exports.troubles,
         )
 
     def _app_of(self, name: str) -> ASGIApp:
@@ -474,7 +505,7 @@ class Daemon:
         if tenant is None:
             return self._apps[""]
         if name not in self._apps:
-            self._apps[name] = self._app(tenant.stores, self._lane(name), self._tails, tenant.spans)
+            self._apps[name] = self._app(name, tenant.stores, self._lane(name), self._tails, tenant.spans)
         return self._apps[name]
 
     def _lane(self, name: str) -> Engine:
@@ -535,6 +566,7 @@ class Daemon:
             *([self._api.stop()] if self._api is not None else []),
         )
         await self._tenants.drain()
+        await self._exports.stop()
         self._engine.close()
         self._tails.close()
         self._pushes.close()

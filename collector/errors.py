@@ -100,3 +100,33 @@ class QueryLimit(RingtailError):
 
 class NotFound(RingtailError):
     """What was asked for is not held, in ring or log."""
+
+
+class Retryable(RingtailError):
+    """A destination did not take a batch, and may take the same one later: it is away, busy, or did not answer in time.
+
+    Whether it has taken some of it is not known. `after_s` is what it asked to wait for, if it did.
+    """
+
+    def __init__(self, message: str, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class Permanent(RingtailError):
+    """A destination will never take a batch as it is, because of what is in it, and has taken nothing of it.
+
+    `offsets` names the records that are to blame, where that is known. `too_large`: smaller batches may do.
+    """
+
+    def __init__(self, message: str, offsets: tuple[int, ...] = (), *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.offsets = offsets
+        self.too_large = too_large
+
+
+class Unwelcome(RingtailError):
+    """A destination takes nothing at all from us as we are configured: credentials, rights, path, version, schema.
+
+    No batch is to blame, so none is given up: they wait until somebody has changed something there or here.
+    """

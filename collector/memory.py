@@ -3,9 +3,9 @@
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
 commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
-quarter, of which live tails may hold a quarter for their readers, queries remember as much, and as much are blocks of the
-log that queries have read (wal/cache.py); the rings what is left, in proportion to what is configured for them, and never
-more than that.
+quarter, of which live tails may hold a quarter for their readers, queries remember as much, as much are blocks of the log
+that queries have read (wal/cache.py), and exporters' batches hold as much; the rings what is left, in proportion to what is
+configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
 of data is not known before. So the guard looks at the resident memory twice a second, too. Near the limit the rings give
@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collector.errors import InvalidConfig, Overloaded
+from collector.exporters.exports import Exports
 from collector.heap import give_back, resident_bytes
 from collector.quantities import read_size
 from collector.query.tails import Tails
@@ -51,6 +52,8 @@ MEMOS_SHARE: Final = 1 / 4
 """What queries may remember, of the same."""
 CACHE_SHARE: Final = 1 / 4
 """What blocks of the log may take that queries have read, of the same."""
+EXPORTS_SHARE: Final = 1 / 4
+"""What exporters' batches may hold, of the same."""
 STEPS: Final = 32
 """In so many steps a ring goes from nothing to its share."""
 SLACK_BYTES: Final = 4 * MIB
@@ -146,9 +149,11 @@ class MemoryGuard:
         tails: Tails | None = None,
         memos: Callable[[], Sequence[Memo]] = tuple,
         cache: BlockCache | None = None,
+        exports: Exports | None = None,
     ) -> None:
         """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, the
-        admission, the live tails, what queries remember, and blocks of the log."""
+        admission, the live tails, what queries remember, blocks of the log, and the exporters."""
+        self._exports = exports
         self._memos = memos
         self._cache = cache
         self.limit = limit
@@ -194,6 +199,8 @@ class MemoryGuard:
             self._tails.bytes_max = max(TAILS_LEAST, int((limit - self._held) * OTHER_SHARE * TAILS_SHARE))
         if self._cache is not None:
             self._cache.bytes_max = int((limit - self._held) * OTHER_SHARE * CACHE_SHARE)
+        if self._exports is not None:
+            self._exports.limit(int((limit - self._held) * OTHER_SHARE * EXPORTS_SHARE))
         self.share_out()
 
     def share_out(self) -> None:
@@ -272,6 +279,7 @@ class MemoryGuard:
             "in_flight_bytes": self._admission.in_flight_bytes,
             "remembered_bytes": sum(memo.nbytes for memo in self._memos()),
             "tail_bytes": self._tails.held_bytes if self._tails is not None else 0,
+            "export_bytes": self._exports.held_bytes if self._exports is not None else 0,
         } | {f"log_cache_{name}": value for name, value in cache.items()}
 
 

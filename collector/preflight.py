@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from collector.errors import InvalidConfig, RingtailError
+from collector.exporters.kinds import find, kind_of
 from collector.exposure import known_credentials, openings
 from collector.heap import resident_bytes
 from collector.memory import available_bytes, divided, limit_bytes
@@ -71,6 +72,10 @@ def examine(config: Config, clock: Clock) -> Findings:
         read_credentials(known_credentials(config))
     except InvalidConfig as error:
         found.mistakes += error.problems
+    for name, exporter in config.exporters.items():
+        kind = find(kind_of(name))
+        for key, problem in kind.obstacles(exporter) if kind is not None else ():
+            found.mistakes.append(f"exporters.{name}.{key}: {problem}")
     tenants = _directory(config, found)
     _memory(config, tenants, found)
     return found

@@ -89,6 +89,13 @@ def read_count(text: str) -> int:
     return int(text)
 
 
+def read_number(text: str) -> float:
+    """Read a number that may have decimals."""
+    if not re.fullmatch(_NUMBER, text):
+        raise ValueError
+    return float(text)
+
+
 def read_address(text: str) -> str:
     """Read `host:port`, `[::1]:port` or `:port` (all interfaces); returns it unchanged."""
     if "://" in text:
@@ -177,6 +184,15 @@ def read_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def read_header_value(text: str) -> Secret:
+    """Read the value of a header, which may be a secret: printable ASCII. No message repeats it."""
+    if text == REDACTED:
+        raise ValueError(f"{REDACTED} is what print-config shows in place of a secret")
+    if len(text) > SECRET_CHARACTERS_MAX or not text.isascii() or not text.isprintable():
+        raise ValueError("it is too long, or holds a character beyond printable ASCII")
+    return Secret(text)
+
+
 def read_route(text: str) -> str:
     """Read the path of a URL, `/v1/traces`; returns it unchanged."""
     if not _ROUTE.fullmatch(text):
@@ -218,6 +234,11 @@ def write_duration(seconds: float) -> str:
     return "".join(parts) or "0"
 
 
+def write_number(value: float) -> str:
+    """Write a number, a whole one without decimals."""
+    return str(int(value)) if value == int(value) else repr(value)
+
+
 def read(metadata: Mapping[str, Any], text: str) -> Any:
     """Read one value as its declaration (`config.setting`) says; ValueError when it is not accepted.
 
@@ -244,7 +265,7 @@ def write(metadata: Mapping[str, Any], value: Any) -> str:
         return f"[{', '.join(one if _PLAIN.fullmatch(one) else json.dumps(one) for one in written)}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return {"size": write_size, "duration": write_duration}.get(metadata["kind"], str)(value)
+    return {"size": write_size, "duration": write_duration, "number": write_number}.get(metadata["kind"], str)(value)
 
 
 def accepted(metadata: Mapping[str, Any]) -> str:
@@ -254,6 +275,7 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "size": "a size like 64MiB",
         "duration": "a duration like 30s or 1m30s",
         "count": "a whole number",
+        "number": "a number",
         "address": "an address like 127.0.0.1:4317, with a port from 0 to 65535",
         "path": "a path",
         "route": "a path like /v1/traces",
@@ -265,6 +287,7 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "name": "a name",
         "host": "a host like grafana.example.com, or *",
         "text": "a text",
+        "header value": "a header's value, a secret best as ${env:NAME} or Bearer ${env:NAME}",
         "secret": f"a secret of at least {SECRET_CHARACTERS_MIN} characters, best as ${{env:NAME}}",
     }[kind]
     return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
@@ -274,6 +297,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "size": read_size,
     "duration": read_duration,
     "count": read_count,
+    "number": read_number,
     "address": read_address,
     "memory": read_memory,
     "path": read_path,
@@ -285,4 +309,5 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "host": read_host,
     "text": read_text,
     "secret": read_secret,
+    "header value": read_header_value,
 }

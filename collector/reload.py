@@ -25,6 +25,8 @@ LIVE: Final = (
     "api.max_response_size",
     "query.timeout",
     "telemetry.logs.level",
+    "exporters",
+    "exporters.*",
 )
 """Keys that a reload applies; every other one waits for a restart."""
 

@@ -27,7 +27,9 @@ from typing import Any, Final
 import yaml
 
 from collector.config import Config
+from collector.declaration import Naming
 from collector.errors import InvalidConfig
+from collector.exporters.kinds import find, kind_of
 from collector.exposure import conflicts, openings
 from collector.otlp.signals import SIGNALS
 from collector.quantities import accepted, read, write
@@ -45,6 +47,10 @@ ITEMS_MAX: Final = 256
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}?")
 _REFERENCE: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\}", re.DOTALL)
+_SCHEME: Final = re.compile(r"[A-Za-z]+ ")
+"""What a header's value may begin with, before a secret: `Bearer`."""
+_SECRETS: Final = ("secret", "header value")
+_NAMED: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:/[A-Za-z0-9_-]{1,64})?")
 _NULL: Final = "tag:yaml.org,2002:null"
 _EVERYWHERE: Final = ("", "0.0.0.0", "[::]")
 
@@ -63,6 +69,8 @@ class _Loader:
         self.problems: list[str] = []
         self.values: dict[str, _Found] = {}
         self.switched_off: set[str] = set()
+        self.groups: dict[str, str] = {}
+        """Groups whose names users have chosen: names by full keys, in the order in which they came."""
         self._source = ""
 
     def source(self, name: str, text: str) -> None:
@@ -79,7 +87,7 @@ class _Loader:
         if not sign:
             self.problems.append(f"--set {_shown(text)}: must be KEY=VALUE, as in --set wal.sync=never")
             return
-        metadata = next((one for key, one, _ in entries() if key == path), {})
+        metadata = _declared(path)
         is_collection = metadata.get("kind") in ("section", "sections") or metadata.get("many")
         is_null = value == "null" and metadata.get("optional")
         node: yaml.Node = yaml.ScalarNode(_NULL if is_null else "tag:yaml.org,2002:str", value)
@@ -158,6 +166,10 @@ class _Loader:
                 self._subsection(known[key], value, full, place)
             elif known[key]["kind"] == "sections":
                 self._sections(known[key], value, full, place)
+            elif known[key]["kind"] == "named":
+                self._named(known[key], value, full, place)
+            elif known[key]["kind"] == "headers":
+                self._headers(value, full, place)
             elif known[key]["many"]:
                 self._list(known[key], value, full, place)
             elif not isinstance(value, yaml.ScalarNode):
@@ -176,7 +188,7 @@ class _Loader:
 
     def _read(self, metadata: Mapping[str, Any], text: str, full: str, place: str) -> _Found | None:
         """Read one value; None when it is not accepted, which is reported."""
-        is_secret = metadata["kind"] == "secret"
+        is_secret = metadata["kind"] in _SECRETS
         try:
             value = read(metadata, self._expand(text))
         except ValueError as error:
@@ -185,7 +197,8 @@ class _Loader:
             self.problems.append(f"{place}: {full}: {shown} is not {accepted(metadata)}{detail}")
             return None
         if is_secret:
-            reference = _REFERENCE.fullmatch(text)
+            scheme = _SCHEME.match(text) if metadata["kind"] == "header value" else None
+            reference = _REFERENCE.fullmatch(text, scheme.end() if scheme is not None else 0)
             value = Secret(value.reveal(), text if reference is not None and reference[2] is None else "")
         return _Found(value, place)
 
@@ -217,6 +230,65 @@ class _Loader:
                 if one.default is MISSING and one.default_factory is MISSING and one.name not in given:
                     self.problems.append(f"{at}: {item}: has no {one.name}, which is {accepted(one.metadata)}")
         self.values[full] = _Found(len(nodes), place)
+
+    def _named(self, metadata: Mapping[str, Any], value: yaml.Node, full: str, place: str) -> None:
+        """Take groups by names that the user has chosen; a group that is null is none."""
+        naming: Naming = metadata["type"]
+        if not isinstance(value, yaml.MappingNode):
+            if not isinstance(value, yaml.ScalarNode) or value.value:
+                known = ", ".join(naming.known())
+                self.problems.append(
+                    f"{place}: {full}: must be a mapping of groups, each named one of {known}, or such a name and /ID"
+                )
+            return
+        names: dict[str, str] = {}
+        for key_node, group in value.value:
+            at = self._place(key_node)
+            name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+            item = f"{full}.{name}"
+            if name in names:
+                self.problems.append(
+                    f"{at}: {_shown(item, SHOWN_MAX + len(full))}: stands here twice, first at {names[name]}"
+                )
+            names.setdefault(name, at)
+            try:
+                kind = naming.find(name) if _NAMED.fullmatch(name) else None
+            except InvalidConfig as error:
+                self.problems += [f"{at}: {problem}" for problem in error.problems]
+                continue
+            if kind is None:
+                shown = _shown(item, SHOWN_MAX + len(full))
+                self.problems.append(
+                    f"{at}: {shown}: {_unknown(name.partition('/')[0], naming.known())}; each may have /ID behind it"
+                )
+                continue
+            is_null = isinstance(group, yaml.ScalarNode) and group.tag == _NULL and group.value
+            if is_null:
+                self.groups.pop(item, None)
+                self.values = {key: found for key, found in self.values.items() if not key.startswith(f"{item}.")}
+            else:
+                self.groups[item] = name
+                self._section(kind, group, item)
+
+    def _headers(self, value: yaml.Node, full: str, place: str) -> None:
+        """Take a mapping from headers to values."""
+        pairs = value.value if isinstance(value, yaml.MappingNode) else []
+        if not isinstance(value, yaml.MappingNode) or len(pairs) > ITEMS_MAX:
+            self.problems.append(f"{place}: {full}: must be a mapping from at most {ITEMS_MAX} headers to values")
+            return
+        found: dict[str, Any] = {}
+        for key_node, one in pairs:
+            at = self._place(key_node)
+            name = self._read({"kind": "header", "low": None, "high": None}, getattr(key_node, "value", ""), full, at)
+            if name is None or name.value == "*" or not isinstance(one, yaml.ScalarNode):
+                self.problems.append(f"{at}: {full}: must be a mapping from headers to values, which are texts")
+                continue
+            read_value = self._read(
+                {"kind": "header value", "low": None, "high": None}, one.value, f"{full}.{name.value}", at
+            )
+            if read_value is not None:
+                found[name.value] = read_value.value
+        self.values[full] = _Found(found, place)
 
     def _items(self, value: yaml.Node, full: str, place: str, wanted: str) -> list[yaml.Node]:
         if isinstance(value, yaml.ScalarNode) and value.tag != _NULL and value.value:
@@ -250,6 +322,9 @@ class _Loader:
             elif one.metadata["kind"] == "sections":
                 count = self.values[full].value if full in self.values else 0
                 made[one.name] = tuple(self.build(one.metadata["type"], f"{full}[{i}]") for i in range(count))
+            elif one.metadata["kind"] == "named":
+                find, groups = one.metadata["type"].find, self.groups.items()
+                made[one.name] = {name: self.build(find(name), key) for key, name in groups if key == f"{full}.{name}"}
             elif full in self.values:
                 made[one.name] = self.values[full].value
         return kind(**made)
@@ -287,6 +362,10 @@ class _Loader:
             )
 
         self._paths(config)
+        for name, exporter in config.exporters.items():
+            kind = find(kind_of(name))
+            for key, problem in kind.problems(exporter) if kind is not None else ():
+                self.problems.append(f"{self._told(f'exporters.{name}.{key}')}: {problem}")
         for name in ("grpc", "http"):
             group = getattr(config.receivers.otlp.protocols, name)
             if group is not None and group.include_metadata:
@@ -384,8 +463,8 @@ def _load(
 def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[str, Any], Any]]:
     """Yield (key, metadata, default) of every section and setting, in order.
 
-    The keys of a list of sections are those of one: `auth.credentials[].name`. MISSING is the default of one that must
-    be given.
+    The keys of a list of sections are those of one: `auth.credentials[].name`; of groups that users name, those that all
+    share are of `NAME`, and the others of each kind's name. MISSING is the default of one that must be given.
     """
     for one in fields(kind):
         full = f"{path}.{one.name}" if path else one.name
@@ -395,8 +474,44 @@ def entries(kind: type = Config, path: str = "") -> Iterator[tuple[str, Mapping[
         elif one.metadata["kind"] == "sections":
             yield full, one.metadata, one.default
             yield from entries(one.metadata["type"], f"{full}[]")
+        elif one.metadata["kind"] == "named":
+            yield full, one.metadata, None
+            yield from _named_entries(one.metadata["type"], full)
         else:
-            yield full, one.metadata, one.default
+            yield (
+                full,
+                one.metadata,
+                one.default_factory() if one.default is MISSING and callable(one.default_factory) else one.default,
+            )
+
+
+def _named_entries(naming: Naming, path: str) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    shared = {one.name for one in fields(naming.shared)}
+    yield from entries(naming.shared, f"{path}.NAME")
+    for name in naming.documented:
+        kind = naming.find(name)
+        for key, metadata, default in entries(kind, f"{path}.{name}") if kind is not None else ():
+            if key.split(".")[2] not in shared:
+                yield key, metadata, default
+
+
+def _declared(path: str) -> Mapping[str, Any]:
+    """Return how a key is declared; nothing when it is not."""
+    kind: Any = Config
+    found: Mapping[str, Any] = {}
+    for name in path.split("."):
+        if isinstance(kind, Naming):
+            try:
+                kind = kind.find(name)
+            except InvalidConfig:
+                kind = None
+            found = {"kind": "section"}
+        else:
+            found = next((one.metadata for one in fields(kind) if one.name == name), {}) if kind is not None else {}
+            kind = found.get("type")
+        if kind is None:
+            break
+    return found
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -407,6 +522,12 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         before, after = getattr(old, one.name), getattr(new, one.name)
         if is_dataclass(before) and is_dataclass(after):
             found += differences(before, after, full)
+        elif one.metadata["kind"] == "named" and before != after:
+            for name in sorted({*before, *after}):
+                if type(before.get(name)) is type(after.get(name)):
+                    found += differences(before[name], after[name], f"{full}.{name}")
+                else:
+                    found.append(f"{full}.{name}")
         elif before != after:
             found.append(full)
     return found
@@ -428,10 +549,12 @@ def _plain(section: Any) -> dict[str, Any]:
 def _plain_value(metadata: Mapping[str, Any], value: Any) -> Any:
     if is_dataclass(value):
         return _plain(value)
+    if isinstance(value, Mapping):
+        return {name: _plain_value(metadata, one) for name, one in value.items()}
     if isinstance(value, tuple):
         return [_plain_value(metadata, one) for one in value]
     if isinstance(value, Secret):
         return value.shown
-    if metadata["kind"] in ("size", "duration"):
+    if metadata["kind"] in ("size", "duration", "number"):
         return write(metadata, value)
     return value.replace("$", "$$") if isinstance(value, str) else value

@@ -405,7 +405,7 @@ def test_completion_knows_commands_and_options() -> None:
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
     assert set(complete("ringtail ", 1)) >= {"run", "validate", "print-config", "stats", "send", "wal"}
-    assert set(complete("ringtail wal ", 2)) == {"inspect", "verify", "cat"}
+    assert set(complete("ringtail wal ", 2)) == {"inspect", "verify", "cat", "letters"}
     assert "--config" in complete("ringtail run --", 2)
     assert complete("ringtail completion f", 2) == ["fish"]
 

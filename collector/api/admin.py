@@ -38,9 +38,12 @@ def routes(
     reload: Callable[[], dict[str, list[str]]],
     listeners: Callable[[], dict[str, Any]],
     spans: SpanMetrics | None,
+    exporters: Callable[[], dict[str, Any]],
+    troubles: Callable[[], list[str]],
 ) -> list[BaseRoute]:
-    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each; `memory` and
-    `listeners` give their parts of `/api/stats`, and so do the span metrics; `reload` reads the configuration again, and returns what that did."""
+    """Return the operators' routes. `not_ready` tells why no traffic should come, in a line each, `troubles` what else is
+    wrong; `memory`, `listeners` and `exporters` give their parts of `/api/stats`, and so do the span metrics; `reload`
+    reads the configuration again, and returns what that did."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -49,10 +52,10 @@ def routes(
         reasons = not_ready()
         if reasons:
             return PlainTextResponse("".join(f"not ready: {reason}\n" for reason in reasons), 503)
-        return PlainTextResponse("ready\n")
+        return PlainTextResponse("".join(["ready\n", *(f"{trouble}\n" for trouble in troubles())]))
 
     async def stats(request: Request) -> Response:
-        found = statistics(stores, spans) | {"memory": memory(), "listeners": listeners()}
+        found = statistics(stores, spans) | {"memory": memory(), "listeners": listeners(), "exporters": exporters()}
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     async def metrics(request: Request) -> Response:

@@ -81,10 +81,13 @@ def create_app(
     tails: Tails | None = None,
     spans: SpanMetrics | None = None,
     pushes: PushDoor | None = None,
+    exporters: Callable[[], dict[str, Any]] = dict,
+    troubles: Callable[[], list[str]] = list,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` gives its part of `/api/stats`, `limit` is how large
-    answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
-    metrics made of spans, without `pushes` nothing is received."""
+    """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`, `troubles`
+    what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by
+    default). Without `tails` there is no live tail, without `spans` there are no metrics made of spans, without `pushes`
+    nothing is received."""
     limit = limit or ResponseLimit()
 
     async def index(request: Request) -> Response:
@@ -113,7 +116,7 @@ def create_app(
     more = (lambda: [spans.series()]) if spans is not None else tuple
     app = Starlette(
         routes=[
-            *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),
+            *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans, exporters, troubles),
             *tempo.routes(stores, engine, limit),
             *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),

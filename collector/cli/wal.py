@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -74,3 +75,28 @@ def cat(directory: str, signal: str, from_offset: int, limit: int) -> None:
 
     for frame in frames(directory, BY_NAME[signal], from_offset, limit, OperatingSystemFiles()):
         click.echo(escaped_json(to_json(BY_NAME[signal], frame.payload).decode()))
+
+
+@wal.command()
+@_directory
+@click.option("--exporter", metavar="NAME", help="Of this exporter only, as the configuration names it.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Letters to print at most.")
+def letters(directory: str, exporter: str | None, limit: int) -> None:
+    """List dead letters: records that exporters were refused for good, and why.
+
+    They are logs themselves: `ringtail wal cat DIR/dead-letters/NAME` prints the records.
+    """
+    from collector.exporters.dead_letters import found
+    from collector.wal.files import OperatingSystemFiles
+
+    rows = []
+    for name, signal, letter in found(directory, exporter, limit, OperatingSystemFiles()):
+        note = letter.note
+        where = (name, signal.name, str(letter.offset), str(letter.records))
+        if note is None:
+            rows.append((*where, "", "", "cannot be read"))
+        else:
+            offsets = f"{note.first_offset}..{note.end_offset}"
+            when = f"{datetime.fromtimestamp(note.time_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
+            rows.append((*where, offsets, when, escaped(note.reason)))
+    print_table(("exporter", "signal", ">letter", ">records", ">offsets", "refused (UTC)", "reason"), rows)

@@ -21,7 +21,7 @@ from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.otlp.wire import own_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from collector.otlp.block import Block
 
@@ -173,6 +173,13 @@ def regroup(refs: Iterable[Ref]) -> bytes:
 
 def _metrics(metrics: dict[tuple[bytes, int, bytes], list[bytes]]) -> list[bytes]:
     return [tagged(2, own + tagged(field, data + b"".join(points))) for (own, field, data), points in metrics.items()]
+
+
+def top_level_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, content) of the length-delimited fields of a validated message, unknown ones too."""
+    for number, whole, content in _fields(message):
+        if whole[0] & 7 == 2:
+            yield number, content
 
 
 def _fields(message: bytes) -> list[tuple[int, bytes, bytes]]:

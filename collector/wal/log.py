@@ -237,6 +237,11 @@ class Log:
         """The segments that are not written to any more and have a successor, oldest first."""
         return self._segments[:-1]
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments, oldest first."""
+        return self._segments
+
     def holds(self, one: Segment) -> bool:
         """Whether the segment is one of the log's, and neither removed nor replaced; certain under its lock."""
         return any(held is one for held in self._segments)
@@ -425,6 +430,25 @@ class Log:
             writer.close()
 
     # Reading: any thread
+
+    def settled_offset(self) -> int:
+        """Have all that was appended before this call on the disk, whatever the policy of the committer, and return the
+        offset behind it. For who ships records elsewhere, and cannot wait for `synced_offset`. Raises Unavailable.
+        """
+        segments, end = self._segments, self._next_offset
+        if self._synced_offset >= end or not segments:
+            return self._synced_offset
+        try:
+            handle = self._files.open(segments[-1].path, write=True)
+            try:
+                self._files.fdatasync(handle)
+            finally:
+                self._files.close(handle)
+        except FileNotFoundError:
+            return self._synced_offset  # Sealed, which syncs it, and removed meanwhile.
+        except OSError as error:
+            raise Unavailable(f"the log of {self.signal.name} cannot be synced: {error}") from error
+        return end
 
     def frames(
         self,

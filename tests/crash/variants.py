@@ -5,9 +5,10 @@
 `stepwise` is right, but takes its time: files are written in pieces, and there is a pause before each change to a file
 or directory. So kills meet half-written frames, segments without a name, indexes not yet renamed, which on a fast disk
 is rare. And it compacts as soon as it can, so that kills meet that, too. `faulty` is right, with files that fail and a
-clock that jumps as orders.py says. `early` and `retrying` are broken: the first acknowledges a batch before it is
+clock that jumps as orders.py says. `early`, `retrying` and `hasty` are broken: the first acknowledges a batch before it is
 written, and writes it when the next one comes; the second, with orders as `faulty`, takes a sync that fails for one that
-did not. The crash tests must catch them.
+did not; the third moves an exporter's cursor when a batch is handed over, not when it was taken. The crash tests must
+catch them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import collector.daemon
+import collector.exporters.exports
 import collector.tenant
 from collector.cli import main
+from collector.exporters.base import Batch
+from collector.exporters.delivery import Delivery
 from collector.wal import compactor
 from collector.wal.commit import Committer
+from collector.wal.cursor import State
 from collector.wal.files import BLOCK_BYTES, OperatingSystemFiles
 from tests.crash.orders import OrderedClock, OrderedFiles
 
@@ -94,6 +99,17 @@ class DeafFiles(OrderedFiles):
             pass
 
 
+class HastyDelivery(Delivery):
+    """Takes a batch that was handed over for one that was taken."""
+
+    def _state(self) -> State:
+        return State(self._taken)
+
+    async def _hand_over(self, batch: Batch) -> None:
+        await self._note(sync=True)
+        await super()._hand_over(batch)
+
+
 def run() -> None:
     """Make of the daemon what the first argument says, and go on as `ringtail`."""
     variant = sys.argv.pop(1)
@@ -107,6 +123,8 @@ def run() -> None:
         compactor.IDLE_S = 0.01  # type: ignore[misc]  # on purpose
     elif variant == "early":
         collector.tenant.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
+    elif variant == "hasty":
+        collector.exporters.exports.Delivery = HastyDelivery  # type: ignore[attr-defined]  # on purpose
     else:
         raise SystemExit(f"no variant {variant}")
     main()

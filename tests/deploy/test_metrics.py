@@ -51,6 +51,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
     settings = (
         "auth.credentials=[{name: all, rights: [read, write], tokens: token-token-token-1}]",
         f"api.tls={{cert_file: {certificate}, key_file: {key}}}",
+        "exporters.otlphttp.endpoint=http://127.0.0.1:9",
     )
     known = {"Authorization": "Bearer token-token-token-1"}
     with Daemon(directory, *settings, tls=authority.client(), headers=known, wait=False) as daemon:

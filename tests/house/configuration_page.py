@@ -44,6 +44,9 @@ default for one that is not set or is empty. `$$` is a dollar sign.
   all interfaces. Port 0 is one that the operating system chooses; the log tells it.
 - Lists: `[a, b]` or a line each, as in YAML; a single value is a list of one. In the table below, `auth.credentials[].name`
   is the key `name` of each element of the list `auth.credentials`.
+- Exporters have names that you choose: a kind (`otlp`), or several of one kind as `KIND/ID` (`otlp/eu`). In the table below
+  `exporters.NAME` has the keys that all of them share, and `exporters.otlp` and so on those that each kind adds.
+  `exporters: {otlp: null}` in a later source removes one. docs/backends.md has the whole of it.
 - Secrets are best written as `${env:NAME}`: `ringtail print-config` then prints that, and `[REDACTED]` otherwise, which
   does not load again. No message, log or answer ever repeats a secret.
 - Values after `--set` need no quotes but the shell's: `--set api.endpoint=[::1]:8888`. For a group of keys the value is
@@ -86,7 +89,7 @@ def page() -> str:
     """The page as it should be."""
     rows = []
     for key, metadata, default in entries(Config):
-        if metadata["kind"] in ("section", "sections"):
+        if metadata["kind"] in ("section", "sections", "named"):
             rows.append(f"| **`{key}`** | | {metadata['doc']} |")
             continue
         low, high = metadata["low"], metadata["high"]

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "collector"
 CONNECTING = {
     *("create_connection", "open_connection", "create_datagram_endpoint", "sock_connect", "connect", "connect_ex"),
     *("sendto", "urlopen", "urlretrieve", "HTTPConnection", "HTTPSConnection", "insecure_channel", "secure_channel"),
-    *("create_unix_connection", "open_unix_connection", "Popen", "create_subprocess_exec", "system"),
+    *("ClientSession", "create_unix_connection", "open_unix_connection", "Popen", "create_subprocess_exec", "system"),
 }
 KNOWN = {
     "cli/connection.py": "clients of the command line, for the endpoint that is given",
@@ -25,6 +25,8 @@ KNOWN = {
     "conformance/http2_client.py": "the same",
     "conformance/http_client.py": "the same",
     "conformance/launcher.py": "the kit's own server",
+    "exporters/otlp/grpc.py": "the exporter otlp; tests/exporters/test_outbound.py",
+    "exporters/otlp/http.py": "the exporter otlphttp; the same",
     "testing/assertions.py": "the pytest plugin, for the daemon that it has started",
     "notify.py": "systemd's socket, which is a file",
 }

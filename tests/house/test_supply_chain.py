@@ -26,7 +26,7 @@ def test_everything_is_pinned_by_hash(file: str) -> None:
     for name, (_, hashes) in pinned.items():
         assert hashes, name
         missing = {one for one in needs(name) if one not in pinned}
-        assert missing <= {"colorama", "importlib-metadata", "tzdata", "exceptiongroup"}, (
+        assert missing <= {"async-timeout", "colorama", "importlib-metadata", "tzdata", "exceptiongroup"}, (
             "of other systems, and older Pythons"
         )
     assert "://" not in text

@@ -1,0 +1,449 @@
+"""All exporters of a daemon: made of their settings, started in their own time, with a delivery for each of their signals
+and each tenant.
+
+Nothing here is waited for: an exporter whose destination is away starts when it is there, and its deliveries fall behind
+until then, as they would later. A reload makes those exporters anew whose settings have changed; their cursors stay.
+
+In the data directory, or a tenant's: `INSTANCE` (instance.py), `cursors/NAME/SIGNAL.cursor`, `dead-letters/NAME/SIGNAL/`,
+and for what exporters keep themselves `exporters/NAME`; a `/` in a name becomes `+`. They stay when an exporter is
+removed from the configuration: should it come back, it goes on where it was.
+
+Without a log there is no cursor: exporters read the rings, and begin with what those hold. What a ring evicts before it
+was delivered is lost, counted and logged; a stop delivers what it can within `FLUSH_S`.
+
+Owner: the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from collector.errors import InvalidConfig, Retryable, RingtailError, Unavailable
+from collector.exporters import instance
+from collector.exporters.base import Backend, Context, Source
+from collector.exporters.dead_letters import DeadLetters, place
+from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
+from collector.exporters.figures import Counts, ExporterMetrics, Reported
+from collector.exporters.kinds import find, kind_of
+from collector.exporters.retry import Backoff
+from collector.otlp.signals import BY_NAME
+from collector.wal.cursor import Cursor, State
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client import CollectorRegistry
+
+    from collector.clock import Clock
+    from collector.exporters.base import Exporter
+    from collector.exporters.settings import ExporterSettings
+    from collector.store import Store
+    from collector.wal.files import Files
+
+CURSORS: Final = "cursors"
+CURSOR_SUFFIX: Final = ".cursor"
+THREADS: Final = 2
+"""For reading batches, cursors and dead letters, and what exporters have to do."""
+GRACE_S: Final = 1.0
+"""How long batches that are under way may take at a stop."""
+FLUSH_S: Final = 5.0
+"""The same without a log, for everything that the rings hold."""
+STOP_S: Final = 2.0
+"""How long an exporter may take to let go of everything."""
+COPIES: Final = 3
+"""A batch is counted so often: its blocks, its payload in one piece, and that compressed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where a tenant's records come from."""
+
+    tenant: str
+    directory: str | None
+    """None without a log."""
+    stores: Mapping[str, Store]
+    instance: str = ""
+    """Empty as long as nothing was exported from here."""
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """One exporter."""
+
+    name: str
+    settings: ExporterSettings
+    exporter: Exporter
+    deliveries: dict[tuple[str, str], Delivery] = field(default_factory=dict)
+    """By tenant and signal."""
+    dead_letters: list[DeadLetters] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    failing: str = "not started yet"
+    obstacle: str = ""
+    """Why some deliveries could not be made."""
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not do its work; empty when it does."""
+        health = self.exporter.health()
+        return self.obstacle or self.failing or ("" if health.ok else health.reason)
+
+
+class Exports:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        files: Files,
+        clock: Clock,
+        chance: random.Random,
+        logger: Any,
+        registry: CollectorRegistry,
+        tenants: bool,
+        directory: str | None,
+    ) -> None:
+        """Nothing is exported yet; `tenants` tells whether they are kept apart, `directory` is the data directory, None
+        without a log."""
+        self._directory = directory
+        self._files = files
+        self._clock = clock
+        self._chance = chance
+        self._logger = logger
+        self._registry = registry
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="export")
+        self._running: dict[str, _Running] = {}
+        self._places: dict[str, _Place] = {}
+        self._counts: defaultdict[tuple[str, str, str], Counts] = defaultdict(Counts)
+        self._metrics = ExporterMetrics(registry, self._reported, tenants=tenants)
+        self._changing = asyncio.Lock()
+        self._bytes_max: int | None = None
+        self._stopping = False
+        self._pending: set[asyncio.Task[None]] = set()
+        self._attached: set[str] = set()
+
+    # --- what it tells ----------------------------------------------------------------------------------------
+
+    @property
+    def held_bytes(self) -> int:
+        """What batches hold of memory, in bytes."""
+        return sum(one.held_bytes for _, one in self._deliveries())
+
+    def limit(self, bytes_max: int) -> None:
+        """Set what all batches together may hold of memory."""
+        self._bytes_max = bytes_max
+        self._share_out()
+
+    def stats(self, tenant: str) -> dict[str, Any]:
+        """Return a tenant's part of `/api/stats`."""
+        return {
+            name: {
+                "kind": kind_of(name),
+                "failing": running.trouble,
+                "signals": {
+                    signal: delivery.stats() for (of, signal), delivery in running.deliveries.items() if of == tenant
+                },
+                "own": running.exporter.stats(),
+            }
+            for name, running in self._running.items()
+        }
+
+    def backend(self, name: str) -> Backend | None:
+        """Return the backend of that name, to read from; None when there is none, or it has not started yet."""
+        running = self._running.get(name)
+        if running is None or not running.started.is_set() or not isinstance(running.exporter, Backend):
+            return None
+        return running.exporter
+
+    def troubles(self) -> list[str]:
+        """Tell which exporters do not do their work, in a line each, for `/readyz`, which anybody may ask: without reasons."""
+        found = []
+        for name, running in self._running.items():
+            failing = [one for one in running.deliveries.values() if one.failing or running.trouble]
+            if failing or running.trouble:
+                behind = sum(one.figures().records for one in failing)
+                found.append(f"exporter {name} fails, {behind} records wait; /api/stats says why")
+        return found
+
+    def _deliveries(self) -> Iterator[tuple[_Running, Delivery]]:
+        for running in self._running.values():
+            for delivery in running.deliveries.values():
+                yield running, delivery
+
+    def _reported(self) -> list[Reported]:
+        return [
+            Reported(
+                running.name,
+                delivery.source.tenant,
+                delivery.source.signal,
+                delivery.counts,
+                delivery.figures(),
+                running.trouble or delivery.failing,
+            )
+            for running, delivery in self._deliveries()
+        ]
+
+    # --- changing ---------------------------------------------------------------------------------------------
+
+    def make(self, settings: Mapping[str, ExporterSettings]) -> dict[str, Exporter]:
+        """Make those exporters that are new or have other settings, for `apply`. Raises InvalidConfig."""
+        made = {}
+        for name, one in settings.items():
+            if name not in self._running or self._running[name].settings != one:
+                made[name] = self._make(name, one)
+        return made
+
+    def _make(self, name: str, settings: ExporterSettings) -> Exporter:
+        kind = find(kind_of(name))
+        if kind is None:
+            raise InvalidConfig([f"exporters.{name}: there is no exporter {kind_of(name)}"])
+        directory = self._directory
+        return kind.make(
+            settings,
+            Context(
+                name,
+                self._clock,
+                self._logger.bind(exporter=name),
+                self._registry,
+                self._threads,
+                os.path.join(directory, "exporters", _file_name(name)) if directory is not None else None,
+            ),
+        )
+
+    def apply(self, settings: Mapping[str, ExporterSettings], made: Mapping[str, Exporter]) -> None:
+        """Run these exporters and no others, of which `make` has made those that are not running yet."""
+        self._later(self._apply(dict(settings), dict(made)))
+
+    async def settled(self) -> None:
+        """Wait until all that was asked for is under way: cursors are open, and figures are told."""
+        await asyncio.gather(*self._pending)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._pending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            self._logger.error("exporters not changed", reason=repr(defect))
+
+    async def _apply(self, settings: dict[str, ExporterSettings], made: dict[str, Exporter]) -> None:
+        async with self._changing:
+            gone = [one for name, one in self._running.items() if name not in settings or name in made]
+            for running in gone:
+                del self._running[running.name]
+            await asyncio.gather(*(self._end(running, GRACE_S) for running in gone))
+            if self._stopping:
+                return
+            for name, exporter in made.items():
+                running = self._running[name] = _Running(name, settings[name], exporter)
+                self._begin(running, self._bring_up(running))
+                for one in self._places.values():
+                    await self._deliver(running, one)
+            self._share_out()
+
+    def attach(self, tenant: str, directory: str | None, stores: Mapping[str, Store]) -> None:
+        """Export a tenant's records, too; once. Its logs are open and its rings filled; `directory` is where the logs lie,
+        None without any."""
+        if tenant not in self._attached:
+            self._attached.add(tenant)
+            self._later(self._attach(tenant, directory, stores))
+
+    async def _attach(self, tenant: str, directory: str | None, stores: Mapping[str, Store]) -> None:
+        async with self._changing:
+            if self._stopping:
+                return
+            added = _Place(tenant, directory, stores)
+            self._places[tenant] = added
+            for running in self._running.values():
+                await self._deliver(running, added)
+            self._share_out()
+
+    def _share_out(self) -> None:
+        deliveries = list(self._deliveries())
+        if self._bytes_max is None or not deliveries:
+            return
+        for running, delivery in deliveries:
+            queue = running.settings.sending_queue
+            share = self._bytes_max // len(deliveries) // (COPIES * queue.num_consumers)
+            delivery.bytes_max = max(BYTES_MIN, min(queue.batch.max_bytes, share))
+
+    # --- one exporter -----------------------------------------------------------------------------------------
+
+    def _begin(self, running: _Running, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        running.tasks.add(task)
+        task.add_done_callback(running.tasks.discard)
+
+    async def _bring_up(self, running: _Running) -> None:
+        """Start an exporter, however often that takes."""
+        logger = self._logger.bind(exporter=running.name)
+        backoff = Backoff(running.settings.retry_on_failure, self._chance)
+        while True:
+            try:
+                await running.exporter.start()
+            except Exception as error:  # noqa: BLE001 - a defect of an exporter is no reason for the daemon to end
+                reason = str(error) if isinstance(error, RingtailError) else repr(error)
+                if running.failing != reason:
+                    logger.warning("exporter not started", reason=reason)
+                running.failing = reason
+                await asyncio.sleep(backoff.wait_s(error.after_s if isinstance(error, Retryable) else None))
+            else:
+                break
+        running.failing = ""
+        logger.info("exporter started", signals=list(running.settings.signals))
+        running.started.set()
+
+    async def _deliver(self, running: _Running, of: _Place) -> None:
+        """Make an exporter's deliveries of a tenant; they begin when it has started."""
+        cursors: dict[str, Cursor | None] = {}
+        try:
+            of.instance = of.instance or await self._threaded(self._identify, of.directory, of.stores)
+            for name in running.settings.signals:
+                cursors[name] = await self._threaded(self._cursor, running, of, name)
+        except RingtailError as error:
+            self._logger.error("not exported", exporter=running.name, tenant=of.tenant, reason=str(error))
+            running.obstacle = str(error)
+            for cursor in cursors.values():
+                if cursor is not None:
+                    cursor.close()  # Nothing was written to it.
+            return
+        logger = self._logger.bind(exporter=running.name)
+        for name, cursor in cursors.items():
+            signal, store = BY_NAME[name], of.stores[name]
+            bound = logger.bind(signal=name, **({"tenant": of.tenant} if of.tenant else {}))
+            delivery = Delivery(
+                Source(of.instance, of.tenant, signal),
+                store,
+                running.exporter,
+                running.settings,
+                cursor,
+                self._dead_letters(running, of, name),
+                self._counts[running.name, of.tenant, name],
+                self._metrics.duration(running.name, signal),
+                Parts(self._clock, self._chance, self._threads, bound),
+                store.ring.next_offset if running.settings.start_at == "end" else store.ring.first_offset,
+            )
+            running.deliveries[of.tenant, name] = delivery
+            self._begin(running, self._start(running, delivery))
+
+    async def _start(self, running: _Running, delivery: Delivery) -> None:
+        """Start a delivery, when its exporter has started, where the destination says."""
+        await running.started.wait()
+        backoff = Backoff(running.settings.retry_on_failure, self._chance)
+        while True:
+            try:
+                position = await running.exporter.position(delivery.source)
+            except Exception as error:  # noqa: BLE001 - as in `_bring_up`
+                delivery.failing = str(error) if isinstance(error, RingtailError) else repr(error)
+                await asyncio.sleep(backoff.wait_s(error.after_s if isinstance(error, Retryable) else None))
+            else:
+                break
+        delivery.failing = ""
+        delivery.start(position)
+
+    def _identify(self, directory: str | None, stores: Mapping[str, Store]) -> str:
+        """In a thread: return the identity of a place. Where a cursor is ahead of its log, offsets that were exported are
+        going to be given out again: then that is a new one, and the cursor is set back to the log's end."""
+        if directory is None:
+            return os.urandom(16).hex()
+        identity = instance.read_or_make(directory, self._files)
+        for path, name in self._cursor_files(directory):
+            log = stores[name].log
+            if log is None:
+                continue
+            opened = Cursor.open(path, BY_NAME[name], start=0, oldest=0, files=self._files, logger=self._logger)
+            try:
+                if opened.state.position > log.next_offset:
+                    self._logger.warning(
+                        "the log is older than its cursor",
+                        path=path,
+                        position=opened.state.position,
+                        end=log.next_offset,
+                    )
+                    identity = instance.renew(directory, self._files)
+                    opened.put(State(log.next_offset), sync=True)
+            finally:
+                opened.close()
+        return identity
+
+    def _cursor_files(self, directory: str) -> Iterator[tuple[str, str]]:
+        """Yield (path, signal) of all cursors, also of exporters that are not configured now."""
+        cursors = os.path.join(directory, CURSORS)
+        try:
+            for exporter in self._files.listdir(cursors):
+                for file in self._files.listdir(os.path.join(cursors, exporter)):
+                    name, suffix = os.path.splitext(file)
+                    if suffix == CURSOR_SUFFIX and name in BY_NAME:
+                        yield os.path.join(cursors, exporter, file), name
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Unavailable(f"{cursors} cannot be read: {error}") from error
+
+    def _cursor(self, running: _Running, of: _Place, name: str) -> Cursor | None:
+        """In a thread: open the cursor of a delivery."""
+        log = of.stores[name].log
+        if of.directory is None or log is None:
+            return None
+        path = os.path.join(of.directory, CURSORS, _file_name(running.name), name + CURSOR_SUFFIX)
+        start = log.first_offset if running.settings.start_at == "beginning" else log.next_offset
+        return Cursor.open(
+            path, BY_NAME[name], start=start, oldest=log.first_offset, files=self._files, logger=self._logger
+        )
+
+    def _dead_letters(self, running: _Running, of: _Place, name: str) -> DeadLetters | None:
+        if of.directory is None:
+            return None
+        made = DeadLetters(
+            place(of.directory, running.name),
+            BY_NAME[name],
+            running.settings.dead_letters.max_bytes,
+            exporter=running.name,
+            files=self._files,
+            clock=self._clock,
+            logger=self._logger.bind(dead_letters_of=running.name),
+        )
+        running.dead_letters.append(made)
+        return made
+
+    async def _end(self, running: _Running, grace_s: float) -> None:
+        """Stop an exporter and its deliveries."""
+        for task in tuple(running.tasks):
+            task.cancel()
+        await asyncio.gather(*running.tasks, return_exceptions=True)
+        await asyncio.gather(*(one.stop(grace_s) for one in running.deliveries.values()))
+        try:
+            async with asyncio.timeout(STOP_S):
+                await running.exporter.stop()
+        except Exception as error:  # noqa: BLE001 - as in `_bring_up`
+            self._logger.warning("exporter not stopped", exporter=running.name, reason=repr(error))
+        for letters in running.dead_letters:
+            try:
+                await self._threaded(letters.close)
+            except RingtailError as error:
+                self._logger.warning("dead letters not closed", exporter=running.name, reason=str(error))
+
+    async def _threaded(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def stop(self) -> None:
+        """Stop everything. The stores take nothing any more, and their logs can still be read."""
+        self._stopping = True
+        await asyncio.gather(*self._pending, return_exceptions=True)
+        async with self._changing:
+            running, self._running = list(self._running.values()), {}
+            durable = all(one.directory is not None for one in self._places.values())
+            await asyncio.gather(*(self._end(one, GRACE_S if durable else FLUSH_S) for one in running))
+        self._threads.shutdown(wait=True)
+
+
+def _file_name(exporter: str) -> str:
+    return exporter.replace("/", "+")

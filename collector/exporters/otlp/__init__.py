@@ -1,0 +1,1 @@
+"""Forwarding to any OTLP server: another Ringtail, an OpenTelemetry Collector, a vendor."""

@@ -1,0 +1,212 @@
+"""OTLP over HTTP/1.1: bodies in protobuf or JSON, plain, gzip or zstd.
+
+The client is aiohttp's: its parser is compiled, it keeps connections, and it lets us resolve names ourselves, which is
+where outbound.py looks at every address before it is connected to. Redirects are not followed, cookies not kept,
+proxies of the environment not used, and of an answer `ANSWER_BYTES_MAX` bytes are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import zstandard
+from aiohttp.abc import AbstractResolver, ResolveResult
+from isal import igzip
+
+from collector.errors import Retryable, RingtailError, Unwelcome
+from collector.exporters.otlp.answers import of_http, of_response
+from collector.exporters.otlp.exporter import OtlpExporter
+from collector.exporters.otlp.settings import http_endpoints
+from collector.exporters.outbound import ANSWER_BYTES_MAX, CONNECT_S, resolve
+from collector.otlp.json.write import to_json
+from collector.otlp.signals import BY_NAME
+from collector.security.suites import CIPHER_SUITES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from collector.exporters.base import Context, Rejected
+    from collector.exporters.otlp.settings import HttpSettings
+    from collector.exporters.outbound import Endpoint
+    from collector.otlp.signals import Signal
+
+ZSTD_LEVEL: Final = 1
+GZIP_LEVEL: Final = 1
+IDLE_S: Final = 30.0
+"""How long a connection without requests is kept."""
+HEADER_BYTES_MAX: Final = 16 * 1024
+_CONTENT_TYPES: Final = {"proto": "application/x-protobuf", "json": "application/json"}
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class _Refused(OSError):
+    """A name that leads nowhere, or where it must not lead; `cause` says which."""
+
+    def __init__(self, cause: RingtailError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Resolver(AbstractResolver):
+    """Names, by the rules of outbound.py."""
+
+    def __init__(self, *, allow_link_local: bool) -> None:
+        self._allow = allow_link_local
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host."""
+        try:
+            found = await resolve(host, port, allow_link_local=self._allow)
+        except RingtailError as error:
+            raise _Refused(error) from error
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=of, proto=0, flags=socket.AI_NUMERICHOST)
+            for of, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class HttpClient:
+    """The connections of one exporter, to all its endpoints."""
+
+    def __init__(self, settings: HttpSettings, context: Context) -> None:
+        self._settings = settings
+        self._context = context
+        self._session: aiohttp.ClientSession | None = None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(
+                resolver=_Resolver(allow_link_local=self._settings.allow_link_local),
+                use_dns_cache=False,
+                ssl=self._tls(),
+                keepalive_timeout=IDLE_S,
+                limit=0,  # num_consumers is the limit
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=self._settings.timeout, sock_connect=CONNECT_S),
+                trust_env=False,
+                auto_decompress=False,
+                max_line_size=HEADER_BYTES_MAX,
+                max_field_size=HEADER_BYTES_MAX,
+                headers={"User-Agent": "ringtail", "Accept-Encoding": "identity"},
+            )
+        return self._session
+
+    def _tls(self) -> ssl.SSLContext:
+        """Return how TLS is spoken. Raises Unwelcome for files that do not fit."""
+        tls = self._settings.tls
+        try:
+            made = ssl.create_default_context(cafile=tls.ca_file)
+            made.minimum_version = _VERSIONS[tls.min_version]
+            if tls.cipher_suites:
+                made.set_ciphers(":".join(CIPHER_SUITES[one] for one in tls.cipher_suites))
+            if tls.cert_file is not None:
+                made.load_cert_chain(tls.cert_file, tls.key_file, lambda: "")
+        except OSError as error:
+            raise Unwelcome(f"the files of tls cannot be used: {error.strerror or error}") from error
+        return made
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of the answer. Raises Retryable or Unwelcome."""
+        try:
+            async with self._opened().post(
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                server_hostname=self._settings.tls.server_name_override,
+            ) as answer:
+                data = await answer.content.read(ANSWER_BYTES_MAX + 1)
+                while len(data) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
+                    data += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(data))
+                if len(data) > ANSWER_BYTES_MAX:
+                    answer.close()
+                    raise Unwelcome(f"{answer.status}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
+                return answer.status, answer.headers, data
+        except aiohttp.ClientConnectorDNSError as error:
+            if isinstance(error.os_error, _Refused):
+                raise error.os_error.cause from None
+            raise Retryable(str(error)) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Unwelcome(f"no TLS: {error.certificate_error}") from error
+        except TimeoutError as error:
+            raise Retryable(f"no answer within {self._settings.timeout:g} s (timeout)") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Retryable(f"{type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        """Close all connections; the next request opens others."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class HttpLink:
+    """See `Link`."""
+
+    def __init__(self, at: Endpoint, name: str, client: HttpClient, settings: HttpSettings, context: Context) -> None:
+        self.name = name
+        self._url = f"{at.scheme}://{at.authority}{at.path}"
+        self._client = client
+        self._settings = settings
+        self._context = context
+
+    async def send(self, signal: Signal, payload: bytes, headers: Mapping[str, str]) -> Rejected | None:
+        """See `Link.send`."""
+        settings = self._settings
+        body = await asyncio.get_running_loop().run_in_executor(
+            self._context.threads, encoded, signal, payload, settings.encoding, settings.compression
+        )
+        own = {"Content-Type": _CONTENT_TYPES[settings.encoding]}
+        if settings.compression != "none":
+            own["Content-Encoding"] = settings.compression
+        status, answered, data = await self._client.post(self._url, body, {**headers, **own})
+        content_type = answered.get("Content-Type", "")
+        if 200 <= status < 300:
+            return of_response(signal, data, content_type)
+        now_s = self._context.clock.now_ns() / 1e9
+        raise of_http(status, answered.get("Retry-After"), content_type, data, now_s)
+
+    async def renew(self) -> None:
+        """See `Link.renew`."""
+        await self._client.close()
+
+    async def close(self) -> None:
+        """See `Link.close`."""
+        await self._client.close()
+
+
+def encoded(signal: Signal, payload: bytes, encoding: str, compression: str) -> bytes:
+    """Return the body of a request."""
+    if encoding == "json":
+        payload = to_json(signal.request_type.FromString(payload))
+    if compression == "gzip":
+        return bytes(igzip.compress(payload, GZIP_LEVEL))
+    if compression == "zstd":
+        return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(payload)
+    return payload
+
+
+def http_exporter(settings: HttpSettings, context: Context) -> OtlpExporter:
+    """Make the exporter `otlphttp`."""
+    client = HttpClient(settings, context)
+    links: dict[Signal, Any] = {}
+    for name in settings.signals:
+        own = getattr(settings, f"{name}_endpoint")
+        texts = (own,) if own is not None else settings.endpoint
+        found = http_endpoints(settings, name)
+        links[BY_NAME[name]] = [
+            HttpLink(at, text, client, settings, context) for at, text in zip(found, texts, strict=True)
+        ]
+    return OtlpExporter(settings, links, context)

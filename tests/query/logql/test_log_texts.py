@@ -122,7 +122,7 @@ CORPORA = [Corpus(seed) for seed in range(3)]
 @st.composite
 def stages(draw: st.DrawFn, corpus: Corpus) -> ast.Stage:
     """A stage that asks for something of the corpus."""
-    kind = draw(st.sampled_from(["|=", "|~", "(?i)", "label", "either"]))
+    kind = draw(st.sampled_from(["|=", "|~", "(?i)", "|>", "label", "either"]))
     if kind == "label":
         return ast.LabelStage(draw(conditions(corpus)))
     if kind == "either":
@@ -134,6 +134,8 @@ def stages(draw: st.DrawFn, corpus: Corpus) -> ast.Stage:
         part = f"(?i){re.escape(draw(st.sampled_from([part, part.upper(), part.lower()])))}"
     elif kind == "|~":
         part = f"{re.escape(part)}.*|{re.escape(draw(st.sampled_from(WORDS)))}"
+    elif kind == "|>":
+        part = f"{draw(st.sampled_from(['', '<_>']))}{part or 'order'}<_>{draw(st.sampled_from(['', *WORDS]))}"
     others = draw(st.lists(st.sampled_from(WORDS), max_size=1)) if kind == "|=" else []
     op = "|~" if kind == "(?i)" else kind
     return ast.LineFilter(op, tuple(ast.LineOperand(text) for text in (part, *others)))

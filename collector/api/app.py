@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from collector.api.loki_push import PushDoor
     from collector.query.engine import Engine
@@ -57,6 +58,14 @@ Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 404, to WebSockets too: Starlette would close those as forbidden."""
+    if scope["type"] == "websocket":
+        await PlainTextResponse(f"{scope['path']}: Not Found\n", 404)(scope, receive, send)
+    else:
+        raise HTTPException(404)
 
 
 def create_app(
@@ -129,5 +138,6 @@ def create_app(
         middleware=[Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
+    app.router.default = _nowhere
     app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises
     return app

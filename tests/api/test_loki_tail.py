@@ -244,6 +244,15 @@ async def test_refused_before_it_opens(tmp_path: Path, query: dict[str, Any], co
         assert words in refused.value.response.body.decode()
 
 
+async def test_other_sockets_are_not_there(tmp_path: Path) -> None:
+    async with Live(tmp_path) as live:
+        await live.listen()
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(f"ws://127.0.0.1:{live.port}/loki/api/v1/tails", proxy=None):
+                pass
+        assert refused.value.response.status_code == 404
+
+
 async def test_too_many(tmp_path: Path) -> None:
     async with Live(tmp_path, tails_max=1) as live:
         await live.listen()

@@ -190,7 +190,7 @@ class HttpLink:
 def encoded(signal: Signal, payload: bytes, encoding: str, compression: str) -> bytes:
     """Return the body of a request."""
     if encoding == "json":
-        payload = to_json(signal.request_type.FromString(payload))
+        payload = to_json(signal, payload)
     if compression == "gzip":
         return bytes(igzip.compress(payload, GZIP_LEVEL))
     if compression == "zstd":

@@ -13,14 +13,14 @@ Everything here runs on the event loop's thread, except for the committer behind
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from collector.errors import Malformed, Unavailable
-from collector.otlp.scan import BlockBuilder, scan
+from collector.errors import Unavailable
+from collector.otlp.scan import BlockBuilder
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
 from collector.ring.postings import key_of_column
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
-    from collector.otlp.terms import Terms
+    from collector.otlp.terms import Piece, Sought, Terms
     from collector.ring.ring import Lookup
     from collector.ring.search import Needed, Search, Stretch
-    from collector.wal.frame import Frame
     from collector.wal.log import Log
 
 
@@ -211,6 +210,10 @@ class View:
             return None
         return self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
 
+    def word_counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
+        """Return what the ring's keyword index knows of a text's words; see `Search.counts`. From any thread."""
+        return self._search.counts(sought) if self._search is not None else []
+
     @property
     def first_offset(self) -> int:
         """The oldest offset that can be read, from ring or log."""
@@ -285,7 +288,7 @@ class Store:
             if stopping():
                 return ring
         filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin, keyword_index=ring.keyword_index)
-        for block in blocks(log, log.frames(begin, log.next_offset)):
+        for block in log.blocks(begin, log.next_offset, cached=False):
             if block.base_offset != filled.next_offset:
                 filled.restart(block.base_offset)
             filled.append(block)
@@ -440,19 +443,6 @@ class Store:
                 "bytes": self.log.byte_size,
             }
         return stats
-
-
-def blocks(log: Log, frames: Iterable[Frame]) -> Iterator[Block]:
-    """Scan frames of a log. One with the right checksum whose payload is no valid request, as a program with other
-    rules has written it, is told as damaged by the log, and left out: it costs its own records, and no start.
-    """
-    for frame in frames:
-        try:
-            block = scan(log.signal, frame.payload, frame.base_offset)
-        except Malformed as error:
-            log.tell_damaged(frame, str(error))
-        else:
-            yield block
 
 
 def key_matches(block: Block, index: str, key: int | bytes) -> NDArray[np.bool_]:

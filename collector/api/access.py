@@ -2,7 +2,7 @@
 
 Anybody may ask `/healthz` and `/readyz`, which say nothing about the data. Everything else wants the right to read;
 what is under `/-/`, and methods that delete or put, want the right to administer; Loki's push wants the right to write.
-WebSockets are judged like requests, by the head that opens them, and again later by whoever serves one (`AGAIN`). A path that does not exist is
+WebSockets are judged like requests, by the head that opens them; who gives an answer that lasts has it judged again (`AGAIN`). A path that does not exist is
 refused to strangers like any other. Errors have the form of the API whose path was asked: Prometheus' is JSON, Tempo's
 and Loki's are a line of text.
 """
@@ -33,7 +33,7 @@ ASKING_METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 PEER: Final = "ringtail.peer"
 """Where a connection's state has the names in the client's certificate."""
 AGAIN: Final = "ringtail.again"
-"""Where a WebSocket's state has what judges its client again; it raises what speaks against it."""
+"""Where a request's state has what judges its client again, for answers that last; it raises what speaks against it."""
 PUSH_PATH: Final = "/loki/api/v1/push"
 """What is written to."""
 
@@ -66,8 +66,7 @@ class AccessControl:
             except RingtailError as error:
                 await refusal(scope["path"], error)(scope, receive, send)
                 return
-            if scope["type"] == "websocket":
-                scope.setdefault("state", {})[AGAIN] = partial(self._judge, scope)
+            scope.setdefault("state", {})[AGAIN] = partial(self._judge, scope)
         await self._app(scope, receive, send)
 
     async def _judge(self, scope: Scope) -> None:

@@ -48,3 +48,4 @@ cdef bint scope_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexce
 cdef void release_texts(Texts* texts) noexcept nogil
 cdef bint text_words(Words* words, const uint8_t* at, Py_ssize_t length, int kind) noexcept nogil
 cdef void release_words(Words* words) noexcept nogil
+cdef Py_ssize_t fold_text(const uint8_t* at, Py_ssize_t length, uint8_t* out) noexcept nogil

@@ -2,7 +2,7 @@
 
 A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
 newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
-be without the view's key, and what is left of a block is narrowed to live records, to the time range and to the key.
+be without the view's key or the query's texts, and what is left of a block is narrowed to live records, to the time range and to the key.
 `newest` answers the question that most queries end with: the exact newest matches, in a repeatable order (time, then
 offset). Blocks older than enough of them are not looked at, and segments not opened. A view of a rare key goes from
 posting to posting, not from block to block.
@@ -25,7 +25,7 @@ import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
 from collector.otlp.records import Ref, gather, isolate
-from collector.store import blocks, key_matches
+from collector.store import key_matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.otlp.block import Block
     from collector.otlp.terms import Terms
+    from collector.query.effort import Effort
     from collector.store import View
 
 Result = TypeVar("Result")
@@ -65,6 +66,8 @@ class Deadline:
         self._clock = clock
         self._end = clock.monotonic() + seconds
         self._cancelled = False
+        self.effort: Effort | None = None
+        """Where what the query does is noted; None: nobody asks."""
 
     def cancel(self) -> None:
         """Let the next check fail: nobody waits for the answer any more."""
@@ -122,25 +125,38 @@ def slices(
     if view.index is not None:
         among = Among(view.index, (view.key,))
     if not newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=False)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=False)
 
     def open_to(oldest: int, newest: int) -> bool:
         return newest >= start_ns and oldest <= end_ns and (wanted is None or wanted(oldest, newest))
 
-    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first):
+    effort = deadline.effort if deadline is not None else None
+    if effort is not None:
+        effort.within(start_ns, end_ns)
+    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first, effort=effort):
         if deadline is not None:
             deadline.check()
         if not open_to(block.min_time, block.max_time):
+            if effort is not None:
+                effort.left_out(block)
             continue
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
+        if effort is not None:
+            effort.of_ring(block, rows.size)
         if rows.size:
             yield Slice(block, rows)
     if newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True)
+        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=True)
 
 
 def ring_parts(
-    view: View, terms: Terms, open_to: Wanted, pruning: Pruning | None, *, newest_first: bool
+    view: View,
+    terms: Terms,
+    open_to: Wanted,
+    pruning: Pruning | None,
+    *,
+    newest_first: bool,
+    effort: Effort | None = None,
 ) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
     """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
 
@@ -157,8 +173,10 @@ def ring_parts(
 
     stretches = view.stretches(terms, needed, newest_first=newest_first)
     if stretches is None:
-        yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first))
+        yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first, effort=effort))
         return
+    if effort is not None:
+        stretches = effort.searched(blocks, stretches)
     bases = view.ring.reaches().bases
     for first, end, offsets in stretches:
         if pruning is not None and offsets is not None:
@@ -182,14 +200,18 @@ def ring_parts(
             yield blocks[found[begin]], rows[begin:last]
 
 
-def ring_blocks(view: View, *, newest_first: bool) -> Iterator[Block]:
+def ring_blocks(view: View, *, newest_first: bool, effort: Effort | None = None) -> Iterator[Block]:
     """Yield the ring's blocks, without those that the postings know to have nothing, if the view's key is rare."""
     blocks, offsets = view.ring.blocks, view.candidates
+    if effort is not None:
+        effort.now.ring.blocks += len(blocks)
     if offsets is None or len(offsets) * 4 >= len(blocks):
         return reversed(blocks) if newest_first else iter(blocks)
     # What is evicted is in no postings, and may still be in the oldest block.
     numbers = {0} if blocks[0].base_offset < view.ring.first_offset else set()
     numbers.update(bisect_right(blocks, offset, key=_base_offset) - 1 for offset in offsets.tolist())
+    if effort is not None:
+        effort.now.ring.by_index += len(blocks) - len(numbers)
     return iter([blocks[number] for number in sorted(numbers, reverse=newest_first)])
 
 
@@ -204,6 +226,7 @@ def log_slices(
     deadline: Deadline | None,
     among: Among | None,
     wanted: Wanted | None = None,
+    terms: Terms = (),
     *,
     newest_first: bool,
 ) -> Iterator[Slice]:
@@ -212,13 +235,25 @@ def log_slices(
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
     index, keys = among or (None, ())
-    frames = view.log.frames(
-        0, end, start_ns, end_ns, newest_first=newest_first, index=index, any_of=keys, wanted=wanted
+    counts = deadline.effort.now.log.read if deadline is not None and deadline.effort is not None else None
+    blocks = view.log.blocks(
+        0,
+        end,
+        start_ns,
+        end_ns,
+        newest_first=newest_first,
+        index=index,
+        any_of=keys,
+        terms=terms,
+        wanted=wanted,
+        counts=counts,
     )
-    for block in blocks(view.log, frames):
+    for block in blocks:
         if deadline is not None:
             deadline.check()
         rows = _before(end, block, live_rows(view, block, start_ns, end_ns, in_ring=False))
+        if deadline is not None and deadline.effort is not None:
+            deadline.effort.of_log(block, rows.size)
         if rows.size:
             yield Slice(block, rows)
 

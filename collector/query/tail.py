@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from collector.otlp.signals import Signal
     from collector.query.engine import Deadline, Engine
-    from collector.query.tail_filters import Matcher
+    from collector.query.tail_scan import Followed
     from collector.query.tails import Tails
     from collector.store import Store, View
 
@@ -107,7 +107,7 @@ class Tail:
         self,
         tails: Tails,
         store: Store,
-        match: Matcher,
+        match: Followed,
         key: tuple[str, bytes] | None,
         past: int,
         offset: int | None,
@@ -168,6 +168,7 @@ class Tail:
             self._unsubscribe()
             self._unsubscribe = None
             self.took()
+            self._match.leave()
             self._tails.forget(self, why)
 
     def took(self) -> None:
@@ -279,7 +280,8 @@ class Tail:
         size = looked_at = 0
         until = self._tails.clock.monotonic() + TURN_S
         gone: list[Told] = []
-        for piece in from_offset(view, position, deadline=deadline):
+        pieces = from_offset(view, position, deadline=deadline)
+        for piece, rows in self._match.over(pieces, view, deadline, shared=self._level_at < math.inf):
             block = piece.block
             first = block.base_offset + int(piece.rows[0])
             if first > position:
@@ -287,7 +289,6 @@ class Tail:
                     break
                 gone.append(Missed(REMOVED, position, first, None))
                 position = first
-            rows = self._match(piece, view, deadline)
             stop = False
             for row, cost in zip(rows.tolist(), costs(block, rows).tolist(), strict=True):
                 offset = block.base_offset + row
@@ -320,14 +321,15 @@ class Tail:
         matches: int | None = 0
         expected = self.position
         until = self._tails.clock.monotonic() + COUNTING_S
-        for piece in from_offset(view, self.position, deadline=deadline):
+        pieces = from_offset(view, self.position, deadline=deadline)
+        for piece, rows in self._match.over(pieces, view, deadline, shared=True):
             if self._tails.clock.monotonic() > until:
                 break
             if piece.block.base_offset + int(piece.rows[0]) != expected:
                 matches = None
             expected = piece.block.base_offset + int(piece.rows[-1]) + 1
             if matches is not None:
-                matches += len(self._match(piece, view, deadline))
+                matches += len(rows)
         return Missed(SLOW, self.position, view.next_offset, matches if expected == view.next_offset else None)
 
     def _matches(self, deadline: Deadline, gone: list[Told], refs: Sequence[Ref], position: int, offset: int) -> Look:

@@ -20,6 +20,7 @@ from collector.errors import Overloaded, Unavailable
 from collector.query.engine import Engine
 from collector.query.tail import CLOSED, FAILED, REVOKED, ROOM_BYTES, STOPPED, STUCK, Tail
 from collector.query.tail_filters import LANGUAGES
+from collector.query.tail_scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -72,6 +73,7 @@ class Tails:
         self.stopping = False
         self._apart = apart
         self._open: set[Tail] = set()
+        self._scans: dict[Store, Scan] = {}
         self._freed = asyncio.Event()
         self._turns = asyncio.Lock()
         self._rests_until = -math.inf
@@ -105,7 +107,8 @@ class Tails:
             raise Overloaded(
                 f"there are {len(self._open)} tails, {mine} of them here; query.max_tails sets the limit", 5.0
             )
-        made = Tail(self, store, match, key, past, offset, encode, engine, since_ns, delay_s)
+        followed = self._scans.setdefault(store, Scan()).follow(query, match)
+        made = Tail(self, store, followed, key, past, offset, encode, engine, since_ns, delay_s)
         self._open.add(made)
         return made
 
@@ -146,6 +149,8 @@ class Tails:
     def forget(self, tail: Tail, why: str) -> None:
         """A tail has ended."""
         self._open.discard(tail)
+        if not self._scans[tail.store].is_followed:
+            del self._scans[tail.store]
         self._ended[why] += 1
 
     def stop(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.otlp.terms import Piece, Term, Terms
+    from collector.otlp.terms import Piece, Sought, Term, Terms
     from collector.ring.postings import Postings
     from collector.ring.ring import Snapshot
     from collector.ring.tokens import Tokens
@@ -128,6 +128,11 @@ class Search:
             return None
         known.sort(key=_estimate)
         return self._walk(known, snapshot, needed, newest_first)
+
+    def counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
+        """Return each word of a text, and how many records can have it, at most; None where the index says nothing."""
+        found = [(piece, self._words(piece)) for piece in pieces(sought)]
+        return [(piece, known.records if known is not None else None) for piece, known in found]
 
     def _walk(
         self, terms: list[list[_All]], snapshot: Snapshot, needed: Needed, newest_first: bool

@@ -154,6 +154,24 @@ async def test_lines_with_categorized_labels(api: Any) -> None:
     assert answer.json["data"]["result"][0]["values"] == [[ns(35), "added", {}]]
 
 
+async def test_what_stages_have_parsed_is_a_category_of_its_own(api: Any) -> None:
+    text = (
+        '{service_name="shop"} | pattern "<what> <number> <state>" | number > 1 | number < 3'
+        ' | keep service_name, state, number | line_format "{{.number}}: {{.state | upper}}"'
+    )
+    parsed = {"number": "2", "state": "failed"}
+    answer = await api("/query_range", {"query": text}, headers=CATEGORIZE)
+    [stream] = answer.json["data"]["result"]
+    assert stream == {"stream": {"service_name": "shop"}, "values": [[ns(40), "2: FAILED", {"parsed": parsed}]]}
+    [stream] = (await api("/query_range", {"query": text})).json["data"]["result"]
+    assert stream == {"stream": {"service_name": "shop"} | parsed, "values": [[ns(40), "2: FAILED"]]}
+    text = '{service_name="cart"} | json | keep service_name'
+    streams = (await api("/query_range", {"query": text, "limit": "1"}, headers=CATEGORIZE)).json["data"]["result"]
+    [[_, line, categories]] = streams[0]["values"]
+    assert (line, set(categories)) == ("removed", {"parsed"})
+    assert categories["parsed"]["__error__"] == "JSONParserErr"
+
+
 async def test_limit_and_direction(api: Any) -> None:
     query = {"query": '{service_name=~".+"} | drop detected_level, severity_number', "limit": "2"}
     newest = (await api("/query_range", query)).json["data"]["result"]

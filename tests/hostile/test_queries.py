@@ -125,7 +125,7 @@ def large() -> Iterator[str]:
         '| line_format `{{ replace "" __line__ __line__ }}` |= `y`',
         '| line_format `{{ fromJson (repeat 99999 "[") }}` |= `y`',
         "| label_format "
-        + ",".join(f"a{i}=`{{{{ .a{i - 1} }}}}{{{{ .a{i - 1} }}}}`" for i in range(90))
+        + ",".join(f"a{i}=`{{{{ .a{i - 1} }}}}{{{{ .a{i - 1} }}}}`" for i in range(1, 90))
         + " | a89=`y`",
         " ".join(f"| label_format b{i}=`{{{{ .b{i - 1} }}}}x`" for i in range(1, 60)) + " | b59=`y`",
         "| json " * 90 + "| x=`y`",

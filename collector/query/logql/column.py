@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ABSENT, STREAM, METADATA, PARSED = range(4)
 """The category of a label on one line."""
+KINDS = 4
+"""How many there are."""
 
 
 class Column(NamedTuple):
@@ -113,3 +115,14 @@ class Builder:
     def column(self) -> Column:
         """Return the column."""
         return Column(self.codes, self.values)
+
+
+def compact(numbers: NDArray[np.intp], bound: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the distinct numbers, ascending, and for each number its place among them. All are below `bound`."""
+    if bound > 4 * len(numbers) + 1024:
+        used, places = np.unique(numbers, return_inverse=True)
+        return used, places.reshape(-1)
+    used = np.flatnonzero(np.bincount(numbers, minlength=bound))
+    table = np.zeros(bound, np.intp)
+    table[used] = np.arange(len(used))
+    return used, table[numbers]

@@ -86,15 +86,14 @@ def lines_of(source: Source, refs: Sequence[Ref], deadline: Deadline) -> list[Li
     size = 0
     for ref in refs:
         deadline.check()
-        lines.append(line_of(source, ref))
+        lines.append(_line(source, ref))
         size += len(lines[-1].text) + sum(map(len, lines[-1].parsed.values()))
         if size > ANSWER_BYTES_MAX:
             raise QueryLimit(f"the stages make more than {ANSWER_BYTES_MAX} bytes of the lines; lower the limit")
     return lines
 
 
-def line_of(source: Source, ref: Ref) -> Line:
-    """Return a record that a query has found as the line that it answers with."""
+def _line(source: Source, ref: Ref) -> Line:
     row = source.row(ref.block, ref.row)
     text = row.line.decode("utf-8", "replace")
     return Line(ref.time, ref.offset, text, row.stream, row.metadata, row.parsed | row.failures())

@@ -69,7 +69,10 @@ def batches(
         )
         found = chain(
             (source.through(RingBatch(view, source, layer), deadline, statistics) for layer in layers),
-            (source.batch(piece, view, deadline, statistics) for piece in log_pieces(view, start_ns, end_ns, deadline)),
+            (
+                source.batch(piece, view, deadline, statistics)
+                for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms)
+            ),
         )
     else:
         found = _blocks(
@@ -166,6 +169,10 @@ def selected(
     first, end = reach(view)
     streams = known[STREAM]
     verdicts = selection.verdicts(streams)
+    effort = deadline.effort
+    if effort is not None:
+        effort.within(start_ns, end_ns)
+        effort.by_labels(view.ring.blocks)
     for run in _runs(view, start_ns, end_ns):
         deadline.check()
         low, high = max(run[0].base_offset, first), min(run[-1].end_offset, end)
@@ -175,6 +182,8 @@ def selected(
         if any(block.min_time < start_ns or block.max_time > end_ns for block in run):
             chosen = chosen & (times >= start_ns) & (times <= end_ns)
         rows = np.flatnonzero(chosen)
+        if effort is not None:
+            effort.by_streams(str(selection.selector), len(chosen), len(rows))
         if statistics is not None:
             bodies = np.concatenate([block.column("body_length") for block in run])[inside]
             statistics.count_ring(len(rows), int(bodies[rows].sum(dtype=np.int64)))

@@ -225,6 +225,7 @@ class LogfmtFields:
         """Read the names. Raises InvalidQuery."""
         self._strict = stage.strict
         self._fields = {each.label: _field(each.path, stage.at) for each in stage.extractions}
+        self._names = {name.encode() for name in (*self._fields, *self._fields.values())}
 
     def parse(self, line: bytes, target: Target) -> bytes:
         """See `Parser.parse`. As Loki does it, a pair that has a wanted label's own name sets it, too."""
@@ -232,14 +233,12 @@ class LogfmtFields:
             if target.takes(label) == label:
                 target.set(label, "")
         for raw_name, kind, start, length in pairs.logfmt_members(line, self._strict):
+            if raw_name not in self._names:
+                continue
             name = raw_name.decode()
             if name not in self._fields and target.has_extracted(name):
                 continue
-            labels = [label for label, field in self._fields.items() if field == name]
-            if not labels:
-                if name not in self._fields:
-                    continue
-                labels = [name]
+            labels = [label for label, field in self._fields.items() if field == name] or [name]
             raw = line[start : start + length]
             text = logfmt_text(raw) if kind == members.ESCAPED else raw.decode("utf-8", "replace")
             if "\ufffd" in text:

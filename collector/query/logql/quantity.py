@@ -112,6 +112,8 @@ def read_duration(text: str) -> float:
 
 def read_size(text: str) -> int:
     """Return the bytes of a size such as `1.5 MiB` or `20kb`, as go-humanize reads it."""
+    if len(text) < 16 and text.isascii() and text.isdecimal():
+        return int(text)
     match = _SIZE_DIGITS.match(text[: QUANTITY_LENGTH_MAX + 1])
     assert match is not None  # it matches the empty text
     value = read_number(match.group().replace(",", ""))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.query.logql.column import ABSENT
+from collector.query.logql.column import ABSENT, KINDS, compact
 from collector.query.logql.known import SIZE, STREAM, Known
 from collector.query.logql.labels import Container, Records
 from collector.query.logql.original import Original
@@ -82,9 +82,8 @@ class _Field:
             self._append(np.array(numbers, np.int64)[codes])
         else:
             entry = layer.entry(self.name)
-            pairs = entry.codes * 256 + entry.kinds
-            used, places = np.unique(pairs, return_inverse=True)
-            numbers = [self._text(entry.values[pair // 256], pair % 256) for pair in used.tolist()]
+            used, places = compact(entry.codes * KINDS + entry.kinds, len(entry.values) * KINDS)
+            numbers = [self._text(entry.values[pair // KINDS], pair % KINDS) for pair in used.tolist()]
             self._append(np.array(numbers, np.int64)[places])
 
     def _stream(self, stream: dict[str, str]) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from collector.errors import InvalidQuery
 from collector.query.logql import ast
+from collector.query.logql.column import compact
 from collector.query.logql.literals import quote
 from collector.query.logql.row import ERROR
 
@@ -99,7 +100,7 @@ class SeriesOf:
             count = len(column.values)
             if count == 1:  # no line has the label
                 continue
-            used, codes = _compact(codes * count + column.codes, len(keys) * count)
+            used, codes = compact(codes * count + column.codes, len(keys) * count)
             longer = []
             for one in used.tolist():
                 text = column.values[one % count]
@@ -127,17 +128,6 @@ class SeriesOf:
             self._rows[labels] = row
             self.labels.append(labels)
         return row
-
-
-def _compact(numbers: NDArray[np.intp], bound: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the distinct numbers, ascending, and for each number its place among them. All are below `bound`."""
-    if bound > 4 * len(numbers) + 1024:
-        used, places = np.unique(numbers, return_inverse=True)
-        return used, places.reshape(-1)
-    used = np.flatnonzero(np.bincount(numbers, minlength=bound))
-    table = np.zeros(bound, np.intp)
-    table[used] = np.arange(len(used))
-    return used, table[numbers]
 
 
 def _never_fails(stages: tuple[ast.Stage, ...]) -> bool:

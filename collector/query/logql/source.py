@@ -15,6 +15,7 @@ from collector.clock import SystemClock
 from collector.query.engine import Among, Pruning, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
+from collector.query.logql.explain import noted
 from collector.query.logql.known import STREAM, BlockLayer
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Terms
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
     from collector.query.logql.known import Known
@@ -67,6 +69,7 @@ class Selection:
     """A selector, ready to run."""
 
     def __init__(self, selector: ast.Selector) -> None:
+        self.selector = selector
         self._tests = [(matcher.label, text_predicate(matcher)) for matcher in selector.matchers]
         self._verdicts: dict[Container, bool] = {}
         self._known: tuple[Known, NDArray[np.bool_]] | None = None
@@ -110,10 +113,10 @@ class Selection:
         return chosen
 
 
-def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline) -> Iterator[Slice]:
+def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()) -> Iterator[Slice]:
     """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
     among = Among(view.index, (view.key,)) if view.index is not None else None
-    return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+    return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, newest_first=True)
 
 
 class Source:
@@ -154,10 +157,13 @@ class Source:
         known: Mapping[str, Known] | None = None,
     ) -> Batch:
         """Return what selector and pipeline leave of a slice; some labels may be known. Raises QueryTimeout."""
-        block = piece.block
+        block, effort = piece.block, deadline.effort
+        began = effort.clock.monotonic() if effort is not None else 0.0
         here = {name: one for name, one in known.items() if one.has(block)} if known else {}
         rows = self.selection.rows(piece, self.records, here.get(STREAM))
         statistics.count(view, block, rows)
+        if effort is not None:
+            effort.stage(str(self.query.selector), len(piece.rows), len(rows), began)
         batch = Batch(block, rows, self.records, deadline)
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
@@ -165,6 +171,9 @@ class Source:
 
     def through(self, batch: Batch, deadline: Deadline, statistics: Statistics) -> Batch:
         """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
-        left = run(self._steps, batch, deadline)
+        if deadline.effort is not None:
+            left = noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
+        else:
+            left = run(self._steps, batch, deadline)
         statistics.matched += len(left.rows)
         return left

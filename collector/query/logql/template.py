@@ -32,6 +32,7 @@ from collector.query.logql.template_values import (
     VALUE_BYTES_MAX,
     CallError,
     Int64,
+    LabelMap,
     bounded,
     is_true,
     shown,
@@ -146,13 +147,13 @@ class _Execution:
 
     def __init__(self, template: Template, labels: Mapping[str, str], line: str, time_ns: int) -> None:
         self._template = template
-        self._labels = labels
+        self._labels = LabelMap(labels)
         self._line = line
         self._time_ns = time_ns
         self._out: list[str] = []
         self._size = 0
         self._steps = 0
-        self._variables: list[tuple[str, Any]] = [("$", labels)]
+        self._variables: list[tuple[str, Any]] = [("$", self._labels)]
 
     def run(self) -> str:
         self._run(self._template.nodes, self._labels)
@@ -278,8 +279,6 @@ class _Execution:
         return value
 
     def _field(self, node: Path, value: Any, field: str) -> Any:
-        if value is self._labels:
-            return self._labels.get(field, "")
         if isinstance(value, dict):
             return value.get(field)
         if value is None:

@@ -224,12 +224,13 @@ def _unix_to_time(epoch: str) -> Moment:
     return Moment(int(epoch) * scales[len(epoch)])
 
 
-def _date(layout: str, value: Any) -> str:
+def _date(layout: str, value: Any, now_ns: Callable[[], int]) -> str:
+    """Write a time, or seconds since 1970, in a layout; for anything else now, as Loki does."""
     if isinstance(value, Moment):
         return written(Moment(value.ns), layout)
     if isinstance(value, int) and not isinstance(value, bool):
         return written(Moment(value * _SECOND), layout)
-    raise CallError("error calling date: the value is no time")
+    return written(Moment(now_ns()), layout)
 
 
 def _from_json(text: str) -> Any:
@@ -458,7 +459,7 @@ def functions(now_ns: Callable[[], int]) -> dict[str, Function]:
         "duration_seconds": (_converted("duration_seconds", read_duration), "s"),
         # times
         "now": (lambda: Moment(now_ns()), ""),
-        "date": (_date, "sa"),
+        "date": (lambda layout, value: _date(layout, value, now_ns), "sa"),
         "toDate": (lambda layout, text: read(text, layout, zone_of("Local")) or ZERO, "ss"),
         "toDateInZone": (lambda layout, zone, text: read(text, layout, zone_of(zone)) or ZERO, "sss"),
         "unixEpoch": (lambda time: str(time.ns // _SECOND), "t"),

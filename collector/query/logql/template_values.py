@@ -32,6 +32,14 @@ class Int64(int):
     """A whole number of Go's type int64."""
 
 
+class LabelMap(dict[str, str]):
+    """A line's labels, of Go's type map[string]string: one that is absent is empty."""
+
+    def get(self, name: str, default: str | None = "") -> str:  # type: ignore[override]  # nothing else is asked for
+        """Return a label's text."""
+        return super().get(name) or default or ""
+
+
 def int64(number: int) -> Int64:
     """Return a number as int64, which wraps around."""
     return Int64((number + 2**63) % 2**64 - 2**63)
@@ -46,6 +54,7 @@ def type_name(value: Any) -> str:
         (float, "float64"),
         (str, "string"),
         (list, "[]interface {}"),
+        (LabelMap, "map[string]string"),
         (dict, "map[string]interface {}"),
         (Moment, "time.Time"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -51,21 +52,26 @@ def _request(service: str, records: list[tuple[int, str, str, str, int]]) -> byt
     ).SerializeToString()
 
 
-REQUESTS = st.builds(
-    _request,
-    st.sampled_from(["", "a", "b"]),
-    st.lists(
-        st.tuples(
-            st.integers(0, 60),
-            st.sampled_from(["", "a", "ab é"]),
-            st.sampled_from(["", "a", "error"]),
-            st.sampled_from(["", "0", "1", "2.5", "-3", "1e3", "7", "inf", "nan"]),
-            st.sampled_from([0, 9, 17]),
+def _requests(values: list[str]) -> st.SearchStrategy[bytes]:
+    return st.builds(
+        _request,
+        st.sampled_from(["", "a", "b"]),
+        st.lists(
+            st.tuples(
+                st.integers(0, 60),
+                st.sampled_from(["", "a", "ab é"]),
+                st.sampled_from(["", "a", "error"]),
+                st.sampled_from(values),
+                st.sampled_from([0, 9, 17]),
+            ),
+            min_size=1,
+            max_size=12,
         ),
-        min_size=1,
-        max_size=12,
-    ),
-)
+    )
+
+
+REQUESTS = _requests(["", "0", "1", "2.5", "-3", "1e3", "7", "inf", "nan"])
+FAULTY_REQUESTS = _requests(["", "1", "2.5", "7", "x"])
 STAGES = st.one_of(
     st.builds(ast.LineFilter, st.sampled_from(["|=", "!="]), st.just((ast.LineOperand("a"),))),
     st.builds(
@@ -200,9 +206,24 @@ def test_range_aggregations_are_what_brute_force_finds(
 
 
 @given(
-    payloads=st.lists(REQUESTS, min_size=1, max_size=8),
-    capacity=st.integers(4, 40),
-    nodes=some(st.builds(_aggregated, st.just("sum"), OVER_LINES, st.just(1), GROUPINGS), 1, 3),
+    payloads=st.lists(FAULTY_REQUESTS, min_size=1, max_size=3),
+    node=OVER_SAMPLES,
+    behind=some(
+        st.builds(ast.LabelStage, st.builds(ast.Matcher, st.just("__error__"), st.just("="), st.just(""))), 0, 1
+    ),
+    steps=STEPS,
+)
+def test_faulty_samples_refuse_the_query_unless_filtered_out(
+    payloads: list[bytes], node: ast.RangeAggregation, behind: tuple, steps: list[int]
+) -> None:
+    query = ast.LogQuery(node.range.query.selector, (*node.range.query.stages, *behind))
+    check(view_of(payloads), replace(node, range=replace(node.range, query=query)), steps)
+
+
+@given(
+    payloads=st.lists(REQUESTS, min_size=2, max_size=5),
+    capacity=st.integers(4, 30),
+    nodes=some(st.builds(_aggregated, st.just("sum"), OVER_LINES, st.just(1), GROUPINGS), 1, 2),
     steps=STEPS,
 )
 def test_what_is_remembered_while_the_ring_moves_on_is_what_brute_force_finds(

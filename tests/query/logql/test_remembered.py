@@ -94,8 +94,8 @@ def test_what_is_remembered_changes_no_answer(monkeypatch: pytest.MonkeyPatch, d
     store = Store(LOGS, Ring(LOGS, 40, 1 << 24, log.next_offset), log, loop)
     store.memo.bytes_max = bytes_max
     old: list[View] = []
-    for _ in range(12):
-        for _ in range(chance.randint(2, 5)):
+    for _ in range(8):
+        for _ in range(chance.randint(3, 7)):
             payload = request(chance, chance.randint(1, 9))
             block = scan(LOGS, payload, log.next_offset)
             log.append([payload], block.count, block.min_time, block.max_time)

@@ -128,6 +128,7 @@ def labels_looked_at(stages: Sequence[ast.Stage]) -> set[str] | None:
                 condition = pending.pop()
                 if isinstance(condition, ast.And | ast.Or):
                     pending.extend(condition.terms)
+                    found.update(ERRORS)
                 else:
                     found.add(condition.label)
                     if not isinstance(condition, ast.Matcher):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from collector.otlp.signals import LOGS
 from collector.query.logql import ast
 from collector.query.logql.columns import Batch
 from collector.query.logql.labels import Records
+from collector.query.logql.layer import StageLayer
+from collector.query.logql.parsing import MemberLayer
 from collector.query.logql.row import DETAILS
 from collector.query.logql.steps import compile_stages, run
 from tests.query.logql import naive
@@ -186,3 +189,14 @@ def test_pipelines_are_what_the_naive_evaluator_makes(lines: list[str], stages: 
         assert bool(row.details) == line.details
         codes, values = batch.column(DETAILS)
         assert values[codes[place]] == row.details
+
+
+def test_a_broken_stage_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary: a parser that forgets what was parsed before is told from the naive evaluator's."""
+    check = test_pipelines_are_what_the_naive_evaluator_makes.hypothesis.inner_test
+    stages = (ast.Json(), ast.Logfmt())
+    check(['{"a":"1"} a=2'], stages)
+    monkeypatch.setattr(StageLayer, "_extracted", lambda self, name: np.zeros(self.count, np.bool_))
+    monkeypatch.setattr(MemberLayer, "_extracted", lambda self, name: np.zeros(self.count, np.bool_))
+    with pytest.raises(AssertionError):
+        check(['{"a":"1"} a=2'], stages)

@@ -60,6 +60,7 @@ from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
 from collector.tenants import Tenants, stored_names
+from collector.wal.cache import BlockCache
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
@@ -170,6 +171,7 @@ class Daemon:
         self._api: ApiServer | None = None
         self._heap = HeapKeeper(self._used_bytes)
         self._log_metrics = LogMetrics(self.registry)
+        self._cache = BlockCache(self.registry)
         self._tenants = Tenants(
             config.tenants.max if config.tenants.enabled else 0, self._tenant, self._opened, self.clock, logger
         )
@@ -189,6 +191,7 @@ class Daemon:
             self.registry,
             tails=self._tails,
             memos=lambda: self._tenants.memos,
+            cache=self._cache,
         )
 
     async def run(self) -> int:
@@ -418,6 +421,7 @@ class Daemon:
             logger=self.logger.bind(tenant=name) if name else self.logger,
             share=self._admission.share() if self._tenants.apart else None,
             key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
+            cache=self._cache,
             spans=self._span_metrics(),
         )
 

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from collector.api import (
     admin,
+    explain,
     jaeger,
     jaeger_metrics,
     jaeger_v3,
@@ -20,6 +21,7 @@ from collector.api import (
     loki_tail,
     prometheus,
     received,
+    related,
     spanmetrics,
     tail,
     tempo,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from collector.api.loki_push import PushDoor
     from collector.query.engine import Engine
@@ -49,10 +52,20 @@ Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
 Loki        /loki/api/v1/query_range?query={...}   /loki/api/v1/push
 Prometheus  /api/v1/query?query=...
 Live        /api/tail?q={...}
+Together    /api/related?trace_id=<id>
+How         /api/explain?q=...&language=logql
 Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 404, to WebSockets too: Starlette would close those as forbidden."""
+    if scope["type"] == "websocket":
+        await PlainTextResponse(f"{scope['path']}: Not Found\n", 404)(scope, receive, send)
+    else:
+        raise HTTPException(404)
 
 
 def create_app(
@@ -97,14 +110,17 @@ def create_app(
         return PlainTextResponse("", 400)  # To nobody: the client went, or was cut, before its request was whole.
 
     traces = Traces(stores["traces"], engine, limit)
+    more = (lambda: [spans.series()]) if spans is not None else tuple
     app = Starlette(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans),
             *tempo.routes(stores, engine, limit),
             *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),
-            *prometheus.routes(stores, engine, (lambda: [spans.series()]) if spans is not None else tuple),
+            *prometheus.routes(stores, engine, more),
+            *explain.routes(stores, engine, limit, more),
             *received.routes(stores, engine),
+            *related.routes(stores, engine),
             *(tail.routes(stores, engine, tails) if tails is not None else ()),
             *(loki_tail.routes(stores["logs"], engine, tails) if tails is not None else ()),
             *(loki_push.routes(pushes) if pushes is not None else ()),
@@ -122,5 +138,6 @@ def create_app(
         middleware=[Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
+    app.router.default = _nowhere
     app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises
     return app

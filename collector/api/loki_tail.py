@@ -9,8 +9,7 @@ It begins with lines since `start` (an hour ago), `limit` at most, and goes on w
 Lines of a frame are in the order of their times. What a reader was too slow for, or what is not held any more, is told as one dropped entry
 whose labels say why and how many records, and how many of them match.
 
-A tail lasts until its client leaves, does not read (`STUCK_S`) or may not read any more (looked at every `CHECK_S`), or the daemon
-stops. uvicorn sends pings and cuts who does not answer them (server.py); what clients send is not read.
+A tail lasts until its client leaves, does not read (`STUCK_S`) or may not any more (`standing.py`), or the daemon stops. uvicorn sends pings and cuts who does not answer them (server.py); what clients send is not read.
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketState
 
-from collector.api.access import AGAIN
+from collector.api.access import AGAIN, PEER
 from collector.api.loki_parameters import QUERY_SPAN, Parameters
 from collector.api.loki_shapes import CATEGORIZE, is_categorized, streams
+from collector.api.standing import CHECK_S, Standing
 from collector.api.status import http_code
 from collector.api.tail import ABORT
-from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
+from collector.errors import Forbidden, InvalidQuery, Overloaded, RingtailError, Unauthenticated, Unavailable
 from collector.query.logql import ast
 from collector.query.logql.logs import lines_of
 from collector.query.logql.plan import prepare
@@ -54,8 +54,6 @@ PATH: Final = "/loki/api/v1/tail"
 DELAY_MAX: Final = 5
 """The largest `delay_for`, in seconds: Loki's own limit."""
 FRAME_LINES: Final = 100
-CHECK_S: Final = 5.0
-"""How often a client's right is looked at again."""
 STUCK_S: Final = 30.0
 """How long a frame may take to leave."""
 GOING_AWAY, POLICY, FAULT = 1001, 1008, 1011
@@ -67,10 +65,6 @@ _DIGITS: Final = re.compile(r"[0-9]{1,3}")
 
 class _Stuck(Exception):
     """The client has not read for too long."""
-
-
-class _Revoked(Exception):
-    """The client may not read any more."""
 
 
 def routes(store: Store, engine: Engine, tails: Tails) -> list[BaseRoute]:
@@ -155,7 +149,8 @@ class _Live:
         self._socket = socket
         self._tail = tail
         self._clock = engine.clock
-        self._checked_at = engine.clock.monotonic()
+        state = socket.scope.get("state", {})
+        self._standing = Standing(state.get(AGAIN), state.get(PEER, frozenset()), engine.clock)
 
     async def run(self) -> None:
         """Serve it to its end."""
@@ -169,9 +164,9 @@ class _Live:
         except _Stuck:
             why = STUCK
             self._abort()
-        except _Revoked as cause:
+        except (Unauthenticated, Forbidden) as error:
             why = REVOKED
-            await self._close(POLICY, str(cause))
+            await self._close(POLICY, str(error))
         except Unavailable as error:
             why = STOPPED
             await self._close(GOING_AWAY, str(error))
@@ -196,7 +191,7 @@ class _Live:
         while True:
             for one in found:
                 await self._send(one)
-            await self._check()
+            await self._standing.require()
             found = await self._tail.next(CHECK_S)
 
     async def _send(self, one: Told) -> None:
@@ -218,18 +213,6 @@ class _Live:
             labels["matches"] = str(one.matches)
         entry = {"timestamp": str(self._clock.now_ns()), "labels": labels}
         return msgspec.json.encode({"streams": [], "dropped_entries": [entry]})
-
-    async def _check(self) -> None:
-        """Look at the client's right again, from time to time; raise _Revoked when it has none any more."""
-        now = self._clock.monotonic()
-        again: Any = self._socket.scope.get("state", {}).get(AGAIN)
-        if again is None or now < self._checked_at + CHECK_S:
-            return
-        self._checked_at = now
-        try:
-            await again()
-        except RingtailError as error:
-            raise _Revoked(str(error)) from None
 
     async def _left(self) -> None:
         """Wait until the client has left; what else it says is not read."""

@@ -118,7 +118,7 @@ def _range(request: Request) -> tuple[int, int]:
     return min(max(0, start), END_OF_TIME), min(end, END_OF_TIME) if end > 0 else END_OF_TIME
 
 
-def _cursor(request: Request) -> tuple[int | None, tuple[int, int] | None]:
+def cursor_of(request: Request) -> tuple[int | None, tuple[int, int] | None]:
     """Return where a search goes on: before which offset, and behind which place. None at its beginning."""
     text = request.query_params.get("cursor", "")
     if not text:
@@ -197,7 +197,7 @@ class _Tempo:
         text = request.query_params.get("q", "") or tags.query_of_legacy(request.query_params.get("tags", ""))
         query = spansets_only(parse(text))
         start, end = _range(request)
-        pinned, below = _cursor(request)
+        pinned, below = cursor_of(request)
         search = Search(
             query,
             number_of(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),

@@ -343,6 +343,7 @@ async def test_statistics_tell_ring_from_log(api: Any) -> None:
     [
         ("/query_range", {}, "parse error at line 1, col 1: unexpected end of query"),
         ("/query_range", {"query": "{}"}, "empty-compatible"),
+        ("/query_range", {"query": '{a="b"} | json x="y["'}, "line 1, col 11: cannot parse expression [y[]"),
         ("/query_range", {"query": '{a="b"}', "limit": "0"}, "limit must be a positive value"),
         ("/query_range", {"query": '{a="b"}', "limit": "x"}, "limit must be a positive value"),
         (

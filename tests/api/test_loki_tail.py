@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from collector.api import loki_tail, websocket
+from collector.api import loki_tail, standing, websocket
 from collector.api.access import AccessControl
 from collector.api.server import ApiServer
 from collector.errors import Forbidden
@@ -198,6 +198,7 @@ class Gate:
 
 async def test_one_whose_right_is_revoked_hears_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loki_tail, "CHECK_S", 0.01)
+    monkeypatch.setattr(standing, "CHECK_S", 0.01)
     gate: Any = Gate()
     async with Live(tmp_path) as live:
         guarded = AccessControl(live.app, gate, HostGuard((), "api.allowed_hosts", is_local=True))
@@ -241,6 +242,15 @@ async def test_refused_before_it_opens(tmp_path: Path, query: dict[str, Any], co
                 pass
         assert refused.value.response.status_code == code
         assert words in refused.value.response.body.decode()
+
+
+async def test_other_sockets_are_not_there(tmp_path: Path) -> None:
+    async with Live(tmp_path) as live:
+        await live.listen()
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(f"ws://127.0.0.1:{live.port}/loki/api/v1/tails", proxy=None):
+                pass
+        assert refused.value.response.status_code == 404
 
 
 async def test_too_many(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
@@ -107,6 +108,31 @@ def test_any_bytes(data: bytes) -> None:
             records, count, _, is_utf8 = push.records(source, 0, len(source), 0)
             assert is_utf8
             assert len(ScopeLogs.FromString(records).log_records) == count
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ("", "error parsing labels ''"),
+        ('{a="b"', "error parsing labels"),
+        ('{a="b"} |= "c"', "error parsing labels"),
+        ('{a=~"b"}', "is no label"),
+        ('{a:b="c"}', "is no label"),
+        ('{a=""}', "at least one label pair"),
+        ("{" + "n" * 1025 + '="v"}', "label name too long"),
+        ('{n="' + "é" * 1025 + '"}', "label value too long"),
+        ('{n="' + "v" * 70_000 + '"}', "at most 65536 are read"),
+        ("{" + ", ".join(f'n{n}="{"v" * 900}"' for n in range(65)) + "}", "65 label names; limit 64"),
+        ('{a="\\xff"}', "error parsing labels"),
+    ],
+)
+def test_labels_that_are_none(labels: str, words: str) -> None:
+    made = request([(labels, [(10**18, "x"), (10**18, "y")]), ('{ok="1"}', [(10**18, "z")])])
+    converted = loki.Converter().convert(made.SerializeToString())
+    assert converted.refused == 2
+    [reason] = converted.reasons
+    assert words in reason
+    assert len(reason) < 400
 
 
 def test_streams_are_remembered_and_forgotten() -> None:

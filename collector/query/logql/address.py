@@ -17,6 +17,8 @@ _BEGINNING = re.compile(
     rb"(?P<four>[0-9](?=\.|.\.|..\.)(?=...))|::[0-9A-Fa-f]|[0-9A-Fa-f]{1,4}:",
     re.DOTALL,
 )
+_HAS_FOUR = re.compile(rb"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
+_HAS_SIX = re.compile(rb":[0-9A-Fa-f]{0,4}:")
 _FOUR = re.compile(rb"[0-9.]+")
 _SIX = re.compile(rb"[0-9A-Fa-f:.]+")
 ADDRESS_LENGTH_MAX = 45
@@ -32,9 +34,12 @@ class AddressRange:
         if not bits or low > high:
             raise InvalidQuery(f"ip: invalid pattern: {text[:100]!r}", at)
         self._bits, self._low, self._high = bits, low, high
+        self._may_occur = (_HAS_FOUR if bits == 32 else _HAS_SIX).search
 
     def occurs(self, text: bytes) -> bool:
         """Tell whether an address of the range stands in a text."""
+        if self._may_occur(text) is None:
+            return False
         at = 0
         while (found := _BEGINNING.search(text, at)) is not None:
             start = found.start()

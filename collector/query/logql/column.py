@@ -101,8 +101,8 @@ class Builder:
 
     def fill_numbers(self, rows: NDArray[np.intp], numbers: NDArray[Any], text: Callable[[int], str]) -> None:
         """Fill in texts made of whole numbers, each made once."""
-        codes = {number: self.code(text(number)) for number in set(numbers.tolist())}
-        self.codes[rows] = [codes[number] for number in numbers.tolist()]
+        used, places = np.unique(numbers, return_inverse=True)
+        self.codes[rows] = np.array([self.code(text(number)) for number in used.tolist()], np.intp)[places]
 
     def take(self, column: Column, text: Callable[[str], str]) -> None:
         """Fill in what `text` makes of another column's texts."""

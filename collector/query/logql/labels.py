@@ -30,6 +30,7 @@ import numpy as np
 
 from collector.otlp.records import group_bytes, record, resource, scope
 from collector.query.groups import alike, groups_of
+from collector.query.logql.containers import Containers
 from collector.query.logql.levels import LEVEL, detected_level
 from collector.query.logql.row import DETAILS, ERROR, Row
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
+    from collector.store import Memo
 
 SERVICE = "service.name"
 UNKNOWN_SERVICE = "unknown_service"
@@ -67,10 +69,7 @@ INDEX_ATTRIBUTES = frozenset(
 """The resource attributes that become index labels: Loki's default list."""
 
 CONTAINERS_CACHED = 10_000
-"""Containers whose labels one query remembers; then it forgets them all and goes on."""
-
-NAMES_CACHED = 10_000
-"""Attribute keys whose label names one query remembers; likewise."""
+"""Containers of which a query remembers whether they are selected; then it forgets them all and goes on."""
 
 _PARTS = ("resource", "scope")
 """What a container's labels are made of."""
@@ -178,26 +177,28 @@ class Records:
     """Reads records as labels and lines; remembers containers, because thousands of records share one."""
 
     def __init__(self) -> None:
-        self._containers: dict[tuple[bytes, ...], Container] = {}
-        self._names: dict[bytes, str] = {}
+        self._containers = Containers()
+        self._block: Block | None = None
+        self._groups: dict[int, Container] = {}  # of that block
+
+    def remember(self, memo: Memo | None) -> None:
+        """Share containers with other queries of the store that a view is of."""
+        if memo is not None:
+            self._containers = memo.kept("logql containers", Containers)
 
     def name(self, key: bytes) -> str:
         """Return the label name of an attribute key."""
-        found = self._names.get(key)
-        if found is None:
-            if len(self._names) >= NAMES_CACHED:
-                self._names.clear()
-            found = self._names[key] = label_name(key.decode())
-        return found
+        return self._containers.name(key) or self._containers.add_name(key, label_name(key.decode()))
 
     def container(self, block: Block, group: int) -> Container:
         """Return the labels that a group's records have in common."""
-        key = tuple(group_bytes(block, group, part) for part in _PARTS)
-        found = self._containers.get(key)
+        if block is not self._block:
+            self._block, self._groups = block, {}
+        found = self._groups.get(group)
         if found is None:
-            if len(self._containers) >= CONTAINERS_CACHED:
-                self._containers.clear()
-            found = self._containers[key] = _container(block, group)
+            key = tuple(group_bytes(block, group, part) for part in _PARTS)
+            found = self._containers.get(key) or self._containers.add(key, _container(block, group))
+            self._groups[group] = found
         return found
 
     def containers(self, block: Block, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[Container]]:

@@ -29,6 +29,10 @@ ROWS_BETWEEN_CHECKS = 256
 """Lines that are worked on one by one between two looks at the deadline."""
 
 
+MADE_MAX = 64 << 20
+"""Characters of lines and labels that all stages together may make out of one block's lines."""
+
+
 class Layer:
     """The labels and lines of some rows after a stage."""
 
@@ -36,6 +40,7 @@ class Layer:
         """Take the number of rows."""
         self.count = count
         self._entries: dict[str, Entry] = {}
+        self._extractions: dict[str, NDArray[np.bool_]] = {}
         self._known_lines: Lines | None = None
 
     def narrowed(self, mask: NDArray[np.bool_]) -> Self:
@@ -43,6 +48,7 @@ class Layer:
         layer = copy(self)
         layer.count = int(mask.sum())
         layer._entries = {name: entry.narrowed(mask) for name, entry in self._entries.items()}
+        layer._extractions = {name: rows[mask] for name, rows in self._extractions.items()}
         if self._known_lines is not None:
             layer._known_lines = self._known_lines.narrowed(mask)
         return layer
@@ -65,6 +71,10 @@ class Layer:
         """Raise QueryTimeout when the query's time is over: for work line by line."""
         raise NotImplementedError
 
+    def charge(self, size: int) -> None:
+        """Count characters that a stage has made. Raises QueryLimit over MADE_MAX."""
+        raise NotImplementedError
+
     def row(self, place: int) -> Row:
         """Return the line at a place as it came, before all stages."""
         raise NotImplementedError
@@ -75,7 +85,10 @@ class Layer:
 
     def extracted(self, name: str) -> NDArray[np.bool_]:
         """Tell for each row whether a label of that name was ever parsed out of the line."""
-        raise NotImplementedError
+        found = self._extractions.get(name)
+        if found is None:
+            found = self._extractions[name] = self._extracted(name)
+        return found
 
     def in_base(self, name: str) -> NDArray[np.bool_]:
         """Tell for each row whether its stream had a label of that name before the pipeline."""
@@ -87,6 +100,9 @@ class Layer:
         return taken
 
     def _entry(self, name: str) -> Entry:
+        raise NotImplementedError
+
+    def _extracted(self, name: str) -> NDArray[np.bool_]:
         raise NotImplementedError
 
     def _lines(self) -> Lines:
@@ -110,6 +126,10 @@ class StageLayer(Layer):
         """See `Layer.check`."""
         self.below.check()
 
+    def charge(self, size: int) -> None:
+        """See `Layer.charge`."""
+        self.below.charge(size)
+
     def row(self, place: int) -> Row:
         """See `Layer.row`."""
         return self.below.row(place)
@@ -118,16 +138,15 @@ class StageLayer(Layer):
         """See `Layer.times`."""
         return self.below.times()
 
-    def extracted(self, name: str) -> NDArray[np.bool_]:
-        """See `Layer.extracted`."""
-        return self.below.extracted(name)
-
     def in_base(self, name: str) -> NDArray[np.bool_]:
         """See `Layer.in_base`."""
         return self.below.in_base(name)
 
     def _entry(self, name: str) -> Entry:
         return self.below.entry(name)
+
+    def _extracted(self, name: str) -> NDArray[np.bool_]:
+        return self.below.extracted(name)
 
     def _lines(self) -> Lines:
         return self.below.lines

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collector.store import View
 
 ANSWER_BYTES_MAX = 64 << 20
-"""Bytes of the records that one answer may be made of."""
+"""Bytes of the records that one answer may be made of, and bytes of what a pipeline makes of them."""
 
 
 class Line(NamedTuple):
@@ -59,7 +59,18 @@ def read_lines(
 
     if end_ns < start_ns:
         return []
-    refs = newest(view, limit, select, start_ns, end_ns, deadline, oldest=oldest_first)
+    source.records.remember(view.memo)
+    refs = newest(
+        view,
+        limit,
+        select,
+        start_ns,
+        end_ns,
+        deadline,
+        oldest=oldest_first,
+        terms=source.terms,
+        pruning=statistics.pruning,
+    )
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
@@ -67,12 +78,23 @@ def read_lines(
 
 
 def lines_of(source: Source, refs: Sequence[Ref], deadline: Deadline) -> list[Line]:
-    """Return the lines that a source's pipeline makes of records that it lets through. Raises QueryTimeout."""
-    return [_line(source, ref, deadline) for ref in refs]
+    """Return the lines that a source's pipeline makes of records that it lets through.
+
+    Raises QueryTimeout, and QueryLimit when they are larger than ANSWER_BYTES_MAX together.
+    """
+    lines: list[Line] = []
+    size = 0
+    for ref in refs:
+        deadline.check()
+        lines.append(line_of(source, ref))
+        size += len(lines[-1].text) + sum(map(len, lines[-1].parsed.values()))
+        if size > ANSWER_BYTES_MAX:
+            raise QueryLimit(f"the stages make more than {ANSWER_BYTES_MAX} bytes of the lines; lower the limit")
+    return lines
 
 
-def _line(source: Source, ref: Ref, deadline: Deadline) -> Line:
-    deadline.check()
+def line_of(source: Source, ref: Ref) -> Line:
+    """Return a record that a query has found as the line that it answers with."""
     row = source.row(ref.block, ref.row)
     text = row.line.decode("utf-8", "replace")
     return Line(ref.time, ref.offset, text, row.stream, row.metadata, row.parsed | row.failures())

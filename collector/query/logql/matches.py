@@ -1,7 +1,7 @@
 """The lines that a metric query leaves, as a stream of batches: out of the ring by remembered labels where it can be.
 
 A pipeline of `drop`, `keep`, label filters and `unwrap` needs no payload when the labels are remembered
-(`remembered.py`): then a batch is a quarter of a million of the ring's records, and its bottom layer looks labels up.
+(`remembered.py`): then a batch is many thousands of the ring's records, and its bottom layer looks labels up.
 Everything else goes block by block (`Source.batch`), as do the records that only the log holds.
 """
 
@@ -18,9 +18,10 @@ from collector.query.logql.columns import Batch
 from collector.query.logql.known import SIZE, STREAM, RingLayer
 from collector.query.logql.remembered import Remembered, reach
 from collector.query.logql.row import ERRORS
+from collector.query.logql.source import log_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from collector.query.logql.known import Known
     from collector.query.logql.layer import Layer
     from collector.query.logql.row import Row
-    from collector.query.logql.source import Source, Statistics
+    from collector.query.logql.source import Selection, Source, Statistics
     from collector.store import View
 
-RECORDS_AT_ONCE: Final = 262_144
-"""Records of the ring in one batch, unless a block has more."""
+RECORDS_AT_ONCE: Final = 65_536
+"""Records of the ring in one batch, unless a block has more: what the caches of a processor hold of their columns."""
 BLOCKS_TRIED: Final = 16
 """Blocks after which a query decides whether it has labels remembered that it has to group lines by."""
 
@@ -59,14 +60,18 @@ def batches(
     known = None
     if remembered is not None and names is not None and looked_at is not None:
         fields = {STREAM, *looked_at, *names, *((SIZE,) if sizes else ())}
-        known = remembered.known(deadline, view, sorted(fields), _about(view, start_ns, end_ns))
+        known = remembered.known(deadline, view, sorted(fields), records_about(view, start_ns, end_ns))
     found: Iterator[Batch]
     if known is not None:
+        layers = (
+            RingLayer(offsets, times, known, deadline)
+            for offsets, times in selected(deadline, view, source.selection, known, start_ns, end_ns, statistics)
+        )
         found = chain(
-            _ring(deadline, view, source, known, start_ns, end_ns, statistics),
+            (source.through(RingBatch(view, source, layer), deadline, statistics) for layer in layers),
             (
                 source.batch(piece, view, deadline, statistics)
-                for piece in source.pieces(view, start_ns, end_ns, deadline, in_ring=False)
+                for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms)
             ),
         )
     else:
@@ -78,7 +83,7 @@ def batches(
             yield batch
 
 
-def _about(view: View, start_ns: int, end_ns: int) -> int:
+def records_about(view: View, start_ns: int, end_ns: int) -> int:
     """Return how many of the ring's records a query looks at, or more."""
     count = sum(block.count for block in view.ring.blocks if block.max_time >= start_ns and block.min_time <= end_ns)
     return count if view.candidates is None else min(count, len(view.candidates))
@@ -100,13 +105,13 @@ def _blocks(
     after the first few blocks, by how many lines they leave.
     """
     known = remembered.peek(names) if remembered is not None else {}
-    looked = left = 0
-    for number, piece in enumerate(source.pieces(view, start_ns, end_ns, deadline)):
-        if number == BLOCKS_TRIED and remembered is not None and looked:
-            wanted = _about(view, start_ns, end_ns) * left // looked
+    left = 0
+    for number, piece in enumerate(source.pieces(view, start_ns, end_ns, deadline, statistics)):
+        if number == BLOCKS_TRIED and remembered is not None:
+            covered = max(1, view.ring.next_offset - piece.block.end_offset)
+            wanted = records_about(view, start_ns, end_ns) * left // covered
             known = remembered.known(deadline, view, names, wanted) or known
         batch = source.batch(piece, view, deadline, statistics, known)
-        looked += len(piece.rows)
         left += len(batch.rows)
         yield batch
 
@@ -148,33 +153,42 @@ def _runs(view: View, start_ns: int, end_ns: int) -> Iterator[list[Block]]:
         yield run[::-1]
 
 
-def _ring(
+def selected(
     deadline: Deadline,
     view: View,
-    source: Source,
-    known: dict[str, Known],
+    selection: Selection,
+    known: Mapping[str, Known],
     start_ns: int,
     end_ns: int,
-    statistics: Statistics,
-) -> Iterator[Batch]:
+    statistics: Statistics | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
+    """Yield offsets and times of the ring's records that a selector selects, by the streams that are known.
+
+    Newest first, many at a time, each time ascending by offset. Raises QueryTimeout.
+    """
     first, end = reach(view)
     streams = known[STREAM]
-    selected = source.selection.verdicts(streams)
+    verdicts = selection.verdicts(streams)
+    effort = deadline.effort
+    if effort is not None:
+        effort.within(start_ns, end_ns)
+        effort.by_labels(view.ring.blocks)
     for run in _runs(view, start_ns, end_ns):
         deadline.check()
         low, high = max(run[0].base_offset, first), min(run[-1].end_offset, end)
         inside = slice(low - run[0].base_offset, high - run[0].base_offset)
         times = np.concatenate([block.column("time") for block in run])[inside]
-        chosen = selected[streams.codes[low - streams.first : high - streams.first]]
+        chosen = verdicts[streams.codes[low - streams.first : high - streams.first]]
         if any(block.min_time < start_ns or block.max_time > end_ns for block in run):
             chosen = chosen & (times >= start_ns) & (times <= end_ns)
         rows = np.flatnonzero(chosen)
-        if not rows.size:
-            continue
-        bodies = np.concatenate([block.column("body_length") for block in run])[inside]
-        statistics.count_ring(len(rows), int(bodies[rows].sum(dtype=np.int64)))
-        batch = RingBatch(view, source, RingLayer(rows + low, times[rows], known, deadline))
-        yield source.through(batch, deadline)
+        if effort is not None:
+            effort.by_streams(str(selection.selector), len(chosen), len(rows))
+        if statistics is not None:
+            bodies = np.concatenate([block.column("body_length") for block in run])[inside]
+            statistics.count_ring(len(rows), int(bodies[rows].sum(dtype=np.int64)))
+        if rows.size:
+            yield rows + low, times[rows]
 
 
 class RingBatch(Batch):

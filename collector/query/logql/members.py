@@ -126,15 +126,16 @@ def json_members(line: bytes) -> tuple:
     members: list = []
     if len(line) == 0:
         return members, BAD_OBJECT
-    name_room, key_room = _rooms(np.array([len(line)]))
-    names: uint8_t[::1] = name_room
-    keys: uint8_t[::1] = key_room
-    view: cython.const[uint8_t][::1] = line
-    base: Bytes = cython.address(view[0])
+    name_room: bytearray = bytearray(len(line) + 2 * NESTING + 8)
+    key_room: bytearray = bytearray(len(line) + 8)
+    names: cython.p_char = name_room
+    keys: cython.p_char = key_room
+    chars: cython.p_const_char = line
+    base: Bytes = cython.cast(Bytes, chars)
     walk: Walk
     value: Value
-    walk.name = cython.address(names[0])
-    walk.key = cython.address(keys[0])
+    walk.name = cython.cast(cython.pointer(uint8_t), names)
+    walk.key = cython.cast(cython.pointer(uint8_t), keys)
     if begin(cython.address(walk), base, base + len(line)):
         while next_member(cython.address(walk), cython.address(value)):
             name = cython.cast(cython.p_char, walk.name)[: walk.length]
@@ -280,10 +281,11 @@ def json_top(line: bytes) -> tuple:
     members: list = []
     if len(line) == 0:
         return members, BAD_OBJECT
-    room_array = _rooms(np.array([len(line)]))[1]
-    room: uint8_t[::1] = room_array
-    view: cython.const[uint8_t][::1] = line
-    base: Bytes = cython.address(view[0])
+    key_room: bytearray = bytearray(len(line) + 8)
+    keys: cython.p_char = key_room
+    room: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), keys)
+    chars: cython.p_const_char = line
+    base: Bytes = cython.cast(Bytes, chars)
     end: Bytes = base + len(line)
     at: Bytes = token(base, end)
     key: Bytes
@@ -303,8 +305,8 @@ def json_top(line: bytes) -> tuple:
             return members, BAD_JSON
         key_length = at - key
         if escaped:
-            key_length = unescape(key, key_length, cython.address(room[0]))
-            key = cython.address(room[0])
+            key_length = unescape(key, key_length, room)
+            key = room
             if key_length < 0:
                 return members, BAD_ESCAPE
         at = token(at + 1, end)

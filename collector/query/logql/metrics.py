@@ -7,11 +7,12 @@ Range aggregations go over the lines once, in any order, however many windows a 
 The lines come as batches with labels as columns (`matches.py`), out of the ring by remembered labels if possible.
 
 A series is told apart by the labels that the aggregation is grouped by, and `sum by (…)` around it is pushed into it
-where that is the same: no record is decoded then. Without grouping, every distinct set of labels and structured metadata
+where that is the same, and `min` and `max` into their like: no record is decoded then. Without grouping, every distinct set of labels and structured metadata
 is a series, as in Loki, but for the label that `unwrap` takes.
 
 A line on which a stage failed (`__error__`) makes the query fail, as in Loki, unless the pipeline filters it out, drops
-the label, or the query asks for it: `sum by (__error__) (…)` counts the parsers' errors.
+the label, or the query asks for it: `sum by (__error__) (…)` counts the parsers' errors. Where nobody asks for a label,
+as in `sum(count_over_time({…} | json [1m]))`, nothing is parsed, and nothing fails.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ import numpy as np
 
 from collector.errors import InvalidQuery, QueryLimit
 from collector.query.logql import ast, vectors
-from collector.query.logql.literals import quote
 from collector.query.logql.matches import batches
-from collector.query.logql.row import ERROR
+from collector.query.logql.series import NO_LABELS, SeriesOf
 from collector.query.logql.tallies import Added, tally
 from collector.query.logql.vectors import CELLS_MAX, Labels, Vector
 from collector.query.logql.windows import TIME_MAX, Windows
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from collector.query.engine import Deadline
     from collector.query.logql.columns import Batch
     from collector.query.logql.plan import Plan
-    from collector.query.logql.source import Source, Statistics
+    from collector.query.logql.source import Statistics
+    from collector.query.logql.tallies import Found, Tally
     from collector.store import View
 
 __all__ = ("CELLS_MAX", "SERIES_MAX", "TIME_MAX", "Labels", "Series", "Value", "evaluate")
@@ -46,14 +47,16 @@ __all__ = ("CELLS_MAX", "SERIES_MAX", "TIME_MAX", "Labels", "Series", "Value", "
 SERIES_MAX = 500
 """Series of an answer: Loki's default of max_query_series."""
 
-LINES_BETWEEN_CHECKS: Final = 1000
-"""Records decoded between two looks at the deadline."""
+CELLS_HELD_MAX: Final = 5 * CELLS_MAX
+"""Numbers that all range aggregations of a query may come to, together."""
+
+CELLS_AT_ONCE: Final = 262_144
+"""Cells, or steps, whose windows are worked out at a time."""
 
 _SUMMABLE: Final = frozenset(("count_over_time", "rate", "bytes_over_time", "bytes_rate", "sum_over_time"))
+_EXTREMES: Final = {"min": "min_over_time", "max": "max_over_time"}
 _PER_SECOND: Final = frozenset(("rate", "bytes_rate"))
 _OF_BYTES: Final = frozenset(("bytes_over_time", "bytes_rate"))
-_NOT_OF_PARSERS: Final = frozenset(("", "SampleExtractionErr", "LabelFilterErr", "TemplateFormatErr"))
-_NO_LABELS: Final = ast.Grouping(without=False, labels=())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +135,7 @@ class _Evaluation:
         self._plan = plan
         self._steps = steps
         self._statistics = statistics
+        self._held = 0
 
     def value(self, node: ast.Metric) -> float | Vector:
         """Return a node's value. As deep as the parser allows."""
@@ -158,29 +162,34 @@ class _Evaluation:
     def _aggregation(self, node: ast.VectorAggregation) -> Vector:
         inner = node.expression
         if node.op == "sum" and isinstance(inner, ast.RangeAggregation) and inner.op in _SUMMABLE:
-            return self._range(inner, node.grouping or _NO_LABELS, is_answer=node is self._plan.expression)
+            return self._range(inner, node.grouping or NO_LABELS, is_answer=node is self._plan.expression)
+        if isinstance(inner, ast.RangeAggregation) and inner.op == _EXTREMES.get(node.op) and inner.grouping is None:
+            grouping = _without_unwrapped(node.grouping or NO_LABELS, inner.range.query)
+            return self._range(inner, grouping, is_answer=node is self._plan.expression)
         return vectors.aggregate(node.op, node.parameter, node.grouping, self._vector(inner))
 
     def _range(self, node: ast.RangeAggregation, grouping: ast.Grouping | None, *, is_answer: bool = False) -> Vector:
         """Return a range aggregation, its series told apart by a grouping if there is one."""
         windows = Windows(self._ends(node.range), node.range.range_ns, node.range.offset_ns)
         absent = node.op == "absent_over_time"
-        series = _SeriesOf(
-            self._deadline,
-            self._plan.sources[node.range.query],
-            node.range.query,
-            _NO_LABELS if absent else grouping,
-            SERIES_MAX if is_answer or node is self._plan.expression else max(1, CELLS_MAX // windows.cells),
-        )
-        if windows.cells > CELLS_MAX:
-            raise _too_many_cells()
+        most, refusal = CELLS_MAX // max(windows.cells, len(self._steps)), _too_many_cells
+        if most >= SERIES_MAX and (is_answer or node is self._plan.expression):
+            most, refusal = SERIES_MAX, _too_many_series
+        source = self._plan.sources[node.range.query]
+        series = SeriesOf(self._deadline, source, NO_LABELS if absent else grouping, most, refusal)
         found = tally(node.op, node.parameter, windows.cells, unwraps=series.unwraps)
         of_bytes = node.op in _OF_BYTES
         for batch, cells in self._lines(windows, series, sizes=of_bytes):
             values = batch.lines.sizes().astype(np.float64) if of_bytes else batch.samples
             codes = series.of(batch)
             found.add(Added(codes, cells, batch.layer.times(), batch.offsets, values), len(series.labels))
-        values, present = found.over(windows, len(series.labels))
+        self._held += len(series.labels) * len(self._steps)
+        if self._held > CELLS_HELD_MAX:
+            raise QueryLimit(
+                f"the query's range aggregations come to more than {CELLS_HELD_MAX} numbers (series times steps); "
+                "group them by fewer labels, or take a longer step"
+            )
+        values, present = self._over(found, windows, len(series.labels))
         if absent:
             missing = np.logical_not(present.any(axis=0)).reshape(1, -1)
             return Vector([_absent_labels(node.range.query)], np.ones(missing.shape), missing).compact()
@@ -188,6 +197,17 @@ class _Evaluation:
             values = values / (node.range.range_ns / 1e9)
         order = np.array(sorted(range(len(series.labels)), key=series.labels.__getitem__), np.intp)
         return Vector(series.labels, values, present).rows(order)
+
+    def _over(self, found: Tally, windows: Windows, series: int) -> Found:
+        """Return what a tally comes to, made of some series at a time."""
+        count = max(1, CELLS_AT_ONCE // max(windows.cells, len(self._steps)))
+        parts = []
+        for first in range(0, series, count):
+            self._deadline.check()
+            parts.append(found.over(windows, range(first, min(series, first + count))))
+        shape = (0, len(self._steps))
+        values = np.concatenate([np.empty(shape), *(values for values, _ in parts)])
+        return values, np.concatenate([np.empty(shape, np.bool_), *(present for _, present in parts)])
 
     def _ends(self, node: ast.LogRange) -> NDArray[np.int64]:
         """Return where each step's window ends before it is moved by an offset, Unix ns."""
@@ -198,7 +218,7 @@ class _Evaluation:
                 return np.full_like(self._steps, self._steps[0 if node.fixed == "start" else -1])
         return np.full_like(self._steps, int(node.fixed) * 1_000_000)
 
-    def _lines(self, windows: Windows, series: _SeriesOf, *, sizes: bool) -> Iterator[tuple[Batch, NDArray[np.intp]]]:
+    def _lines(self, windows: Windows, series: SeriesOf, *, sizes: bool) -> Iterator[tuple[Batch, NDArray[np.intp]]]:
         """Yield batches of lines in windows, with the cell of each line."""
         if windows.start_ns > windows.end_ns:
             return
@@ -222,90 +242,6 @@ class _Evaluation:
                 yield batch, cells
 
 
-class _SeriesOf:
-    """The series of a range aggregation: which there are, and which one each line is in."""
-
-    def __init__(
-        self, deadline: Deadline, source: Source, query: ast.LogQuery, grouping: ast.Grouping | None, most: int
-    ) -> None:
-        self._deadline = deadline
-        self.source = source
-        self._rows: dict[Labels, int] = {}
-        self.labels: list[Labels] = []
-        self._most = most
-        unwrapped = [stage.label for stage in query.stages if isinstance(stage, ast.Unwrap)]
-        self.unwraps = bool(unwrapped)
-        self._gone = frozenset(unwrapped)
-        self.names: list[str] | None = None
-        """The only labels that can tell series apart; None where any label can."""
-        if grouping is not None and not grouping.without:
-            self.names = sorted(set(grouping.labels))
-        else:
-            self._gone |= frozenset(grouping.labels if grouping is not None else ())
-            if source.kept is not None:
-                self.names = sorted(source.kept - self._gone)
-        self._fails = not _never_fails(query.stages)
-        self._preserves = grouping is not None and not grouping.without and _names_error(query.stages, grouping)
-
-    def check(self, batch: Batch) -> None:
-        """Raise InvalidQuery when a stage failed on a line."""
-        if not self._fails:
-            return
-        errors = batch.column(ERROR)
-        failed = errors.codes != 0
-        if self._preserves:
-            failed &= np.array([error in _NOT_OF_PARSERS for error in errors.values], np.bool_)[errors.codes]
-        if failed.any():
-            place = int(np.flatnonzero(failed)[0])
-            labels = ", ".join(f"{name}={quote(text)}" for name, text in sorted(batch.labels(place).items()))
-            error = errors.values[int(errors.codes[place])]
-            raise InvalidQuery(
-                f"pipeline error: '{error}' for series: '{{{labels}}}'.\n"
-                f'Use a label filter to skip this error on purpose, as in | __error__!="{error}",\n'
-                'or one that skips all errors: | __error__="". It can also stand behind unwrap.'
-            )
-
-    def of(self, batch: Batch) -> NDArray[np.intp]:
-        """Return the series of each line. Raises QueryLimit."""
-        if self.names is None:
-            return self._by_rows(batch)
-        codes = np.zeros(len(batch.rows), np.intp)
-        keys: list[Labels] = [()]
-        for name in self.names:
-            column = batch.column(name)
-            count = len(column.values)
-            if count == 1:  # no line has the label
-                continue
-            used, codes = _compact(codes * count + column.codes, len(keys) * count)
-            longer = []
-            for one in used.tolist():
-                text = column.values[one % count]
-                longer.append((*keys[one // count], (name, text)) if text else keys[one // count])
-            keys = longer
-        rows = np.array([self._row(key) for key in keys], np.intp)
-        return rows[codes]
-
-    def _by_rows(self, batch: Batch) -> NDArray[np.intp]:
-        """Return the series of each line by all its labels, or all without some."""
-        found = np.empty(len(batch.rows), np.intp)
-        for place in range(len(batch.rows)):
-            if place % LINES_BETWEEN_CHECKS == 0:
-                self._deadline.check()
-            pairs = batch.labels(place).items()
-            found[place] = self._row(tuple(sorted(pair for pair in pairs if pair[1] and pair[0] not in self._gone)))
-        return found
-
-    def _row(self, labels: Labels) -> int:
-        row = self._rows.get(labels)
-        if row is None:
-            row = len(self.labels)
-            if row >= self._most:
-                raise _too_many_series() if self._most == SERIES_MAX else _too_many_cells()
-            self._rows[labels] = row
-            self.labels.append(labels)
-        return row
-
-
 def _too_many_cells() -> QueryLimit:
     return QueryLimit(
         f"the query needs more than {CELLS_MAX} cells (series times steps); "
@@ -313,39 +249,12 @@ def _too_many_cells() -> QueryLimit:
     )
 
 
-def _compact(numbers: NDArray[np.intp], bound: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the distinct numbers, ascending, and for each number its place among them. All are below `bound`."""
-    if bound > 4 * len(numbers) + 1024:
-        used, places = np.unique(numbers, return_inverse=True)
-        return used, places.reshape(-1)
-    used = np.flatnonzero(np.bincount(numbers, minlength=bound))
-    table = np.zeros(bound, np.intp)
-    table[used] = np.arange(len(used))
-    return used, table[numbers]
-
-
-def _never_fails(stages: tuple[ast.Stage, ...]) -> bool:
-    """Tell whether no line can have an error after these stages."""
-    for stage in stages:
-        if isinstance(stage, ast.LabelStage):
-            if not isinstance(stage.condition, ast.Matcher):
-                return False
-        elif not isinstance(stage, ast.LineFilter | ast.Drop | ast.Keep | ast.Decolorize):
-            return False
-    return True
-
-
-def _names_error(stages: tuple[ast.Stage, ...], grouping: ast.Grouping) -> bool:
-    """Tell whether a filter or the grouping asks for `__error__`: then lines that a parser failed on are kept."""
-    pending: list[ast.LabelFilter] = [stage.condition for stage in stages if isinstance(stage, ast.LabelStage)]
-    names = set(grouping.labels)
-    while pending:
-        condition = pending.pop()
-        if isinstance(condition, ast.And | ast.Or):
-            pending.extend(condition.terms)
-        else:
-            names.add(condition.label)
-    return ERROR in names
+def _without_unwrapped(grouping: ast.Grouping, query: ast.LogQuery) -> ast.Grouping:
+    """Return the grouping of series that do not have the label that is unwrapped."""
+    unwrapped = {stage.label for stage in query.stages if isinstance(stage, ast.Unwrap)}
+    if grouping.without:
+        return grouping
+    return ast.Grouping(without=False, labels=tuple(name for name in grouping.labels if name not in unwrapped))
 
 
 def _absent_labels(query: ast.LogQuery) -> Labels:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from collector.errors import QueryLimit
 from collector.otlp.records import LOG_ATTRIBUTES
 from collector.query import levels, match
 from collector.query.logql.column import ABSENT, METADATA, STREAM, Builder, Column, Entry
@@ -19,7 +20,7 @@ from collector.query.logql.labels import (
     Records,
     number_text,
 )
-from collector.query.logql.layer import Layer
+from collector.query.logql.layer import MADE_MAX, Layer
 from collector.query.logql.levels import LEVEL, LEVEL_LABELS, normalized, of_number, told
 from collector.query.logql.lines import Lines, body_lines
 from collector.query.logql.row import SUFFIX
@@ -47,23 +48,34 @@ class Original(Layer):
         """Take ascending row numbers."""
         super().__init__(len(rows))
         self._deadline = deadline
+        self._made = [0]  # shared with what is narrowed from here
         self.block = block
         self.rows = rows
         self.records = records
         self._keys: set[bytes] | None = None  # a superset of the rows' attribute keys, once it is known
         self._stream_rows: dict[str, NDArray[np.bool_]] = {}
+        self._grouped: list[tuple[Container, NDArray[np.intp]]] | None = None
 
     def narrowed(self, mask: NDArray[np.bool_]) -> Original:
         """See `Layer.narrowed`."""
         layer = super().narrowed(mask)
         layer.rows = self.rows[mask]
         layer._stream_rows = {name: rows[mask] for name, rows in self._stream_rows.items()}
+        layer._grouped = None
         return layer
 
     def check(self) -> None:
         """See `Layer.check`."""
         if self._deadline is not None:
             self._deadline.check()
+
+    def charge(self, size: int) -> None:
+        """See `Layer.charge`."""
+        self._made[0] += size
+        if self._made[0] > MADE_MAX:
+            raise QueryLimit(
+                f"the stages make more than {MADE_MAX} characters out of {self.block.count} lines; filter lines first"
+            )
 
     def row(self, place: int) -> Row:
         """See `Layer.row`."""
@@ -74,8 +86,7 @@ class Original(Layer):
         times: NDArray[np.uint64] = self.block.column("time")[self.rows]
         return times
 
-    def extracted(self, name: str) -> NDArray[np.bool_]:
-        """See `Layer.extracted`."""
+    def _extracted(self, name: str) -> NDArray[np.bool_]:
         return np.zeros(self.count, np.bool_)
 
     def in_base(self, name: str) -> NDArray[np.bool_]:
@@ -128,12 +139,15 @@ class Original(Layer):
 
     def _containers(self) -> list[tuple[Container, NDArray[np.intp]]]:
         """Return each container with the places of its rows."""
-        codes, containers = self.records.containers(self.block, self.rows)
-        if len(containers) <= 1:
-            return [(container, np.arange(self.count)) for container in containers]
-        order = np.argsort(codes, kind="stable")
-        bounds = np.searchsorted(codes[order], np.arange(1, len(containers)))
-        return list(zip(containers, np.split(order, bounds), strict=True))
+        if self._grouped is None:
+            codes, containers = self.records.containers(self.block, self.rows)
+            if len(containers) <= 1:
+                self._grouped = [(container, np.arange(self.count)) for container in containers]
+            else:
+                order = np.argsort(codes, kind="stable")
+                bounds = np.searchsorted(codes[order], np.arange(1, len(containers)))
+                self._grouped = list(zip(containers, np.split(order, bounds), strict=True))
+        return self._grouped
 
     def _extents(self, places: NDArray[np.intp] | slice = slice(None)) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = self.rows[places]
@@ -144,7 +158,7 @@ class Original(Layer):
         if name in _TEXT_FIELDS:
             starts, lengths = match.string_field(self.block.payload, *self._extents(), _TEXT_FIELDS[name])
             places = builder.open(lengths > 0)
-            builder.fill(places, match.strings(self.block.payload, starts[places], lengths[places]))
+            self._fill_texts(builder, places, starts[places], lengths[places])
         elif name == "severity_number":
             severity = self.block.column("severity")[self.rows]
             places = builder.open(severity > 0)
@@ -156,6 +170,14 @@ class Original(Layer):
             places = builder.open((ids != 0).any(axis=1))
             raw = np.ascontiguousarray(ids[places]).view(np.uint8)
             builder.fill(places, [bytes(each).hex() for each in raw])
+
+    def _fill_texts(
+        self, builder: Builder, places: NDArray[np.intp], starts: NDArray[Any], lengths: NDArray[Any]
+    ) -> None:
+        """Fill in strings of the payload, each distinct one made once."""
+        codes, firsts = match.distinct(self.block.payload, (starts, lengths))
+        texts = match.strings(self.block.payload, starts[firsts], lengths[firsts])
+        builder.codes[places] = np.array([builder.code(text) for text in texts], np.intp)[codes]
 
     def _fill_attributes(self, builder: Builder, name: str) -> NDArray[np.intp]:
         """Fill in attributes of that label name; return the places that only a decoded record decides."""
@@ -175,7 +197,7 @@ class Original(Layer):
         elif named:
             values = match.attribute(payload, *self._extents(), LOG_ATTRIBUTES, named[0])
             places = builder.open(values.type == match.STRING)
-            builder.fill(places, match.strings(payload, values.start[places], values.length[places]))
+            self._fill_texts(builder, places, values.start[places], values.length[places])
             places = builder.open(values.type == match.BOOL)
             builder.fill_numbers(places, values.integer[places], ("false", "true").__getitem__)
             places = builder.open(values.type == match.INT)

@@ -259,12 +259,12 @@ def logfmt_members(line: bytes, strict: bool) -> list:
     members: list = []
     if len(line) == 0:
         return members
-    name_room = _room(np.array([len(line)]))
-    names: uint8_t[::1] = name_room
-    view: cython.const[uint8_t][::1] = line
-    base: Bytes = cython.address(view[0])
+    name_room: bytearray = bytearray(len(line) + 8)
+    names: cython.p_char = name_room
+    room: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), names)
+    chars: cython.p_const_char = line
+    base: Bytes = cython.cast(Bytes, chars)
     end: Bytes = base + len(line)
-    room: cython.pointer(uint8_t) = cython.address(names[0])
     size: cython.Py_ssize_t
     pair: _Pair
     pair.at = base

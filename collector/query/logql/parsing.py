@@ -89,16 +89,17 @@ class _FindingLayer(StageLayer):
     def __init__(self, below: Layer) -> None:
         super().__init__(below)
         self._known_faults: dict[str, Entry] | None = None
+        self._known: dict[str, Entry] = {}
 
     def narrowed(self, mask: NDArray[np.bool_]) -> Self:
         """See `Layer.narrowed`."""
         layer = super().narrowed(mask)
+        layer._known = {name: entry.narrowed(mask) for name, entry in self._known.items()}
         if self._known_faults is not None:
             layer._known_faults = {name: entry.narrowed(mask) for name, entry in self._known_faults.items()}
         return layer
 
-    def extracted(self, name: str) -> NDArray[np.bool_]:
-        """See `Layer.extracted`."""
+    def _extracted(self, name: str) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self.below.extracted(name) | (self._found(name).codes != 0)
         return found
 
@@ -111,6 +112,13 @@ class _FindingLayer(StageLayer):
         return below.under(self._known_faults[name])
 
     def _found(self, name: str) -> Entry:
+        """Return what the parser sets of a name."""
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = self._looked_up(name)
+        return found
+
+    def _looked_up(self, name: str) -> Entry:
         raise NotImplementedError
 
     def _faults(self) -> dict[str, Entry]:
@@ -131,7 +139,7 @@ class MemberLayer(_FindingLayer):
         layer._finds = {name: find.narrowed(mask) for name, find in self._finds.items()}
         return layer
 
-    def _found(self, name: str) -> Entry:
+    def _looked_up(self, name: str) -> Entry:
         find = self._find(name)
         found = find.entry.without(self.below.taken(name))
         stem = name.removesuffix(SUFFIX)
@@ -183,7 +191,7 @@ class PathLayer(_FindingLayer):
         layer._finds = {place: (entry.narrowed(mask), faults[mask]) for place, (entry, faults) in self._finds.items()}
         return layer
 
-    def _found(self, name: str) -> Entry:
+    def _looked_up(self, name: str) -> Entry:
         found = nowhere(self.count)
         stem = name.removesuffix(SUFFIX)
         for place, (label, _) in enumerate(self._paths):
@@ -245,8 +253,7 @@ class LineByLine(StageLayer):
             layer._result_lines = self._result_lines.narrowed(mask)
         return layer
 
-    def extracted(self, name: str) -> NDArray[np.bool_]:
-        """See `Layer.extracted`."""
+    def _extracted(self, name: str) -> NDArray[np.bool_]:
         found = self._parsed()[0].get(name)
         before = self.below.extracted(name)
         return before if found is None or name in ERRORS else before | (found.codes != 0)
@@ -271,6 +278,8 @@ class LineByLine(StageLayer):
                 if after is not line:
                     texts[place.row] = after
                     changed = True
+            if changed:
+                self.charge(sum(map(len, texts)))
             self._results = place.entries()
             self._result_lines = lines_of(texts) if changed else before
         return self._results, self._result_lines

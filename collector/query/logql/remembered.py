@@ -38,7 +38,7 @@ DISTINCT_MAX: Final = 32_768
 """Texts of a label, or streams, that are remembered."""
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of them."""
-FILL_SHARE: Final = 4
+FILL_SHARE: Final = 8
 """Records that are read for the next query are at most so many times those that this one looks at."""
 
 _ENTRY_BYTES: Final = 250  # of the interpreter's objects, for each text
@@ -172,12 +172,20 @@ class Remembered:
             missing = max((end - field.end for field in fields), default=0)
             if not all(field.usable and field.first <= first for field in fields) or missing > FILL_SHARE * wanted:
                 return None
-            if not self._fill(deadline, view, names, first):
-                return None
-            known = {name: self._fields[name].known() for name in names}
-            while self._fields and self.nbytes > self._memo.bytes_max:
-                self._fields.popitem(last=False)
-            return known
+            try:
+                if not self._fill(deadline, view, names, first):
+                    return None
+                return {name: self._fields[name].known() for name in names}
+            finally:
+                self._keep_to_bounds()
+
+    def _keep_to_bounds(self) -> None:
+        """Forget what was not asked for longest, as long as it is too much."""
+        for name in list(self._fields):
+            if max(self.nbytes, self._memo.nbytes) <= self._memo.bytes_max:
+                return
+            if self._fields[name].nbytes:
+                del self._fields[name]
 
     def _fill(self, deadline: Deadline, view: View, names: Sequence[str], first: int) -> bool:
         """Read what came since; False when a label has too many texts."""
@@ -187,6 +195,7 @@ class Remembered:
         while pending := [name for name in names if self._fields[name].end < view.ring.next_offset]:
             begin = min(self._fields[name].end for name in pending)
             records = Records()
+            records.remember(view.memo)
             for block in view.ring.blocks:
                 if block.end_offset <= begin:
                     continue

@@ -2,7 +2,7 @@
 
 A selector is asked once for each container and not for each record. `service_name="x"` is also a key of the
 ring's postings and of the log's columns (`service`), which spares most blocks; the selector still decides by
-the bytes.
+the bytes. What the query asks of texts (`keywords.py`) narrows it further.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collector.query.engine import Among, log_slices, slices
+from collector.clock import SystemClock
+from collector.query.engine import Among, Pruning, log_slices, slices
+from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
+from collector.query.logql.explain import noted
 from collector.query.logql.known import STREAM, BlockLayer
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Terms
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
     from collector.query.logql.known import Known
@@ -39,6 +44,10 @@ class Statistics:
 
     def __init__(self) -> None:
         self.ring_lines = self.ring_bytes = self.log_lines = self.log_bytes = 0
+        self.matched = 0
+        """Lines that the pipelines have left."""
+        self.pruning = Pruning()
+        """What the keyword index has spared it."""
 
     def count(self, view: View, block: Block, rows: NDArray[np.intp]) -> None:
         """Count rows of a block, with the bytes of their bodies."""
@@ -60,6 +69,7 @@ class Selection:
     """A selector, ready to run."""
 
     def __init__(self, selector: ast.Selector) -> None:
+        self.selector = selector
         self._tests = [(matcher.label, text_predicate(matcher)) for matcher in selector.matchers]
         self._verdicts: dict[Container, bool] = {}
         self._known: tuple[Known, NDArray[np.bool_]] | None = None
@@ -103,14 +113,22 @@ class Selection:
         return chosen
 
 
+def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()) -> Iterator[Slice]:
+    """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, newest_first=True)
+
+
 class Source:
     """A log query, ready to run. For one thread at a time."""
 
-    def __init__(self, query: ast.LogQuery) -> None:
-        """Raises InvalidQuery for a stage that is not evaluated."""
+    def __init__(self, query: ast.LogQuery, clock: Clock | None = None) -> None:
+        """Raises InvalidQuery for a stage that cannot be one. The clock is for templates that ask for the time."""
         self.query = query
         self.selection = Selection(query.selector)
-        self._steps = compile_stages(query.stages)
+        self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
+        self.terms = keywords.terms(query)
+        """What it asks of a record's texts."""
         self.records = Records()
         self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""
@@ -123,13 +141,12 @@ class Source:
         return line
 
     def pieces(
-        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, *, in_ring: bool = True
+        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics | None = None
     ) -> Iterator[Slice]:
-        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns; or of the log alone."""
-        if in_ring:
-            return slices(view, start_ns, end_ns, deadline)
-        among = Among(view.index, (view.key,)) if view.index is not None else None
-        return log_slices(view, start_ns, end_ns, deadline, among, newest_first=True)
+        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
+        self.records.remember(view.memo)
+        pruning = statistics.pruning if statistics is not None else None
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=pruning)
 
     def batch(
         self,
@@ -140,15 +157,23 @@ class Source:
         known: Mapping[str, Known] | None = None,
     ) -> Batch:
         """Return what selector and pipeline leave of a slice; some labels may be known. Raises QueryTimeout."""
-        block = piece.block
+        block, effort = piece.block, deadline.effort
+        began = effort.clock.monotonic() if effort is not None else 0.0
         here = {name: one for name, one in known.items() if one.has(block)} if known else {}
         rows = self.selection.rows(piece, self.records, here.get(STREAM))
         statistics.count(view, block, rows)
+        if effort is not None:
+            effort.stage(str(self.query.selector), len(piece.rows), len(rows), began)
         batch = Batch(block, rows, self.records, deadline)
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
-        return self.through(batch, deadline)
+        return self.through(batch, deadline, statistics)
 
-    def through(self, batch: Batch, deadline: Deadline) -> Batch:
+    def through(self, batch: Batch, deadline: Deadline, statistics: Statistics) -> Batch:
         """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
-        return run(self._steps, batch, deadline)
+        if deadline.effort is not None:
+            left = noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
+        else:
+            left = run(self._steps, batch, deadline)
+        statistics.matched += len(left.rows)
+        return left

@@ -17,6 +17,7 @@ from collector.query.logql import ast
 from collector.query.logql.address import AddressRange
 from collector.query.logql.choices import Dropped, Kept
 from collector.query.logql.conditions import Trial, condition_of, text_predicate
+from collector.query.logql.formats import Decolorize, LabelFormat, LineFormat
 from collector.query.logql.parsers import parser_of
 from collector.query.logql.parsing import parsing
 from collector.query.logql.patterns import filter_pattern
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ("Step", "compile_stages", "kept_labels", "run", "text_predicate")
 
 LAYERS_MAX = 100
-"""Stages of a pipeline other than filters."""
+"""Stages of a pipeline other than filters; each assignment of a `label_format` counts."""
 
 
 class Step(Protocol):
@@ -52,17 +53,21 @@ class Step(Protocol):
         ...
 
 
-def unsupported(what: str, at: int) -> InvalidQuery:
-    """Return the refusal of what the language has and the evaluator has not; `plan.py` adds the place."""
-    return InvalidQuery(f"{what} is LogQL, but is not evaluated yet", at)
-
-
-def compile_stages(stages: Sequence[ast.Stage]) -> list[Step]:
-    """Return the steps of a pipeline. Raises InvalidQuery for a stage that cannot be one."""
-    layers = [stage for stage in stages if not isinstance(stage, ast.LineFilter | ast.LabelStage)]
-    if len(layers) > LAYERS_MAX:
-        raise InvalidQuery(f"the pipeline has more than {LAYERS_MAX} stages that are not filters", layers[-1].at)
-    return [_step(stage) for stage in stages]
+def compile_stages(stages: Sequence[ast.Stage], now_ns: int) -> list[Step]:
+    """Return the steps of a pipeline, at a time (Unix ns). Raises InvalidQuery for a stage that cannot be one."""
+    layers = 0
+    for stage in stages:
+        if not isinstance(stage, ast.LineFilter | ast.LabelStage):
+            layers += len(stage.assignments) if isinstance(stage, ast.LabelFormat) else 1
+        if layers > LAYERS_MAX:
+            raise InvalidQuery(f"the pipeline has more than {LAYERS_MAX} stages that are not filters", stage.at)
+    steps: list[Step] = []
+    for stage in stages:
+        step = _step(stage, lambda: now_ns)
+        if isinstance(step, LineFormat | LabelFormat):
+            step.follows([before.line for before in steps])
+        steps.append(step)
+    return steps
 
 
 def run(steps: Sequence[Step], batch: Batch, deadline: Deadline) -> Batch:
@@ -90,7 +95,7 @@ def kept_labels(stages: Iterable[ast.Stage]) -> frozenset[str] | None:
     return kept
 
 
-def _step(stage: ast.Stage) -> Step:
+def _step(stage: ast.Stage, now_ns: Callable[[], int]) -> Step:
     match stage:
         case ast.LineFilter():
             return LineStep(stage)
@@ -100,8 +105,12 @@ def _step(stage: ast.Stage) -> Step:
             return Dropped(stage)
         case ast.Keep():
             return Kept(stage)
-        case ast.LineFormat() | ast.LabelFormat() | ast.Decolorize():
-            raise unsupported(f"the stage {str(stage).split()[1]!r}", stage.at)
+        case ast.LineFormat():
+            return LineFormat(stage, now_ns)
+        case ast.LabelFormat():
+            return LabelFormat(stage, now_ns)
+        case ast.Decolorize():
+            return Decolorize()
         case ast.Unwrap():
             return UnwrapStep(stage)
     return ParseStep(stage)

@@ -20,6 +20,7 @@ smallest value of a quantile; of samples of one time the one with the larger off
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -62,8 +63,8 @@ class Tally(Protocol):
         """Take lines; there are so many series by now."""
         ...
 
-    def over(self, windows: Windows, series: int) -> Found:
-        """Return what every window of each of so many series comes to."""
+    def over(self, windows: Windows, series: range) -> Found:
+        """Return what every window of each of some series comes to. Nothing is added any more."""
         ...
 
 
@@ -82,10 +83,10 @@ class Grid:
             self._rows = np.concatenate((self._rows, more))
         return self._rows.reshape(-1)
 
-    def rows(self, series: int) -> NDArray[Any]:
-        """Return the cells of so many series, a row each."""
-        self.room(series)
-        return self._rows[:series]
+    def rows(self, series: range) -> NDArray[Any]:
+        """Return the cells of some series, a row each."""
+        self.room(series.stop)
+        return self._rows[series.start : series.stop]
 
 
 def _keys(lines: Added, cells: int) -> NDArray[np.intp]:
@@ -108,7 +109,7 @@ class Counts:
         else:
             np.add.at(room, keys, 1)
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
         counts = windows.sums(self._lines.rows(series))
         return counts.astype(np.float64), counts > 0
@@ -128,7 +129,7 @@ class Bytes:
         self._lines.add(lines, series)
         np.add.at(self._bytes.room(series), _keys(lines, self._cells), lines.values.astype(np.int64))
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
         _, present = self._lines.over(windows, series)
         return windows.sums(self._bytes.rows(series)).astype(np.float64), present
@@ -149,7 +150,7 @@ class Sums:
         self._lines.add(lines, series)
         np.add.at(self._sums.room(series), _keys(lines, self._cells), lines.values)
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
         counts, present = self._lines.over(windows, series)
         with np.errstate(all="ignore"):
@@ -173,7 +174,7 @@ class Extremes:
         self._lines.add(lines, series)
         self._take.at(self._found.room(series), _keys(lines, self._cells), lines.values)
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
         _, present = self._lines.over(windows, series)
         [found] = windows.folded((self._found.rows(series),), self._join, (np.nan,))
@@ -201,7 +202,7 @@ class Moments:
         for room, value in zip(rooms, joined, strict=True):
             room[used] = value
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
         with np.errstate(all="ignore"):
             counts, _, squares = windows.folded(
@@ -242,7 +243,7 @@ class Ends:
         there[keys] = True
         times[keys], offsets[keys], values[keys] = lines.times[chosen], lines.offsets[chosen], lines.values[chosen]
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`. Of the cells of a window, the last, or first, that has a sample."""
         there, values = self._there.rows(series), self._values.rows(series)
         places = np.arange(self._cells)
@@ -262,6 +263,7 @@ class Samples:
     def __init__(self) -> None:
         self._kept: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
         self._count = 0
+        self._ordered: tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]] | None = None
 
     def add(self, lines: Added, series: int) -> None:
         """See `Tally.add`. Raises QueryLimit over SAMPLES_MAX."""
@@ -274,22 +276,24 @@ class Samples:
         assert lines.values is not None
         self._kept.append((lines.series.astype(np.int32), lines.times.view(np.int64), lines.offsets, lines.values))
 
-    def ordered(
-        self, windows: Windows, series: int
+    def stretches(
+        self, windows: Windows, series: range
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
-        """Return times and values, and for each series and step where its samples begin and end."""
-        self._kept.append((np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)))
-        codes, times, offsets, values = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        self._kept.clear()
-        order = np.lexsort((offsets, times, codes))
-        codes, times, values = codes[order], times[order], values[order]
-        bounds = np.searchsorted(codes, np.arange(series + 1))
-        shape = (series, len(windows.ends_ns))
+        """Return the times and values of some series, and where the samples of each window begin and end in them."""
+        if self._ordered is None:
+            self._kept.append((np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)))
+            codes, times, offsets, values = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+            self._kept.clear()
+            order = np.lexsort((offsets, times, codes))
+            self._ordered = codes[order], times[order], values[order]
+        codes, times, values = self._ordered
+        bounds = np.searchsorted(codes, np.arange(series.start, series.stop + 1))
+        times, values = times[bounds[0] : bounds[-1]], values[bounds[0] : bounds[-1]]
+        shape = (len(series), len(windows.ends_ns))
         begins, ends = np.zeros(shape, np.intp), np.zeros(shape, np.intp)
-        for row in range(series):
-            own = times[bounds[row] : bounds[row + 1]]
-            begins[row] = bounds[row] + np.searchsorted(own, windows.begins_ns, "right")
-            ends[row] = bounds[row] + np.searchsorted(own, windows.ends_ns, "right")
+        for row, (low, high) in enumerate(pairwise((bounds - bounds[0]).tolist())):
+            begins[row] = low + np.searchsorted(times[low:high], windows.begins_ns, "right")
+            ends[row] = low + np.searchsorted(times[low:high], windows.ends_ns, "right")
         return times, values, begins, np.maximum(ends, begins)
 
 
@@ -300,9 +304,9 @@ class Quantiles(Samples):
         super().__init__()
         self._q = q
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
-        _, values, begins, ends = self.ordered(windows, series)
+        _, values, begins, ends = self.stretches(windows, series)
         found = quantiles(self._q, values, begins.reshape(-1), ends.reshape(-1))
         return found.reshape(begins.shape), ends > begins
 
@@ -314,9 +318,9 @@ class Counters(Samples):
     never below zero.
     """
 
-    def over(self, windows: Windows, series: int) -> Found:
+    def over(self, windows: Windows, series: range) -> Found:
         """See `Tally.over`."""
-        times, values, begins, ends = self.ordered(windows, series)
+        times, values, begins, ends = self.stretches(windows, series)
         counts = ends - begins
         several = counts > 1
         found = np.zeros(counts.shape)

@@ -253,6 +253,8 @@ def _combined(node: ast.Binary, left: Vector, right: Vector) -> Vector:
     if node.op == "or":
         there = _anywhere(lefts, left.present, count) > 0
         rest = right.present & ~there[rights]
+        if (len(left.labels) + len(right.labels)) * left.steps > CELLS_MAX:
+            raise QueryLimit(f"the series of {node.op!r} times {left.steps} steps are more than {CELLS_MAX}")
         return merged(
             Vector(
                 left.labels + right.labels,

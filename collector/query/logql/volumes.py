@@ -3,7 +3,7 @@
 What Loki's `index/volume` (one interval) and `index/volume_range` (many) answer, and Grafana's label browser and Logs
 Drilldown ask. By *series*, streams are told apart by some of their index labels: by the targets, or else by the labels
 that the selector names, or else by all. By *labels*, each label counts for itself, whatever its value: the targets, or
-else all. With targets only streams count that have all of them.
+else all. Only streams count that have all targets, but for those that the selector has matchers for.
 
 Loki estimates from its index, by whole chunks; here the bytes of lines are counted exactly: of lines with
 begin <= time < end of an interval, the last one's end included. Cost: no record is decoded, but for bodies that are
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.query.engine import slices
 from collector.query.logql import ast
-from collector.query.logql.labels import Records
-from collector.query.logql.lines import body_lines
 from collector.query.logql.source import Selection
+from collector.query.logql.streams import StreamLines, stream_lines
+from collector.query.logql.tallies import Grid
+from collector.query.logql.vectors import CELLS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,20 +86,10 @@ def volumes(
     cuts = intervals(start_ns, end_ns, step_ns)
     begins = np.array([begin for begin, _ in cuts], np.uint64)
     counted = _Counted(selector, targets, len(cuts), by_labels=by_labels)
-    records = Records()
-    for piece in slices(view, start_ns, end_ns, deadline):
-        rows = counted.selection.rows(piece, records)
-        if not rows.size:
-            continue
-        codes, containers = records.containers(piece.block, rows)
-        places = np.searchsorted(begins, piece.block.column("time")[rows], "right") - 1
-        sizes = np.zeros((len(containers), len(cuts)), np.int64)
-        np.add.at(sizes, (codes, places), body_lines(piece.block, rows).sizes())
-        for container, size in zip(containers, sizes, strict=True):
-            counted.add(container.stream, size)
-    return counted.largest(
-        [end if place == len(cuts) - 1 else end - _GAP_NS for place, (_, end) in enumerate(cuts)], limit
-    )
+    for lines in stream_lines(deadline, view, counted.selection, start_ns, end_ns, sizes=True):
+        counted.add(lines, np.searchsorted(begins, lines.times, "right") - 1)
+    ends = [end - _GAP_NS for _, end in cuts[:-1]] + [cuts[-1][1]]
+    return counted.largest(ends, limit)
 
 
 class _Counted:
@@ -111,29 +101,47 @@ class _Counted:
         self.selection = Selection(ast.Selector((*selector.matchers, *present)))
         self._by_labels = by_labels
         self._names: frozenset[str] | None = frozenset(targets or (() if by_labels else named)) or None
+        self._bytes = Grid(count, 0, np.int64)
         self._count = count
-        self._bytes: dict[Labels, NDArray[np.int64]] = {}
+        self._rows: dict[Labels, int] = {}
 
-    def add(self, stream: dict[str, str], sizes: NDArray[np.int64]) -> None:
-        """Count the bytes of a stream in each interval. Raises QueryLimit."""
-        labels = tuple(sorted(pair for pair in stream.items() if self._names is None or pair[0] in self._names))
-        for key in [((name, ""),) for name, _ in labels] if self._by_labels else [labels]:
-            found = self._bytes.get(key)
-            if found is None:
-                if len(self._bytes) >= SERIES_MAX:
-                    raise QueryLimit(
-                        f"the query hit the max number of series limit (limit: {SERIES_MAX} series); "
-                        "name fewer labels, or select fewer streams"
-                    )
-                found = self._bytes[key] = np.zeros(self._count, np.int64)
-            found += sizes
+    def add(self, lines: StreamLines, places: NDArray[np.intp]) -> None:
+        """Count lines, each with the place of its interval. Raises QueryLimit."""
+        used = [(number, sorted(lines.streams[number].stream.items())) for number in lines.used()]
+        tables: dict[str, NDArray[np.intp]] = {}  # of each label, or of all together: a row for each stream, or -1
+        for number, stream in used:
+            labels = tuple(pair for pair in stream if self._names is None or pair[0] in self._names)
+            for key in [((name, ""),) for name, _ in labels] if self._by_labels else [labels]:
+                name = key[0][0] if self._by_labels else ""
+                if name not in tables:
+                    tables[name] = np.full(len(lines.streams), -1, np.intp)
+                tables[name][number] = self._row(key)
+        room = self._bytes.room(len(self._rows))
+        for table in tables.values():
+            rows = table[lines.codes]
+            there = rows >= 0
+            np.add.at(room, rows[there] * self._count + places[there], lines.sizes[there])
+
+    def _row(self, key: Labels) -> int:
+        row = self._rows.get(key)
+        if row is None:
+            row = len(self._rows)
+            if row >= SERIES_MAX:
+                raise QueryLimit(
+                    f"the query hit the max number of series limit (limit: {SERIES_MAX} series); "
+                    "name fewer labels, or select fewer streams"
+                )
+            if (row + 1) * self._count > CELLS_MAX:
+                raise QueryLimit(f"the volumes have more than {CELLS_MAX} samples; take a larger step")
+            self._rows[key] = row
+        return row
 
     def largest(self, times: list[int], limit: int) -> list[Volume]:
         """Return what there is, the `limit` largest of each interval."""
-        keys = sorted(self._bytes)
+        keys = sorted(self._rows)
         if not keys:
             return []
-        matrix = np.array([self._bytes[key] for key in keys])
+        matrix = self._bytes.rows(range(len(keys)))[[self._rows[key] for key in keys]]
         places = np.empty_like(matrix)
         np.put_along_axis(
             places, np.argsort(-matrix, axis=0, kind="stable"), np.arange(len(keys))[:, np.newaxis], axis=0

@@ -55,30 +55,43 @@ def fulfilling(
     A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
     `wanted` when their turn comes are passed over, and of the log whole segments.
     """
-    blocks = list(ring_blocks(view, newest_first=True))
+    effort = deadline.effort
+    held = blocks = list(ring_blocks(view, newest_first=True, effort=effort))
     if start_ns > 0 or end_ns < END_OF_TIME:
-        blocks = [one for one in blocks if one.max_time >= start_ns and one.min_time <= end_ns]
+        blocks = [one for one in held if one.max_time >= start_ns and one.min_time <= end_ns]
+    if effort is not None:
+        effort.within(start_ns, end_ns)
+        effort.now.ring.by_time += len(held) - len(blocks)
     remembered = remembered_of(view) if condition is not None else None
     evaluated = passed_over = 0
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
             passed_over += 1
-            left = blocks[at:] if passed_over == 1 else ()
-            if left and not wanted(min(map(_MIN_TIME, left)), max(map(_MAX_TIME, left))):
-                break  # none of them
+            left = blocks[at:] if passed_over == 1 else [block]
+            hopeless = passed_over == 1 and not wanted(min(map(_MIN_TIME, left)), max(map(_MAX_TIME, left)))
+            if effort is not None:
+                for one in left if hopeless else (block,):
+                    effort.left_out(one)
+            if hopeless:
+                break
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
             found = verdict(deadline, view, remembered, condition)
             if found is not None:
-                for piece in _shortened(view, found, condition, blocks[at:], start_ns, end_ns):
+                if effort is not None:
+                    effort.remembered(str(condition), found.mask, len(blocks) - at, exact=found.exact)
+                for piece in _shortened(deadline, view, found, condition, blocks[at:], start_ns, end_ns):
                     if wanted(piece.block.min_time, piece.block.max_time):
                         deadline.check()
-                        yield from _evaluated(piece, None if found.exact else condition)
+                        yield from _evaluated(deadline, piece, None if found.exact else condition)
                 break
             remembered = None
         evaluated += 1
-        yield from _evaluated(Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True)), condition)
+        piece = Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True))
+        if effort is not None:
+            effort.of_ring(block, piece.rows.size)
+        yield from _evaluated(deadline, piece, condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
 
 
@@ -92,7 +105,7 @@ def _of_the_log(
 ) -> Iterator[Slice]:
     among = Among(view.index, (view.key,)) if view.index is not None else None
     for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True):
-        yield from _evaluated(piece, condition)
+        yield from _evaluated(deadline, piece, condition)
 
 
 def is_everything(view: View, condition: Expression | None, start_ns: int, end_ns: int) -> bool:
@@ -120,6 +133,8 @@ def positions(
         found = verdict(deadline, view, remembered, condition)
         if found is None or not found.exact:
             return None
+        if deadline.effort is not None:
+            deadline.effort.remembered(str(condition), found.mask, 0, exact=True)
         mask &= found.mask
     return np.flatnonzero(mask)
 
@@ -131,19 +146,28 @@ def rest(deadline: Deadline, view: View, condition: Expression | None, start_ns:
         if block.base_offset >= first:
             break
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
-        yield from _evaluated(Slice(block, rows[rows < first - block.base_offset]), condition)
+        yield from _evaluated(deadline, Slice(block, rows[rows < first - block.base_offset]), condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns)
 
 
-def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:
+def _evaluated(deadline: Deadline, piece: Slice, condition: Expression | None) -> Iterator[Slice]:
     if piece.rows.size:
+        began = deadline.effort.clock.monotonic() if deadline.effort is not None else 0.0
         rows = Evaluation(piece).matching(condition)
+        if deadline.effort is not None and condition is not None:
+            deadline.effort.stage(str(condition), len(piece.rows), len(rows), began)
         if rows.size:
             yield Slice(piece.block, rows)
 
 
 def _shortened(
-    view: View, found: Verdict, condition: Expression, blocks: list[Block], start_ns: int, end_ns: int
+    deadline: Deadline,
+    view: View,
+    found: Verdict,
+    condition: Expression,
+    blocks: list[Block],
+    start_ns: int,
+    end_ns: int,
 ) -> Iterator[Slice]:
     """Yield what a verdict leaves of blocks of the ring, the newest first."""
     first = view.ring.first_offset
@@ -157,7 +181,7 @@ def _shortened(
         if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log
             rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
             before = Slice(block, rows[rows < evicted - block.base_offset])
-            parts += [one.rows for one in _evaluated(before, condition)]
+            parts += [one.rows for one in _evaluated(deadline, before, condition)]
         if begin < end:
             parts.append((offsets[begin:end] - block.base_offset).astype(np.intp))
         if not parts:

@@ -201,6 +201,8 @@ def _remembered(
         if found is None or not found.exact:
             return None
         masks[one] = found.mask
+    if deadline.effort is not None:
+        deadline.effort.by_columns(view.ring)
     return (
         RingBatch(view, places[at : at + RECORDS_AT_ONCE], known, masks)
         for at in range(0, len(places), RECORDS_AT_ONCE)

@@ -26,6 +26,7 @@ import numpy as np
 
 from collector.errors import QueryLimit
 from collector.otlp.records import service_name
+from collector.query.effort import as_part
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
@@ -157,6 +158,7 @@ class Effort:
     """There may be further traces behind the last one."""
 
 
+@as_part("spans")
 def find(deadline: Deadline, view: View, everything: View, search: Search) -> tuple[list[Found], Effort]:
     """Return the newest `limit` traces of the answer, newest first, and what was looked at.
 
@@ -302,6 +304,7 @@ def fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple[
     return [(raw[16 * at : 16 * at + 16], time) for at, time in enumerate(times)]
 
 
+@as_part("traces that have what is required")
 def having(deadline: Deadline, view: View, condition: Expression, search: Search) -> Numbering:
     """Return the traces that have a span which fulfils a condition."""
     found = Numbering()
@@ -321,6 +324,7 @@ def sifted(waiting: list[tuple[bytes, int]], sieve: list[Numbering]) -> list[tup
     return waiting
 
 
+@as_part("whole traces")
 def _judge(
     deadline: Deadline,
     view: View,
@@ -366,6 +370,7 @@ def answer(traces: Traces, planned: Plan, search: Search) -> Sets:
 # --- what is returned -------------------------------------------------------------------------------------------
 
 
+@as_part("what is returned of traces")
 def describe(deadline: Deadline, view: View, found: list[Found], search: Search) -> list[Summary]:
     """Return what a search answers for the traces found, in their order. `view` is not narrowed."""
     if not found:

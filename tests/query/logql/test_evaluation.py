@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
+from collector.errors import QueryLimit, QueryTimeout
 from collector.otlp.signals import LOGS
 from collector.query.engine import Deadline
 from collector.query.logql import ast, catalogue, logs, metrics
@@ -252,22 +252,6 @@ def test_the_log_volume_query_of_grafana() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "column", "feature"),
-    [
-        ('{a="b"} | line_format "x"', 11, "'line_format'"),
-        ('{a="b"} | label_format x=y', 11, "'label_format'"),
-        ('{a="b"} | decolorize', 11, "'decolorize'"),
-    ],
-)
-def test_what_is_not_evaluated_is_refused_by_name_and_place(text: str, column: int, feature: str) -> None:
-    with pytest.raises(InvalidQuery) as caught:
-        prepare(text)
-    assert f"line 1, col {column}: " in str(caught.value)
-    assert feature in str(caught.value)
-    assert "not evaluated yet" in str(caught.value)
-
-
 def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     view = view_of([at_times(1, service=f"s{number}") for number in range(4)])
     text = 'count_over_time({service_name=~".+"}[5s])'
@@ -312,7 +296,7 @@ def test_a_cancelled_query_stops() -> None:
 
 def test_statistics_count_what_selectors_select() -> None:
     view = view_of([at_times(1, 2, service="a"), at_times(3, service="b")])
-    plan = prepare('{service_name="a"} |= "nothing"')
+    plan = prepare('{service_name="a"} != "line"')
     [source] = plan.sources.values()
     statistics = Statistics()
     assert read_lines(deadline(), view, source, 0, 9 * SECOND, 9, False, statistics) == []

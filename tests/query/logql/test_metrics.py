@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -185,11 +186,17 @@ def test_metric_queries_are_what_brute_force_finds(payloads: list[bytes], node: 
     check(view_of(payloads), node, steps)
 
 
-@given(payloads=st.lists(REQUESTS, min_size=1, max_size=4), node=OVER_LINES | OVER_SAMPLES, steps=STEPS)
+@given(
+    payloads=st.lists(REQUESTS, min_size=1, max_size=4),
+    node=OVER_LINES | OVER_SAMPLES,
+    steps=STEPS,
+    at_once=st.sampled_from([1, 1_000_000]),
+)
 def test_range_aggregations_are_what_brute_force_finds(
-    payloads: list[bytes], node: ast.Metric, steps: list[int]
+    payloads: list[bytes], node: ast.Metric, steps: list[int], at_once: int
 ) -> None:
-    check(view_of(payloads), node, steps)
+    with mock.patch.object(metrics, "CELLS_AT_ONCE", at_once):
+        check(view_of(payloads), node, steps)
 
 
 @given(

@@ -51,7 +51,7 @@ def test_volumes_are_what_counting_line_by_line_finds(
     named = {matcher.label for matcher in matchers}
     wanted = set(targets) or (set() if by_labels else named)
     for entry in oracle.run(ast.LogQuery(selector), oracle.entries(view)):
-        if not all(entry.stream.get(name) for name in targets) or not low <= entry.time <= high:
+        if not all(entry.stream.get(name) for name in set(targets) - named) or not low <= entry.time <= high:
             continue
         [end] = [end for begin, end in cuts if begin <= entry.time < end] or [high]
         labels = tuple(sorted(pair for pair in entry.stream.items() if not wanted or pair[0] in wanted))

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from collector import __version__
+from collector.cli.backup import backup, restore
 from collector.cli.completion import completion
 from collector.cli.conformance import conformance
 from collector.cli.query import query
@@ -57,6 +58,8 @@ for _command in (
     trace,
     tail,
     wal,
+    backup,
+    restore,
     conformance,
     completion,
 ):

@@ -16,6 +16,7 @@ from collector import __version__
 from collector.cli.backup import backup, restore
 from collector.cli.completion import completion
 from collector.cli.conformance import conformance
+from collector.cli.moving import export_, import_, replay
 from collector.cli.query import query
 from collector.cli.remote import healthcheck, stats
 from collector.cli.running import print_config, run, validate
@@ -59,6 +60,9 @@ for _command in (
     tail,
     wal,
     backup,
+    export_,
+    import_,
+    replay,
     restore,
     conformance,
     completion,

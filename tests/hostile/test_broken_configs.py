@@ -39,6 +39,9 @@ WRONG = {
     "host": ('"a b"', "{a: b}"),
     "origin": ("example.com", "{a: b}"),
     "header": ('"a b"', "{a: b}"),
+    "named": ("5", "[otlp]", "otlp"),
+    "number": ("many", "[]", "{a: b}"),
+    "headers": ("5", "[a]", "text"),
 }
 
 

@@ -16,6 +16,7 @@ from collector import __version__
 from collector.cli.backup import backup, restore
 from collector.cli.completion import completion
 from collector.cli.conformance import conformance
+from collector.cli.migrate import migrate
 from collector.cli.moving import export_, import_, replay
 from collector.cli.query import query
 from collector.cli.remote import healthcheck, stats
@@ -63,6 +64,7 @@ for _command in (
     export_,
     import_,
     replay,
+    migrate,
     restore,
     conformance,
     completion,

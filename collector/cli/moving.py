@@ -100,13 +100,14 @@ def export_(
     files = OperatingSystemFiles()
     with ExitStack() as stack:
         open_source = _source(stack, client, endpoint, directory, query)
-        output = open_output(path, BY_NAME[signal], asked, within.first, files)
+        output = open_output(path, BY_NAME[signal], asked, within, files)
         stack.callback(output.close)
         went_on = output.state.at if output.state.records else None
         if went_on is not None:
             click.echo(f"going on at offset {went_on}, behind {output.state.records} records", err=True)
         progress = Progress("")
-        for piece in open_source(BY_NAME[signal], within._replace(first=max(within.first, output.state.at))):
+        within = output.state.within._replace(first=output.state.at)
+        for piece in open_source(BY_NAME[signal], within):
             output.write(piece.payload, piece.records, piece.next_offset)
             end = f" of {within.end}" if within.end < 2**63 else ""
             progress.tell(f"{output.state.records} records, offset {piece.next_offset}{end}")
@@ -218,7 +219,8 @@ def replay(
         raise click.UsageError("an offset is of one signal's log: --signal says which")
     rate, clock = _speed(speed), SystemClock()
     asked = {"from": since, "to": until, "signals": [one.name for one in chosen], "target": target, "shift": shift}
-    position = _Kept(state, asked, None if shift == "now" else _shift(shift), clock.monotonic)
+    position = _Kept(state, asked, within, None if shift == "now" else _shift(shift), clock.monotonic)
+    within = position.now.within
     with ExitStack() as stack:
         open_source = _source(stack, client, endpoint, directory, "")
         connection = stack.enter_context(_connected(client, target))
@@ -263,7 +265,12 @@ class _Kept:
     """The state of a replay, and its file."""
 
     def __init__(
-        self, path: str | None, asked: dict[str, Any], shift_ns: int | None, monotonic: Callable[[], float]
+        self,
+        path: str | None,
+        asked: dict[str, Any],
+        within: Range,
+        shift_ns: int | None,
+        monotonic: Callable[[], float],
     ) -> None:
         import msgspec
 
@@ -272,7 +279,7 @@ class _Kept:
 
         self._path, self._files, self._monotonic = path, OperatingSystemFiles(), monotonic
         self._next = monotonic() + STATE_EVERY_S
-        self.now = Position(asked, shift_ns, {})
+        self.now = Position(asked, shift_ns, {}, within=within)
         if path is not None and os.path.exists(path):
             try:
                 self.now = msgspec.json.decode(read_file(self._files, path, 2**20), type=Position)

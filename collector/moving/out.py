@@ -20,6 +20,7 @@ import msgspec
 import zstandard
 
 from collector.errors import Malformed, Unavailable
+from collector.moving.source import Range
 from collector.otlp.json.write import to_json
 from collector.wal.files import Files, read_file, replace_file, write_fully
 
@@ -46,6 +47,8 @@ class State(msgspec.Struct):
     at: int
     """Where to go on: the next offset."""
     records: int = 0
+    within: Range = Range()
+    """The range that was asked for, as it was understood then: `now-15m` means something else later."""
 
 
 def form_of(path: str) -> tuple[str, str]:
@@ -126,14 +129,20 @@ class Output:
         self._files.close(self._handle)
 
 
-def open_output(path: str, signal: Signal, request: dict[str, Any], first: int, files: Files) -> Output:
+def open_output(path: str, signal: Signal, request: dict[str, Any], within: Range, files: Files) -> Output:
     """Begin a file, or go on with one. Raises Malformed for its name, and Unavailable for one that is there and complete,
     or of another export."""
     form_of(path)
     state = load_state(f"{path}.state", files)
     try:
         if state is None:
-            made = Output(path, signal, State(request, 0, first), files, files.open(path, create=True))
+            made = Output(
+                path,
+                signal,
+                State(request, 0, within.first, within=within),
+                files,
+                files.open(path, create=True),
+            )
             made.flush()
             return made
         if state.request != request:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from collector.errors import Malformed, Permanent
+from collector.moving.source import Range
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, TRACES
 
@@ -45,6 +46,8 @@ class Position(msgspec.Struct):
     rejected: int = 0
     refused: int = 0
     """Records of requests that were refused as a whole."""
+    within: Range = Range()
+    """The range, as it was understood when the replay began: `now-15m` means something else later."""
 
 
 def replay(

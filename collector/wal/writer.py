@@ -64,8 +64,7 @@ class SegmentWriter:
         cls, files: Files, directory: str, header: SegmentHeader, size_max: int, *, direct: bool, spare: str | None
     ) -> Self:
         """Start a segment. Nothing of its name is on the disk yet: the caller syncs that, the first frame's sync the
-        header. `spare` is a file to write over, which becomes the segment, unless a
-        backup has it, too: by a second name.
+        header. `spare` is a file to write over, which becomes the segment, unless it has another name: in a backup.
 
         Space is never allocated beyond `size_max`. Raises OSError; what may be left then is an empty segment
         whose name nobody else uses, and the next attempt replaces it.

@@ -21,6 +21,7 @@ from collector.moving.importing import Import
 from collector.moving.into import Found, requests, signal_of_name
 from collector.moving.jaeger import to_otlp
 from collector.moving.out import open_output
+from collector.moving.source import Range
 from collector.otlp.json.write import to_json
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.testing import otlp
@@ -77,13 +78,13 @@ def test_an_export_goes_on_where_it_was_interrupted(
 ) -> None:
     monkeypatch.setattr(out, "CHUNK_BYTES", 4000)
     whole, path = (str(tmp_path / f"{name}-traces.{form}{compression}") for name in ("whole", "cut"))
-    output = open_output(whole, TRACES, {}, 0, FILES)
+    output = open_output(whole, TRACES, {}, Range(), FILES)
     for number, body in enumerate(BODIES):
         output.write(body, 5, 5 * number + 5)
     output.finish()
     output.close()
     for stop in range(1, 7):
-        output = open_output(path, TRACES, {}, 0, FILES)
+        output = open_output(path, TRACES, {}, Range(), FILES)
         for number in range(output.state.at // 5, stop):
             output.write(BODIES[number], 5, 5 * number + 5)
         if stop == 6:
@@ -92,7 +93,7 @@ def test_an_export_goes_on_where_it_was_interrupted(
         if stop < 6:
             Path(path).write_bytes(Path(path).read_bytes() + b"torn")
             with pytest.raises(Unavailable, match="another export"):
-                open_output(path, TRACES, {"query": "{}"}, 0, FILES)
+                open_output(path, TRACES, {"query": "{}"}, Range(), FILES)
     assert not (tmp_path / f"cut-traces.{form}{compression}.state").exists()
     sink = Sink()
     one, _ = imported(Path(path), sink)
@@ -101,13 +102,13 @@ def test_an_export_goes_on_where_it_was_interrupted(
     imported(Path(whole), reference)
     assert reference.payload == sink.payload
     with pytest.raises(Unavailable, match="there already"):
-        open_output(path, TRACES, {}, 0, FILES)
+        open_output(path, TRACES, {}, Range(), FILES)
 
 
 def test_names_say_the_form() -> None:
     for wrong in ("x", "x.gz", "x.csv", "x.jsonl.bz2"):
         with pytest.raises(Malformed, match="ends in"):
-            open_output(wrong, TRACES, {}, 0, FILES)
+            open_output(wrong, TRACES, {}, Range(), FILES)
     assert [signal_of_name(name) for name in ("/metrics/trace-1.pb", "my.logs.gz", "x", "traces-logs")] == [
         *(TRACES, LOGS, None, None)
     ]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 BATCH_BYTES: Final = 1024 * 1024
 STATE_EVERY: Final = 16
 """Batches after which the state is written."""
+UNREADABLE: Final = (OSError, EOFError, zstandard.ZstdError, zlib.error)
+"""What reading a compressed file raises."""
 
 
 class Counts(msgspec.Struct):
@@ -88,16 +90,20 @@ class Import:
                 except BaseException:
                     self._save()
                     raise
-        except (OSError, EOFError, zstandard.ZstdError, zlib.error) as error:
+        except UNREADABLE as error:
             raise Unavailable(f"{self._path} cannot be read: {error}") from error
         return self.counts
 
     def _all(self, raw: FileStream) -> None:
         at = 0
-        for at, one in enumerate(requests(decompressed(raw), self._signal), 1):
-            if at > self.resumed:
-                self._take(one, at)
-                self._progress(raw.position, raw.size, self.counts)
+        try:
+            for at, one in enumerate(requests(decompressed(raw), self._signal), 1):
+                if at > self.resumed:
+                    self._take(one, at)
+                    self._progress(raw.position, raw.size, self.counts)
+        except UNREADABLE:
+            self._sent(at)  # What came before the place where the file breaks off.
+            raise
         self._sent(at)
         if self._state_path is not None:
             try:

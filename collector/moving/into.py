@@ -1,8 +1,8 @@
 """Files of records, read request by request: OTLP/JSON lines, length-prefixed protobuf, Jaeger JSON.
 
 What a file holds is seen from its first byte: `{` or white space is JSON, anything else protobuf, each request behind its
-length in four bytes, big-endian. gzip and zstd are undone first, for the whole file or, as the Collector's file exporter
-writes them, for each request behind its length. JSON whose first key is `data` is Jaeger's, a document of at most
+length in four bytes, big-endian. gzip and zstd are undone first for the whole file; zstd also for each request behind its
+length, as the Collector's file exporter writes it: then JSON may be behind lengths, too. JSON whose first key is `data` is Jaeger's, a document of at most
 `DOCUMENT_BYTES_MAX`, or one a line. A line of OTLP/JSON says itself which signal it is of; protobuf does not, so that it is told,
 or found in the file's name.
 
@@ -62,10 +62,8 @@ def requests(stream: io.BufferedIOBase, signal: Signal | None) -> Iterator[Found
         return
     if head[0].lstrip()[:1] == b"{" or not head[0].strip():
         yield from _json(head[1])
-    elif signal is None:
-        raise Malformed("protobuf does not say which signal it is of; --signal does")
     else:
-        yield from _protobuf(head[1], signal)
+        yield from _prefixed(head[1], signal)
 
 
 class _Reader:
@@ -145,14 +143,28 @@ def _other(number: int, line: bytes) -> Iterator[Found]:
     """A line that is no OTLP by its first key: Jaeger's, or OTLP with other keys before."""
     try:
         document = msgspec.json.decode(line)
-        for name, signal in _SIGNALS.items():
-            if isinstance(document, dict) and name.decode() in document:
-                yield _line(number, signal, line)
-                return
-        for trace in traces_of(document):
-            yield Found(number, TRACES, to_otlp(trace))
+        signal = _signal_of(document)
+        traces = traces_of(document) if signal is None else []
     except (msgspec.DecodeError, Malformed, UnicodeDecodeError) as error:
         yield Found(number, None, b"", str(error))
+        return
+    if signal is not None:
+        yield _line(number, signal, line)
+    for trace in traces:
+        yield _trace(number, trace)
+
+
+def _signal_of(document: object) -> Signal | None:
+    """Return the signal of a document of OTLP/JSON."""
+    found = [one for name, one in _SIGNALS.items() if isinstance(document, dict) and name.decode() in document]
+    return found[0] if found else None
+
+
+def _trace(number: int, trace: object) -> Found:
+    try:
+        return Found(number, TRACES, to_otlp(trace))
+    except Malformed as error:
+        return Found(number, None, b"", str(error))
 
 
 def _jaeger(head: bytes, reader: _Reader) -> Iterator[Found]:
@@ -169,18 +181,16 @@ def _jaeger(head: bytes, reader: _Reader) -> Iterator[Found]:
                 yield from [_line(number, signal, line)] if signal is not None else _other(number, line)
         return
     document = msgspec.json.decode(data)
-    for name, signal in _SIGNALS.items():
-        if isinstance(document, dict) and name.decode() in document:
-            yield _line(1, signal, data)
-            return
+    signal = _signal_of(document)
+    if signal is not None:
+        yield _line(1, signal, data)
+        return
     for number, trace in enumerate(traces_of(document), 1):
-        try:
-            yield Found(number, TRACES, to_otlp(trace))
-        except Malformed as error:
-            yield Found(number, None, b"", str(error))
+        yield _trace(number, trace)
 
 
-def _protobuf(reader: _Reader, signal: Signal) -> Iterator[Found]:
+def _prefixed(reader: _Reader, signal: Signal | None) -> Iterator[Found]:
+    """Requests behind their lengths: protobuf, or what the Collector compresses one by one, which may be JSON."""
     number = 0
     unpack = zstandard.ZstdDecompressor()
     while head := reader.read(_LENGTH.size):
@@ -202,4 +212,11 @@ def _protobuf(reader: _Reader, signal: Signal) -> Iterator[Found]:
             if len(data) > REQUEST_BYTES_MAX:
                 yield Found(number, None, b"", f"more than {REQUEST_BYTES_MAX} bytes")
                 continue
-        yield Found(number, signal, data)
+        if data.startswith(b"{"):  # A group, which no message of OTLP has.
+            key = _KEY.match(data)
+            known = _SIGNALS.get(key[1]) if key is not None else None
+            yield from [_line(number, known, data)] if known is not None else _other(number, data)
+        elif signal is None:
+            raise Malformed("protobuf does not say which signal it is of; --signal does")
+        else:
+            yield Found(number, signal, data)

@@ -123,6 +123,8 @@ def test_the_collectors_file_exporter(signal: Signal) -> None:
     assert found(prefixed(bodies), signal) == expected
     assert found(prefixed([pack.compress(body) for body in bodies]), signal) == expected
     assert [one.signal for one in found(lines(bodies, signal), None)] == [signal] * 3
+    compressed = prefixed([pack.compress(to_json(signal, body)) for body in bodies])
+    assert found(compressed, None) == found(lines(bodies, signal), None)
     laid_out = json.dumps(json.loads(to_json(signal, bodies[0])), indent=2).encode()
     assert [one.signal for one in found(laid_out)] == [signal]
 
@@ -260,3 +262,15 @@ def test_jaegers_fields() -> None:
     assert [one.reason == "" for one in found(json.dumps({"data": [trace, {}, trace]}, indent=1).encode())] == [
         *(True, False, True)
     ]
+    assert [one.reason == "" for one in found(json.dumps({"total": 3, "data": [trace, {}, trace]}).encode())] == [
+        *(True, False, True)
+    ]
+
+
+def test_a_compressed_file_that_breaks_off_gives_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(lines(BODIES[:3])) + gzip.compress(lines(BODIES[3:]))[:-20])
+    sink = Sink()
+    with pytest.raises(Unavailable, match="cannot be read"):
+        imported(path, sink)
+    assert sink.payload.startswith(b"".join(BODIES[:3]))

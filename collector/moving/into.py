@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 REQUEST_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes of a line, or of a request behind its length."""
 DOCUMENT_BYTES_MAX: Final = 256 * 1024 * 1024
+_BAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises; the last one for what is nested too deep."""
 _LENGTH: Final = struct.Struct(">I")
 _KEY: Final = re.compile(rb'\s*\{\s*"([A-Za-z]+)"')
 _SIGNALS: Final = {b"resourceSpans": TRACES, b"resourceLogs": LOGS, b"resourceMetrics": METRICS}
@@ -133,8 +135,8 @@ def _line(number: int, signal: Signal, line: bytes) -> Found:
 
 def _is_whole(line: bytes) -> bool:
     try:
-        msgspec.json.decode(line, type=msgspec.Raw)
-    except msgspec.DecodeError:
+        msgspec.json.decode(line)
+    except _BAD:
         return False
     return True
 
@@ -145,7 +147,7 @@ def _other(number: int, line: bytes) -> Iterator[Found]:
         document = msgspec.json.decode(line)
         signal = _signal_of(document)
         traces = traces_of(document) if signal is None else []
-    except (msgspec.DecodeError, Malformed, UnicodeDecodeError) as error:
+    except (*_BAD, Malformed) as error:
         yield Found(number, None, b"", str(error))
         return
     if signal is not None:

@@ -13,6 +13,7 @@ A query runs under a `Deadline`, which it must ask at least once a block.
 from __future__ import annotations
 
 import asyncio
+import threading
 from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,24 +59,48 @@ GATHERED_MAX = 512
 """Records that are looked at together, from this many on."""
 
 
-class Deadline:
-    """A query's time limit, and its switch to stop early."""
+WORK_S = 0.001
+"""How long a query works, in seconds, before it looks whether requests are coming in."""
+REST = 3.0
+"""How many times as long it then rests."""
+REST_MAX_S = 0.05
+"""How long it rests at most, in seconds."""
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
+
+class Deadline:
+    """A query's time limit, and its switch to stop early.
+
+    Of the threads of a process one at a time runs Python, so a query that computes without a pause takes every second turn
+    from the event loop, however many cores there are: records were received at less than half the rate. Therefore it
+    rests at its checks while requests are coming in.
+    """
+
+    def __init__(self, seconds: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
+        """`received` tells how many requests have come in so far, in any thread; None: the query never rests."""
         self.seconds = seconds
         self._clock = clock
-        self._end = clock.monotonic() + seconds
-        self._cancelled = False
+        self._received = received
+        self._requests = received() if received is not None else 0
+        self._rested = clock.monotonic()
+        self._end = self._rested + seconds
+        self._cancelled = threading.Event()
         self.effort: Effort | None = None
         """Where what the query does is noted; None: nobody asks."""
 
     def cancel(self) -> None:
         """Let the next check fail: nobody waits for the answer any more."""
-        self._cancelled = True
+        self._cancelled.set()
 
     def check(self) -> None:
-        """Raise QueryTimeout when the time is over."""
-        if self._cancelled or self._clock.monotonic() > self._end:
+        """Raise QueryTimeout when the time is over; rest if there is reason to."""
+        now = self._clock.monotonic()
+        if self._received is not None and now - self._rested >= WORK_S:
+            requests = self._received()
+            if requests != self._requests:
+                self._cancelled.wait(min(REST_MAX_S, REST * (now - self._rested)))
+                self._requests, now = self._received(), self._clock.monotonic()
+            self._rested = now
+        if self._cancelled.is_set() or now > self._end:
             raise QueryTimeout(f"the query took longer than {self.seconds:g} s (query.timeout)")
 
 
@@ -377,9 +402,13 @@ def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
 class Engine:
     """The worker threads that queries run in, so that they hold up neither the event loop nor ingest."""
 
-    def __init__(self, threads: int, timeout_s: float, clock: Clock) -> None:
-        """Run at most `threads` queries at once, each for at most `timeout_s` seconds, waiting included."""
+    def __init__(self, threads: int, timeout_s: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
+        """Run at most `threads` queries at once, each for at most `timeout_s` seconds, waiting included.
+
+        They rest while the requests counted by `received` become more: see `Deadline`.
+        """
         self.clock = clock
+        self._received = received
         self.timeout_s = timeout_s
         self._threads = threads
         self._lanes: list[Engine] = []
@@ -408,7 +437,7 @@ class Engine:
         """
         if self._pending >= QUERIES_WAITING_MAX:
             raise Overloaded(f"{self._pending} queries are running or waiting", 1.0)
-        deadline = Deadline(self.timeout_s, self.clock)
+        deadline = Deadline(self.timeout_s, self.clock, self._received)
         self._pending += 1
         try:
             async with self._running:

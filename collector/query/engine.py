@@ -61,7 +61,7 @@ GATHERED_MAX = 512
 
 WORK_S = 0.001
 """How long a query works, in seconds, before it looks whether requests are coming in."""
-REST = 3.0
+REST = 6.0
 """How many times as long it then rests."""
 REST_MAX_S = 0.05
 """How long it rests at most, in seconds."""

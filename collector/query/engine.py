@@ -18,7 +18,6 @@ from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -118,16 +117,6 @@ class Among(NamedTuple):
     keys: Sequence[int | bytes]
 
 
-@dataclass(slots=True)
-class Pruning:
-    """What the ring's keyword index did for a query."""
-
-    searched: int = 0
-    """Records that it knew whether they can be meant."""
-    candidates: int = 0
-    """Those of them that can."""
-
-
 def slices(
     view: View,
     start_ns: int = 0,
@@ -138,13 +127,11 @@ def slices(
     among: Among | None = None,
     wanted: Wanted | None = None,
     terms: Terms = (),
-    pruning: Pruning | None = None,
 ) -> Iterator[Slice]:
     """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
 
     A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
-    of the log without such records may then be missing. So may records that do not fulfil the `terms`; what the ring's
-    keyword index knew of them is told in `pruning`. Blocks that `wanted` does not want are missing, too, and of the
+    of the log without such records may then be missing. So may records that do not fulfil the `terms`. Blocks that `wanted` does not want are missing, too, and of the
     log whole segments, which are then not opened.
     """
     if view.index is not None:
@@ -158,7 +145,7 @@ def slices(
     effort = deadline.effort if deadline is not None else None
     if effort is not None:
         effort.within(start_ns, end_ns)
-    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first, effort=effort):
+    for block, named in ring_parts(view, terms, open_to, newest_first=newest_first, effort=effort):
         if deadline is not None:
             deadline.check()
         if not open_to(block.min_time, block.max_time):
@@ -178,7 +165,6 @@ def ring_parts(
     view: View,
     terms: Terms,
     open_to: Wanted,
-    pruning: Pruning | None,
     *,
     newest_first: bool,
     effort: Effort | None = None,
@@ -204,9 +190,6 @@ def ring_parts(
         stretches = effort.searched(blocks, stretches)
     bases = view.ring.reaches().bases
     for first, end, offsets in stretches:
-        if pruning is not None and offsets is not None:
-            pruning.searched += end - first
-            pruning.candidates += len(offsets)
         if first >= end:
             continue
         if offsets is None:
@@ -332,7 +315,6 @@ def newest(
     *,
     oldest: bool = False,
     terms: Terms = (),
-    pruning: Pruning | None = None,
 ) -> list[Ref]:
     """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
 
@@ -348,9 +330,7 @@ def newest(
     def wanted(min_time: int, max_time: int) -> bool:
         return worst is None or (min_time <= worst[0] if oldest else max_time >= worst[0])
 
-    for piece in slices(
-        view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms, pruning=pruning
-    ):
+    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms):
         block = piece.block
         if terms and len(piece.rows) <= FEW_ROWS and block.end_offset > view.ring_offset:
             few += _refs(block, piece.rows)

@@ -38,12 +38,14 @@ from typing import Any, Final, Never, Self
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.block import Block
+from collector.otlp.remains import remains
 from collector.otlp.signals import Signal
 from collector.otlp.terms import TRACE, Terms, of_texts
 from collector.wal import audit, frame, keys, segment, texts
 from collector.wal.cache import BlockCache, Blocks
 from collector.wal.compression import Unpacker
 from collector.wal.counts import ReadCounts
+from collector.wal.deletions import Deletions
 from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
@@ -93,6 +95,7 @@ class Log:
         key_index_bytes: int,
         cache: BlockCache | None,
         recovered: Recovered,
+        deletions: Deletions,
     ) -> None:
         """Not for callers: see `open`."""
         self.signal = signal
@@ -102,6 +105,8 @@ class Log:
         """What opening the log found."""
         self.key_indexes = KeyIndexes(files, signal, logger, key_index_bytes)
         """What is known of the keys in its segments."""
+        self.deletions = deletions
+        """What was deleted of it."""
         self._cache = cache
         self._directory = directory
         self._files = files
@@ -164,6 +169,7 @@ class Log:
         try:
             make_directories(files, path)
             recovered = recover(files, path, signal, logger)
+            first = recovered.segments[0].base_offset if recovered.segments else recovered.next_offset
             log = cls(
                 path,
                 signal,
@@ -178,6 +184,7 @@ class Log:
                 key_index_bytes=key_index_bytes,
                 cache=cache,
                 recovered=recovered,
+                deletions=Deletions.open(path, files, first, recovered.next_offset),
             )
             log._start(recovered)
         except OSError as error:
@@ -475,7 +482,7 @@ class Log:
         `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
         frame: those that it does not want are passed by, too. It may want less as the caller finds more.
 
-        A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
+        A frame that overlaps comes whole, also with records that were deleted. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
         that retention removes meanwhile. Damage on the way is stepped over, logged, counted, and listed in
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
@@ -497,15 +504,25 @@ class Log:
         *,
         cached: bool = True,
         counts: ReadCounts | None = None,
+        deleted: bool = False,
     ) -> Iterator[Block]:
         """The same as scanned blocks, those of compacted segments from the cache and into it, unless `cached` is false.
+        Records that were deleted are not among them, but with `deleted`.
 
         A frame with the right checksum whose payload is no valid request, as a program with other rules has written it, is
         told as damaged and left out: it costs its own records.
         """
         within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted, counts)
         make = Blocks(self._cache if cached else None, self.signal, self.tell_damaged)
-        return self._read(make, within, index, any_of, terms)
+        found = self._read(make, within, index, any_of, terms)
+        return found if deleted or not self.deletions.hidden else self._remaining(found, newest_first=newest_first)
+
+    def _remaining(self, blocks: Iterator[Block], *, newest_first: bool) -> Iterator[Block]:
+        """What was not deleted of some blocks."""
+        hidden = self.deletions.hidden
+        for block in blocks:
+            left = remains(block, hidden)
+            yield from reversed(list(left)) if newest_first else left
 
     def _read(
         self,

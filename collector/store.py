@@ -137,7 +137,10 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_hidden", "_lookup", "_ring", "_search", "index", "key", "log", "memo", "signal")
+    __slots__ = (
+        *("_candidates", "_hidden", "_lookup", "_ring", "_search"),
+        *("deletions", "index", "key", "log", "memo", "signal"),
+    )
 
     def __init__(
         self,
@@ -151,7 +154,10 @@ class View:
         memo: Memo | None = None,
         search: Search | None = None,
         hidden: Tombstones = NONE,
+        deletions: int = 0,
     ) -> None:
+        self.deletions = deletions
+        """How often something had been deleted by then: what was found out before may be of records that are gone."""
         self.memo = memo
         """What queries remember of the store; None: nothing is."""
         self.signal = signal
@@ -260,6 +266,7 @@ class Store:
         """What queries remember, for the next one."""
         self.deletions = log.deletions if log is not None else Deletions(None, None)
         """What was deleted; see `hide`."""
+        self._hides = 0
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -319,6 +326,7 @@ class Store:
     def hide(self) -> None:
         """Show nobody what `deletions` has by now. As long as the ring holds some of it, nothing is remembered of the ring:
         what queries remember has a place for every offset."""
+        self._hides += 1
         self.ring.hide(self.deletions.hidden)
         if self.ring.hidden:
             self.memo.forget()
@@ -449,7 +457,19 @@ class Store:
         log = None if ring_only else self.log
         snapshot = ring.snapshot()
         memo = None if ring.hidden else self.memo
-        return View(self.signal, snapshot, log, index, key, candidates, lookup, memo, ring.search(), ring.hidden)
+        return View(
+            self.signal,
+            snapshot,
+            log,
+            index,
+            key,
+            candidates,
+            lookup,
+            memo,
+            ring.search(),
+            ring.hidden,
+            self._hides,
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+import grpc
 import pytest
 
+from collector.moving.source import Range, from_daemon, from_directory
 from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.testing import otlp
 from collector.wal.files import OperatingSystemFiles
@@ -17,6 +18,7 @@ from collector.wal.inspect import verify
 from tests.daemon import Daemon
 from tests.e2e.test_backup import ringtail
 
+FILES = OperatingSystemFiles()
 SECRET = "Geheimnis"
 TRACE, OTHER = b"\x5e" * 16, b"\x0d" * 16
 NOW = time.time_ns()
@@ -108,26 +110,31 @@ def answers(daemon: Daemon) -> Iterator[tuple[str, bytes]]:
         yield path, found.body
 
 
-def leaks(daemon: Daemon, directory: Path) -> set[str]:
+def leaks(daemon: Daemon) -> set[str]:
     """What still tells of the secret, without the path itself, which some answers repeat."""
     found = {
         path.partition("?")[0]
         for path, body in answers(daemon)
         if SECRET.encode() in body.replace(b"Geheimnis.key", b"") and b"not found" not in body
     }
-    for name in ("traces", "logs"):
-        file = directory / f"{name}.jsonl"
-        ringtail("export", str(file), "--signal", name, "--endpoint", daemon.queries)
-        found |= {f"export {name}"} if SECRET.encode() in file.read_bytes() else set()
-        file.unlink()
-        cat = ringtail("wal", "cat", str(daemon.data), "--signal", name, "--limit", "100000")
-        found |= {f"cat {name}"} if SECRET in cat else set()
+    with grpc.insecure_channel(daemon.queries) as channel:
+        for signal in (TRACES, LOGS):
+            read = from_daemon(channel, signal, Range(), "", (), lambda _, __: None)
+            found |= {f"read {signal.name}"} if any(SECRET.encode() in one.payload for one in read) else set()
+            cat = from_directory(str(daemon.data), signal, Range(), FILES)
+            found |= {f"cat {signal.name}"} if any(SECRET.encode() in one.payload for one in cat) else set()
     return found
 
 
-def records(daemon: Daemon) -> dict[str, int]:
-    stats = json.loads(daemon.get("/api/stats").body)["signals"]
-    return {name: stats[name]["deleted"]["records"] for name in ("traces", "logs")}
+def deleted(daemon: Daemon) -> dict[str, dict[str, int]]:
+    return {name: daemon.stats()[name]["deleted"] for name in ("traces", "logs")}
+
+
+def delete(daemon: Daemon, **asked: str) -> dict[str, int]:
+    found: dict[str, int] = daemon.request(daemon.api, "POST", f"/api/delete?{urlencode(asked)}", None).json()[
+        "deleted"
+    ]
+    return found
 
 
 def fill(daemon: Daemon) -> None:
@@ -141,31 +148,37 @@ def fill(daemon: Daemon) -> None:
             assert daemon.export(TRACES.http_path, secret_spans(OTHER, "open")).code == 200
 
 
+ALL = {"traces": 5, "logs": 4}
+
+
 @pytest.mark.parametrize("capacity", ["100000", "60"])
 def test_what_was_deleted_is_shown_by_nothing(tmp_path: Path, capacity: str) -> None:
+    """Out of the ring, and out of the log; after a kill -9, too."""
     settings = (*SETTINGS, f"stores.traces.capacity={capacity}", f"stores.logs.capacity={capacity}")
     with Daemon(tmp_path, *settings) as daemon:
         fill(daemon)
-        shown = leaks(daemon, tmp_path)
+        shown = leaks(daemon)
         assert len(shown) >= 20, shown
-        dry = ringtail("delete", TRACE.hex(), "--dry-run", "--endpoint", f"http://{daemon.api}")
-        assert dry == "5 spans, 4 log records match\n"
-        assert leaks(daemon, tmp_path) == shown
-        done = ringtail("delete", TRACE.hex(), "--yes", "--endpoint", f"http://{daemon.api}")
-        assert done == "5 spans, 4 log records deleted\n"
-        where = ("--signal", "logs", "--query", '{service_name="shop"} |= "alone"')
-        assert ringtail("delete", *where, "--yes", "--endpoint", f"http://{daemon.api}") == "4 log records deleted\n"
-        assert leaks(daemon, tmp_path) == set()
-        assert records(daemon) == {"traces": 5, "logs": 8}
-        assert daemon.get(f"/api/v2/traces/{OTHER.hex()}").code == 200
-        again = ringtail("delete", TRACE.hex(), "--yes", "--endpoint", f"http://{daemon.api}")
-        assert again == "0 spans, 0 log records deleted\n"
+        assert delete(daemon, trace_id=TRACE.hex(), dry_run="true") == ALL
+        if capacity == "60":
+            assert daemon.request(daemon.api, "DELETE", f"/api/traces/{TRACE.hex()}", None).json()["deleted"] == ALL
+        else:
+            done = ringtail("delete", TRACE.hex(), "--yes", "--endpoint", f"http://{daemon.api}")
+            assert done == "5 spans, 4 log records deleted\n"
+        assert delete(daemon, signal="logs", query='{service_name="shop"} |= "alone"') == {"logs": 4}
         daemon.kill()
+        cut = [one.records for one in from_directory(str(daemon.data), LOGS, Range(), FILES)]
+        assert sum(cut) == 6 * 40
     with Daemon(tmp_path, *settings) as daemon:
-        assert leaks(daemon, tmp_path) == set()
-        assert records(daemon) == {"traces": 5, "logs": 8}
-        # What comes later of the trace is meant by nobody.
+        assert leaks(daemon) == set()
+        assert {name: one["records"] for name, one in deleted(daemon).items()} == {"traces": 5, "logs": 8}
+        assert daemon.get(f"/api/v2/traces/{OTHER.hex()}").code == 200
+        assert delete(daemon, trace_id=TRACE.hex()) == {"traces": 0, "logs": 0}
+        # By what its spans have, and at once.
+        assert delete(daemon, query='{ name = "open-name" }', whole_traces="true")["traces"] == 5
+        assert daemon.get(f"/api/v2/traces/{OTHER.hex()}").code == 404
+        # What comes later of a trace is meant by nobody.
         assert daemon.export(TRACES.http_path, secret_spans(TRACE, "later", 2)).code == 200
         assert b"later-name" in daemon.get(f"/api/v2/traces/{TRACE.hex()}").body
-        assert leaks(daemon, tmp_path) == set()
-    assert verify(daemon.data, OperatingSystemFiles()).problems == []
+        assert leaks(daemon) == set()
+    assert verify(daemon.data, FILES).problems == []

@@ -93,7 +93,7 @@ def metric(block: Block, group: int) -> Any:
     for number, whole, content in fields:
         if number in _DATA_FIELDS:
             own = b"".join(piece for inner, piece, _ in _fields(content) if inner != 1)
-            parts.append(_tagged(number, own))
+            parts.append(tagged(number, own))
         else:
             parts.append(whole)
     return metrics_pb2.Metric.FromString(b"".join(parts))
@@ -134,22 +134,21 @@ def regroup(refs: Iterable[Ref]) -> bytes:
         if block.signal is METRICS:
             whole = group_bytes(block, group, "metric")
             field = _DATA_FIELDS[block.column("type")[row]]
-            data = b"".join(content for number, _, content in _fields(whole) if number == field)
-            key = (own_fields(whole, 0, len(whole), field), field, own_fields(data, 0, len(data), 1))
-            scopes.setdefault(inner, {}).setdefault(key, []).append(_tagged(1, piece))
+            key = (own_fields(whole, 0, len(whole), field), field, own_data(whole, block.column("type")[row]))
+            scopes.setdefault(inner, {}).setdefault(key, []).append(tagged(1, piece))
         else:
-            scopes.setdefault(inner, []).append(_tagged(2, piece))
+            scopes.setdefault(inner, []).append(tagged(2, piece))
     parts = []
     for outer, scopes in envelopes.items():
         body = [outer]
         for inner, records in scopes.items():
-            body.append(_tagged(2, inner + b"".join(_metrics(records) if isinstance(records, dict) else records)))
-        parts.append(_tagged(1, b"".join(body)))
+            body.append(tagged(2, inner + b"".join(_metrics(records) if isinstance(records, dict) else records)))
+        parts.append(tagged(1, b"".join(body)))
     return b"".join(parts)
 
 
 def _metrics(metrics: dict[tuple[bytes, int, bytes], list[bytes]]) -> list[bytes]:
-    return [_tagged(2, own + _tagged(field, data + b"".join(points))) for (own, field, data), points in metrics.items()]
+    return [tagged(2, own + tagged(field, data + b"".join(points))) for (own, field, data), points in metrics.items()]
 
 
 def top_level_fields(message: bytes) -> Iterator[tuple[int, bytes]]:
@@ -212,7 +211,20 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _tagged(field: int, content: bytes) -> bytes:
+def data_field(kind: int) -> int:
+    """Return the field of Metric that holds the points, by the `type` column."""
+    return _DATA_FIELDS[kind]
+
+
+def own_data(metric: bytes, kind: int) -> bytes:
+    """Return the fields of a serialized Metric's data but the points."""
+    field = _DATA_FIELDS[kind]
+    data = b"".join(content for number, _, content in _fields(metric) if number == field)
+    return own_fields(data, 0, len(data), 1)
+
+
+def tagged(field: int, content: bytes) -> bytes:
+    """Return a length-delimited field; its number is below 16."""
     length = len(content)
     out = bytearray((field << 3 | 2,))
     while length > 0x7F:

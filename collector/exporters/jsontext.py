@@ -41,9 +41,7 @@ _fill()
 
 @cython.cfunc
 @cython.exceptval(-1)
-def put(
-    out: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
-) -> cython.int:
+def put(out: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t) -> cython.int:
     """Append bytes as they are."""
     room: cython.Py_ssize_t
     grown: cython.p_void
@@ -288,33 +286,18 @@ def put_object(
     return put_byte(out, 125)
 
 
-def attributes(payload, starts, lengths, field: int) -> list:
-    """Return for each message, at these extents (u32, of the payload), the object of the KeyValues in its repeated field
-    `field`. ValueError for an extent beyond the payload."""
-    found: list = []
-    n: cython.Py_ssize_t = len(starts)
-    if n == 0:
-        return found
-    if len(lengths) != n:
-        raise ValueError("as many starts as lengths")
-    size: cython.Py_ssize_t = len(payload)
-    view: cython.const[uint8_t][::1] = payload if size else b"\0"
-    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
-    start: cython.const[uint32_t][::1] = starts
-    length: cython.const[uint32_t][::1] = lengths
-    i: cython.Py_ssize_t
+def members(message: bytes, field: int) -> str:
+    """Return the object of the KeyValues in repeated field `field` of a message, which has been validated."""
     out: Text
     out.at = cython.NULL
     out.length = out.room = 0
+    chars: cython.p_const_char = message
+    at: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
     try:
-        for i in range(n):
-            if cython.cast(cython.Py_ssize_t, start[i]) + cython.cast(cython.Py_ssize_t, length[i]) > size:
-                raise ValueError("an extent reaches outside the payload")
-            put_object(cython.address(out), base + start[i], base + start[i] + length[i], field, 0)
-            found.append(take(cython.address(out)))
+        put_object(cython.address(out), at, at + cython.cast(cython.Py_ssize_t, len(message)), field, 0)
+        return take(cython.address(out))
     finally:
         release(cython.address(out))
-    return found
 
 
 def value(message: bytes) -> str:

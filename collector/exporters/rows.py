@@ -547,9 +547,7 @@ def _read_point(
 
 
 @cython.cfunc
-def _distribution(
-    out: cython.pointer(Text), point: cython.pointer(_Point), at: _Bytes, end: _Bytes, kind: cython.int
-):
+def _distribution(out: cython.pointer(Text), point: cython.pointer(_Point), at: _Bytes, end: _Bytes, kind: cython.int):
     if kind < _HISTOGRAM:
         return None
     message: Extent

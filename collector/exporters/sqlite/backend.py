@@ -52,12 +52,14 @@ class SqliteBackend(Backend):
     # --- its life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """See base.py."""
         if self._writing is None:
             self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
             self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         await self._write(lambda _: None)
 
     async def stop(self) -> None:
+        """See base.py."""
         writing, reading = self._writing, self._reading
         self._writing = self._reading = None
         if writing is not None:
@@ -72,9 +74,11 @@ class SqliteBackend(Backend):
             writer.connection.close()
 
     def health(self) -> Health:
+        """See base.py."""
         return Health(not self._trouble, self._trouble)
 
     def stats(self) -> dict[str, Any]:
+        """See base.py."""
         return {
             "path": self._settings.path,
             "stored_records": self._stored,
@@ -85,21 +89,25 @@ class SqliteBackend(Backend):
     # --- writing ----------------------------------------------------------------------------------------------
 
     async def export(self, batch: Batch) -> Rejected | None:
+        """See base.py."""
         added = await self._write(lambda writer: writer.write(batch))
         self._stored += added
         self._repeated += batch.records - added
         return None
 
     async def position(self, source: Source) -> int | None:
+        """See base.py."""
         return await self._write(lambda writer: writer.position(source))
 
     async def delete(self, wanted: Wanted) -> int:
+        """See base.py."""
         deleted = 0
         while some := await self._write(lambda writer: writer.delete(wanted)):
             deleted += some
         return deleted
 
     async def retain(self, signal: Signal, before_ns: int) -> None:
+        """See base.py."""
         while await self._write(lambda writer: writer.retain(signal, before_ns)):
             pass
         left = -1
@@ -170,10 +178,12 @@ class SqliteBackend(Backend):
     # --- reading ----------------------------------------------------------------------------------------------
 
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
+        """See base.py."""
         session = _Session(self._settings)
         return await self._read(session, lambda: session.count(signal, tenant, start_ns, end_ns))
 
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
+        """See base.py."""
         session = _Session(self._settings)
         try:
             while (block := await self._read(session, lambda: session.next_block(wanted))) is not None:
@@ -222,6 +232,7 @@ class _Session:
             return self._rows.next_block()
 
     def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
+        """See base.py."""
         with self._lock:
             try:
                 return count(self._opened(), signal, tenant, start_ns, end_ns)

@@ -8,7 +8,7 @@ only by what was committed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import repeat
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from collector.errors import Permanent, Unwelcome
 from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
+from collector.exporters.points import points
 from collector.exporters.sqlite.schema import OFFSET_MASK, SOURCES_MAX, row_id, stored_time
 from collector.otlp.records import service_name
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
@@ -34,43 +35,41 @@ DELETED_AT_ONCE: Final = 2_000
 """Rows that one transaction deletes, so that batches come in between."""
 DIGEST_BYTES: Final = 16
 
-_INSERT: Final[dict[Signal, tuple[tuple[str, ...], str]]] = {
+_NAMES: Final[dict[Signal, tuple[str, ...]]] = {
     TRACES: (
-        (
-            *("trace_id", "span_id", "parent_span_id", "name", "kind", "start_time", "end_time", "status_code"),
-            *("status_message", "trace_state", "flags", "attributes", "events", "links", "dropped_attributes_count"),
-            *("dropped_events_count", "dropped_links_count", "record"),
-        ),
-        "INSERT INTO otlp_spans (id, tenant_id, resource_id, service_id, scope_id, trace_id, span_id, parent_span_id, name, "
-        "kind, time, end_time, status_code, status_message, trace_state, flags, attributes, events, links, "
-        "dropped_attributes_count, dropped_events_count, dropped_links_count, record) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *("trace_id", "span_id", "parent_span_id", "name", "kind", "start_time", "end_time", "status_code"),
+        *("status_message", "trace_state", "flags", "attributes", "events", "links", "dropped_attributes_count"),
+        *("dropped_events_count", "dropped_links_count", "record"),
     ),
     LOGS: (
-        (
-            *("trace_id", "span_id", "time", "observed_time", "severity_number", "severity_text", "event_name", "body"),
-            *("flags", "attributes", "dropped_attributes_count", "record"),
-        ),
-        "INSERT INTO otlp_logs (id, tenant_id, resource_id, service_id, scope_id, trace_id, span_id, time, observed_time, "
-        "severity_number, severity_text, event_name, body, flags, attributes, dropped_attributes_count, record) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *("trace_id", "span_id", "time", "observed_time", "severity_number", "severity_text", "event_name", "body"),
+        *("flags", "attributes", "dropped_attributes_count", "record"),
     ),
     METRICS: (
-        (
-            *("time", "start_time", "value", "count", "sum", "min", "max", "distribution", "flags", "attributes"),
-            *("exemplars", "record"),
-        ),
-        "INSERT INTO otlp_points (id, tenant_id, resource_id, service_id, scope_id, metric_id, time, start_time, value, count, "
-        "sum, min, max, distribution, flags, attributes, exemplars, record) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *("time", "start_time", "value", "count", "sum", "min", "max", "distribution", "flags", "attributes"),
+        *("exemplars", "record"),
     ),
+}
+"""Columns of rows.py in the order of the statements."""
+_INSERT: Final[dict[Signal, str]] = {
+    TRACES: """INSERT INTO otlp_spans (id, tenant_id, resource_id, service_id, scope_id,
+        trace_id, span_id, parent_span_id, name, kind, time, end_time, status_code, status_message, trace_state, flags,
+        attributes, events, links, dropped_attributes_count, dropped_events_count, dropped_links_count, record)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    LOGS: """INSERT INTO otlp_logs (id, tenant_id, resource_id, service_id, scope_id,
+        trace_id, span_id, time, observed_time, severity_number, severity_text, event_name, body,
+        flags, attributes, dropped_attributes_count, record)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    METRICS: """INSERT INTO otlp_points (id, tenant_id, resource_id, service_id, scope_id, metric_id,
+        time, start_time, value, count, sum, min, max, distribution, flags, attributes, exemplars, record)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
 }
 _UNSIGNED: Final = ("start_time", "end_time", "time", "observed_time", "count")
 """Columns of 64 bits without a sign."""
 _COLUMNS: Final[dict[Signal, Callable[[Block, int, int], dict[str, list[Any]]]]] = {
     TRACES: rows.spans,
     LOGS: rows.logs,
-    METRICS: rows.points,
+    METRICS: points,
 }
 _TABLES: Final = {TRACES: "otlp_spans", LOGS: "otlp_logs", METRICS: "otlp_points"}
 _EXISTING: Final = {
@@ -170,35 +169,45 @@ class Writer:
         return made, 0
 
     def _write_block(self, block: Block, source_id: int, tenant_id: int, *, fresh: bool) -> int:
-        signal = block.signal
-        names, insert = _INSERT[signal]
-        around = containers(block)
-        shared = [self._shared(block, group, one) for group, one in enumerate(around)]
+        shared = [self._shared(block, group, one) for group, one in enumerate(containers(block))]
         added = 0
         for first in range(0, block.count, RUN_RECORDS):
             end = min(block.count, first + RUN_RECORDS)
-            columns = _COLUMNS[signal](block, first, end)
-            for name in _UNSIGNED:
-                if name in columns:
-                    columns[name] = _fitting(columns[name])
             at = row_id(source_id, block.base_offset + first)
-            ids = range(at, at + end - first)
-            groups = [shared[group] for group in columns["group"]]
-            made = zip(ids, repeat(tenant_id), *zip(*groups, strict=True), *(columns[name] for name in names))
-            bodies = zip(ids, columns["body"], strict=True) if signal is LOGS else iter(())
-            known = (
-                set()
-                if fresh
-                else {one for (one,) in self.connection.execute(_EXISTING[signal], (at, at + end - first))}
-            )
-            if known:
-                made = (row for row in made if row[0] not in known)
-            self.connection.executemany(insert, made)
-            if signal is LOGS:
-                texts = ((one, body) for one, body in bodies if body is not None and one not in known)
-                self.connection.executemany(_INDEX_TEXT, texts)
+            known = frozenset() if fresh else self._known(block.signal, at, at + end - first)
             added += end - first - len(known)
+            self._write_run(block, first, end, at, tenant_id, shared, known)
         return added
+
+    def _known(self, signal: Signal, first: int, end: int) -> frozenset[int]:
+        return frozenset(one for (one,) in self.connection.execute(_EXISTING[signal], (first, end)))
+
+    def _write_run(
+        self,
+        block: Block,
+        first: int,
+        end: int,
+        at: int,
+        tenant_id: int,
+        shared: list[tuple[int, ...]],
+        known: frozenset[int],
+    ) -> None:
+        """Store rows of a block, whose ids are those from `at` on, but for the known ones."""
+        columns = _COLUMNS[block.signal](block, first, end)
+        for name in _UNSIGNED:
+            if name in columns:
+                columns[name] = _fitting(columns[name])
+        ids = range(at, at + end - first)
+        around = zip(*(shared[group] for group in columns["group"]), strict=True)
+        values = (columns[name] for name in _NAMES[block.signal])
+        made: Iterable[tuple[Any, ...]] = zip(ids, repeat(tenant_id), *around, *values, strict=False)
+        if known:
+            made = (row for row in made if row[0] not in known)
+        self.connection.executemany(_INSERT[block.signal], made)
+        if block.signal is LOGS:
+            bodies = zip(ids, columns["body"], strict=True)
+            texts = ((one, body) for one, body in bodies if body is not None and one not in known)
+            self.connection.executemany(_INDEX_TEXT, texts)
 
     # --- what records share -----------------------------------------------------------------------------------
 
@@ -300,7 +309,7 @@ class Writer:
 
     def shrink(self, pages: int) -> int:
         """Give so many free pages back to the file system, at most; return how many are left."""
-        self.connection.execute("PRAGMA incremental_vacuum(%d)" % pages).fetchall()
+        self.connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
         return int(self.connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 

@@ -151,7 +151,9 @@ async def test_times_beyond_2262_are_in_order(backend: SqliteBackend) -> None:
     request = TRACES.request_type()
     spans = request.resource_spans.add().scope_spans.add().spans
     for number, time in enumerate(times):
-        spans.add(start_time_unix_nano=time, end_time_unix_nano=time, span_id=bytes([number + 1] * 8), trace_id=b"t" * 16)
+        spans.add(
+            start_time_unix_nano=time, end_time_unix_nano=time, span_id=bytes([number + 1] * 8), trace_id=b"t" * 16
+        )
     await backend.export(batch_of(TRACES, [request.SerializeToString()]))
     for start in times:
         for end in times:
@@ -187,7 +189,10 @@ async def test_equal_times_fill_many_pieces(backend: SqliteBackend, newest_first
         (Wanted(TRACES, services=("cart",), names=("plain 1",), newest_first=False), "otlp_spans_service"),
         (Wanted(LOGS, texts=((b"order",),), held=(Held(Source(INSTANCE, "", LOGS), 5),)), "otlp_logs_time"),
         (Wanted(LOGS, trace_ids=(trace_id(3),)), "otlp_logs_trace"),
-        (Wanted(METRICS, names=("plain.gauge.0",), attributes=(Equal("either", "color", ("red",)),)), "otlp_points_metric"),
+        (
+            Wanted(METRICS, names=("plain.gauge.0",), attributes=(Equal("either", "color", ("red",)),)),
+            "otlp_points_metric",
+        ),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
@@ -250,7 +255,9 @@ async def test_what_does_not_fit_is_stored_later(backend: SqliteBackend, setting
     assert len(await everything(backend, Wanted(LOGS))) == 3000
 
 
-@pytest.mark.parametrize("content", [b"no database, but long enough for a header of one, in a hundred bytes. " * 99, None])
+@pytest.mark.parametrize(
+    "content", [b"no database, but long enough for a header of one, in a hundred bytes. " * 99, None]
+)
 async def test_a_damaged_file_is_unwelcome(settings: SqliteSettings, content: bytes | None) -> None:
     """Until somebody moves it away; nothing needs a restart."""
     path = Path(settings.path)
@@ -359,7 +366,7 @@ async def test_examples_of_the_documentation_run(backend: SqliteBackend, setting
     for signal in SIGNALS:
         await backend.export(batch_of(signal, [corpus(signal, 200)]))
     page = (Path(__file__).parents[2] / "docs" / "sqlite.md").read_text()
-    statements = [one.strip() for block in re.findall(r"```sql\n(.*?)```", page, re.S) for one in block.split(";\n")]
+    statements = [one.strip() for block in re.findall(r"```sql\n(.*?)```", page, re.DOTALL) for one in block.split(";\n")]
     assert len(statements) > 8
     with closing(opened(settings)) as connection:
         for statement in filter(None, statements):

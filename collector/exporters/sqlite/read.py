@@ -93,7 +93,8 @@ def plan_of(connection: sqlite3.Connection, wanted: Wanted) -> Plan:
     if tenant is None:
         plan.empty = True
         return plan
-    plan.where("tenant_id = ?", tenant[0])
+    # The sign keeps SQLite from dropping the tenant, as a constant, out of the order, which then were not the index's.
+    plan.where("+tenant_id = ?", tenant[0])
     for held in wanted.held:
         found = connection.execute(
             "SELECT s.id FROM otlp_sources s JOIN otlp_tenants t ON t.id = s.tenant_id "

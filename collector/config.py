@@ -288,6 +288,12 @@ class Logs:
     max_bytes: int = setting(
         64 * MIB, "size", "Bytes that the ring may hold, columns and indexes included.", low=1 * MIB, high=1 * TIB
     )
+    keyword_index: bool = setting(
+        True,
+        "switch",
+        "Whether the ring has an index of the words in bodies and in string attributes. Without it, records cost less to "
+        "receive and to hold, and a line filter looks at every line.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

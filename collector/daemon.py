@@ -28,6 +28,7 @@ from collector.api.admin import statistics
 from collector.api.app import create_app
 from collector.api.grpc import QueryListener, Served
 from collector.api.limit import ResponseLimit
+from collector.api.loki_push import PushDoor
 from collector.api.server import ApiServer
 from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
@@ -37,7 +38,7 @@ from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
 from collector.notify import READY, STOPPING, notify
-from collector.otlp.signals import SIGNALS, Signal
+from collector.otlp.signals import LOGS, SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.engine import Engine
@@ -61,6 +62,7 @@ from collector.store import Store
 from collector.tenant import Tenant
 from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
 from collector.tenants import Tenants, stored_names
+from collector.wal.cache import BlockCache
 from collector.wal.compactor import Compactor
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock
@@ -160,9 +162,12 @@ class Daemon:
         self._draining = False
         self._stop = asyncio.Event()
         self._admission = Admission(config.receivers.otlp.max_in_flight_bytes, self.registry)
-        self._engine = Engine(config.query.threads, config.query.timeout, self.clock)
+        self._engine = Engine(
+            config.query.threads, config.query.timeout, self.clock, lambda: self._admission.ended_requests
+        )
         self._lanes: dict[str, Engine] = {}
         self._tails = Tails(config.query.max_tails, self.clock, self.registry, apart=config.tenants.enabled)
+        self._pushes = PushDoor(self._admission)
         self._nothing: dict[str, Store] = {}
         self._queries: QueryListener | None = None
         self._grpc: GrpcReceiver | None = None
@@ -170,6 +175,7 @@ class Daemon:
         self._api: ApiServer | None = None
         self._heap = HeapKeeper(self._used_bytes)
         self._log_metrics = LogMetrics(self.registry)
+        self._cache = BlockCache(self.registry)
         self._tenants = Tenants(
             config.tenants.max if config.tenants.enabled else 0, self._tenant, self._opened, self.clock, logger
         )
@@ -198,6 +204,7 @@ class Daemon:
             self.registry,
             tails=self._tails,
             memos=lambda: self._tenants.memos,
+            cache=self._cache,
             exports=self._exports,
         )
 
@@ -321,6 +328,7 @@ class Daemon:
         """Open the door."""
         metrics = ReceiverMetrics(self.registry)
         protocols = self.config.receivers.otlp.protocols
+        self._pushes.open(Receiver(LOGS, "http", self._finder(LOGS), metrics, "loki"))
         if protocols.grpc is not None:
             receivers = [Receiver(one, "grpc", self._finder(one), metrics) for one in SIGNALS]
             self._grpc = GrpcReceiver(
@@ -438,6 +446,7 @@ class Daemon:
             logger=self.logger.bind(tenant=name) if name else self.logger,
             share=self._admission.share() if self._tenants.apart else None,
             key_index_bytes=KEY_INDEX_BYTES // (self.config.tenants.max if self._tenants.apart else 1),
+            cache=self._cache,
             spans=self._span_metrics(),
         )
 
@@ -487,6 +496,7 @@ class Daemon:
             self._response_limit,
             tails,
             spans,
+            self._pushes,
             lambda: self._exports.stats(name),
             self._exports.troubles,
         )
@@ -561,6 +571,7 @@ class Daemon:
         await self._exports.stop()
         self._engine.close()
         self._tails.close()
+        self._pushes.close()
         if self._authenticator is not None:
             self._authenticator.close()
         if self._compactor is not None:

@@ -3,8 +3,8 @@
 `memory.limit` is what the whole process may hold. What it holds before any data came (interpreter, libraries) is
 taken off first. Of the rest, requests in flight get at most a quarter, each counted twice, because the block that a
 commit makes of several requests is there beside them for a moment; queries, compaction and the log's key indexes have a
-quarter, of which live tails may hold a quarter for their readers, queries remember as much, and exporters' batches hold as
-much; the rings what is left, in proportion to what is
+quarter, of which live tails may hold a quarter for their readers, queries remember as much, as much are blocks of the log
+that queries have read (wal/cache.py), and exporters' batches hold as much; the rings what is left, in proportion to what is
 configured for them, and never more than that.
 
 Buffers are counted exactly, but a process holds more than its buffers: allocators keep holes, and what queries make
@@ -32,6 +32,7 @@ from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
 from collector.store import MEMO_BYTES_MAX, Memo
+from collector.wal.cache import BlockCache
 
 MIB: Final = 1024 * 1024
 DEFAULT_BYTES_MAX: Final = 1024 * MIB
@@ -49,6 +50,8 @@ TAILS_SHARE: Final = 1 / 4
 TAILS_LEAST: Final = 4 * MIB
 MEMOS_SHARE: Final = 1 / 4
 """What queries may remember, of the same."""
+CACHE_SHARE: Final = 1 / 4
+"""What blocks of the log may take that queries have read, of the same."""
 EXPORTS_SHARE: Final = 1 / 4
 """What exporters' batches may hold, of the same."""
 STEPS: Final = 32
@@ -145,12 +148,14 @@ class MemoryGuard:
         trim: Callable[[], None] = give_back,
         tails: Tails | None = None,
         memos: Callable[[], Sequence[Memo]] = tuple,
+        cache: BlockCache | None = None,
         exports: Exports | None = None,
     ) -> None:
         """Take the limit in bytes, and who shares it: the rings, with the sizes that are wished for by signal, the
-        admission, the live tails, what queries remember, and the exporters."""
+        admission, the live tails, what queries remember, blocks of the log, and the exporters."""
         self._exports = exports
         self._memos = memos
+        self._cache = cache
         self.limit = limit
         self._rings = rings
         self._sizes = sizes
@@ -192,6 +197,8 @@ class MemoryGuard:
         self._for_rings = for_rings
         if self._tails is not None:
             self._tails.bytes_max = max(TAILS_LEAST, int((limit - self._held) * OTHER_SHARE * TAILS_SHARE))
+        if self._cache is not None:
+            self._cache.bytes_max = int((limit - self._held) * OTHER_SHARE * CACHE_SHARE)
         if self._exports is not None:
             self._exports.limit(int((limit - self._held) * OTHER_SHARE * EXPORTS_SHARE))
         self.share_out()
@@ -239,6 +246,8 @@ class MemoryGuard:
             self._shrinks.inc()
             for memo in self._memos():
                 memo.forget()
+            if self._cache is not None:
+                self._cache.clear()
             excess = resident - ceiling + SLACK_BYTES
             held = max(1, sum(ring.total_bytes for ring in rings))
             self._resize([ring.total_bytes - excess * ring.total_bytes // held for ring in rings])
@@ -262,6 +271,7 @@ class MemoryGuard:
 
     def stats(self) -> dict[str, int]:
         """Return the figures of `/api/stats`."""
+        cache = self._cache.stats() if self._cache is not None else {}
         return {
             "limit_bytes": self.limit,
             "resident_bytes": self._resident(),
@@ -270,7 +280,7 @@ class MemoryGuard:
             "remembered_bytes": sum(memo.nbytes for memo in self._memos()),
             "tail_bytes": self._tails.held_bytes if self._tails is not None else 0,
             "export_bytes": self._exports.held_bytes if self._exports is not None else 0,
-        }
+        } | {f"log_cache_{name}": value for name, value in cache.items()}
 
 
 def _least(ring: Ring, sizes: Mapping[str, RingSize]) -> int:

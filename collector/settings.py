@@ -49,6 +49,8 @@ _VARIABLE: Final = re.compile(r"\$\$|\$\{([^}]*)\}?")
 _REFERENCE: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\}", re.DOTALL)
 _SCHEME: Final = re.compile(r"[A-Za-z]+ ")
 """What a header's value may begin with, before a secret: `Bearer`."""
+_HEADER: Final = {"kind": "header", "low": None, "high": None, "choices": ()}
+_HEADER_VALUE: Final = {"kind": "header value", "low": None, "high": None, "choices": ()}
 _SECRETS: Final = ("secret", "header value")
 _NAMED: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:/[A-Za-z0-9_-]{1,64})?")
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -279,13 +281,11 @@ class _Loader:
         found: dict[str, Any] = {}
         for key_node, one in pairs:
             at = self._place(key_node)
-            name = self._read({"kind": "header", "low": None, "high": None}, getattr(key_node, "value", ""), full, at)
+            name = self._read(_HEADER, getattr(key_node, "value", ""), full, at)
             if name is None or name.value == "*" or not isinstance(one, yaml.ScalarNode):
                 self.problems.append(f"{at}: {full}: must be a mapping from headers to values, which are texts")
                 continue
-            read_value = self._read(
-                {"kind": "header value", "low": None, "high": None}, one.value, f"{full}.{name.value}", at
-            )
+            read_value = self._read(_HEADER_VALUE, one.value, f"{full}.{name.value}", at)
             if read_value is not None:
                 found[name.value] = read_value.value
         self.values[full] = _Found(found, place)

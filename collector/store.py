@@ -13,14 +13,14 @@ Everything here runs on the event loop's thread, except for the committer behind
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from collector.errors import Malformed, Unavailable
-from collector.otlp.scan import BlockBuilder, scan
+from collector.errors import Unavailable
+from collector.otlp.scan import BlockBuilder
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
 from collector.ring.postings import key_of_column
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
+    from collector.otlp.terms import Piece, Sought, Terms
     from collector.ring.ring import Lookup
-    from collector.wal.frame import Frame
+    from collector.ring.search import Needed, Search, Stretch
     from collector.wal.log import Log
 
 
@@ -133,7 +134,7 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_lookup", "_ring", "index", "key", "log", "memo", "signal")
+    __slots__ = ("_candidates", "_lookup", "_ring", "_search", "index", "key", "log", "memo", "signal")
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class View:
         candidates: NDArray[np.int64] | None,
         lookup: Lookup | None = None,
         memo: Memo | None = None,
+        search: Search | None = None,
     ) -> None:
         self.memo = memo
         """What queries remember of the store; None: nothing is."""
@@ -157,6 +159,7 @@ class View:
         self._ring: Snapshot | None = ring
         self._candidates = candidates
         self._lookup = lookup
+        self._search = search
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +177,7 @@ class View:
 
     def release(self) -> None:
         """Let go of the ring's blocks. The view cannot be read any more; releasing it again changes nothing."""
-        self._ring = self._candidates = self._lookup = None
+        self._ring = self._candidates = self._lookup = self._search = None
 
     @property
     def ring(self) -> Snapshot:
@@ -197,6 +200,19 @@ class View:
             return np.empty(0, np.int64), self.ring.next_offset
         keys = [key_of_column(memoryview(trace), 16, 0) for trace in traces]
         return self._lookup.find(keys, self.ring)
+
+    def stretches(self, terms: Terms, needed: Needed, *, newest_first: bool) -> Iterator[Stretch] | None:
+        """Return the ring's stretches, with the records in them that can fulfil the terms; see `Search`.
+
+        None: no index knows. From any thread.
+        """
+        if self._search is None or not terms:
+            return None
+        return self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
+
+    def word_counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
+        """Return what the ring's keyword index knows of a text's words; see `Search.counts`. From any thread."""
+        return self._search.counts(sought) if self._search is not None else []
 
     @property
     def first_offset(self) -> int:
@@ -271,8 +287,8 @@ class Store:
             begin = frame.base_offset
             if stopping():
                 return ring
-        filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin)
-        for block in blocks(log, log.frames(begin, log.next_offset)):
+        filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin, keyword_index=ring.keyword_index)
+        for block in log.blocks(begin, log.next_offset, cached=False):
             if block.base_offset != filled.next_offset:
                 filled.restart(block.base_offset)
             filled.append(block)
@@ -411,9 +427,8 @@ class Store:
                 candidates = ring.find(index, number)[::-1]
         if "trace_id" in self.signal.indexes:
             lookup = ring.lookup("trace_id")
-        return View(
-            self.signal, ring.snapshot(), None if ring_only else self.log, index, key, candidates, lookup, self.memo
-        )
+        log = None if ring_only else self.log
+        return View(self.signal, ring.snapshot(), log, index, key, candidates, lookup, self.memo, ring.search())
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""
@@ -428,19 +443,6 @@ class Store:
                 "bytes": self.log.byte_size,
             }
         return stats
-
-
-def blocks(log: Log, frames: Iterable[Frame]) -> Iterator[Block]:
-    """Scan frames of a log. One with the right checksum whose payload is no valid request, as a program with other
-    rules has written it, is told as damaged by the log, and left out: it costs its own records, and no start.
-    """
-    for frame in frames:
-        try:
-            block = scan(log.signal, frame.payload, frame.base_offset)
-        except Malformed as error:
-            log.tell_damaged(frame, str(error))
-        else:
-            yield block
 
 
 def key_matches(block: Block, index: str, key: int | bytes) -> NDArray[np.bool_]:

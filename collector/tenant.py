@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collector.config import Config
     from collector.query.spanmetrics.demand import SpanMetrics
     from collector.receivers.admission import Share
+    from collector.wal.cache import BlockCache
     from collector.wal.files import Files
     from collector.wal.metrics import LogMetrics
 
@@ -46,10 +47,11 @@ class Tenant:
         logger: Any,
         share: Share | None = None,
         key_index_bytes: int = KEY_INDEX_BYTES,
+        cache: BlockCache | None = None,
         spans: SpanMetrics | None = None,
     ) -> None:
         """Nothing is opened yet. The directory is locked by the daemon. `share` is of the in-flight budget;
-        `key_index_bytes` are for each of its logs; `spans` makes metrics of its spans."""
+        `key_index_bytes` are for each of its logs; `cache` is of blocks of all logs; `spans` makes metrics of its spans."""
         self.stores: dict[str, Store] = {}
         """By the signal's name; all three after `open`."""
         self.destinations: dict[str, Destination] = {}
@@ -65,6 +67,7 @@ class Tenant:
         self._logger = logger
         self._share = share
         self._key_index_bytes = key_index_bytes
+        self._cache = cache
         self._committers: list[Committer[Commit]] = []
 
     @property
@@ -83,7 +86,13 @@ class Tenant:
             log = await asyncio.to_thread(self._open_log, one) if self._config.wal.enabled else None
             sizes = getattr(self._config.stores, one.name)
             try:
-                ring = Ring(one, sizes.capacity, sizes.max_bytes, log.next_offset if log is not None else 0)
+                ring = Ring(
+                    one,
+                    sizes.capacity,
+                    sizes.max_bytes,
+                    log.next_offset if log is not None else 0,
+                    keyword_index=self._config.stores.logs.keyword_index,
+                )
             except ValueError as error:
                 raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
             store = self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
@@ -105,6 +114,7 @@ class Tenant:
             retention_age_s=wal.retention.max_age or None,
             direct=wal.sync == "always",
             key_index_bytes=self._key_index_bytes,
+            cache=self._cache,
         )
 
     async def refill(self, stopping: Callable[[], bool]) -> None:

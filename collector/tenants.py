@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.errors import InvalidConfig, Malformed, Overloaded, RingtailError, Unauthenticated, Unavailable
-from collector.otlp.signals import TRACES
+from collector.otlp.signals import LOGS, TRACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -100,8 +100,9 @@ class Tenants:
 
     @property
     def memos(self) -> list[Memo]:
-        """What queries remember of all stores of spans; of others they remember nothing."""
-        return [tenant.stores[TRACES.name].memo for tenant in self.by_name.values() if tenant.stores]
+        """What queries remember of all stores of spans and of log records; of data points they remember nothing."""
+        stores = [tenant.stores for tenant in self.by_name.values() if tenant.stores]
+        return [each[signal.name].memo for each in stores for signal in (TRACES, LOGS)]
 
     @property
     def logs(self) -> list[Log]:

@@ -24,12 +24,14 @@ from prometheus_client import CollectorRegistry
 
 from collector.api.app import create_app
 from collector.api.grpc import QueryListener, Served
+from collector.api.loki_push import PushDoor
 from collector.api.server import ApiServer
 from collector.clock import SystemClock
-from collector.otlp.signals import SIGNALS
+from collector.otlp.signals import LOGS, SIGNALS
 from collector.query.engine import Engine
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
+from collector.receivers.export import Destination, Receiver, ReceiverMetrics
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.wal.commit import Committer
@@ -150,8 +152,20 @@ class Live:
             self.stores[signal.name] = store
             self._closing += [committer, log]
         self.store = self.stores["traces"]
+        self.admission = Admission(1 << 27)
+        self.pushes = PushDoor(self.admission)
+        destination = Destination(self.stores["logs"])
+        self.pushes.open(Receiver(LOGS, "http", lambda name: destination, ReceiverMetrics(self.registry), "loki"))
         self.app = create_app(
-            self.stores, self.engine, self.registry, list, dict, dict, structlog.get_logger(), tails=self.tails
+            self.stores,
+            self.engine,
+            self.registry,
+            list,
+            dict,
+            dict,
+            structlog.get_logger(),
+            tails=self.tails,
+            pushes=self.pushes,
         )
         self.api = ApiServer(self.app)
         self.queries = QueryListener(
@@ -181,6 +195,7 @@ class Live:
             await store.drain()
         self.engine.close()
         self.tails.close()
+        self.pushes.close()
         for part in self._closing:
             part.close()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from collector.config import Config
 from collector.errors import InvalidConfig
+from collector.otlp.signals import LOGS
 from collector.quantities import (
     DIGITS_MAX,
     read_address,
@@ -22,6 +23,7 @@ from collector.quantities import (
     write_duration,
     write_size,
 )
+from collector.ring.ring import bytes_min
 from collector.settings import ITEMS_MAX, NESTING_MAX, SOURCE_BYTES_MAX, dump, entries, load, load_files
 
 ROOT = Path(__file__).parents[1]
@@ -259,8 +261,9 @@ def test_a_ring_wants_room_for_its_indexes() -> None:
     with pytest.raises(InvalidConfig) as caught:
         load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=64MiB"], {})
     (problem,) = caught.value.problems
-    assert problem.startswith("--set: stores.logs.max_bytes: a ring of 10000000 records wants at least 402655488 bytes")
-    load([], ["stores.logs.capacity=10000000", "stores.logs.max_bytes=402655488"], {})
+    least = bytes_min(LOGS, 10_000_000)
+    assert problem.startswith(f"--set: stores.logs.max_bytes: a ring of 10000000 records wants at least {least} bytes")
+    load([], ["stores.logs.capacity=10000000", f"stores.logs.max_bytes={least}"], {})
 
 
 @given(st.fixed_dictionaries({}, optional={key: values(metadata) for key, metadata in KEYS.items()}))

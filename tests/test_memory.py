@@ -22,6 +22,8 @@ from collector.receivers.admission import Admission
 from collector.ring.ring import Ring, bytes_min
 from collector.store import Memo
 from collector.testing import otlp
+from collector.testing.otlp import traces
+from collector.wal.cache import BlockCache
 
 SIGNALS = (TRACES, LOGS, METRICS)
 
@@ -234,3 +236,32 @@ async def test_what_queries_remember_has_a_part_and_goes_first() -> None:
     resident = 390 * MIB
     guard.check()
     assert guard.stats()["remembered_bytes"] == 0
+
+
+async def test_blocks_of_the_log_have_a_part_and_go_when_memory_is_short() -> None:
+    process = Process(400 * MIB, ring_bytes=4 * MIB, in_flight=16 * MIB)
+    resident = 60 * MIB
+    cache = BlockCache(CollectorRegistry())
+    guard = MemoryGuard(
+        400 * MIB,
+        lambda: process.rings,
+        {signal.name: RingSize(10_000, 4 * MIB) for signal in SIGNALS},
+        process.admission,
+        process.logger,
+        CollectorRegistry(),
+        resident=lambda: resident,
+        cache=cache,
+    )
+    guard.divide()
+    assert cache.bytes_max == 340 * MIB // 16
+    cache.put(1, 0, scan(TRACES, traces(5), 0))
+    stats = guard.stats()
+    assert stats["log_cache_bytes"] == cache.nbytes > 0
+    assert (stats["log_cache_blocks"], stats["log_cache_limit_bytes"]) == (1, cache.bytes_max)
+    guard.check()
+    assert len(cache) == 1
+    resident = 390 * MIB
+    guard.check()
+    assert guard.stats()["log_cache_bytes"] == 0
+    guard.reconfigure(200 * MIB, 16 * MIB, {signal.name: RingSize(10_000, 4 * MIB) for signal in SIGNALS})
+    assert cache.bytes_max == 140 * MIB // 16

@@ -57,6 +57,27 @@ def test_every_span_stands_there_once_whatever_names_what(spans: list[tuple[int,
     assert len(drawn(bars)) >= len(bars) + 2
 
 
+def test_notes_stand_under_the_first_span_of_their_id() -> None:
+    bars = [bar("a", name="GET /"), bar("b", "a", 10, 50), bar("b", "a", 20, 50)]
+    lines = list(
+        waterfall(
+            "ab" * 16,
+            bars,
+            80,
+            UNICODE,
+            lambda text: f"<{text}>",
+            lambda text: text,
+            missing="it is\nnot whole",
+            notes={"b": ["one", "two"], "x": ["nowhere"]},
+        )
+    )
+    assert lines[1] == "<it is\\nnot whole>"
+    assert [line.split("  ")[0] for line in lines[3:5]] == ["GET /", "├ span b"]
+    assert lines[5:7] == ["│   one", "│   two"]
+    assert lines[7].startswith("└ span b")
+    assert len(lines) == 8
+
+
 def test_a_deep_trace_grows_no_wider() -> None:
     bars = [bar(str(i), str(i - 1) if i else "", i, 5000) for i in range(3000)]
     lines = drawn(bars, 100)

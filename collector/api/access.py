@@ -1,7 +1,8 @@
 """Who may ask the query API: an ASGI application around the others, which judges requests by their heads.
 
 Anybody may ask `/healthz` and `/readyz`, which say nothing about the data. Everything else wants the right to read;
-what is under `/-/`, and methods that delete or put, want the right to administer. A path that does not exist is
+what is under `/-/`, and methods that delete or put, want the right to administer; Loki's push wants the right to write.
+WebSockets are judged like requests, by the head that opens them; who gives an answer that lasts has it judged again (`AGAIN`). A path that does not exist is
 refused to strangers like any other. Errors have the form of the API whose path was asked: Prometheus' is JSON, Tempo's
 and Loki's are a line of text.
 """
@@ -9,6 +10,7 @@ and Loki's are a line of text.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unauthenticated
-from collector.security.rights import ADMINISTER, NOBODY, READ
+from collector.security.rights import ADMINISTER, NOBODY, READ, WRITE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +32,10 @@ ASKING_METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 """Queries come by POST, too, when they are long."""
 PEER: Final = "ringtail.peer"
 """Where a connection's state has the names in the client's certificate."""
+AGAIN: Final = "ringtail.again"
+"""Where a request's state has what judges its client again, for answers that last; it raises what speaks against it."""
+PUSH_PATH: Final = "/loki/api/v1/push"
+"""What is written to."""
 
 _PROMETHEUS_KINDS: Final = {401: "unauthorized", 403: "forbidden", 421: "forbidden", 503: "unavailable"}
 
@@ -38,6 +44,8 @@ def right_for(method: str, path: str) -> int:
     """Return the right that a request needs; NOBODY if anybody may."""
     if path in OPEN_PATHS:
         return NOBODY
+    if path == PUSH_PATH and method == "POST":
+        return WRITE
     return ADMINISTER if path.startswith(ADMINISTRATION) or method not in ASKING_METHODS else READ
 
 
@@ -52,12 +60,13 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             try:
                 await self._judge(scope)
             except RingtailError as error:
                 await refusal(scope["path"], error)(scope, receive, send)
                 return
+            scope.setdefault("state", {})[AGAIN] = partial(self._judge, scope)
         await self._app(scope, receive, send)
 
     async def _judge(self, scope: Scope) -> None:
@@ -73,7 +82,7 @@ class AccessControl:
                 tenant = tenant + b", " + value if tenant else value
         self._hosts.require(host)
         self._hosts.require_origin(origin, host)
-        right = right_for(scope["method"], scope["path"])
+        right = right_for(scope.get("method", "GET"), scope["path"])
         if self._gate is not None and right != NOBODY:
             named = tenant.decode("latin-1").strip()
             checking = self._gate.admit(authorization, scope.get("state", {}).get(PEER, frozenset()), right, named)

@@ -12,12 +12,16 @@ from starlette.responses import PlainTextResponse, Response
 
 from collector.api import (
     admin,
+    explain,
     jaeger,
     jaeger_metrics,
     jaeger_v3,
     loki,
+    loki_push,
+    loki_tail,
     prometheus,
     received,
+    related,
     spanmetrics,
     tail,
     tempo,
@@ -33,7 +37,9 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
+    from collector.api.loki_push import PushDoor
     from collector.query.engine import Engine
     from collector.query.spanmetrics.demand import SpanMetrics
     from collector.query.tails import Tails
@@ -43,13 +49,23 @@ INDEX = """Ringtail answers here.
 
 Tempo       /api/search?q={...}   /api/v2/traces/<id>   /api/metrics/query_range?q={...}|rate()
 Jaeger      /jaeger/api/traces?service=...   /jaeger/api/v3/traces/<id>
-Loki        /loki/api/v1/query_range?query={...}
+Loki        /loki/api/v1/query_range?query={...}   /loki/api/v1/push
 Prometheus  /api/v1/query?query=...
 Live        /api/tail?q={...}
+Together    /api/related?trace_id=<id>
+How         /api/explain?q=...&language=logql
 Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 404, to WebSockets too: Starlette would close those as forbidden."""
+    if scope["type"] == "websocket":
+        await PlainTextResponse(f"{scope['path']}: Not Found\n", 404)(scope, receive, send)
+    else:
+        raise HTTPException(404)
 
 
 def create_app(
@@ -64,12 +80,14 @@ def create_app(
     limit: ResponseLimit | None = None,
     tails: Tails | None = None,
     spans: SpanMetrics | None = None,
+    pushes: PushDoor | None = None,
     exporters: Callable[[], dict[str, Any]] = dict,
     troubles: Callable[[], list[str]] = list,
 ) -> Starlette:
-    """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`,
-    `troubles` what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by default). Without `tails` there is no live tail, without `spans` there are no
-    metrics made of spans."""
+    """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`, `troubles`
+    what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by
+    default). Without `tails` there is no live tail, without `spans` there are no metrics made of spans, without `pushes`
+    nothing is received."""
     limit = limit or ResponseLimit()
 
     async def index(request: Request) -> Response:
@@ -95,15 +113,20 @@ def create_app(
         return PlainTextResponse("", 400)  # To nobody: the client went, or was cut, before its request was whole.
 
     traces = Traces(stores["traces"], engine, limit)
+    more = (lambda: [spans.series()]) if spans is not None else tuple
     app = Starlette(
         routes=[
             *admin.routes(stores, registry, not_ready, memory, reload, listeners, spans, exporters, troubles),
             *tempo.routes(stores, engine, limit),
             *tempo_metrics.routes(stores, engine),
             *loki.routes(stores, engine),
-            *prometheus.routes(stores, engine, (lambda: [spans.series()]) if spans is not None else tuple),
+            *prometheus.routes(stores, engine, more),
+            *explain.routes(stores, engine, limit, more),
             *received.routes(stores, engine),
+            *related.routes(stores, engine),
             *(tail.routes(stores, engine, tails) if tails is not None else ()),
+            *(loki_tail.routes(stores["logs"], engine, tails) if tails is not None else ()),
+            *(loki_push.routes(pushes) if pushes is not None else ()),
             *spanmetrics.routes(engine, spans),
             *jaeger_v3.routes(traces),
             *jaeger.routes(traces),
@@ -118,5 +141,6 @@ def create_app(
         middleware=[Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
+    app.router.default = _nowhere
     app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises
     return app

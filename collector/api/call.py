@@ -11,9 +11,11 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from collector.api.standing import Standing
 from collector.api.status import grpc_answer
 from collector.errors import QueryTimeout, Unavailable
 from collector.receivers.call import HEAD_BLOCK, OK_BLOCK, Call, error_block, message
+from collector.security.rights import READ
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -39,6 +41,20 @@ class QueryCall(Call):
     def tenant(self) -> str:
         """What the client says in X-Scope-OrgID."""
         return self._route.tenant
+
+    @property
+    def standing(self) -> Standing:
+        """Whether the client may still have an answer that lasts."""
+        gate = self._listener.gate
+        return Standing(None if gate is None else self._judge, self._connection.peer, self._listener.clock)
+
+    async def _judge(self) -> None:
+        """Ask again who sends this; raise what speaks against it."""
+        gate, route = self._listener.gate, self._route
+        if gate is not None:
+            checking = gate.admit(route.authorization, self._connection.peer, READ, route.tenant)
+            if checking is not None:
+                gate.require(await asyncio.shield(checking), READ, route.tenant)
 
     @property
     def is_stuck(self) -> bool:

@@ -7,21 +7,23 @@ unless one record is larger, and made one at a time (call.py). What a query mean
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from collector.api.call import QueryCall
-from collector.api.messages import SERVICE, message, parsed, tagged
+from collector.api.messages import SERVICE, message, parsed
+from collector.api.standing import CHECK_S
 from collector.api.tempo import LIMIT_DEFAULT, LIMIT_MAX, SPANS_DEFAULT, SPANS_MAX
-from collector.errors import InvalidQuery, Malformed, NotFound
-from collector.otlp.records import Ref, regroup
+from collector.errors import Forbidden, InvalidQuery, Malformed, NotFound, Unauthenticated
+from collector.otlp.records import Ref, regroup, tagged
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.completeness import completeness
 from collector.query.engine import END_OF_TIME
 from collector.query.offsets import END, at_offsets, costs, from_offset
-from collector.query.tail import CLOSED, PACE_S, PAST_MAX, STOPPED, STUCK, Matches, Missed, Told
+from collector.query.tail import CLOSED, PACE_S, PAST_MAX, REVOKED, STOPPED, STUCK, Matches, Missed, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
 from collector.query.trace import spans_of, within
@@ -170,19 +172,32 @@ class QueryListener(GrpcReceiver):
             raise InvalidQuery(f"past is at most {PAST_MAX}")
         offset = min(request.from_offset, END) if request.HasField("from_offset") else None
         tail = self._tails.open(
-            served.stores[signal.name], request.query, request.past, offset, lambda _, data: data, served.engine
+            served.stores[signal.name],
+            request.query,
+            request.past,
+            offset,
+            lambda _, refs, deadline: regroup(refs),
+            served.engine,
         )
+        standing, why, silent_s = call.standing, CLOSED, 0.0
         try:
             found, _ = await tail.past()
             yield message("TailResponse")(next_offset=tail.first_offset).SerializeToString()
             while True:
                 for one in found:
                     yield _told(one, signal)
-                found = await tail.next(HEARTBEAT_S)
-                if not found:
+                patience_s = min(HEARTBEAT_S, CHECK_S)
+                found = await tail.next(patience_s)
+                await standing.require()
+                silent_s = 0.0 if found else silent_s + patience_s
+                if silent_s >= HEARTBEAT_S:
+                    silent_s = 0.0
                     yield message("TailResponse")(next_offset=tail.position).SerializeToString()
+        except (Unauthenticated, Forbidden):
+            why = REVOKED
+            raise
         finally:
-            tail.close(STOPPED if self._tails.stopping else STUCK if call.is_stuck else CLOSED)
+            tail.close(STOPPED if self._tails.stopping else STUCK if call.is_stuck else why)
 
 
 def _signal(code: int) -> Signal:
@@ -334,8 +349,10 @@ async def _read_log(request: Any, served: Served, call: QueryCall) -> AsyncGener
     end = request.end_offset or (END if request.follow else store.ring.next_offset)
     news = asyncio.Event()
     unsubscribe = store.subscribe(news.set)
+    standing = call.standing
     try:
         while position < end:
+            await standing.require()
             news.clear()
             with store.view() as view:
                 base, count, data = await served.engine.run(_read, view, position, end)
@@ -344,7 +361,9 @@ async def _read_log(request: Any, served: Served, call: QueryCall) -> AsyncGener
                 head = message("ReadLogResponse")(base_offset=base, count=count).SerializeToString()
                 yield head + tagged(_DATA_FIELDS[store.signal], data)
             elif request.follow:
-                await news.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_S):
+                        await news.wait()
                 await asyncio.sleep(PACE_S)
             else:
                 return

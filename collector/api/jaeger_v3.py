@@ -7,12 +7,10 @@ parent is not held carries the attribute `@jaeger@warnings`, which is where Jaeg
 
 from __future__ import annotations
 
-import base64
 import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.trace.v1 import trace_pb2
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -20,8 +18,10 @@ from starlette.routing import BaseRoute, Route
 from collector.api.jaeger_parameters import LIMIT_DEFAULT, LIMIT_MAX, duration, given, instant, tags, trace_id, whole
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.otlp.json.write import to_json
 from collector.otlp.records import Ref, regroup
-from collector.query.completeness import completeness, hex_of
+from collector.otlp.signals import TRACES
+from collector.query.completeness import Completeness, completeness, hex_of
 from collector.query.engine import END_OF_TIME
 from collector.query.jaeger.search import Search
 from collector.query.jaeger.summaries import summary
@@ -101,10 +101,10 @@ class _Jaeger:
         return {"summaries": found}
 
 
-def _result(traces: list[list[Json]]) -> Json:
+def _result(traces: list[bytes]) -> Json:
     if not traces:
         raise NotFound("No traces found")
-    return {"result": {"resourceSpans": [one for trace in traces for one in trace]}}
+    return {"result": {"resourceSpans": msgspec.Raw(b"[" + b",".join(traces) + b"]")}}
 
 
 def _range(parameters: QueryParams, first: str, last: str) -> tuple[int, int]:
@@ -141,37 +141,33 @@ def _resource_spans(
     left_out: int,
     start_ns: int = 0,
     end_ns: int = END_OF_TIME,
-) -> list[Json]:
-    """Return a trace as OTLP/JSON: ids in hex, and enums as numbers, other than protobuf's own mapping."""
+) -> bytes:
+    """Return a trace's elements of `resourceSpans` as OTLP/JSON; empty when none of it lies in the range."""
     known = completeness(refs, first_offset, left_out)
-    absent = {hex_of(word) for word in known.parents.tolist()}
-    data = trace_pb2.TracesData.FromString(regroup(within(refs, start_ns, end_ns)))
+    payload = regroup(within(refs, start_ns, end_ns))
+    if payload and known.missing:
+        payload = _with_warnings(payload, known)
     deadline.check()
-    made: list[Json] = MessageToDict(data, use_integers_for_enums=True).get("resourceSpans", [])
-    for envelope in made:
-        for scope in envelope.get("scopeSpans", []):
-            for span in scope.get("spans", []):
-                _with_hex(span)
-                if span.get("parentSpanId") in absent:
-                    _warn(span, f"the parent span {span['parentSpanId']} is not held: {known.cause}")
-    if left_out and made:
-        _warn(made[0]["scopeSpans"][0]["spans"][0], known.message)
-    return made
+    return to_json(TRACES, payload).removeprefix(b'{"resourceSpans":[').removesuffix(b"]}") if payload else b""
 
 
-def _with_hex(span: Json) -> None:
-    for holder, keys in (
-        (span, ("traceId", "spanId", "parentSpanId")),
-        *((link, ("traceId", "spanId")) for link in span.get("links", [])),
-    ):
-        for key in keys:
-            if key in holder:
-                holder[key] = base64.b64decode(holder[key]).hex()
+def _with_warnings(payload: bytes, known: Completeness) -> bytes:
+    """Return a trace whose spans say that their parents are not held, and the first one what was left out."""
+    absent = {hex_of(word) for word in known.parents.tolist()}
+    data = trace_pb2.TracesData.FromString(payload)
+    for envelope in data.resource_spans:
+        for scope in envelope.scope_spans:
+            for span in scope.spans:
+                parent = span.parent_span_id.hex()
+                if parent in absent:
+                    _warn(span, f"the parent span {parent} is not held: {known.cause}")
+    if known.left_out:
+        _warn(data.resource_spans[0].scope_spans[0].spans[0], known.message)
+    return data.SerializeToString()
 
 
-def _warn(span: Json, text: str) -> None:
-    value = {"arrayValue": {"values": [{"stringValue": text}]}}
-    span.setdefault("attributes", []).append({"key": WARNINGS, "value": value})
+def _warn(span: trace_pb2.Span, text: str) -> None:
+    span.attributes.add(key=WARNINGS).value.array_value.values.add(string_value=text)
 
 
 def _summary(deadline: Deadline, refs: list[Ref], first_offset: int, left_out: int) -> Json:

@@ -1,7 +1,8 @@
 """The messages of `proto/ringtail/v1/query.proto`, made of the descriptors that the build has put into the package.
 
 OTLP's data goes into an answer as the bytes that the store holds: protobuf concatenates, so a message that is put
-together from a part written here and a field of OTLP's bytes needs no parse. `tagged` writes such a field.
+together from a part written here and a field of OTLP's bytes needs no parse. `otlp/records.py` writes such a
+field (`tagged`).
 """
 
 from __future__ import annotations
@@ -50,14 +51,3 @@ def parsed(name: str, data: bytes) -> Any:
         return message(name).FromString(data)
     except DecodeError as error:
         raise Malformed(f"this is no {name}: {error}") from error
-
-
-def tagged(field: int, data: bytes) -> bytes:
-    """Return a field of bytes, or of a message that is bytes already."""
-    length = len(data)
-    out = bytearray((field << 3 | 2,))
-    while length > 0x7F:
-        out.append(length & 0x7F | 0x80)
-        length >>= 7
-    out.append(length)
-    return bytes(out) + data

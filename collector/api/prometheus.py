@@ -168,7 +168,7 @@ class _Prometheus:
     async def query(self, request: Request) -> Any:
         parameters = await _parameters(request)
         expression = parse(parameters.get("query", ""))
-        more = self._more() if asks(parameters.get("query", "")) else ()
+        more = self._more() if asks(expression) else ()
         time = _time(parameters.get("time", ""), "time", self._now_ms())
         if isinstance(expression, MatrixSelector):
             with self._store.view() as view:
@@ -214,7 +214,7 @@ class _Prometheus:
                 f"invalid expression type {expression.type.value!r} for range query, must be scalar or instant vector"
             )
         steps = np.arange(start, end + 1, step, dtype=np.int64)
-        more = self._more() if asks(parameters["query"]) else ()
+        more = self._more() if asks(expression) else ()
         with self._store.view() as view:
             result = await self._engine.run(evaluate, view, expression, steps, more)
         value = result.value

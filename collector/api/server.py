@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from collector.api.connection import CONNECTIONS_MAX, IDLE_S, ApiConnection
+from collector.api.websocket import MESSAGE_BYTES_MAX, PING_S, PONG_S, WebSocketConnection
 from collector.errors import Unavailable
 from collector.receivers.address import cannot_listen, family_of
 from collector.security.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, ServerTls
@@ -66,7 +67,7 @@ class _Server(uvicorn.Server):
     def sweep(self, now: float) -> None:
         """Give up what clients keep waiting, by the loop's time."""
         for connection in list(self.server_state.connections):
-            if isinstance(connection, ApiConnection):
+            if isinstance(connection, ApiConnection | WebSocketConnection):
                 connection.sweep(now)
 
     @contextlib.contextmanager
@@ -100,7 +101,11 @@ class ApiServer:
             self._app,
             loop="none",
             http="httptools",
-            ws="none",
+            ws=WebSocketConnection,
+            ws_max_size=MESSAGE_BYTES_MAX,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PONG_S,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

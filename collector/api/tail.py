@@ -4,7 +4,8 @@ meaning; this is the transport.
     event: start        where it begins: {"signal", "offset", "pastOffset"}
     (no event's name)   matches: OTLP/JSON, a TracesData or LogsData with resources and scopes
     event: missed       records passed over: {"reason", "firstOffset", "nextOffset", "records", "matches"}
-    event: end          why the daemon ends it: {"error"}; clients come again, as `retry` says
+    event: end          why the daemon ends it: {"error"}; clients come again, as `retry` says. It stops, reading failed, or
+                        the client may not read any more (standing.py)
 
 `id` is the offset of the last record that was looked at, also in the block without data that is sent when there is
 nothing to tell: what a client that lost its connection sends as `Last-Event-ID` is where it goes on.
@@ -24,22 +25,25 @@ import msgspec
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from collector.api.access import AGAIN, PEER
+from collector.api.standing import CHECK_S, Standing
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
+from collector.errors import Forbidden, InvalidQuery, Overloaded, RingtailError, Unauthenticated, Unavailable
 from collector.otlp.json.write import to_json
+from collector.otlp.records import Ref, regroup
 from collector.query.offsets import END
-from collector.query.tail import CLOSED, FAILED, PAST_MAX, STOPPED, STUCK, Matches, Missed, Tail, Told
+from collector.query.tail import CLOSED, FAILED, PAST_MAX, REVOKED, STOPPED, STUCK, Matches, Missed, Tail, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from collector.otlp.signals import Signal
-    from collector.query.engine import Engine
+    from collector.query.engine import Deadline, Engine
     from collector.store import Store
 
 ABORT: Final = "ringtail.abort"
@@ -73,7 +77,9 @@ def routes(stores: Mapping[str, Store], engine: Engine, tails: Tails) -> list[Ba
             made = tails.open(stores[signal.name], query, past, offset, _encoded, engine)
         except RingtailError as error:
             return _refused(error)
-        return EventStream(made, signal)
+        state = request.scope.get("state", {})
+        standing = Standing(state.get(AGAIN), state.get(PEER, frozenset()), tails.clock)
+        return EventStream(made, signal, standing)
 
     return [Route("/api/tail", tail)]
 
@@ -94,8 +100,8 @@ def _refused(error: RingtailError) -> Response:
     return PlainTextResponse(f"{error}{where}\n", http_code(error), headers)
 
 
-def _encoded(signal: Signal, payload: bytes) -> bytes:
-    return to_json(signal.request_type.FromString(payload))
+def _encoded(signal: Signal, refs: Sequence[Ref], deadline: Deadline) -> bytes:
+    return to_json(signal, regroup(refs))
 
 
 def event(data: bytes, *, name: str = "", offset: int | None = None) -> bytes:
@@ -129,13 +135,15 @@ class _Stuck(Exception):
 class EventStream(Response):
     """A tail on its way to one client. It lasts until the client leaves, stops reading, or the daemon stops."""
 
-    def __init__(self, tail: Tail, signal: Signal) -> None:
+    def __init__(self, tail: Tail, signal: Signal, standing: Standing) -> None:
         super().__init__(media_type="text/event-stream")
         del self.headers["content-length"]
         self.headers["Cache-Control"] = "no-store"
         self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         self._tail = tail
         self._signal = signal
+        self._standing = standing
+        self._why = STOPPED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -146,7 +154,7 @@ class EventStream(Response):
             await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
             if telling.done():
                 telling.result()
-                why = STOPPED
+                why = self._why
         except _Stuck:
             why = STUCK
             abort = scope.get("state", {}).get(ABORT)
@@ -174,14 +182,21 @@ class EventStream(Response):
             about = {"signal": self._signal.name, "offset": str(tail.first_offset), "pastOffset": str(since)}
             start = f"retry: {RETRY_MS}\n".encode() + event(msgspec.json.encode(about), name="start")
             await _send(send, start + b"".join(map(_told, found)))
+            silent_s = 0.0
             while True:
-                found = await tail.next(HEARTBEAT_S)
+                patience_s = min(HEARTBEAT_S, CHECK_S)
+                found = await tail.next(patience_s)
+                await self._standing.require()
                 # Events of one look one by one: they may be large.
                 for one in found:
                     await _send(send, _told(one))
-                if not found:
+                silent_s = 0.0 if found else silent_s + patience_s
+                if silent_s >= HEARTBEAT_S:
+                    silent_s = 0.0
                     await _send(send, f"id: {tail.position - 1}\n\n".encode() if tail.position else b":\n\n")
         except RingtailError as error:
+            if isinstance(error, Unauthenticated | Forbidden):
+                self._why = REVOKED
             await _send(send, event(msgspec.json.encode({"error": str(error)}), name="end"))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -10,20 +10,20 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from opentelemetry.proto.trace.v1 import trace_pb2
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from collector import __version__
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
-from collector.otlp.json.write import PROTOBUF_JSON
+from collector.otlp.json.write import to_json
 from collector.otlp.records import regroup
+from collector.otlp.signals import TRACES
 from collector.query.completeness import completeness
 from collector.query.engine import END_OF_TIME
 from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
-from collector.query.traceql.evaluate import trace_id_bytes
+from collector.query.traceql.asking import trace_id_bytes
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan, spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from collector.api.limit import ResponseLimit
     from collector.query.engine import Deadline, Engine
-    from collector.query.traceql.search import Value
+    from collector.query.traceql.search import Effort, Found, Value
     from collector.store import Store, View
 
 LIMIT_DEFAULT, LIMIT_MAX = 20, 10_000
@@ -48,7 +48,7 @@ UNREADABLE_MAX = 20
 _DIGITS_MAX = 18
 """Digits of a number in a request."""
 NO_ROOT = "<root span not yet received>"
-PROTOBUF = "application/protobuf"
+PROTOBUF, JSON = "application/protobuf", "application/json"
 
 
 def routes(stores: Mapping[str, Store], engine: Engine, limit: ResponseLimit) -> list[BaseRoute]:
@@ -90,7 +90,7 @@ def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
 
 def json_response(value: Any) -> Response:
     """Answer with JSON."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return Response(msgspec.json.encode(value), media_type=JSON)
 
 
 def number_of(request: Request, name: str, default: int, low: int, high: int) -> int:
@@ -118,7 +118,7 @@ def _range(request: Request) -> tuple[int, int]:
     return min(max(0, start), END_OF_TIME), min(end, END_OF_TIME) if end > 0 else END_OF_TIME
 
 
-def _cursor(request: Request) -> tuple[int | None, tuple[int, int] | None]:
+def cursor_of(request: Request) -> tuple[int | None, tuple[int, int] | None]:
     """Return where a search goes on: before which offset, and behind which place. None at its beginning."""
     text = request.query_params.get("cursor", "")
     if not text:
@@ -160,36 +160,36 @@ class _Tempo:
 
     # --- one trace ----------------------------------------------------------------------------------------
 
-    async def _load(self, request: Request) -> tuple[bytes, str]:
-        """Return a trace's bytes, and what is known to be missing from it; raise NotFound when there is none."""
+    async def _load(self, request: Request, json: Callable[[bytes, str], bytes]) -> tuple[bytes, str]:
+        """Return a trace as its request wants it, protobuf or what `json` makes of it, and what is known to be missing.
+
+        Raises NotFound when nothing of it is held.
+        """
         text = request.path_params["id"]
         trace = trace_id_bytes(text)
         if trace is None:
             raise InvalidQuery(f"a trace id has up to 32 hex digits, unlike {text[:50]!r}")
         start, end = _range(request)
+        shape = json if not _wants_protobuf(request) else None
         with self._store.view("trace_id", trace) as view:
-            payload, missing = await self._engine.run(_trace_bytes, view, start, end)
-        if not payload:
+            body, missing = await self._engine.run(_trace, view, start, end, self._limit, shape)
+        if not body:
             raise NotFound(f"trace {trace.hex()} not found")
-        return payload, missing
+        return body, missing
 
     async def trace(self, request: Request) -> Response:
-        payload, _ = await self._load(request)
-        if PROTOBUF in request.headers.get("accept", ""):
-            return Response(payload, media_type=PROTOBUF)
-        self._limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
-        return await self._engine.run(_batches, payload)
+        body, _ = await self._load(request, _batches)
+        return Response(body, media_type=PROTOBUF if _wants_protobuf(request) else JSON)
 
     async def trace_v2(self, request: Request) -> Response:
-        payload, missing = await self._load(request)
-        if PROTOBUF in request.headers.get("accept", ""):
-            # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
-            body = b"\x0a" + _varint(len(payload)) + payload
-            if missing:
-                body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
-            return Response(body, media_type=PROTOBUF)
-        self._limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
-        return await self._engine.run(_trace_v2, payload, missing)
+        body, missing = await self._load(request, _trace_v2)
+        if not _wants_protobuf(request):
+            return Response(body, media_type=JSON)
+        # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
+        body = b"\x0a" + _varint(len(body)) + body
+        if missing:
+            body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
+        return Response(body, media_type=PROTOBUF)
 
     # --- search -------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class _Tempo:
         text = request.query_params.get("q", "") or tags.query_of_legacy(request.query_params.get("tags", ""))
         query = spansets_only(parse(text))
         start, end = _range(request)
-        pinned, below = _cursor(request)
+        pinned, below = cursor_of(request)
         search = Search(
             query,
             number_of(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
@@ -213,11 +213,10 @@ class _Tempo:
             if pinned is not None:
                 everything.cut(pinned)
                 view.cut(pinned)
-            found, effort = await self._engine.run(find, view, everything, search)
-            summaries = await self._engine.run(describe, everything, found, search)
+            found, effort, summaries = await self._engine.run(_searched, view, everything, search)
             metrics = covered(everything)
         metrics |= {"inspectedTraces": effort.traces, "matchingSpans": str(effort.spans)}
-        answer: dict[str, Any] = {"traces": [_summary(one) for one in summaries], "metrics": metrics}
+        answer: dict[str, Any] = {"traces": summaries, "metrics": metrics}
         if effort.more and found:
             answer["nextCursor"] = f"{metrics['nextOffset']}.{found[-1].time}.{found[-1].offset}"
         return json_response(answer)
@@ -266,26 +265,44 @@ class _Tempo:
         return json_response({"tagValues": values, "metrics": found.metrics()})
 
 
-def _trace_bytes(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> tuple[bytes, str]:
+def _wants_protobuf(request: Request) -> bool:
+    return PROTOBUF in request.headers.get("accept", "")
+
+
+def _trace(
+    deadline: Deadline,
+    view: View,
+    start_ns: int,
+    end_ns: int,
+    limit: ResponseLimit,
+    json: Callable[[bytes, str], bytes] | None,
+) -> tuple[bytes, str]:
+    """Return a trace as protobuf or as what `json` makes of it, empty if nothing is held, and what is missing."""
     held = spans_of(deadline, view)
-    missing = completeness(held.refs, view.first_offset, held.left_out)
-    return regroup(within(held.refs, start_ns, end_ns)), missing.message
+    missing = completeness(held.refs, view.first_offset, held.left_out).message
+    payload = regroup(within(held.refs, start_ns, end_ns))
+    if json is None or not payload:
+        return payload, missing
+    limit.require_trace(len(payload), f"all with Accept: {PROTOBUF}")
+    return json(payload, missing), missing
 
 
-def _as_dict(payload: bytes) -> dict[str, Any]:
-    """Return a trace as JSON's objects, which take many times the room of its bytes."""
-    return PROTOBUF_JSON.tree(trace_pb2.TracesData.FromString(payload))
+def _batches(payload: bytes, message: str) -> bytes:
+    return b'{"batches"' + to_json(TRACES, payload, protobuf_form=True).removeprefix(b'{"resourceSpans"')
 
 
-def _batches(deadline: Deadline, payload: bytes) -> Response:
-    return json_response({"batches": _as_dict(payload).get("resourceSpans", [])})
-
-
-def _trace_v2(deadline: Deadline, payload: bytes, message: str) -> Response:
-    answer: dict[str, Any] = {"trace": _as_dict(payload), "metrics": {}}
+def _trace_v2(payload: bytes, message: str) -> bytes:
+    answer: dict[str, Any] = {"trace": msgspec.Raw(to_json(TRACES, payload, protobuf_form=True)), "metrics": {}}
     if message:
         answer |= {"status": "PARTIAL", "message": message}
-    return json_response(answer)
+    return msgspec.json.encode(answer)
+
+
+def _searched(
+    deadline: Deadline, view: View, everything: View, search: Search
+) -> tuple[list[Found], Effort, list[dict[str, Any]]]:
+    found, effort = find(deadline, view, everything, search)
+    return found, effort, [_summary(one) for one in describe(deadline, everything, found, search)]
 
 
 def _summary(one: Summary) -> dict[str, Any]:

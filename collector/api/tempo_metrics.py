@@ -16,7 +16,6 @@ from collector.api.tempo import answering, any_value, covered, json_response, nu
 from collector.errors import InvalidQuery
 from collector.query.traceql import metrics, tags
 from collector.query.traceql.parser import parse
-from collector.query.traceql.plan import plan
 from collector.query.traceql.series import Series, Steps, samples, usual_step
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class _Metrics:
     async def _run(self, request: Request, steps: Steps) -> tuple[list[Series], dict[str, Any]]:
         query = parse(request.query_params.get("q", "") or request.query_params.get("query", ""))
         exemplars = number_of(request, "exemplars", EXEMPLARS_USUAL, 0, 10**6) if not steps.instant else 0
-        key = plan(query).key
+        key = metrics.key_of(query)
         with self._store.view() as everything, self._store.view(*(key or ())) as view:
             wanted = min(exemplars, EXEMPLARS_MAX)
             found = await self._engine.run(metrics.run, view, everything, query, steps, wanted)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import PlainTextResponse
 
+from collector.api.access import PUSH_PATH
 from collector.api.status import http_code
 from collector.errors import RingtailError
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 OPERATORS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/api/stats", "/-/reload"})
+_WITHOUT_TENANT: Final = OPERATORS | {PUSH_PATH}
+"""What names no tenant, and what finds it by itself: a tenant may come to be by being written to."""
 _HEADER: Final = b"x-scope-orgid"
 
 
@@ -33,7 +36,7 @@ class TenantApps:
         """Serve one request."""
         names = [value.decode("latin-1").strip() for name, value in scope["headers"] if name == _HEADER]
         app = self._operators
-        if scope["path"] not in OPERATORS or (names and scope["path"] == "/api/stats"):
+        if scope["path"] not in _WITHOUT_TENANT or (names and scope["path"] == "/api/stats"):
             try:
                 app = self._find(", ".join(names))
             except RingtailError as error:

@@ -8,13 +8,21 @@ from urllib.parse import urlencode
 import click
 
 from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.explained import explain_option, show, wanted
+from collector.cli.query_logs import logs
 from collector.cli.table import print_table
 from collector.cli.terminal import duration, escaped_json, moment
 
 
 @click.group()
-def query() -> None:
+@click.option("--explain", is_flag=True, help="Run the query, and tell how it was answered instead.")
+@click.pass_context
+def query(ctx: click.Context, explain: bool) -> None:
     """Ask a running daemon, in the language of the signal."""
+    ctx.obj = explain
+
+
+query.add_command(logs)
 
 
 @query.command()
@@ -22,13 +30,17 @@ def query() -> None:
 @click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Traces.")
 @click.option("--since", metavar="DURATION", default="", help="Only spans that began so long ago at most, like 15m.")
 @at_endpoint
-@click.option("--json", "as_json", is_flag=True, help="Print /api/search as it is.")
+@explain_option
+@click.option("--json", "as_json", is_flag=True, help="Print /api/search, or /api/explain, as it is.")
 @as_client
-def traces(client: Client, endpoint: str, traceql: str, limit: int, since: str, as_json: bool) -> None:
+def traces(client: Client, endpoint: str, traceql: str, limit: int, since: str, explain: bool, as_json: bool) -> None:
     """Show the newest traces with a span that a TraceQL query matches: '{ status = error }'."""
     parameters = {"q": traceql, "limit": str(limit)}
     if since:
         parameters["start"] = f"{_ago(since):.3f}"
+    if wanted(explain):
+        show(client, endpoint, "traceql", parameters, as_json=as_json)
+        return
     body = asked(client, endpoint, f"/api/search?{urlencode(parameters)}")
     if as_json:
         click.echo(escaped_json(body.decode("utf-8", "replace")))

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import click
 
 from collector.cli.connection import Client, Unreached, answer, as_client, at_endpoint, told
+from collector.cli.severity import coloured, level_column, level_of
 from collector.cli.terminal import duration, escaped, escaped_json, moment
 
 SILENCE_S: Final = 45.0
@@ -23,6 +24,7 @@ LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 AGAIN_S: Final = 1.0
 """How long to wait before coming again, unless the daemon says how long."""
 AGAIN_MAX_S: Final = 60.0
+SIGNALS: Final = ("traces", "logs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,8 @@ class EventReader:
 
 
 @click.command()
-@click.argument("query", metavar="[QUERY]", default="")
-@click.option(
-    "--signal", type=click.Choice(["traces", "logs"]), default="traces", show_default=True, help="What QUERY is about."
-)
+@click.argument("words", metavar="[traces|logs] [QUERY]", nargs=-1)
+@click.option("--signal", type=click.Choice(SIGNALS), help="The same as the word before QUERY: what QUERY is about.")
 @click.option(
     "--past",
     metavar="N",
@@ -83,8 +83,9 @@ class EventReader:
 @at_endpoint
 @click.option("--json", "as_json", is_flag=True, help="Print each event's OTLP/JSON on a line.")
 @as_client
-def tail(client: Client, endpoint: str, query: str, signal: str, past: int, as_json: bool) -> None:
-    """Show what arrives and matches: '{ status = error }', or with --signal logs '{service_name="shop"} |= "x"'."""
+def tail(client: Client, endpoint: str, words: tuple[str, ...], signal: str | None, past: int, as_json: bool) -> None:
+    """Show what arrives and matches: '{ status = error }', or logs '{service_name="shop"} |= "x"'."""
+    signal, query = _asked(words, signal)
     path = "/api/tail?" + urlencode({"q": query, "signal": signal, "limit": past})
     reader = EventReader()
     connected = said = False
@@ -103,6 +104,17 @@ def tail(client: Client, endpoint: str, query: str, signal: str, past: int, as_j
             time.sleep(reader.again_s)
     except KeyboardInterrupt:
         click.echo()
+
+
+def _asked(words: tuple[str, ...], signal: str | None) -> tuple[str, str]:
+    """Return signal and query. The name of a signal is no query in any language, so it needs no option."""
+    if words and words[0] in SIGNALS:
+        if signal not in (None, words[0]):
+            raise click.UsageError(f"is it {words[0]}, or --signal {signal}?")
+        signal, words = words[0], words[1:]
+    if len(words) > 1:
+        raise click.UsageError(f"a query is one argument, in quotes: {words[1]!r} is too much")
+    return signal or SIGNALS[0], words[0] if words else ""
 
 
 def _events(client: Client, endpoint: str, path: str, reader: EventReader) -> Iterator[Event]:
@@ -169,24 +181,19 @@ def _log_lines(data: dict[str, Any]) -> Iterator[str]:
         for scope in envelope.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
                 at = int(record.get("timeUnixNano", 0)) or int(record.get("observedTimeUnixNano", 0))
-                number = record.get("severityNumber", 0)
-                level = record.get("severityText", "") or _LEVELS[min(6, (number + 3) // 4)]
-                colour = "red" if number >= 17 else "yellow" if number >= 13 else None
+                number = int(record.get("severityNumber", 0))
+                level = escaped(level_of(number, record.get("severityText", "")))
                 body = record.get("body", {})
                 text = body.get("stringValue")
                 shown = text if text is not None else json.dumps(body, ensure_ascii=False)
                 yield "  ".join(
                     (
                         click.style(moment(at), dim=True),
-                        click.style(escaped(level).ljust(5), fg=colour),
+                        level_column(level, number),
                         click.style(service, fg="cyan"),
-                        click.style(escaped(shown), fg=colour),
+                        coloured(escaped(shown), number),
                     )
                 )
-
-
-_LEVELS: Final = ("-", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-"""Names of severities without a text of their own, four numbers each."""
 
 
 def _service(envelope: dict[str, Any]) -> str:

@@ -1,74 +1,186 @@
-"""`ringtail trace`: one trace as a waterfall, or as OTLP/JSON."""
+"""`ringtail trace`: one trace as a waterfall, with its log lines if asked, or as OTLP/JSON."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
 
 import click
 
-from collector.cli.connection import Client, as_client, asked, at_endpoint
-from collector.cli.terminal import escaped_json
+from collector.cli.connection import Client, as_client, asked, at_endpoint, request, told
+from collector.cli.severity import coloured, level_column, level_of, number_of
+from collector.cli.terminal import escaped, escaped_json, moment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from collector.cli.waterfall import Bar, Signs
 
 WIDTH_MIN, WIDTH_MAX = 60, 200
+LOGS_DEFAULT, LOGS_MAX = 1000, 100_000
+"""Log lines of a trace that are shown."""
+PAGE: Final = 1000
+"""Log records that are asked for at a time."""
+_TRACE, _MESSAGE = 1, 4
+"""Fields of Tempo's TraceByIDResponse."""
 
 
 @click.command()
 @click.argument("trace_id", metavar="ID")
 @at_endpoint
-@click.option("--json", "as_json", is_flag=True, help="Print the trace as OTLP/JSON.")
+@click.option("--logs", "with_logs", is_flag=True, help="Write the log lines of the trace under its spans.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, LOGS_MAX),
+    default=LOGS_DEFAULT,
+    show_default=True,
+    help="Log lines at most.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the trace as OTLP/JSON; with --logs /api/related as it is."
+)
 @as_client
-def trace(client: Client, endpoint: str, trace_id: str, as_json: bool) -> None:
+def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: int, as_json: bool) -> None:
     """Show a trace: its tree, and when each span ran. ID is the trace's, in hex."""
-    from google.protobuf.message import DecodeError
-    from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
-
     from collector.cli.waterfall import in_grey, in_red, waterfall
     from collector.otlp.json.write import to_json
+    from collector.otlp.signals import TRACES
 
-    path = f"/api/traces/{quote(trace_id, safe='')}"
-    body = asked(client, endpoint, path, {"Accept": "application/protobuf"})
-    try:
-        found = TracesData.FromString(body)
-    except DecodeError as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
+    if with_logs and as_json:
+        click.echo(
+            escaped_json(asked(client, endpoint, _related(trace_id, min(limit, PAGE))).decode("utf-8", "replace"))
+        )
+        return
+    found, missing = _trace(client, endpoint, trace_id, may_be_missing=with_logs)
     if as_json:
-        click.echo(escaped_json(to_json(found).decode()))
+        click.echo(escaped_json(to_json(TRACES, found.SerializeToString()).decode()))
         return
     bars = list(_bars(found))
-    if not bars:
+    if not bars and not with_logs:
         raise click.ClickException(f"{endpoint} answers without a span")
-    width = min(WIDTH_MAX, max(WIDTH_MIN, shutil.get_terminal_size((120, 24)).columns))
-    for line in waterfall(trace_id, bars, width, _signs(), in_red, in_grey):
-        click.echo(line)
+    records = _log_records(client, endpoint, trace_id, limit) if with_logs else []
+    if not bars and not records:
+        raise click.ClickException(f"{endpoint} holds neither a span nor a log record of trace {escaped(trace_id)}")
+    held = {bar.span_id for bar in bars}
+    notes: dict[str, list[str]] = {}
+    others = []
+    try:
+        for span_id, one in records[:limit]:
+            if span_id in held:
+                notes.setdefault(span_id, []).append(_log_line(one))
+            else:
+                others.append(_log_line(one, with_service=True))
+    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
+        raise click.ClickException(f"{endpoint} is no Ringtail: its log records are something else") from error
+    if bars:
+        width = min(WIDTH_MAX, max(WIDTH_MIN, shutil.get_terminal_size((120, 24)).columns))
+        signs = _signs()
+        for line in waterfall(trace_id, bars, width, signs, in_red, in_grey, missing=missing, notes=notes):
+            click.echo(line)
+    else:
+        click.echo(in_red(f"trace {escaped(trace_id)}: no span of it is held"))
+    if others:
+        click.echo("\n" + in_grey("logs of no span, or of spans that are not here"))
+        for line in others:
+            click.echo(f"  {line}")
+    if with_logs and not records:
+        click.echo("no log record names the trace", err=True)
+    if len(records) > limit:
+        click.echo(f"there are more than {limit} log records: see --limit", err=True)
 
 
-def _bars(found: Any) -> list[Bar]:
+def _trace(client: Client, endpoint: str, trace_id: str, *, may_be_missing: bool) -> tuple[Any, str]:
+    """Return the trace as TracesData, and what is known to be missing from it. Without spans if it may be missing, and is."""
+    from google.protobuf.empty_pb2 import Empty
+    from google.protobuf.message import DecodeError
+    from google.protobuf.unknown_fields import UnknownFieldSet
+    from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+    path = f"/api/v2/traces/{quote(trace_id, safe='')}"
+    headers = {"Accept": "application/protobuf"}
+    if may_be_missing:
+        status, body = request(client, "GET", endpoint, path, headers=headers)
+        if status == 404:
+            return TracesData(), ""
+        if status != 200:
+            raise click.ClickException(told(endpoint, status, body))
+    else:
+        body = asked(client, endpoint, path, headers)
+    try:
+        # There is no class for TraceByIDResponse, and none is needed for four fields.
+        found = UnknownFieldSet(Empty.FromString(body))
+        parts = {found[at].field_number: found[at].data for at in range(len(found))}
+        return TracesData.FromString(parts[_TRACE]), parts.get(_MESSAGE, b"").decode()
+    except (DecodeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
+
+
+def _related(trace_id: str, limit: int, cursor: str = "") -> str:
+    return f"/api/related?{urlencode({'trace_id': trace_id, 'limit': limit, 'cursor': cursor})}"
+
+
+def _log_records(client: Client, endpoint: str, trace_id: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return the trace's log records in their order, each with its span's id: one more than `limit` if there are more."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    cursor = ""
+    while len(found) <= limit:
+        path = _related(trace_id, min(PAGE, limit + 1 - len(found)), cursor)
+        status, body = request(client, "GET", endpoint, path)
+        if status == 404:
+            break
+        if status != 200:
+            raise click.ClickException(told(endpoint, status, body))
+        try:
+            answer = json.loads(body)
+            page = [(str(span["spanId"]), one) for span in answer["spans"] for one in span["logRecords"]]
+            found += sorted(page, key=_place)
+            cursor = str(answer.get("nextCursor", ""))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
+        if not cursor:
+            break
+    return found
+
+
+def _place(item: tuple[str, dict[str, Any]]) -> tuple[int, int]:
+    return int(item[1]["timeUnixNano"]), int(item[1]["offset"])
+
+
+def _log_line(one: dict[str, Any], *, with_service: bool = False) -> str:
+    number = int(one.get("severityNumber", 0)) or number_of(str(one.get("level", "")))
+    body = one.get("body")
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    parts = [
+        click.style(moment(int(one["timeUnixNano"]))[11:], dim=True),
+        level_column(escaped(level_of(number, str(one.get("severityText", "")))), number),
+        coloured(escaped(text), number),
+    ]
+    if with_service:
+        parts.insert(2, click.style(escaped(str(one.get("service", ""))) or "-", fg="cyan"))
+    return "  ".join(parts)
+
+
+def _bars(found: Any) -> Iterator[Bar]:
     from collector.cli.waterfall import Bar
 
-    bars = []
     for envelope in found.resource_spans:
         named = [one.value.string_value for one in envelope.resource.attributes if one.key == "service.name"]
-        bars += [
-            Bar(
-                span.span_id.hex(),
-                span.parent_span_id.hex(),
-                span.name,
-                named[0] if named else "",
-                span.start_time_unix_nano,
-                span.end_time_unix_nano,
-                span.status.code == 2,
-                span.status.message,
-            )
-            for scope in envelope.scope_spans
-            for span in scope.spans
-        ]
-    return bars
+        for scope in envelope.scope_spans:
+            for span in scope.spans:
+                yield Bar(
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    span.name,
+                    named[0] if named else "",
+                    span.start_time_unix_nano,
+                    span.end_time_unix_nano,
+                    span.status.code == 2,
+                    span.status.message,
+                )
 
 
 def _signs() -> Signs:

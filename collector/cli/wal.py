@@ -74,7 +74,7 @@ def cat(directory: str, signal: str, from_offset: int, limit: int) -> None:
     from collector.wal.inspect import cat as frames
 
     for frame in frames(directory, BY_NAME[signal], from_offset, limit, OperatingSystemFiles()):
-        click.echo(escaped_json(to_json(BY_NAME[signal].request_type.FromString(bytes(frame.payload))).decode()))
+        click.echo(escaped_json(to_json(BY_NAME[signal], frame.payload).decode()))
 
 
 @wal.command()

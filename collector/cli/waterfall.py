@@ -8,7 +8,7 @@ the order of their start. Traces may be deep: nothing here recurses, and beyond 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,8 +90,23 @@ def placed(bars: Sequence[Bar]) -> Iterator[Placed]:
             stack.extend((one, (*above, one != last)) for one in reversed(under))
 
 
-def waterfall(trace_id: str, bars: Sequence[Bar], width: int, signs: Signs, error: Style, dim: Style) -> Iterator[str]:
-    """Yield the lines of a trace's picture; `error` and `dim` colour what is one, and what is less important."""
+def waterfall(
+    trace_id: str,
+    bars: Sequence[Bar],
+    width: int,
+    signs: Signs,
+    error: Style,
+    dim: Style,
+    *,
+    missing: str = "",
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[str]:
+    """Yield the lines of a trace's picture; `error` and `dim` colour what is one, and what is less important.
+
+    `missing` says what is known not to be there. `notes` are lines to write under spans, by their ids (of several spans with
+    one id under the first): escaped and coloured already.
+    """
+    notes = dict(notes or {})
     begin, end = min(bar.start for bar in bars), max(bar.end for bar in bars)
     tree = list(placed(bars))
     errors, orphans = sum(bar.is_error for bar in bars), sum(one.is_orphan for one in tree)
@@ -104,6 +119,8 @@ def waterfall(trace_id: str, bars: Sequence[Bar], width: int, signs: Signs, erro
         _count(services, "service"),
     ]
     yield "  ".join([*head, error(_count(errors, "error"))] if errors else head)
+    if missing:
+        yield error(escaped(missing))
     if orphans:
         yield error(f"parts are missing: {_count(orphans, 'span')} with a parent that is not here, marked ?")
     yield ""
@@ -117,9 +134,11 @@ def waterfall(trace_id: str, bars: Sequence[Bar], width: int, signs: Signs, erro
         took = duration(max(0, bar.end - bar.start)).rjust(DURATION_WIDTH)
         drawn = _drawn(bar, begin, end, room, signs)
         yield f"{error(name) if bar.is_error else name}  {dim(service)}  {took}  {error(drawn) if bar.is_error else drawn}".rstrip()
+        below = "".join(signs.below if more else "  " for more in one.lines)
         if bar.is_error and bar.message:
-            below = "".join(signs.below if more else "  " for more in one.lines)
             yield dim(below) + error(f"  ! {escaped(bar.message)}")
+        for note in notes.pop(bar.span_id, ()):
+            yield f"{dim(below)}  {note}"
 
 
 def _indent(lines: tuple[bool, ...], signs: Signs) -> str:

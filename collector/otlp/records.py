@@ -21,7 +21,7 @@ from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.otlp.wire import own_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from collector.otlp.block import Block
 
@@ -55,6 +55,29 @@ class Ref(NamedTuple):
     row: int
 
 
+def gather(refs: Sequence[Ref], base_offset: int) -> tuple[Block, list[int]]:
+    """Return a block of records from several blocks, for a query to look at them at once; and which ref each row is of.
+
+    Its offsets are not those of the records, and of resources and scopes it has what they say and no more. Spans and log
+    records only.
+    """
+    assert refs[0].block.signal is not METRICS
+    resources: dict[bytes, dict[bytes, list[tuple[int, bytes]]]] = {}
+    for number, (_, _, block, row) in enumerate(refs):
+        group = block.records.number("group", row)
+        scopes = resources.setdefault(group_bytes(block, group, "resource"), {})
+        scopes.setdefault(group_bytes(block, group, "scope"), []).append((number, record_bytes(block, row)))
+    numbers: list[int] = []
+    parts = []
+    for resource, scopes in resources.items():
+        body = [tagged(1, resource)]
+        for scope, records in scopes.items():
+            body.append(tagged(2, tagged(1, scope) + b"".join([tagged(2, piece) for _, piece in records])))
+            numbers += [number for number, _ in records]
+        parts.append(tagged(1, b"".join(body)))
+    return scan(refs[0].block.signal, b"".join(parts), base_offset), numbers
+
+
 def isolate(ref: Ref) -> Ref:
     """Return the same record in a block of its own, so that a large block need not be held for it."""
     block = scan(ref.block.signal, regroup([ref]), ref.offset)
@@ -63,8 +86,8 @@ def isolate(ref: Ref) -> Ref:
 
 def record_bytes(block: Block, row: int) -> bytes:
     """Return one record's own message, serialized."""
-    start = int(block.column("start")[row])
-    return bytes(memoryview(block.payload)[start : start + int(block.column("length")[row])])
+    start = block.records.number("start", row)
+    return bytes(memoryview(block.payload)[start : start + block.records.number("length", row)])
 
 
 def record(block: Block, row: int) -> Any:
@@ -106,7 +129,7 @@ def group_bytes(block: Block, group: int, part: str) -> bytes:
 
 
 def _extent(block: Block, group: int, part: str) -> tuple[int, int]:
-    return int(block.group_column(f"{part}_start")[group]), int(block.group_column(f"{part}_length")[group])
+    return block.groups.number(f"{part}_start", group), block.groups.number(f"{part}_length", group)
 
 
 def service_name(block: Block, group: int) -> str:
@@ -218,7 +241,7 @@ def data_field(kind: int) -> int:
 
 
 def tagged(field: int, content: bytes) -> bytes:
-    """Return a length-delimited field; its number is below 16."""
+    """Return a field of bytes, or of a message that is bytes already; its number is below 16."""
     length = len(content)
     out = bytearray((field << 3 | 2,))
     while length > 0x7F:

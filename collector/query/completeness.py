@@ -74,9 +74,15 @@ def completeness(refs: Sequence[Ref], first_offset: int, left_out: int = 0) -> C
         rows = [ref.row for ref in same]
         ids.append(same[0].block.column("span_id")[rows])
         parents.append(same[0].block.column("parent_span_id")[rows])
-    named = np.unique(np.concatenate(parents))
-    absent = np.setdiff1d(named[named != 0], np.concatenate(ids))
-    return Completeness(absent, left_out, first_offset)
+    return completeness_of(np.concatenate(ids), np.concatenate(parents), first_offset, left_out)
+
+
+def completeness_of(
+    ids: NDArray[np.uint64], parents: NDArray[np.uint64], first_offset: int, left_out: int = 0
+) -> Completeness:
+    """The same of spans of which the columns `span_id` and `parent_span_id` are given."""
+    named = np.unique(parents)
+    return Completeness(np.setdiff1d(named[named != 0], ids), left_out, first_offset)
 
 
 def hex_of(word: int) -> str:

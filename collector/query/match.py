@@ -13,10 +13,12 @@ from collections import namedtuple
 
 import cython
 import numpy as np
-from cython.cimports.collector.otlp.wire import MIX_1, Extent, find_attribute, key_of, mix, next_field
+from cython.cimports.collector.otlp.wire import MIX_1, Extent, key_of, mix, next_field
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memchr, memcmp, memcpy
 
+KEYS_MAX = 64
+"""Attributes that are looked for in one walk."""
 ABSENT, STRING, BOOL, INT, DOUBLE, ARRAY, KVLIST, BYTES, EMPTY = range(9)
 
 Values = namedtuple("Values", ("type", "integer", "double", "start", "length"))  # noqa: PYI024: typed in match.pyi
@@ -81,35 +83,91 @@ def _decode(
 
 def attribute(payload, starts, lengths, field: int, key: bytes) -> Values:
     """Return the first attribute named `key` in repeated field `field` of each message, as a column."""
+    return attributes(payload, starts, lengths, field, [key])[0]
+
+
+def attributes(payload, starts, lengths, field: int, keys: list) -> list:
+    """The same for several keys, which are distinct and `KEYS_MAX` at most, in one walk: a column for each."""
     starts, lengths = _extents(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
-    found = np.zeros(n, np.bool_)
-    value_starts = np.zeros(n, np.uint32)
-    value_lengths = np.zeros(n, np.uint32)
-    if n == 0 or len(payload) == 0:
-        return _any_values(payload, value_starts, value_lengths, found)
+    count: cython.int = len(keys)
+    if count > KEYS_MAX:
+        raise ValueError(f"more than {KEYS_MAX} keys at a time")
+    found = np.zeros((count, n), np.bool_)
+    value_starts = np.zeros((count, n), np.uint32)
+    value_lengths = np.zeros((count, n), np.uint32)
+    if n == 0 or len(payload) == 0 or count == 0:
+        return [_any_values(payload, value_starts[i], value_lengths[i], found[i]) for i in range(count)]
     view: cython.const[uint8_t][::1] = payload
     base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
     start: cython.const[uint32_t][::1] = starts
     length: cython.const[uint32_t][::1] = lengths
-    is_there: uint8_t[::1] = found.view(np.uint8)
-    value_start: uint32_t[::1] = value_starts
-    value_length: uint32_t[::1] = value_lengths
-    chars: cython.p_const_char = key
-    wanted: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
-    wanted_length: cython.Py_ssize_t = len(key)
-    number: uint32_t = field
+    is_there: uint8_t[:, ::1] = found.view(np.uint8)
+    value_start: uint32_t[:, ::1] = value_starts
+    value_length: uint32_t[:, ::1] = value_lengths
+    wanted = cython.declare(Extent[64])
+    chars: cython.p_const_char
+    unnamed: cython.int = -1  # the empty key, which need not be there
+    tag: uint32_t = 0
+    outer: uint32_t = field << 3 | 2
+    number: uint64_t = 0
+    pair: Extent
+    part: Extent
     value: Extent
+    at: cython.pointer(cython.const[uint8_t])
+    end: cython.pointer(cython.const[uint8_t])
+    inside: cython.pointer(cython.const[uint8_t])
     i: cython.Py_ssize_t
+    k: cython.int
+    left: cython.int
+    for k in range(count):
+        chars = keys[k]
+        wanted[k].at = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
+        wanted[k].length = len(keys[k])
+        if wanted[k].length == 0:
+            unnamed = k
     with cython.nogil:
         for i in range(n):
-            if length[i] and find_attribute(
-                base + start[i], base + start[i] + length[i], number, wanted, wanted_length, cython.address(value)
-            ):
-                is_there[i] = 1
-                value_start[i] = cython.cast(uint32_t, value.at - base)
-                value_length[i] = value.length
-    return _any_values(payload, value_starts, value_lengths, found)
+            left = count
+            at = base + start[i]
+            end = at + length[i]
+            while at < end and left:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(pair))
+                if tag != outer or pair.at == cython.NULL:
+                    continue
+                k = unnamed
+                value.at = pair.at
+                value.length = 0
+                inside = pair.at
+                while inside < pair.at + pair.length:
+                    inside = next_field(
+                        inside, pair.at + pair.length, cython.address(tag), cython.address(number), cython.address(part)
+                    )
+                    if tag == 10:
+                        k = _place(part, wanted, count)
+                        if k < 0:
+                            break
+                    elif tag == 18:
+                        value = part
+                if k >= 0 and not is_there[k, i]:
+                    is_there[k, i] = 1
+                    value_start[k, i] = cython.cast(uint32_t, value.at - base)
+                    value_length[k, i] = value.length
+                    left -= 1
+    return [_any_values(payload, value_starts[i], value_lengths[i], found[i]) for i in range(count)]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def _place(name: Extent, wanted: cython.pointer(Extent), count: cython.int) -> cython.int:
+    """Return which of some texts a name is; -1 for none."""
+    k: cython.int
+    for k in range(count):
+        if wanted[k].length == name.length and memcmp(wanted[k].at, name.at, name.length) == 0:
+            return k
+    return -1
 
 
 def any_value(payload, starts, lengths) -> Values:

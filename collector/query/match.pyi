@@ -19,10 +19,14 @@ ARRAY: int
 KVLIST: int
 BYTES: int
 EMPTY: int
+KEYS_MAX: int
 
 def attribute(
     payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any], field: int, key: bytes
 ) -> Values: ...
+def attributes(
+    payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any], field: int, keys: list[bytes]
+) -> list[Values]: ...
 def any_value(payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any]) -> Values: ...
 def equal(payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any], needle: bytes) -> NDArray[Any]: ...
 def contains(

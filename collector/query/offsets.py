@@ -14,7 +14,6 @@ import numpy as np
 
 from collector.otlp.records import Ref
 from collector.query.engine import Slice
-from collector.store import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +36,8 @@ def from_offset(view: View, first: int, end: int = END, deadline: Deadline | Non
     begin = held[0].base_offset if held else view.next_offset
     if view.log is not None and first < begin:
         until = min(begin, end)
-        for block in blocks(view.log, view.log.frames(first, until)):
+        # One record may be asked for again soon; who reads many goes on to others.
+        for block in view.log.blocks(first, until, cached=until - first == 1):
             yield from _part(block, first, until, deadline)
     for at in range(max(0, bisect_right(held, first, key=_base_offset) - 1), len(held)):
         if held[at].base_offset >= end:

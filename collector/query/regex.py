@@ -13,14 +13,14 @@ REGEX_BYTES_MAX = 2 << 20
 """Bytes that RE2 may use for one expression; a larger program is refused."""
 
 
-def compile_regex(pattern: str, at: int | None = None, *, any_character: bool = False) -> Any:
-    """Compile an expression; `.` matches a newline too with `any_character`.
+def compile_regex(pattern: str, at: int | None = None, *, any_character: bool = False, captures: bool = False) -> Any:
+    """Compile an expression; `.` matches a newline too with `any_character`. Groups are found with `captures` only.
 
     Raises InvalidQuery, at the position given, when it is not one.
     """
     options = re2.Options()
     options.log_errors = False
-    options.never_capture = True
+    options.never_capture = not captures
     options.max_mem = REGEX_BYTES_MAX
     options.dot_nl = any_character
     try:

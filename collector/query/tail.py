@@ -8,7 +8,8 @@ a reader that stops costs what it has been given and no more.
 
 One that is slow falls behind. If it has once been level with the store and is then more than `BEHIND_MAX` records
 behind, and for more than `BEHIND_S` seconds, the tail goes on at the end and tells what it passed over, with the number of matches (`Missed`). One that
-resumes at an offset is not hurried: it gets everything that is held, in its own time. Records that are no longer held,
+resumes at an offset is not hurried: it gets everything that is held, in its own time. One may lag on purpose, so that
+records which arrive late can be put in order. Records that are no longer held,
 or are damaged, are told as missed, too: between the positions told there is never a silent gap.
 
 What matches is for `tail_filters.py` to say; `tails.py` has what all tails of the daemon share. Owner: the event loop's
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.errors import Unavailable
-from collector.otlp.records import Ref, regroup
+from collector.otlp.records import Ref
 from collector.query.engine import slices
 from collector.query.offsets import costs, from_offset
 
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
 
     from collector.otlp.signals import Signal
     from collector.query.engine import Deadline, Engine
-    from collector.query.tail_filters import Matcher
+    from collector.query.tail_scan import Followed
     from collector.query.tails import Tails
     from collector.store import Store, View
 
-    Encode = Callable[[Signal, bytes], bytes]
+    Encode = Callable[[Signal, Sequence[Ref], Deadline], bytes]
 
 PAST_MAX: Final = 1000
 """Matches of the past that a tail may begin with."""
@@ -57,8 +59,8 @@ ROOM_BYTES: Final = 1024 * 1024
 """What is taken of the budget for a turn, until it is known what it tells: JSON has about four times the bytes."""
 SLOW, REMOVED, TOO_LARGE = "slow", "removed", "too large"
 """Why records are missed."""
-CLOSED, STUCK, STOPPED, FAILED = "closed", "stuck", "stopped", "failed"
-"""Why a tail has ended: its client left, never read, the daemon stops, or something broke."""
+CLOSED, STUCK, STOPPED, FAILED, REVOKED = "closed", "stuck", "stopped", "failed", "revoked"
+"""Why a tail has ended: its client left, never read, the daemon stops, something broke, or its client may not any more."""
 
 
 class Matches(NamedTuple):
@@ -105,12 +107,14 @@ class Tail:
         self,
         tails: Tails,
         store: Store,
-        match: Matcher,
+        match: Followed,
         key: tuple[str, bytes] | None,
         past: int,
         offset: int | None,
         encode: Encode,
         engine: Engine,
+        since_ns: int = 0,
+        delay_s: float = 0.0,
     ) -> None:
         """Not for callers: see `Tails.open`."""
         self.store = store
@@ -123,6 +127,10 @@ class Tail:
         self._match = match
         self._key = key
         self._past = past if offset is None else 0
+        self._since_ns = since_ns
+        self._delay_s = delay_s
+        # When records were there, by the monotonic clock, and up to which offset: for a tail that lags on purpose.
+        self._came: deque[tuple[float, int]] = deque()
         self._encode = encode
         self._engine = engine
         self._held = 0
@@ -133,7 +141,26 @@ class Tail:
 
     def wake(self) -> None:
         """There is something new to look at, or the end."""
+        if self._delay_s:
+            self._note(self._tails.clock.monotonic())
         self._news.set()
+
+    def _note(self, now: float) -> None:
+        """Remember how much there is now; the marks are so few because each is `PACE_S` after the one before."""
+        came = self._came
+        while len(came) > 1 and came[1][0] + self._delay_s <= now:
+            came.popleft()
+        if came and now < came[-1][0] + PACE_S:
+            now = came.pop()[0]
+        came.append((now, self.store.ring.next_offset))
+
+    def _end(self, now: float) -> int:
+        """Return the offset up to which it may look: all that is there, or was there a delay ago."""
+        if not self._delay_s:
+            return self.store.ring.next_offset
+        self._note(now)
+        ripe = [offset for at, offset in self._came if at + self._delay_s <= now]
+        return max(self.position, ripe[-1]) if ripe else self.position
 
     def close(self, why: str = CLOSED) -> None:
         """End it, giving back what it holds. Doing it again changes nothing."""
@@ -141,6 +168,7 @@ class Tail:
             self._unsubscribe()
             self._unsubscribe = None
             self.took()
+            self._match.leave()
             self._tails.forget(self, why)
 
     def took(self) -> None:
@@ -171,9 +199,11 @@ class Tail:
             if self._tails.stopping:
                 raise Unavailable("the daemon is shutting down")
             now = self._tails.clock.monotonic()
-            if self.position >= self.store.ring.next_offset:
+            end = self._end(now)
+            if self.position >= end:
                 self._news.clear()
-                if not await _before(self._news, until - now):
+                ripens = self._ripens(now)
+                if not await _before(self._news, min(until, ripens) - now) and until <= ripens:
                     return []
                 continue
             if now >= until:
@@ -185,6 +215,8 @@ class Tail:
             async with self._tails.turn() as turn:
                 began = self._tails.clock.monotonic()
                 with self.store.view() as view:
+                    if self._delay_s:
+                        view.cut(end)
                     look = await self._told(self._tails.engine, self._look, view)
                     if look.position >= view.next_offset:
                         self._level_at, self._rests_until = began, began + PACE_S
@@ -192,6 +224,12 @@ class Tail:
                 turn.encoded_s = look.encoded_s
             if look.told:
                 return look.told
+
+    def _ripens(self, now: float) -> float:
+        """Return when there is more to look at without anything new."""
+        if not self._delay_s:
+            return math.inf
+        return next((at + self._delay_s for at, offset in self._came if offset > self.position), math.inf)
 
     async def _told(self, engine: Engine, look: Callable[[Deadline, View], Look], view: View) -> Look:
         """Run a look in a worker thread; of the room that was taken, keep what it tells."""
@@ -214,7 +252,7 @@ class Tail:
         size = 0
         since = view.next_offset
         until = self._tails.clock.monotonic() + PAST_S
-        for piece in slices(view, deadline=deadline):
+        for piece in slices(view, self._since_ns, deadline=deadline):
             block = piece.block
             rows = self._match(piece, view, deadline)
             for row, cost in zip(rows[::-1].tolist(), costs(block, rows)[::-1].tolist(), strict=True):
@@ -230,7 +268,7 @@ class Tail:
             break
         else:
             since = view.first_offset
-        return self._matches([], refs[::-1], since, view.next_offset - 1)
+        return self._matches(deadline, [], refs[::-1], since, view.next_offset - 1)
 
     def _look(self, deadline: Deadline, view: View) -> Look:
         """Read on from the position."""
@@ -242,7 +280,8 @@ class Tail:
         size = looked_at = 0
         until = self._tails.clock.monotonic() + TURN_S
         gone: list[Told] = []
-        for piece in from_offset(view, position, deadline=deadline):
+        pieces = from_offset(view, position, deadline=deadline)
+        for piece, rows in self._match.over(pieces, view, deadline, shared=self._level_at < math.inf):
             block = piece.block
             first = block.base_offset + int(piece.rows[0])
             if first > position:
@@ -250,7 +289,6 @@ class Tail:
                     break
                 gone.append(Missed(REMOVED, position, first, None))
                 position = first
-            rows = self._match(piece, view, deadline)
             stop = False
             for row, cost in zip(rows.tolist(), costs(block, rows).tolist(), strict=True):
                 offset = block.base_offset + row
@@ -276,28 +314,29 @@ class Tail:
             if position < view.next_offset and not refs:
                 gone.append(Missed(REMOVED, position, view.next_offset, None))
                 position = view.next_offset
-        return self._matches(gone, refs, position, position - 1)
+        return self._matches(deadline, gone, refs, position, position - 1)
 
     def _passed_over(self, deadline: Deadline, view: View) -> Missed:
         """Count what is being missed."""
         matches: int | None = 0
         expected = self.position
         until = self._tails.clock.monotonic() + COUNTING_S
-        for piece in from_offset(view, self.position, deadline=deadline):
+        pieces = from_offset(view, self.position, deadline=deadline)
+        for piece, rows in self._match.over(pieces, view, deadline, shared=True):
             if self._tails.clock.monotonic() > until:
                 break
             if piece.block.base_offset + int(piece.rows[0]) != expected:
                 matches = None
             expected = piece.block.base_offset + int(piece.rows[-1]) + 1
             if matches is not None:
-                matches += len(self._match(piece, view, deadline))
+                matches += len(rows)
         return Missed(SLOW, self.position, view.next_offset, matches if expected == view.next_offset else None)
 
-    def _matches(self, gone: list[Told], refs: Sequence[Ref], position: int, offset: int) -> Look:
+    def _matches(self, deadline: Deadline, gone: list[Told], refs: Sequence[Ref], position: int, offset: int) -> Look:
         if not refs:
             return Look(gone, position)
         began = self._tails.clock.monotonic()
-        data = self._encode(self.store.signal, regroup(refs))
+        data = self._encode(self.store.signal, refs, deadline)
         return Look([*gone, Matches(data, len(refs), offset)], position, self._tails.clock.monotonic() - began)
 
 

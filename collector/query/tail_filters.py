@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from collector.errors import InvalidQuery
 from collector.otlp.signals import BY_NAME, LOGS, TRACES, Signal
+from collector.query.engine import Slice
 from collector.query.logql import ast as logql
 from collector.query.logql.plan import prepare
 from collector.query.logql.source import Statistics
+from collector.query.traceql.asking import TREE_INTRINSICS, asked_first, demanded_key, fields_of
 from collector.query.traceql.ast import Attribute, Filter, SpansetOperation
-from collector.query.traceql.evaluate import TREE_INTRINSICS, Evaluation, demanded_key, fields_of
+from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.parser import parse
 from collector.store import key_matches
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline, Slice
+    from collector.query.engine import Deadline
     from collector.query.logql.source import Source
+    from collector.query.traceql.ast import Expression
     from collector.store import View
 
     Matcher = Callable[[Slice, View, Deadline], NDArray[np.intp]]
@@ -45,16 +48,31 @@ def spans(query: str) -> Matching:
     """
     expression = _one_filter(query).expression if query.strip() else None
     key = demanded_key(expression)
+    return SpanFilter(expression, key), key
 
-    def matching(piece: Slice, view: View, deadline: Deadline) -> NDArray[np.intp]:
-        if key is not None:
-            rows = piece.rows[key_matches(piece.block, *key)[piece.rows]]
+
+class SpanFilter:
+    """What finds the spans that fulfil a condition."""
+
+    def __init__(self, expression: Expression | None, key: tuple[str, bytes] | None) -> None:
+        """Take a condition on single spans, and the key that all of them have, if there is one."""
+        self._expression = expression
+        self._key = key
+        self.fields = asked_first(expression) if expression is not None and key is None else []
+        """What it asks of every span."""
+
+    def __call__(self, piece: Slice, view: View, deadline: Deadline) -> NDArray[np.intp]:
+        """Return the rows that match."""
+        return self.among(Evaluation(piece))
+
+    def among(self, records: Evaluation) -> NDArray[np.intp]:
+        """Return the rows that match, of records that others look at, too."""
+        if self._key is not None:
+            rows = records.rows[key_matches(records.block, *self._key)[records.rows]]
             if not rows.size:
                 return rows
-            piece = piece._replace(rows=rows)
-        return Evaluation(piece).matching(expression)
-
-    return matching, key
+            records = Evaluation(Slice(records.block, rows))
+        return records.matching(self._expression)
 
 
 def _one_filter(query: str) -> Filter:

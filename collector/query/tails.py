@@ -18,8 +18,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from collector.errors import Overloaded, Unavailable
 from collector.query.engine import Engine
-from collector.query.tail import CLOSED, FAILED, ROOM_BYTES, STOPPED, STUCK, Tail
+from collector.query.tail import CLOSED, FAILED, REVOKED, ROOM_BYTES, STOPPED, STUCK, Tail
 from collector.query.tail_filters import LANGUAGES
+from collector.query.tail_scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -37,7 +38,7 @@ BYTES_MAX_DEFAULT: Final = 32 * 1024 * 1024
 REST_TIMES: Final = 3
 TENANT_TIMES: Final = 2
 """Tails of one tenant, in times of what is left free: none takes all."""
-ENDS: Final = (CLOSED, STUCK, STOPPED, FAILED)
+ENDS: Final = (CLOSED, STUCK, STOPPED, FAILED, REVOKED)
 """Why tails end, as the metric says it."""
 
 
@@ -72,6 +73,7 @@ class Tails:
         self.stopping = False
         self._apart = apart
         self._open: set[Tail] = set()
+        self._scans: dict[Store, Scan] = {}
         self._freed = asyncio.Event()
         self._turns = asyncio.Lock()
         self._rests_until = -math.inf
@@ -80,11 +82,22 @@ class Tails:
         if registry is not None:
             registry.register(self)
 
-    def open(self, store: Store, query: str, past: int, offset: int | None, encode: Encode, engine: Engine) -> Tail:
+    def open(
+        self,
+        store: Store,
+        query: str,
+        past: int,
+        offset: int | None,
+        encode: Encode,
+        engine: Engine,
+        *,
+        since_ns: int = 0,
+        delay_s: float = 0.0,
+    ) -> Tail:
         """Begin a tail, which its caller ends by `close`; `encode` makes the form that its reader wants, in a thread.
 
-        It tells the newest `past` matches first or, with an `offset`, what has come from there on. `engine` is what
-        queries run in: the past is one. Raises InvalidQuery, Overloaded when there are too many, and Unavailable.
+        It tells the newest `past` matches first, none older than `since_ns`, or, with an `offset`, what has come from there
+        on. What follows it tells `delay_s` seconds after it came. `engine` is what queries run in: the past is one. Raises InvalidQuery, Overloaded when there are too many, and Unavailable.
         """
         match, key = LANGUAGES[store.signal](query)
         if self.stopping:
@@ -94,7 +107,8 @@ class Tails:
             raise Overloaded(
                 f"there are {len(self._open)} tails, {mine} of them here; query.max_tails sets the limit", 5.0
             )
-        made = Tail(self, store, match, key, past, offset, encode, engine)
+        followed = self._scans.setdefault(store, Scan()).follow(query, match)
+        made = Tail(self, store, followed, key, past, offset, encode, engine, since_ns, delay_s)
         self._open.add(made)
         return made
 
@@ -135,6 +149,8 @@ class Tails:
     def forget(self, tail: Tail, why: str) -> None:
         """A tail has ended."""
         self._open.discard(tail)
+        if not self._scans[tail.store].is_followed:
+            del self._scans[tail.store]
         self._ended[why] += 1
 
     def stop(self) -> None:

@@ -110,7 +110,8 @@ class Call(Stream):
     def opened(self) -> None:
         """Go on by what the headers say, if their client may."""
         route, gate = self._route, self._listener.gate
-        if route.refusal:
+        if route.refusal and route.fault is not None:
+            (route.receiver or self._listener).refused(route.fault)
             self._connection.refuse(self, route.refusal)
         elif gate is None:
             self._enter()

@@ -55,7 +55,7 @@ class CallRoute:
     refusal: bytes
     """The header block that answers what is no gRPC; empty for a call."""
     fault: RingtailError | None
-    """Why the call is refused to who may call."""
+    """Why the call is refused: by `refusal`, or as gRPC to who may call."""
 
 
 def decide(fields: Fields, methods: Mapping[bytes, Method]) -> CallRoute:
@@ -76,14 +76,16 @@ def decide(fields: Fields, methods: Mapping[bytes, Method]) -> CallRoute:
             tenant = value
     size = len(_MEDIA_TYPE)
     refusal = b""
-    if verb != b"POST":
-        refusal = _http_block(405, literal(b"allow", b"POST"))
-    elif content_type[:size] != _MEDIA_TYPE or content_type[size:] not in _FORMS:
-        refusal = _http_block(415, b"")
     method = methods.get(path)
     coding = encoding.decode("latin-1")
     fault = None
-    if method is None:
+    if verb != b"POST":
+        refusal = _http_block(405, literal(b"allow", b"POST"))
+        fault = Unsupported(f"gRPC calls are POST, not {verb[:20].decode('latin-1')!r}")
+    elif content_type[:size] != _MEDIA_TYPE or content_type[size:] not in _FORMS:
+        refusal = _http_block(415, b"")
+        fault = Unsupported(f"gRPC has the content type application/grpc, not {content_type[:100].decode('latin-1')!r}")
+    elif method is None:
         fault = Unsupported(f"there is no method {path[:200].decode('latin-1')!r} here")
     elif coding and coding not in GRPC_ENCODINGS:
         fault = Unsupported(f"grpc-encoding {coding[:100]!r} is not supported")

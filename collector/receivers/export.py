@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
-from collector.otlp.signals import SIGNALS, Signal
+from collector.otlp.signals import LOGS, SIGNALS, Signal
 from collector.otlp.status import OUTCOMES, Answer, answer, shortened
 from collector.otlp.validate import Accepted
 
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
     from collector.receivers.admission import Share
 
-TRANSPORTS: Final = ("grpc", "http")
+SOURCES: Final = (
+    *((signal, "otlp", transport) for signal in SIGNALS for transport in ("grpc", "http")),
+    (LOGS, "loki", "http"),
+)
+"""What is counted apart: a signal that comes in one protocol over one transport."""
 
 Outcome = Accepted | Exception
 """What became of a request that the store has taken."""
@@ -70,12 +74,12 @@ class ReceiverMetrics:
     """The Collector's receiver metrics, and ours for whole requests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._counts = {(signal, transport): Counts() for signal in SIGNALS for transport in TRANSPORTS}
+        self._counts = {source: Counts() for source in SOURCES}
         registry.register(self)
 
-    def of(self, signal: Signal, transport: str) -> Counts:
+    def of(self, signal: Signal, transport: str, protocol: str = "otlp") -> Counts:
         """Return the counts of a receiver."""
-        return self._counts[signal, transport]
+        return self._counts[signal, protocol, transport]
 
     def collect(self) -> Iterable[Metric]:
         """Return everything, as a scrape asks for it."""
@@ -90,10 +94,10 @@ class ReceiverMetrics:
                 f"Number of {signal.noun} rejected by partial success.",
                 labels=labels,
             )
-            for transport in TRANSPORTS:
-                counts = self._counts[signal, transport]
-                accepted.add_metric(("otlp", transport), counts.accepted)
-                refused.add_metric(("otlp", transport), counts.refused)
+            for (of, protocol, transport), counts in self._counts.items():
+                if of is signal:
+                    accepted.add_metric((protocol, transport), counts.accepted)
+                    refused.add_metric((protocol, transport), counts.refused)
             yield accepted
             yield refused
         requests = CounterMetricFamily(
@@ -101,9 +105,10 @@ class ReceiverMetrics:
             f"Number of export requests, by outcome: {', '.join(OUTCOMES)}.",
             labels=("signal", "transport", "outcome"),
         )
-        for (signal, transport), counts in self._counts.items():
+        for (signal, protocol, transport), counts in self._counts.items():
             for outcome, count in counts.outcomes.items():
-                requests.add_metric((signal.name, transport, outcome), count)
+                source = transport if protocol == "otlp" else protocol
+                requests.add_metric((signal.name, source, outcome), count)
         yield requests
 
 
@@ -111,7 +116,12 @@ class Receiver:
     """The export endpoint of one signal on one transport."""
 
     def __init__(
-        self, signal: Signal, transport: str, find: Callable[[str], Destination], metrics: ReceiverMetrics
+        self,
+        signal: Signal,
+        transport: str,
+        find: Callable[[str], Destination],
+        metrics: ReceiverMetrics,
+        protocol: str = "otlp",
     ) -> None:
         """Take what finds a tenant's destination, and the metrics of the whole daemon.
 
@@ -120,7 +130,7 @@ class Receiver:
         """
         self.signal = signal
         self.find: Final = find
-        self._counts = metrics.of(signal, transport)
+        self._counts = metrics.of(signal, transport, protocol)
         field = signal.response_type.DESCRIPTOR.fields_by_name["partial_success"].message_type.fields_by_name
         self._rejected_key = field[signal.rejected_field].json_name
 

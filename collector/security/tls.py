@@ -24,6 +24,7 @@ Left out: revocation lists, renegotiation, passwords of keys, and more than one 
 
 from __future__ import annotations
 
+import math
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -295,12 +296,21 @@ def _cause(error: OSError) -> str:
     return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
-def peer_names(transport: asyncio.BaseTransport) -> frozenset[str]:
-    """Return the names in a client's verified certificate: common names and alternative names; empty without one."""
+class Peer(frozenset[str]):
+    """The names in a client's verified certificate; empty without one."""
+
+    ends_s = math.inf
+    """When the certificate ends, in Unix seconds."""
+
+
+def peer_names(transport: asyncio.BaseTransport) -> Peer:
+    """Return the names in a client's certificate: common names and alternative names."""
     connection: Any = transport.get_extra_info("ssl_object")
     certificate = connection.getpeercert() if connection is not None else None
     if not certificate:
-        return frozenset()
+        return Peer()
     names = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
     names |= {value for kind, value in certificate.get("subjectAltName", ()) if kind in _NAME_KINDS}
-    return frozenset(names)
+    peer = Peer(names)
+    peer.ends_s = ssl.cert_time_to_seconds(certificate["notAfter"])
+    return peer

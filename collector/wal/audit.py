@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from collector.otlp.signals import Signal
 from collector.wal.files import Files
 from collector.wal.pruning import key_index_reason
-from collector.wal.reader import Damage, read_segment
+from collector.wal.reader import Damage
+from collector.wal.reading import Frames, Range, read_segment
 from collector.wal.recovery import scan
 from collector.wal.segment import Segment
 
@@ -70,7 +71,7 @@ def describe(files: Files, segments: Sequence[Segment], active: Segment | None) 
         state = "active" if one is active else "sealed"
         yield f"{os.path.basename(one.path)} {state} bytes {one.size} offsets {one.base_offset}..{one.next_offset}"
         damaged: list[Damage] = []
-        for frame in read_segment(files, one, 0, _MAX, 0, _MAX, False, damaged.append):
+        for frame in read_segment(files, one, Range(), damaged.append, Frames()):
             yield from _lines(damaged)
             times = f"times {frame.min_time}..{frame.max_time}"
             yield f"  {frame.base_offset}..{frame.end_offset} {times} payload {len(frame.payload)}"

@@ -20,7 +20,8 @@ from collector.wal.files import Files
 from collector.wal.frame import Damaged, Frame
 from collector.wal.index import Summary
 from collector.wal.pruning import key_index_reason, key_index_state
-from collector.wal.reader import Damage, Unfit, read_segment
+from collector.wal.reader import Damage, Unfit
+from collector.wal.reading import Frames, Range, read_segment
 from collector.wal.recovery import (
     OTHER_SEGMENT,
     FoundSegment,
@@ -155,7 +156,7 @@ def cat(
             if read is None:
                 continue
             try:
-                for frame in read_segment(files, read[0], from_offset, OFFSET_MAX, 0, TIME_MAX, False, _pass_over):
+                for frame in read_segment(files, read[0], Range(from_offset), _pass_over, Frames()):
                     if limit <= 0:
                         return
                     limit -= 1

@@ -1,7 +1,9 @@
-"""The key index of a compacted segment: which of its frames hold a key. Pure functions from values to bytes and back.
+"""The key index of a compacted segment: which of its frames hold a key, or a text. Pure functions from values to bytes
+and back.
 
-A query by trace id, service, name, severity or type reads only the frames that this file names. It may name one too
-many (two keys may share a token) and never one too few, so the answer is the same without it. Little-endian:
+A query by trace id, service, name, severity or type, or for a part of a line, reads only the frames that this file names.
+It may name one too many (two keys may share a token) and never one too few, so the answer is the same without it.
+Little-endian:
 
 ```
  at  size  field
@@ -22,11 +24,11 @@ many (two keys may share a token) and never one too few, so the answer is the sa
            tables          one for each section, of the table length
 ```
 
-A section is named after its key column (`trace_id`, `service`, …). Kind 1, the only one so far, is a sorted array of
-u64 entries: a token in the upper half, the number of a frame that holds a key with that token in the lower. It is cut
-into pages of 512 entries; its table has each page's first entry (u64) and then each page's CRC32C (u32), padded to a
-multiple of 8. A lookup searches the table in memory and reads one page. Readers pass over kinds and names that they
-do not know: there is room for the words of log bodies, or for a denser form.
+A section of kind 1 is named after its key column (`trace_id`, `service`, …) and is a sorted array of u64 entries: a token
+in the upper half, the number of a frame that holds a key with that token in the lower. It is cut into pages of 512
+entries; its table has each page's first entry (u64) and then each page's CRC32C (u32), padded to a multiple of 8. A lookup
+searches the table in memory and reads one page. Sections of kind 2, for log records, are all named `text`: see texts.py.
+Readers pass over kinds and names that they do not know: there is room for a denser form.
 
 A token is (key x 0x9e3779b97f4a7c15 mod 2^64) >> 32. The key of a string is `wire.hash_key`, of a number the number,
 of a 16-byte id, seen as two words u64, first + second x 0xc2b2ae3d27d4eb4f mod 2^64.
@@ -52,14 +54,17 @@ from collector.errors import Malformed
 from collector.otlp.scan import scan
 from collector.otlp.signals import Signal
 from collector.otlp.wire import hash_key
+from collector.wal import texts
+from collector.wal.compression import Unpacker
 from collector.wal.frame import Damaged, Frame, checksum
 from collector.wal.segment import Segment
+from collector.wal.texts import Flags, Needles, TextBuilder
 
 MAGIC: Final = b"RINGTKEY"
 VERSION: Final = 1
 HEADER_SIZE: Final = 64
 SORTED: Final = 1
-"""The kind of a section of sorted entries."""
+"""The kind of a section of sorted entries; `texts.KIND` is the other."""
 PAGE_ENTRIES: Final = 512
 ENTRIES_MAX: Final = 1 << 21
 """Entries of one section (16 MiB). A segment with more has no such section, and is read whole."""
@@ -105,14 +110,30 @@ def tokens(column: NDArray[Any]) -> Entries:
     return spread
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which frames are looked for: those with one of some tokens in each of some key columns, and the needles, in records
+    with an offset and a time in the ranges."""
+
+    keys: Sequence[tuple[str, Sequence[int]]]
+    needles: Needles
+    offsets: tuple[int, int]
+    """The first, and the one behind the last."""
+    times: tuple[int, int]
+    """The first and the last."""
+
+
 class KeyBuilder:
     """Takes in the frames of a segment in order, answers lookups in memory, and makes the bytes of a key index.
 
     Used by one thread at a time. A lookup compares with every entry, 30 us for the 20,000 traces of a segment.
     """
 
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, signal: Signal, *, text_frames: int = texts.FRAMES_MAX) -> None:
+        """Take in texts in sections of `text_frames` frames, if the signal has texts; 0: none."""
         self._signal = signal
+        # None also when nobody knows all of them.
+        self._texts = TextBuilder(text_frames) if text_frames and texts.has_texts(signal) else None
         self._min_times = array("Q")
         self._max_times = array("Q")
         self._offsets = array("Q")
@@ -125,7 +146,8 @@ class KeyBuilder:
     @property
     def nbytes(self) -> int:
         """Bytes that the entries take."""
-        return 32 * len(self._offsets) + sum(8 * len(section[0]) for section in self._sections.values() if section)
+        entries = sum(8 * len(section[0]) for section in self._sections.values() if section)
+        return 32 * len(self._offsets) + entries + (self._texts.nbytes if self._texts is not None else 0)
 
     def add(self, position: int, one: Frame) -> None:
         """Take in the frame at `position`, the newest one."""
@@ -138,11 +160,15 @@ class KeyBuilder:
             block = scan(self._signal, one.payload, one.base_offset)
         except Malformed:
             block = None
+        if block is None or block.count != one.count:
+            block = self._texts = None  # Nobody knows what this frame holds, so it must always be read.
+        elif self._texts is not None:
+            self._texts.add(block)
         for name, section in self._sections.items():
             if section is None:
                 continue
-            if block is None or block.count != one.count:
-                self._sections[name] = None  # Nobody knows what this frame holds, so it must always be read.
+            if block is None:
+                self._sections[name] = None
                 continue
             # Neighbours often share a key: most duplicates go before the sort does.
             distinct = _runs(tokens(block.column(name)))
@@ -164,6 +190,13 @@ class KeyBuilder:
         distinct: list[int] = np.unique(numbers[found]).tolist()
         return distinct
 
+    def find_text(self, needles: Needles, unpack: Unpacker) -> list[int] | None:
+        """The numbers of the frames that may hold a text, rising; None when nobody knows."""
+        if self._texts is None:
+            return None
+        numbers: list[int] = self._texts.find(needles, unpack).tolist()
+        return numbers
+
     def frame(self, number: int) -> tuple[int, int, int, int]:
         """(first offset, position, min time, max time) of a frame."""
         return self._offsets[number], self._positions[number], self._min_times[number], self._max_times[number]
@@ -172,14 +205,20 @@ class KeyBuilder:
         """The bytes of the key index of this segment, whose frames have all been added."""
         if of.nonce is None:
             raise ValueError(f"{of.path} cannot be read, so there is nothing to index")
-        sections = {name: _entries(*section) for name, section in self._sections.items() if section}
-        tables = [_table(entries) for entries in sections.values()]
+        sections: list[tuple[str, int, bytes, bytes]] = []
+        for name, section in self._sections.items():
+            if section:
+                entries = _entries(*section)
+                sections.append((name, SORTED, _table(entries), entries.tobytes()))
+        parts = self._texts.encode() if self._texts is not None else ()
+        sections += [(texts.NAME, texts.KIND, part.table, part.pages) for part in parts]
+        tables = [table for _, _, table, _ in sections]
         size = HEADER_SIZE + _FRAME_BYTES * len(self._offsets) + _SECTION.size * len(sections) + sum(map(len, tables))
         directory = b""
         position = size
-        for (name, entries), table in zip(sections.items(), tables, strict=True):
-            directory += _SECTION.pack(name.encode(), SORTED, len(table), position, entries.nbytes)
-            position += entries.nbytes
+        for name, kind, table, pages in sections:
+            directory += _SECTION.pack(name.encode(), kind, len(table), position, len(pages))
+            position += len(pages)
         relative = np.frombuffer(self._offsets, np.uint64) - np.uint64(of.base_offset)
         columns = (
             (np.frombuffer(self._min_times, np.uint64), "<u8"),
@@ -201,7 +240,7 @@ class KeyBuilder:
             len(sections),
         )
         head = fields + _CHECKSUM.pack(checksum([fields, rest])) + rest
-        return b"".join((head, *(entries.tobytes() for entries in sections.values())))
+        return b"".join((head, *(pages for _, _, _, pages in sections)))
 
 
 def _runs(values: Entries) -> Entries:
@@ -272,8 +311,10 @@ class KeyIndex:
     """First offset of every frame, relative to the segment's base offset."""
     positions: NDArray[np.uint32]
     sections: dict[str, Section]
+    texts: tuple[texts.Section, ...]
+    """Of all frames, in order; none when texts are not told of all."""
     nbytes: int
-    """Bytes of the head."""
+    """Bytes of the head, and of the tables once more."""
 
 
 def head_size(data: bytes) -> int | Damaged:
@@ -306,6 +347,8 @@ def decode(head: bytes, of: Segment) -> KeyIndex | Damaged:
     at = places[-1]
     table_at = at + _SECTION.size * section_count
     sections: dict[str, Section] = {}
+    told: list[texts.Section] = []
+    held = size
     for _ in range(section_count if table_at <= size else 0):
         raw, kind, table_length, position, length = _SECTION.unpack_from(head, at)
         pages = -(-length // _PAGE_BYTES)
@@ -319,6 +362,12 @@ def decode(head: bytes, of: Segment) -> KeyIndex | Damaged:
                 np.frombuffer(table, "<u8", pages),
                 np.frombuffer(table, "<u4", pages, pages * 8),
             )
+        elif kind == texts.KIND:
+            text = texts.decode(table, position, length)
+            if text is None or text.first != (told[-1].frames.stop if told else 0):
+                return Damaged("the key index contradicts itself")
+            told.append(text)
+        held += len(table)
         at += _SECTION.size
         table_at += table_length
     if table_at != size:
@@ -334,5 +383,37 @@ def decode(head: bytes, of: Segment) -> KeyIndex | Damaged:
         offsets,
         positions,
         sections,
-        size,
+        tuple(told) if told and told[-1].frames.stop == frames else (),
+        held,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All that a key index tells, however it is compressed."""
+
+    head: tuple[bytes, ...]
+    sections: dict[str, bytes]
+    texts: tuple[tuple[int, int, Flags, bytes], ...]
+
+
+def content(data: bytes, of: Segment, unpack: Unpacker) -> Content | Damaged:
+    """Judge all of a key index that lies beside this segment."""
+    index = decode(data, of)
+    if isinstance(index, Damaged):
+        return index
+
+    def read(position: int, length: int) -> bytes:
+        return data[position : position + length]
+
+    told = []
+    for text in index.texts:
+        rows = text.rows(read, unpack)
+        if isinstance(rows, Damaged):
+            return rows
+        told.append((text.first, text.count, text.flags, rows))
+    return Content(
+        tuple(column.tobytes() for column in (index.min_times, index.max_times, index.offsets, index.positions)),
+        {name: read(section.position, section.length) for name, section in index.sections.items()},
+        tuple(told),
     )

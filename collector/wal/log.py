@@ -37,17 +37,23 @@ from typing import Any, Final, Never, Self
 
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
+from collector.otlp.block import Block
 from collector.otlp.signals import Signal
-from collector.wal import audit, frame, keys, segment
+from collector.otlp.terms import TRACE, Terms, of_texts
+from collector.wal import audit, frame, keys, segment, texts
+from collector.wal.cache import BlockCache, Blocks
 from collector.wal.compression import Unpacker
+from collector.wal.counts import ReadCounts
 from collector.wal.files import Files, make_directories
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
-from collector.wal.reader import Damage, DamageLedger, read_segment
-from collector.wal.recovery import Recovered, recover, spare_path, write_index
+from collector.wal.reader import Damage, DamageLedger
+from collector.wal.reading import Frames, Item, Making, Range, chosen, read_segment
+from collector.wal.recovery import Recovered, recover, write_index
 from collector.wal.retention import Retention, remove_segment
 from collector.wal.segment import OFFSETS_MAX, Predecessor, Segment, SegmentHeader
+from collector.wal.spare import give_up, link_spare
 from collector.wal.writer import SegmentWriter
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -56,6 +62,9 @@ SEGMENT_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
+
+TRACE_ID: Final = "trace_id"
+"""The key column that terms with ids of traces ask."""
 
 _base_offset = attrgetter("base_offset")
 
@@ -82,6 +91,7 @@ class Log:
         entropy: Callable[[int], bytes],
         direct: bool,
         key_index_bytes: int,
+        cache: BlockCache | None,
         recovered: Recovered,
     ) -> None:
         """Not for callers: see `open`."""
@@ -92,6 +102,7 @@ class Log:
         """What opening the log found."""
         self.key_indexes = KeyIndexes(files, signal, logger, key_index_bytes)
         """What is known of the keys in its segments."""
+        self._cache = cache
         self._directory = directory
         self._files = files
         self._segment_bytes = segment_bytes
@@ -134,13 +145,15 @@ class Log:
         retention_age_s: float | None = None,
         direct: bool = True,
         key_index_bytes: int = KEY_INDEX_BYTES,
+        cache: BlockCache | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> Self:
         """Recover the log in `<directory>/<signal>/`, creating it if need be, and make it ready to append.
 
         `segment_bytes`: a segment is sealed before it would grow beyond. `retention_bytes` and
         `retention_age_s` (None: no limit): see `enforce_retention`. `direct`: write past the page cache, as is best when each write
-        is synced. `key_index_bytes`: memory for its key indexes. `entropy` gives the nonces.
+        is synced. `key_index_bytes`: memory for its key indexes. `cache` keeps blocks that queries have read; several logs
+        may share one. `entropy` gives the nonces.
 
         Raises UnsupportedFormat for a directory written by a newer version, before anything is changed, and
         Unavailable when the file system refuses. Damage is repaired or stepped over, and told in `recovery`.
@@ -163,6 +176,7 @@ class Log:
                 entropy=entropy,
                 direct=direct,
                 key_index_bytes=key_index_bytes,
+                cache=cache,
                 recovered=recovered,
             )
             log._start(recovered)
@@ -355,6 +369,8 @@ class Log:
                     self._sealed_bytes -= oldest.size
             self._keep_spare(spare)
             self.key_indexes.forget(oldest)
+            if self._cache is not None and oldest.nonce is not None:
+                self._cache.forget(oldest.nonce)
             self._ledger.forget(self.first_offset)
             removed += 1
             self.logger.info("segment removed", signal=self.signal.name, path=oldest.path, bytes=oldest.size)
@@ -371,11 +387,11 @@ class Log:
         with old.lock:
             if not self.holds(old):
                 return False
-            second_name = self._link(old) if self._recyclable(old) else None
+            second_name = link_spare(self._files, old) if self._recyclable(old) else None
             try:
                 self._files.rename(temporary, old.path)
             except OSError:
-                self._unlink(second_name)
+                give_up(self._files, second_name)
                 raise
             with self._changing:
                 self._segments = tuple(made if one is old else one for one in self._segments)
@@ -395,7 +411,7 @@ class Log:
         if durable and idle:
             self._keep_spare(old.second_name)
         else:
-            self._unlink(old.second_name)
+            give_up(self._files, old.second_name)
 
     def close(self) -> None:
         """Sync, cut the allocated zeros and close; nothing more can be appended. Reading goes on working.
@@ -444,6 +460,7 @@ class Log:
         newest_first: bool = False,
         index: str | None = None,
         any_of: Sequence[int | bytes] = (),
+        terms: Terms = (),
         wanted: Callable[[int, int], bool] | None = None,
     ) -> Iterator[Frame]:
         """Frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns], both inclusive
@@ -451,6 +468,9 @@ class Log:
 
         With `index`, a key column of the signal, frames may be left out that have no record with one of the keys
         `any_of` there: bytes for a string or a trace id, else a number. None is left out that has one.
+
+        With `terms` (otlp/terms.py), frames may be left out that have no record which fulfils them. None is left out that
+        has one.
 
         `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
         frame: those that it does not want are passed by, too. It may want less as the caller finds more.
@@ -460,36 +480,64 @@ class Log:
         that retention removes meanwhile. Damage on the way is stepped over, logged, counted, and listed in
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
         """
+        within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted)
+        return self._read(Frames(), within, index, any_of, terms)
+
+    def blocks(
+        self,
+        start_offset: int = 0,
+        end_offset: int = TIME_MAX,
+        start_ns: int = 0,
+        end_ns: int = TIME_MAX,
+        newest_first: bool = False,
+        index: str | None = None,
+        any_of: Sequence[int | bytes] = (),
+        terms: Terms = (),
+        wanted: Callable[[int, int], bool] | None = None,
+        *,
+        cached: bool = True,
+        counts: ReadCounts | None = None,
+    ) -> Iterator[Block]:
+        """The same as scanned blocks, those of compacted segments from the cache and into it, unless `cached` is false.
+
+        A frame with the right checksum whose payload is no valid request, as a program with other rules has written it, is
+        told as damaged and left out: it costs its own records.
+        """
+        within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted, counts)
+        make = Blocks(self._cache if cached else None, self.signal, self.tell_damaged)
+        return self._read(make, within, index, any_of, terms)
+
+    def _read(
+        self,
+        make: Making[Item],
+        within: Range,
+        index: str | None,
+        any_of: Sequence[int | bytes],
+        terms: Terms,
+    ) -> Iterator[Item]:
+        """See `frames`."""
         segments = self._segments
-        if start_offset > self.first_offset or end_offset < self._next_offset:
-            first = bisect_right(segments, start_offset, key=_base_offset) - 1
-            segments = segments[max(first, 0) : bisect_left(segments, end_offset, key=_base_offset)]
-        tokens = [keys.token(key, index) for key in any_of] if index is not None else []
-        only = None
+        if within.start_offset > self.first_offset or within.end_offset < self._next_offset:
+            first = bisect_right(segments, within.start_offset, key=_base_offset) - 1
+            segments = segments[max(first, 0) : bisect_left(segments, within.end_offset, key=_base_offset)]
+        keyed = [(index, [keys.token(key, index) for key in any_of])] if index is not None else []
+        of_traces = [term for term in terms if all(sought.kind == TRACE for sought in term)]
+        keyed += [(TRACE_ID, [keys.token(sought.text, TRACE_ID) for sought in term]) for term in of_traces]
+        needles = texts.needles(of_texts(terms))
+        what = None
+        if keyed or needles:
+            offsets, times = (within.start_offset, within.end_offset), (within.start_ns, within.end_ns)
+            what = keys.Wanted(keyed, needles, offsets, times)
         try:
-            for known in reversed(segments) if newest_first else segments:
+            for known in reversed(segments) if within.newest_first else segments:
                 one = known.latest
-                if one.min_time > end_ns or one.max_time < start_ns:
+                if not chosen(one, within):
                     continue
-                if wanted is not None and not wanted(one.min_time, one.max_time):
-                    continue
-                if index is not None:
-                    offsets, times = (start_offset, end_offset), (start_ns, end_ns)
-                    only = self.key_indexes.stretches(one, index, tokens, offsets, times)
+                only = self.key_indexes.stretches(one, what) if what is not None else None
+                if within.counts is not None:
+                    within.counts.narrowed(only)
                 if only is None or only:
-                    yield from read_segment(
-                        self._files,
-                        one,
-                        start_offset,
-                        end_offset,
-                        start_ns,
-                        end_ns,
-                        newest_first,
-                        self._note_damage,
-                        only,
-                        self._unpack,
-                        wanted,
-                    )
+                    yield from read_segment(self._files, one, within, self._note_damage, make, only, self._unpack)
         except OSError as error:
             raise Unavailable(f"the log of {self.signal.name} cannot be read: {error}") from error
 
@@ -556,7 +604,7 @@ class Log:
         """There is no room: give up the spare file, and say so, but not for every request that finds none."""
         with self._changing:
             spare, self._spare = self._spare, None
-        self._unlink(spare)
+        give_up(self._files, spare)
         if not self._short:
             self._short = True
             self.logger.warning(event, signal=self.signal.name, directory=self._directory, error=str(error))
@@ -625,25 +673,7 @@ class Log:
         with self._changing:
             surplus = name if self._spare is not None else None
             self._spare = self._spare or name
-        self._unlink(surplus)
-
-    def _link(self, one: Segment) -> str | None:
-        """Give a segment's file a second name; None when the file system does not."""
-        name = spare_path(one.path)
-        self._unlink(name)  # What an earlier attempt has left.
-        try:
-            self._files.link(one.path, name)
-        except OSError:
-            return None
-        return name
-
-    def _unlink(self, name: str | None) -> None:
-        """Remove a name that nobody needs; the next start would remove it, too."""
-        try:
-            if name is not None:
-                self._files.unlink(name)
-        except OSError:
-            pass
+        give_up(self._files, surplus)
 
     def _note_damage(self, damage: Damage) -> None:
         """Called by readers in their threads."""

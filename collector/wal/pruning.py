@@ -1,8 +1,9 @@
 """Which frames a query has to read: key indexes (keys.py) as files, opened when they are needed and held within bounds.
 
 A lookup in one segment costs about 10 us when the head of its key index is in memory, and reads one page of 4 KiB; so
-a trace is found in a log of a hundred segments in a millisecond, and the frames that hold it are all that is read. Heads
-are kept, the least recently used ones going first, half of `KEY_INDEX_BYTES` for each log; no file is held open.
+a trace is found in a log of a hundred segments in a millisecond, and the frames that hold it are all that is read. One for
+a text reads a page for each gram of it, of some KiB, until no frame is left. Heads are kept, the least recently used ones
+going first, half of `KEY_INDEX_BYTES` for each log; no file is held open.
 
 Segments that are not compacted have no key index; what queries learn of the newest of them is kept in memory
 (recent.py), in the other half.
@@ -23,13 +24,15 @@ from numpy.typing import NDArray
 
 from collector.otlp.signals import Signal
 from collector.wal import keys
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_file, read_fully
 from collector.wal.frame import Damaged
-from collector.wal.keys import KeyBuilder, KeyIndex
+from collector.wal.keys import KeyBuilder, KeyIndex, Wanted
 from collector.wal.reader import Stretch, intact_frames, opened_segment
 from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
+from collector.wal.texts import FRAMES_MAX
 
 KEY_INDEX_BYTES: Final = 32 * 1024 * 1024
 """Memory for one log's key indexes: half for heads, those of some 100 GB of payload, half for the keys of segments that
@@ -39,6 +42,8 @@ HEAD_OVERHEAD: Final = 2048
 KEYS_BYTES_MAX: Final = 1 << 30
 FIRST_READ: Final = 16 * 1024
 """What is read of a key index at first: most heads are smaller."""
+_OFFSET_MAX: Final = 2**32
+"""Behind every offset that is relative to its segment."""
 
 
 class KeyIndexes:
@@ -49,6 +54,7 @@ class KeyIndexes:
         self._files = files
         self._signal = signal
         self._logger = logger
+        self._unpack = Unpacker()
         # Held for the dictionaries, not while files are read.
         self._lock = threading.Lock()
         # By the segment's nonce, the most recently used last.
@@ -63,21 +69,13 @@ class KeyIndexes:
         with self._lock:
             return self._held + sum(one.nbytes for one in self._recent.values())
 
-    def stretches(
-        self,
-        of: Segment,
-        index: str,
-        tokens: Sequence[int],
-        offsets: tuple[int, int],
-        times: tuple[int, int],
-    ) -> list[Stretch] | None:
-        """Where the segment's frames lie that may hold one of the tokens in `index`, in order.
+    def stretches(self, of: Segment, wanted: Wanted) -> list[Stretch] | None:
+        """Where the segment's frames lie that may hold what is wanted, in order.
 
-        Left out are frames without an offset in offsets[0] to before offsets[1], and without a time in times[0] to
-        times[1]. None when that is not known and the segment has to be read.
+        None when that is not known and the segment has to be read.
         """
         if not of.compacted:
-            return self._recent_stretches(of, index, tokens, offsets, times)
+            return self._recent_stretches(of, wanted)
         if of.keyed is False:
             return None
         try:
@@ -91,27 +89,43 @@ class KeyIndexes:
             return None
         try:
             head = self._head(of, handle)
-            section = head.sections.get(index) if head is not None else None
-            if head is None or section is None:
-                return None
-            numbers: NDArray[np.uint64] = np.empty(0, np.uint64)
-            for wanted in tokens:
-                found = section.find(wanted, lambda at, length: read_fully(self._files, handle, length, at))
-                if isinstance(found, Damaged):
-                    self._refuse(of, found.reason)
-                    return None
-                numbers = np.union1d(numbers, found) if numbers.size else found
+            numbers = self._numbers(of, head, wanted, handle) if head is not None else None
         except OSError as error:
             self._refuse(of, f"it cannot be read: {error}")
             return None
         finally:
             self._files.close(handle)
-        if not numbers.size:
-            return []
-        if numbers[-1] >= len(head.offsets):
-            self._refuse(of, "the key index contradicts itself")
+        if isinstance(numbers, Damaged):
+            self._refuse(of, numbers.reason)
             return None
-        return _stretches(of, head, numbers, offsets, times)
+        if head is None or numbers is None:
+            return None
+        return _stretches(of, head, numbers)
+
+    def _numbers(self, of: Segment, head: KeyIndex, wanted: Wanted, handle: int) -> NDArray[np.uint64] | Damaged | None:
+        """The numbers of the frames that may hold what is wanted, rising; None when the key index does not tell.
+
+        Raises OSError.
+        """
+
+        def read(position: int, length: int) -> bytes:
+            return read_fully(self._files, handle, length, position)
+
+        known = [(head.sections[index], tokens) for index, tokens in wanted.keys if index in head.sections]
+        texts = head.texts if wanted.needles else ()
+        if not known and not texts:
+            return None
+        numbers = _in_range(of, head, wanted)
+        for section, tokens in known:
+            if not numbers.size:
+                break
+            with_key = _joined([section.find(token, read) for token in tokens])
+            if isinstance(with_key, Damaged):
+                return with_key
+            numbers = np.intersect1d(numbers, with_key)
+        if texts and numbers.size:
+            return _joined([text.find(wanted.needles, numbers, read, self._unpack) for text in texts])
+        return numbers
 
     def usable(self, of: Segment) -> bool:
         """Whether a compacted segment has a key index that can be used, as far as its head tells."""
@@ -133,14 +147,7 @@ class KeyIndexes:
             head = self._heads.pop(of.nonce or 0, None)
             self._held -= head.nbytes + HEAD_OVERHEAD if head else 0
 
-    def _recent_stretches(
-        self,
-        of: Segment,
-        index: str,
-        tokens: Sequence[int],
-        offsets: tuple[int, int],
-        times: tuple[int, int],
-    ) -> list[Stretch] | None:
+    def _recent_stretches(self, of: Segment, wanted: Wanted) -> list[Stretch] | None:
         """See `stretches`, of a segment that is not compacted."""
         with self._lock:
             held = self._recent.get(of.base_offset)
@@ -149,7 +156,7 @@ class KeyIndexes:
                     return None
                 held = self._recent[of.base_offset] = RecentKeys(self._signal, of)
         try:
-            found = held.stretches(self._files, of, index, tokens, offsets, times)
+            found = held.stretches(self._files, of, wanted)
         except OSError:
             self.forget(of)
             return None
@@ -229,28 +236,45 @@ def key_index_state(files: Files, of: Segment) -> str:
     return head.reason if isinstance(head, Damaged) else "good"
 
 
-def _stretches(
-    of: Segment, head: KeyIndex, numbers: NDArray[np.uint64], offsets: tuple[int, int], times: tuple[int, int]
-) -> list[Stretch]:
-    """Where some frames lie, without those that have no offset and no time in the range."""
-    wanted = numbers.astype(np.intp)
-    wanted = wanted[(head.min_times[wanted] <= times[1]) & (head.max_times[wanted] >= times[0])]
+def _joined(found: Sequence[NDArray[np.uint64] | Damaged]) -> NDArray[np.uint64] | Damaged:
+    """All numbers, one after the other, or the first damage."""
+    numbers = [np.empty(0, np.uint64)]
+    for some in found:
+        if isinstance(some, Damaged):
+            return some
+        numbers.append(some)
+    return np.concatenate(numbers)
+
+
+def _in_range(of: Segment, head: KeyIndex, wanted: Wanted) -> NDArray[np.uint64]:
+    """The numbers of the frames that have offsets and times in the ranges wanted."""
+    first, end = (min(max(0, offset - of.base_offset), _OFFSET_MAX) for offset in wanted.offsets)
+    inside = (head.min_times <= wanted.times[1]) & (head.max_times >= wanted.times[0]) & (head.offsets < end)
+    inside[:-1] &= head.offsets[1:] > first
+    inside[-1:] &= of.next_offset - of.base_offset > first
+    numbers: NDArray[np.uint64] = np.flatnonzero(inside).astype(np.uint64)
+    return numbers
+
+
+def _stretches(of: Segment, head: KeyIndex, numbers: NDArray[np.uint64]) -> list[Stretch]:
+    """Where some frames lie."""
     starts = [*head.offsets.tolist(), of.next_offset - of.base_offset]
     positions = [*head.positions.tolist(), of.size]
     return [
         ((of.base_offset + starts[at], positions[at]), (of.base_offset + starts[at + 1], positions[at + 1]))
-        for at in wanted.tolist()
-        if of.base_offset + starts[at] < offsets[1] and of.base_offset + starts[at + 1] > offsets[0]
+        for at in numbers.tolist()
     ]
 
 
-def key_index_of(files: Files, signal: Signal, handle: int, of: Segment) -> Generator[None, None, bytes]:
+def key_index_of(
+    files: Files, signal: Signal, handle: int, of: Segment, *, text_frames: int = FRAMES_MAX
+) -> Generator[None, None, bytes]:
     """Make the bytes of a key index from its segment, whose file is open, yielding after every frame.
 
     Raises Unfit for a segment that cannot be read whole: what it would leave out may be readable later. Raises
     OSError.
     """
-    builder = KeyBuilder(signal)
+    builder = KeyBuilder(signal, text_frames=text_frames)
     for position, one in intact_frames(files, handle, of):
         builder.add(position, one)
         yield
@@ -258,18 +282,20 @@ def key_index_of(files: Files, signal: Signal, handle: int, of: Segment) -> Gene
 
 
 def key_index_reason(files: Files, signal: Signal, of: Segment) -> str:
-    """Why the key index beside a compacted segment is not what its frames make, empty when it is: reads all of both.
+    """Why the key index beside a compacted segment does not tell what its frames make, empty when it does: reads all of
+    both. One that an earlier version has written may tell nothing of texts.
 
     Raises OSError, also for a key index that is missing, and Unfit when the segment cannot be read whole.
     """
-    found = read_file(files, keys_path(of.path), KEYS_BYTES_MAX)
-    judged = keys.decode(found, of)
-    if isinstance(judged, Damaged):
-        return judged.reason
+    data = read_file(files, keys_path(of.path), KEYS_BYTES_MAX)
+    found = keys.content(data, of, Unpacker())
+    if isinstance(found, Damaged):
+        return found.reason
     with opened_segment(files, of) as (handle, now):
-        steps = key_index_of(files, signal, handle, now)
+        steps = key_index_of(files, signal, handle, now, text_frames=FRAMES_MAX if found.texts else 0)
         while True:
             try:
                 next(steps)
             except StopIteration as end:
-                return "" if found == end.value else "the key index tells other than the segment"
+                made = keys.content(end.value, now, Unpacker())
+                return "" if found == made else "the key index tells other than the segment"

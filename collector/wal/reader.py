@@ -19,10 +19,9 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from collector.wal import frame
@@ -147,7 +146,7 @@ class Window:
         return b"".join(parts)
 
 
-def every(_: Header) -> bool:
+def every(_: int, __: Header) -> bool:
     """Want the payload of every frame."""
     return True
 
@@ -169,12 +168,12 @@ class Walk:
         offset: int,
         limit: int,
         end_offset: int | None,
-        wanted: Callable[[Header], bool] = every,
+        wanted: Callable[[int, Header], bool] = every,
     ) -> None:
         """Walk from `position`, where the frame of `offset` should start, up to byte `limit`.
 
         With `nonce` None the first good frame found decides it. With `end_offset`, frames must end there, and what
-        is missing at the end is damage too.
+        is missing at the end is damage too. `wanted` is asked about each frame, by position and header.
         """
         self.position = position
         self.offset = offset
@@ -206,7 +205,7 @@ class Walk:
             self.position += header.size
             self.offset = header.end_offset
             window.passing(header.payload_length)
-            if not self._wanted(header):
+            if not self._wanted(position, header):
                 yield position, header, None
                 continue
             payload = window.payload(position + frame.HEADER_SIZE, header.payload_length)
@@ -304,73 +303,3 @@ def intact_frames(files: Files, handle: int, of: Segment) -> Iterator[tuple[int,
             raise Unfit(f"offsets {item.first_offset}..{item.end_offset} damaged {item.reason}")
         if item[2] is not None:
             yield item[0], item[2]
-
-
-def read_segment(
-    files: Files,
-    segment: Segment,
-    start_offset: int,
-    end_offset: int,
-    start_ns: int,
-    end_ns: int,
-    newest_first: bool,
-    damaged: Callable[[Damage], None],
-    only: Sequence[Stretch] | None = None,
-    unpack: Unpacker | None = None,
-    wanted: Callable[[int, int], bool] | None = None,
-) -> Iterator[Frame]:
-    """The segment's frames that have offsets in [start_offset, end_offset) and times in [start_ns, end_ns].
-
-    A frame that overlaps is given whole. `only` says where such frames lie, if that is known, and `unpack` saves
-    making another; `wanted` is asked of each frame's times, as by `Log.frames`. Damage met on the way goes to
-    `damaged`. A segment that retention has removed gives nothing. Raises OSError only for failures other than EIO.
-    """
-    if segment.nonce is None or max(start_offset, segment.base_offset) >= min(end_offset, segment.next_offset):
-        return
-
-    def is_wanted(header: Header) -> bool:
-        return (
-            header.base_offset < end_offset
-            and header.end_offset > start_offset
-            and header.min_time <= end_ns
-            and header.max_time >= start_ns
-            and (wanted is None or wanted(header.min_time, header.max_time))
-        )
-
-    with ExitStack() as stack:
-        try:
-            handle, now = stack.enter_context(opened_segment(files, segment))
-        except FileNotFoundError:
-            return
-        if now is not segment:
-            segment, only = now, None  # It was compacted meanwhile: its frames lie elsewhere.
-        window = Window(files, handle, unpack)
-        if only is not None:
-            stretches = only[::-1] if newest_first else only
-        else:
-            marks = segment.index.marks(start_offset, end_offset, segment.end)
-            stretches = list(pairwise(marks))[::-1] if newest_first else [(marks[0], marks[-1])]
-        for (offset, position), (stop_offset, limit) in stretches:
-            # A stretch this long ends with a large frame, and is mostly that frame alone.
-            window.passing(limit - position - READ_AHEAD)
-            walk = Walk(
-                window,
-                segment.nonce,
-                position=position,
-                offset=offset,
-                limit=limit,
-                end_offset=stop_offset,
-                wanted=is_wanted,
-            )
-            held: list[Frame] = []
-            for item in walk:
-                if isinstance(item, Damage):
-                    damaged(item)
-                elif item[2] is not None:
-                    if newest_first:
-                        held.append(item[2])
-                    else:
-                        yield item[2]
-                elif item[1].base_offset >= end_offset:
-                    break
-            yield from reversed(held)

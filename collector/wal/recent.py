@@ -4,21 +4,27 @@ Nothing is done on the way in. The first query by key reads and scans the segmen
 and what it learns is kept; the next one takes in only what was appended since. So a trace that the ring has just evicted
 is found as fast as an old one, and an append pays nothing for it.
 
-Small frames are taken together as compaction would (merging.py), so one entry stands for a stretch of them.
+Small frames are taken together as compaction would (merging.py), so one entry stands for a stretch of them. Texts are
+taken in from the first query for one on: they cost more than keys do, and a segment of log records is read once more then.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Final
 
 from collector.otlp.signals import Signal
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files
 from collector.wal.frame import Frame
-from collector.wal.keys import KeyBuilder
+from collector.wal.keys import KeyBuilder, Wanted
 from collector.wal.merging import merged
 from collector.wal.reader import Damage, Stretch, Unfit, Walk, Window, opened_segment
 from collector.wal.segment import HEADER_SIZE, Segment
+
+TEXT_FRAMES: Final = 64
+"""Frames of which texts are held as they were taken in, 16 KiB for each; those of older ones are compressed."""
 
 
 class RecentKeys:
@@ -27,44 +33,53 @@ class RecentKeys:
     def __init__(self, signal: Signal, of: Segment) -> None:
         # Whoever waits for it wants the same frames to be taken in.
         self._lock = threading.Lock()
-        self._keys = KeyBuilder(signal)
+        self._signal = signal
+        self._unfit = False
+        self._unpack = Unpacker()
+        self._begin(of, with_texts=False)
+
+    def _begin(self, of: Segment, *, with_texts: bool) -> None:
+        self._with_texts = with_texts
+        self._keys = KeyBuilder(self._signal, text_frames=TEXT_FRAMES if with_texts else 0)
         self._frames = 0
         self._known = (HEADER_SIZE, of.base_offset)
-        self._unfit = False
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that they take."""
         return self._keys.nbytes
 
-    def stretches(
-        self,
-        files: Files,
-        of: Segment,
-        index: str,
-        wanted: Sequence[int],
-        offsets: tuple[int, int],
-        times: tuple[int, int],
-    ) -> list[Stretch] | None:
+    def stretches(self, files: Files, of: Segment, wanted: Wanted) -> list[Stretch] | None:
         """See `KeyIndexes.stretches`. None also for a segment with damage, which is left to those who step over it.
 
         Raises OSError; then this must not be asked again.
         """
         with self._lock:
+            if wanted.needles and not self._with_texts:
+                self._begin(of, with_texts=True)
             try:
                 self._take_in(files, of)
             except Unfit:
                 self._unfit = True
-            numbers = None if self._unfit else self._keys.find(index, wanted)
+            numbers = None if self._unfit else self._find(wanted)
             if numbers is None:
                 return None
             found: list[Stretch] = []
             for number in numbers:
                 offset, position, min_time, max_time = self._keys.frame(number)
                 end = self._keys.frame(number + 1)[:2] if number + 1 < self._frames else self._known[::-1]
-                if min_time <= times[1] and max_time >= times[0] and offset < offsets[1] and end[0] > offsets[0]:
+                (first, last), (start, behind) = wanted.times, wanted.offsets
+                if min_time <= last and max_time >= first and offset < behind and end[0] > start:
                     found.append(((offset, position), end))
             return found
+
+    def _find(self, wanted: Wanted) -> list[int] | None:
+        """The numbers of the frames that may hold what is wanted, rising; None when nobody knows."""
+        found = [self._keys.find(index, tokens) for index, tokens in wanted.keys]
+        if wanted.needles:
+            found.append(self._keys.find_text(wanted.needles, self._unpack))
+        known = [set(numbers) for numbers in found if numbers is not None]
+        return sorted(set.intersection(*known)) if known else None
 
     def _take_in(self, files: Files, of: Segment) -> None:
         """Take in the frames that are new. Raises Unfit, and OSError."""

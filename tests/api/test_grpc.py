@@ -51,10 +51,12 @@ class Client:
 
 
 @asynccontextmanager
-async def asking(live: Live, *options: tuple[str, Any]) -> AsyncIterator[Client]:
+async def asking(
+    live: Live, *options: tuple[str, Any], metadata: tuple[tuple[str, str], ...] = ()
+) -> AsyncIterator[Client]:
     await live.listen()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{live.grpc_port}", options=options) as channel:
-        yield Client(channel)
+        yield Client(channel, metadata)
 
 
 async def everything(call: Any) -> list[Any]:

@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 
 from collector import __version__
 from collector.api import loki
-from collector.api.loki import ENTRIES_MAX, FORM_BYTES_MAX, Parameters, sample_text
+from collector.api.loki_parameters import ENTRIES_MAX, FORM_BYTES_MAX, Parameters
+from collector.api.loki_shapes import sample_text
 from collector.clock import SystemClock
 from collector.errors import InvalidQuery
 from collector.otlp.signals import LOGS
@@ -76,7 +77,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Any]:
     log.close()
 
 
-def ns(ago: int) -> str:
+def ns(ago: float) -> str:
     """Return the time so many seconds before NOW, as text."""
     return str(NOW - ago * SECOND)
 
@@ -151,6 +152,24 @@ async def test_lines_with_categorized_labels(api: Any) -> None:
         "/query_range", {"query": '{service_name="cart"} |= "add" | keep service_name'}, headers=CATEGORIZE
     )
     assert answer.json["data"]["result"][0]["values"] == [[ns(35), "added", {}]]
+
+
+async def test_what_stages_have_parsed_is_a_category_of_its_own(api: Any) -> None:
+    text = (
+        '{service_name="shop"} | pattern "<what> <number> <state>" | number > 1 | number < 3'
+        ' | keep service_name, state, number | line_format "{{.number}}: {{.state | upper}}"'
+    )
+    parsed = {"number": "2", "state": "failed"}
+    answer = await api("/query_range", {"query": text}, headers=CATEGORIZE)
+    [stream] = answer.json["data"]["result"]
+    assert stream == {"stream": {"service_name": "shop"}, "values": [[ns(40), "2: FAILED", {"parsed": parsed}]]}
+    [stream] = (await api("/query_range", {"query": text})).json["data"]["result"]
+    assert stream == {"stream": {"service_name": "shop"} | parsed, "values": [[ns(40), "2: FAILED"]]}
+    text = '{service_name="cart"} | json | keep service_name'
+    streams = (await api("/query_range", {"query": text, "limit": "1"}, headers=CATEGORIZE)).json["data"]["result"]
+    [[_, line, categories]] = streams[0]["values"]
+    assert (line, set(categories)) == ("removed", {"parsed"})
+    assert categories["parsed"]["__error__"] == "JSONParserErr"
 
 
 async def test_limit_and_direction(api: Any) -> None:
@@ -249,6 +268,82 @@ async def test_index_stats(api: Any) -> None:
     assert answer.json == {"streams": 1, "chunks": 1, "entries": 3, "bytes": len("order 1order 2 failedorder 3")}
 
 
+async def test_lines_at_intervals(api: Any) -> None:
+    query = {"query": '{service_name=~".+"} | drop detected_level, severity_number', "interval": "10s"}
+    newest = (await api("/query_range", query)).json["data"]["result"]
+    assert [value for one in newest for value in one["values"]] == [
+        [ns(30), "order 3"],
+        [ns(40), "order 2 failed"],
+        [ns(50), "order 1"],
+        [ns(20), "who am I"],
+    ]
+    query |= {"interval": "15", "direction": "forward", "limit": "2"}
+    oldest = (await api("/query_range", query)).json["data"]["result"]
+    assert sorted(value for one in oldest for value in one["values"]) == [[ns(50), "order 1"], [ns(35), "added"]]
+    assert (await api("/query_range", query | {"query": '{service_name="none"}'})).json["data"]["result"] == []
+    far = query | {"interval": str(10**9)}
+    assert [len(one["values"]) for one in (await api("/query_range", far)).json["data"]["result"]] == [1]
+    assert [
+        len(one["values"])
+        for one in (await api("/query_range", far | {"direction": "backward"})).json["data"]["result"]
+    ] == [1]
+
+
+async def test_volumes_of_the_drilldown(api: Any) -> None:
+    answer = await api("/index/volume", {"query": '{service_name=~".+"}', "start": ns(60), "end": NOW, "limit": 5000})
+    assert answer.json == {
+        "status": "success",
+        "data": {
+            "resultType": "vector",
+            "result": [
+                {"metric": {"service_name": "shop"}, "value": [NOW // SECOND, "28"]},
+                {"metric": {"service_name": "cart"}, "value": [NOW // SECOND, "12"]},
+                {"metric": {"service_name": "unknown_service"}, "value": [NOW // SECOND, "8"]},
+            ],
+            "stats": {},
+        },
+    }
+    query = {
+        "query": "{}",
+        "start": ns(60),
+        "end": NOW,
+        "step": "30",
+        "aggregateBy": "labels",
+        "targetLabels": "service_name",
+    }
+    data = (await api("/index/volume_range", query)).json["data"]
+    assert data["resultType"] == "matrix"
+    assert [(one["metric"], [size for _, size in one["values"]]) for one in data["result"]] == [
+        ({"service_name": ""}, ["40", "8"])
+    ]
+
+
+async def test_detected_labels(api: Any) -> None:
+    assert (await api("/detected_labels", {"start": ns(60), "end": NOW, "query": ""})).json == {
+        "detectedLabels": [{"label": "service_name", "cardinality": 3}]
+    }
+    assert (await api("/detected_labels", {"query": '{service_name="x"}'})).json == {"detectedLabels": []}
+
+
+async def test_format_query(api: Any) -> None:
+    assert (await api("/format_query", {"query": '{foo=   "bar"}'})).json == {
+        "status": "success",
+        "data": '{foo="bar"}',
+    }
+    answer = await api("/format_query", {"query": "{foo"})
+    assert (answer.status, answer.json["status"]) == (400, "invalid-query")
+    assert answer.json["error"].startswith("parse error at line 1, col 5")
+
+
+async def test_the_limits_that_drilldown_looks_at(api: Any) -> None:
+    answer = (await api("/drilldown-limits")).json
+    assert answer["pattern_ingester_enabled"] is True
+    assert answer["version"] == __version__
+    assert answer["limits"]["volume_enabled"] is True
+    assert answer["limits"]["max_query_series"] > 0
+    assert answer["limits"]["retention_period"] == "0s"
+
+
 async def test_buildinfo(api: Any) -> None:
     assert (await api("/status/buildinfo")).json["version"] == __version__
 
@@ -266,7 +361,7 @@ async def test_statistics_tell_ring_from_log(api: Any) -> None:
     [
         ("/query_range", {}, "parse error at line 1, col 1: unexpected end of query"),
         ("/query_range", {"query": "{}"}, "empty-compatible"),
-        ("/query_range", {"query": '{a="b"} | json'}, "line 1, col 11: the stage 'json' is LogQL, but"),
+        ("/query_range", {"query": '{a="b"} | json x="y["'}, "line 1, col 11: cannot parse expression [y[]"),
         ("/query_range", {"query": '{a="b"}', "limit": "0"}, "limit must be a positive value"),
         ("/query_range", {"query": '{a="b"}', "limit": "x"}, "limit must be a positive value"),
         (
@@ -275,7 +370,7 @@ async def test_statistics_tell_ring_from_log(api: Any) -> None:
             f"limit > max_entries_limit_per_query ({ENTRIES_MAX + 1} > {ENTRIES_MAX})",
         ),
         ("/query_range", {"query": '{a="b"}', "direction": "up"}, "direction"),
-        ("/query_range", {"query": '{a="b"}', "interval": "5s"}, "interval"),
+        ("/query_range", {"query": '{a="b"}', "interval": "-5"}, "interval must be >= 0"),
         ("/query_range", {"query": '{a="b"}', "start": "5", "end": "4"}, "end timestamp must not be before"),
         ("/query_range", {"query": '{a="b"}', "start": "yesterday"}, "start: 'yesterday' is no time"),
         ("/query_range", {"query": '{a="b"}', "end": "2024-13-01T00:00:00Z"}, "end: '2024-13-01T00:00:00Z'"),
@@ -287,6 +382,17 @@ async def test_statistics_tell_ring_from_log(api: Any) -> None:
         ("/labels", {"query": '{a="b"} |= "x"'}, "expected end of query"),
         ("/series", {}, "match[]"),
         ("/index/stats", {}, "query is needed"),
+        ("/index/volume", {}, "query is needed"),
+        ("/index/volume", {"query": "{}", "limit": "0"}, "limit must be"),
+        ("/index/volume", {"query": "{}", "aggregateBy": "x"}, "aggregateBy must be series or labels"),
+        ("/index/volume_range", {"query": "{}", "step": "0"}, "zero or negative"),
+        ("/detected_fields", {}, "parse error"),
+        ("/detected_fields", {"query": 'rate({a="b"}[5m])'}, "not about metrics"),
+        ("/detected_fields", {"query": '{a="b"}', "line_limit": "5001"}, "line_limit"),
+        ("/detected_fields", {"query": '{a="b"}', "field_limit": "-1"}, "field_limit"),
+        ("/detected_labels", {"query": '{a="b"} |= "x"'}, "expected end of query"),
+        ("/patterns", {"query": '{a="b"}', "step": "-1"}, "zero or negative"),
+        ("/patterns", {"query": '{a="b"}', "start": "0", "end": "1000000.0", "step": "1"}, "steps"),
     ],
 )
 async def test_bad_requests_are_answered_as_text(api: Any, path: str, query: dict[str, Any], words: str) -> None:
@@ -302,7 +408,7 @@ async def test_series_over_the_limit_are_a_bad_request(api: Any, monkeypatch: py
     assert (answer.status, answer.text[:27]) == (400, "maximum number of series (2")
 
 
-@pytest.mark.parametrize("path", ["/tail", "/push", "/index/volume", "/patterns", "/detected_fields", "/nothing"])
+@pytest.mark.parametrize("path", ["/rules", "/delete", "/nothing"])
 async def test_what_is_not_there(api: Any, path: str) -> None:
     assert (await api(path)).status == 404
 

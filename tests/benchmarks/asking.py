@@ -87,12 +87,14 @@ class Times:
     p99: float
     count: int
     cpu: float = 0.0
+    p95: float = 0.0
+    worst: float = 0.0
 
     @classmethod
     def of(cls, taken: list[float], cpu_ms: float = 0.0) -> Times:
         """Make it of times in ms; `cpu_ms` is of all together."""
-        p50, p99 = np.percentile(taken, (50, 99)).tolist()
-        return cls(p50, p99, len(taken), cpu_ms / len(taken))
+        p50, p95, p99 = np.percentile(taken, (50, 95, 99)).tolist()
+        return cls(p50, p99, len(taken), cpu_ms / len(taken), p95, max(taken))
 
 
 def timed(ask: Callable[[], None], pid: int, seconds: float, least: int, most: int) -> Times:

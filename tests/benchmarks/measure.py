@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.benchmarks.driver import DriverProcess, Outcome
 from tests.benchmarks.process import cpu_time_ns, peak_resident_bytes, resident_bytes
-from tests.benchmarks.servers import Limit, Ringtail, Rotel, Server
+from tests.benchmarks.servers import Limit, Ringtail, Rotel, Server, Unindexed
 from tests.benchmarks.workload import Workload
 
 
@@ -77,7 +77,7 @@ class Incorrect(Exception):
     """A request was not answered as it should be, or records are missing: the figures would mean nothing."""
 
 
-Kind = type[Ringtail] | type[Rotel] | type[Limit]
+Kind = type[Ringtail] | type[Unindexed] | type[Rotel] | type[Limit]
 
 
 def available(workloads: Sequence[Workload] = ()) -> list[Kind]:
@@ -86,6 +86,8 @@ def available(workloads: Sequence[Workload] = ()) -> list[Kind]:
     kinds: list[Kind] = [Ringtail]
     if Rotel.version() and (not workloads or Rotel.name in named):
         kinds.append(Rotel)
+    if Unindexed.name in named:
+        kinds.append(Unindexed)
     if Limit.name in named:
         kinds.append(Limit)
     return kinds
@@ -99,6 +101,8 @@ class Measurement:
         self._scratch = scratch
         self._progress = progress
         self._peaks: dict[str, int] = {}
+        self.held: dict[str, Any] = {}
+        """`signals` of Ringtail's `/api/stats` at the end of `run`, by signal."""
 
     def run(self, workloads: Sequence[Workload]) -> list[Sample]:
         """Return all samples; raises Incorrect."""
@@ -120,6 +124,7 @@ class Measurement:
                         for server in servers if number % 2 == 0 else reversed(servers):
                             if _meets(server, workload):
                                 samples.append(self._sample(server, workload, number, driver))
+                self.held = next(one for one in servers if isinstance(one, Ringtail)).statistics()
                 self._peaks = {server.name: peak_resident_bytes(server.pid) for server in servers}
             finally:
                 for server in servers:
@@ -129,7 +134,7 @@ class Measurement:
 
     def _start(self, kind: Kind, directory: Path) -> Ringtail | Rotel | Limit:
         own = Path(tempfile.mkdtemp(prefix=kind.name, dir=directory))
-        return kind(own, self.extent.settings if kind is Ringtail else ())
+        return kind(own, self.extent.settings if issubclass(kind, Ringtail) else ())
 
     def footprints(self) -> list[Footprint]:
         """Return each server's, from starts that alternate; peaks are those of `run`, 0 before it."""

@@ -67,6 +67,17 @@ def judge(found: Found, extent: Extent) -> list[Verdict]:
                 judged.append(Verdict.at_most(f"{row.question.what}, {where}, p50", times.p50, goal, "ms"))
             elif goal is not None and row.refused:
                 judged.append(Verdict(f"{row.question.what}, {where}, p50", f"at most {number(goal)} ms", "400", None))
+        times = row.ring
+        if row.question.worst is not None and times is not None:
+            judged.append(
+                Verdict.at_most(
+                    f"{row.question.what}, {extent.records:,} {noun} in the ring, the slowest answer",
+                    max(times.worst, row.first or 0.0),
+                    row.question.worst,
+                    "ms",
+                    f"p50 {number(times.p50)}, p95 {number(times.p95)}, the first {number(row.first or 0.0)}",
+                )
+            )
     if found.total:
         judged.append(
             Verdict.at_most(

@@ -18,7 +18,7 @@ from typing import Any, Final
 from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.testing.otlp import TRACE_SPANS
 from tests.benchmarks.asking import target
-from tests.benchmarks.shop import ROOT_SERVICE
+from tests.benchmarks.shop import DIGITS, ROOT_SERVICE
 from tests.benchmarks.workload import SERVICES
 
 NEWEST: Final = 20
@@ -53,6 +53,8 @@ class Question:
     """The same in the log."""
     peers: Sequence[float | None] = ()
     accept: str = ""
+    worst: float | None = None
+    """What the slowest answer in the ring may take, in ms, the first after a start among them."""
 
 
 def _search(query: str, facts: Facts, limit: int = NEWEST) -> str:
@@ -196,6 +198,8 @@ def _all_lines(body: bytes) -> bool:
 
 
 _ALL: Final = '{service_name=~".+"}'
+WORST_MS: Final = 500
+"""What a search for words may take at the very worst."""
 LOG_PEERS: Final = ("VictoriaLogs", "Loki")
 LOG_QUESTIONS: Final = (
     Question(
@@ -205,18 +209,21 @@ LOG_QUESTIONS: Final = (
         2,
         100,
         (4.7, 109),
+        worst=WORST_MS,
     ),
     Question(
         f"newest {NEWEST} with a common word in the body",
         lambda facts, chance: _lines(f'{_ALL} |= "retrying"', facts),
         _all_lines,
         2,
+        worst=WORST_MS,
     ),
     Question(
         "a word that no body has",
         lambda facts, chance: _lines(f'{_ALL} |= "nowhere{chance.randrange(1000)}"', facts),
         lambda body: not _some_lines(body),
         2,
+        worst=WORST_MS,
     ),
     Question(
         f"newest {NEWEST} with one rare attribute value",
@@ -225,6 +232,7 @@ LOG_QUESTIONS: Final = (
         2,
         None,
         (3.8, 99),
+        worst=WORST_MS,
     ),
     Question(
         f"newest {NEWEST} of a service with a common value",
@@ -241,6 +249,30 @@ LOG_QUESTIONS: Final = (
         ),
         lambda body: "result" in json.loads(body)["data"],
         5,
+        worst=WORST_MS,
+    ),
+    Question(
+        "two common words that stand apart",
+        lambda facts, chance: _lines(f'{_ALL} |= "order" |= "payment"', facts),
+        lambda body: "result" in json.loads(body)["data"],
+        None,
+        worst=WORST_MS,
+    ),
+    Question(
+        "an expression for a rare word, blind to case",
+        lambda facts, chance: _lines(
+            f'{_ALL} |~ "(?i)(TICKET|order)-{chance.choice(facts.rare["ticket"])[-DIGITS:]}"', facts
+        ),
+        _some_lines,
+        None,
+        worst=WORST_MS,
+    ),
+    Question(
+        "the lines of a trace by its id",
+        lambda facts, chance: _lines(f'{_ALL} | trace_id = "{chance.choice(facts.ids).hex()}"', facts),
+        _some_lines,
+        None,
+        worst=WORST_MS,
     ),
     Question(
         "sum by (level) (count_over_time(…[1m])) over everything",

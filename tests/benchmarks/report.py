@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from collector.otlp.signals import BY_NAME, SIGNALS
+from collector.otlp.signals import BY_NAME, LOGS, SIGNALS
 from tests.benchmarks.machine import ROOT, Machine
 from tests.benchmarks.measure import Extent, Footprint, Sample
 from tests.benchmarks.workload import CONNECTIONS, MANY_CONNECTIONS, RECORDS, STEADY_RATE, TRANSPORTS
@@ -51,6 +51,8 @@ class Report:
     extent: Extent
     samples: Sequence[Sample]
     footprints: Sequence[Footprint]
+    held: Mapping[str, Any]
+    """`signals` of Ringtail's `/api/stats` when all was sent."""
 
     def figures(self) -> list[Figure]:
         """Return the figure of every server and workload."""
@@ -82,8 +84,21 @@ class Report:
 
     def markdown(self) -> str:
         """Return the table, and in a few lines what it was measured on."""
-        parts = [self._table(), self._other_work(), f"{self._footprint_text()}\n", f"{self._machine_text()}\n"]
+        parts = [self._table(), self._other_work(), self._keyword_text()]
+        parts += [f"{self._footprint_text()}\n", f"{self._machine_text()}\n"]
         return "\n".join(part for part in parts if part)
+
+    def _keyword_text(self) -> str:
+        """Return what the keyword index of log records holds, if any were sent."""
+        logs = self.held.get(LOGS.name)
+        if logs is None or not logs["records"] or "tokens" not in logs["indexes"]:
+            return ""
+        own, everything = logs["indexes"]["tokens"]["bytes"], logs["total_bytes"]
+        records = logs["records"]
+        return (
+            f"The keyword index takes {own / records:.0f} of the {everything / records:.0f} B of memory that a log "
+            f"record has in a ring of {records:,}.\n"
+        )
 
     def _other_work(self) -> str:
         """Return the table of what is not sent in usual batches, or of another way to compare them."""
@@ -101,7 +116,7 @@ class Report:
             )
         if not rows:
             return ""
-        head = "| µs of CPU a span | Ringtail | beside | ratio | p50, p99 in ms | the other's |\n"
+        head = "| µs of CPU a record | Ringtail | beside | ratio | p50, p99 in ms | the other's |\n"
         return f"{head}| --- | ---: | ---: | ---: | ---: | ---: |\n{''.join(rows)}"
 
     def _versions(self) -> dict[str, str]:
@@ -197,6 +212,7 @@ def _figure(samples: Sequence[Sample]) -> Figure:
 
 
 _TITLES = {"grpc": "gRPC", "http": "HTTP", "ringtail": "Ringtail", "rotel": "rotel", "limit": "the limit"}
+_TITLES["unindexed"] = "without it"
 
 _SINGLE = f"/1x{MANY_CONNECTIONS}"
 _STEADY = f"/{STEADY_RATE:g}ps"
@@ -206,6 +222,10 @@ _OTHER_WORK = (
         "traces/http",
         "traces/http",
         "limit",
+    ),
+    *(
+        (f"512 log records by {title}, with the keyword index", f"logs/{name}", f"logs/{name}", "unindexed")
+        for name, title in (("grpc", "gRPC"), ("http", "HTTP"))
     ),
     ("512 spans by HTTP/JSON", "traces/json", "traces/http", "ringtail"),
     (

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"no figures: {error}")
         return 1
     _say("idle memory and start")
-    report = Report(describe(scratch), extent, samples, measurement.footprints())
+    report = Report(describe(scratch), extent, samples, measurement.footprints(), measurement.held)
     sys.stdout.write(report.markdown())
     written = report.write(options.output)
     if options.update_docs:

@@ -133,6 +133,16 @@ class Ringtail:
         return __version__
 
 
+class Unindexed(Ringtail):
+    """The same without the keyword index of log records."""
+
+    name = "unindexed"
+
+    def __init__(self, directory: Path, settings: tuple[str, ...] = ()) -> None:
+        """Start it on `directory`, which is empty."""
+        super().__init__(directory, (*settings, "stores.logs.keyword_index=false"))
+
+
 class Rotel:
     """rotel's agent with its blackhole exporter for all signals."""
 

@@ -22,6 +22,9 @@ STEADY_RATE = 20.0
 SERVICES = ("checkout", "cart", "catalogue", "payment", "shipping", "search", "accounts", "frontend")
 
 
+_PEERS = {("traces", "http"): "rotel limit", ("logs", "grpc"): "rotel unindexed", ("logs", "http"): "rotel unindexed"}
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One way of sending; equal workloads send the same bytes."""
@@ -74,7 +77,7 @@ def workloads(payloads: int) -> list[Workload]:
             RECORDS,
             CONNECTIONS,
             payloads,
-            peers="rotel limit" if (signal.name, transport) == ("traces", "http") else "rotel",
+            peers=_PEERS.get((signal.name, transport), "rotel"),
         )
         for signal in SIGNALS
         for transport in TRANSPORTS

@@ -102,6 +102,7 @@ def _received(daemon: Daemon) -> dict[tuple[str, str, str], float]:
         (sample.name, sample.labels.get("transport", "")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
+        if sample.labels.get("receiver", "otlp") == "otlp"  # Loki's pushes are counted apart
     }
     return {
         (signal, fate, transport): values[f"otelcol_receiver_{fate}_{noun}_total", transport]

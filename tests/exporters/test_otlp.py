@@ -391,5 +391,23 @@ async def test_records_without_a_trace_go_by_service() -> None:
             assert count == 100
 
 
+async def test_what_one_endpoint_has_refused_is_told_when_all_have_answered() -> None:
+    batch = batch_of(TRACES, [corpus(TRACES, 60)])
+    answers = [(503, {}, b"")]
+    async with (
+        HttpStub(lambda one: (200, {}, partial("traces", 2, "old"))) as one,
+        HttpStub(lambda one: answers.pop() if answers else (200, {}, b"")) as two,
+    ):
+        settings = HttpSettings(endpoint=(one.url, two.url), balance="trace_id")
+        async with exporting(settings) as exporter:
+            with pytest.raises(Retryable):
+                await exporter.export(batch)
+            found = await exporter.export(batch)
+    assert found is not None
+    assert found.reason == "old"
+    assert found.records >= 2
+    assert len(one.requests) == 2, "the rest of it goes to the one that answers"
+
+
 def test_both_kinds_are_known() -> None:
     assert (find("otlp"), find("otlphttp"), find("nothing")) == (GRPC, HTTP, None)

@@ -23,6 +23,9 @@ ROOMS: Final = {
     "traceql": "traceql",
     "logql": "logql",
     "promql": "promql",
+    "lines": "lines",
+    "templates": "lines",
+    "push": "push",
     "query-api": "query_api",
     "configuration": "configuration",
 }

@@ -115,6 +115,33 @@ def deep() -> Iterator[str]:
 
 def large() -> Iterator[str]:
     """Yield queries for much: limits, ranges, steps, numbers."""
+    # Stages of LogQL that loop, grow, or nest.
+    for stages in (
+        "| line_format `{{ range 9999999 }}{{ range 9999999 }}x{{ end }}{{ end }}` |= `y`",
+        "| line_format `{{ $x := __line__ }}{{ range 60 }}{{ $x = print $x $x }}{{ end }}{{ $x }}` |= `y`",
+        "| label_format a=`{{ repeat 999999999 __line__ }}` | a=`y`",
+        '| label_format a=`{{ printf "%999999999d" 1 }}` | a=`y`',
+        '| line_format `{{ regexReplaceAll "(a*)*(b|)*" __line__ "${1}${1}" }}` |= `y`',
+        '| line_format `{{ replace "" __line__ __line__ }}` |= `y`',
+        '| line_format `{{ fromJson (repeat 99999 "[") }}` |= `y`',
+        "| label_format "
+        + ",".join(f"a{i}=`{{{{ .a{i - 1} }}}}{{{{ .a{i - 1} }}}}`" for i in range(1, 90))
+        + " | a89=`y`",
+        " ".join(f"| label_format b{i}=`{{{{ .b{i - 1} }}}}x`" for i in range(1, 60)) + " | b59=`y`",
+        "| json " * 90 + "| x=`y`",
+        "| logfmt a=`b` " * 90 + "| x=`y`",
+        "| json | line_format `{{ . }}` " * 30 + "|= `y`",
+        "| pattern `" + "<_>e" * 5000 + "<x>` | x=`y`",
+        "| regexp `(?P<x>(.*)*)` | x=`y`",
+        "|> `" + "<_>e" * 5000 + "`",
+        "|= ip(`0.0.0.0/0`) or ip(`::/0`)",
+        "| json x=`" + "[0]" * 60 + "` | x=`y`",
+        "| unpack | decolorize " * 40 + "|= `y`",
+        "| line_format `" + "{{ if .a }}" * 30 + "x" + "{{ end }}" * 30 + "` |= `y`",
+        "| line_format `" + "{{ (" * 500 + "` |= `y`",
+    ):
+        yield loki('{service_name=~".+"} ' + stages)
+        yield loki(f'sum by (x) (count_over_time({{service_name=~".+"}} {stages} [5m]))')
     for number in (
         "1e9",
         "1000000000",

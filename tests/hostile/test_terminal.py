@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from random import Random
 from threading import Thread
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -56,11 +57,33 @@ def test_wal_cat(tmp_path: Path) -> None:
     assert [span["name"] for span in spans] == texts
 
 
+def _answer(path: str, text: str) -> Any:
+    """What commands about logs ask for, with a text in every place that has one."""
+    if path.startswith("/loki"):
+        line = ["1", text, {"structuredMetadata": {"severity_text": text, text: text, "a": "1"}}]
+        lines = [line, ["2", text, {}]]
+        return {"data": {"resultType": "streams", "result": [{"stream": {"service_name": text}, "values": lines}]}}
+    if path.startswith("/api/related"):
+        record = {"offset": "1", "timeUnixNano": "1", "severityText": text, "service": text, "body": {text: text}}
+        return {"spans": [{"spanId": text, "logRecords": [record]}]}
+    figures = {"blocks": 1, "lookedAt": 1, "records": 1}
+    stage = {"stage": text, "recordsIn": 1, "recordsOut": 1, "seconds": 1, "how": text}
+    one = {"pass": text, "times": 2, "seconds": 1, "memory": figures, "log": figures, "stages": [stage]}
+    word = {"word": text, "stands": text, "recordsInMemory": 1}
+    plan = {"part": text, "index": text, "key": text, "how": text, "words": [word]}
+    return {"plan": [plan], "passes": [one], "answer": {text: 1, "bytes": 1}, "seconds": 1}
+
+
 class _Hostile(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         text = "".join(TEXTS)
+        if self.path.startswith("/api/v2/traces"):
+            self.send_error(404)
+            return
         if self.path == "/readyz":
             body = text.encode()
+        elif self.path.startswith(("/loki", "/api/related", "/api/explain")):
+            body = json.dumps(_answer(self.path, text), ensure_ascii=False).encode()
         else:
             index = {text: {"keys": 1, "postings": 1, "bytes": 1}}
             log = {"bytes": 1, "segments": 1, "first_offset": 0, "next_offset": text}
@@ -80,7 +103,11 @@ def test_a_daemon_that_is_none_cannot_write_to_the_terminal() -> None:
     Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     try:
-        for arguments in (["stats"], ["stats", "--json"], ["healthcheck"]):
+        query = ["query", "logs", "{}"]
+        for arguments in (
+            *(["stats"], ["stats", "--json"], ["healthcheck"], query, [*query, "-o", "raw"], [*query, "-o", "json"]),
+            *([*query, "--explain"], [*query, "--explain", "--json"], ["trace", "1", "--logs"]),
+        ):
             done = CliRunner().invoke(main, [*arguments, "--endpoint", endpoint])
             assert shown(done.output), arguments
             assert done.exit_code == 0, (arguments, done.output)

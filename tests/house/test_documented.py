@@ -29,6 +29,7 @@ from collector.security.gate import Authenticator
 from collector.security.tls import TlsMetrics
 from collector.settings import dump, entries, load
 from collector.store import Store
+from collector.wal.cache import BlockCache
 from collector.wal.metrics import LogMetrics
 from tests.house import configuration_page
 
@@ -91,6 +92,7 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     ReceiverMetrics(registry)
     MemoryGuard(1, list, {}, Admission(1, registry), None, registry)
     LogMetrics(registry)
+    BlockCache(registry)
     TlsMetrics(registry)
     Authenticator([], None, registry)
     reported = Reported("otlp", "", SIGNALS[0], Counts(), Figures(0, 0, 0, 0.0), "")

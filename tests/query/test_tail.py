@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collector.errors import InvalidQuery, Overloaded, Unavailable
+from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS
 from collector.query import tail as tailing
 from collector.query.engine import Deadline, Slice
 from collector.query.tail import REMOVED, SLOW, STUCK, TOO_LARGE, Matches, Missed, Tail
 from collector.query.tail_filters import lines, signal_of, spans
+from collector.query.tail_scan import Scan
 from collector.store import View
 from collector.testing import otlp
 from tests.live import Live, numbers_of
 
 
-def as_it_is(signal: object, data: bytes) -> bytes:
-    return data
+def as_it_is(signal: object, refs: Sequence[Ref], deadline: object) -> bytes:
+    return regroup(refs)
 
 
 def opened(live: Live, query: str = "", past: int = 0, offset: int | None = None, signal: str = "traces") -> Tail:
@@ -274,7 +277,7 @@ async def test_a_tail_that_is_given_up_half_way_holds_nothing(tmp_path: Path) ->
             assert go_on.wait(20)
             return piece.rows
 
-        tail._match = match
+        tail._match = Scan().follow("", match)
         waiting = asyncio.ensure_future(tail.next(5.0))
         await live.send(5)
         await live.until(looking.is_set)

@@ -21,6 +21,8 @@ from google.protobuf import json_format
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from collector.api.access import right_for
 from collector.api.app import create_app
@@ -84,6 +86,8 @@ async def _routes() -> list[str]:
 
 
 ROUTES = asyncio.run(_routes())
+PUSH, TAIL = "/loki/api/v1/push", "/loki/api/v1/tail"
+"""Routes that are there when the daemon has a door for them."""
 
 
 def _methods() -> list[str]:
@@ -139,7 +143,7 @@ def ask(daemon: Daemon, method: str, path: str, who: Who) -> Answer:
     return bare(daemon, daemon.api, method, path, None, who.headers)
 
 
-@pytest.mark.parametrize("path", [*ROUTES, "/nothing/here", "/api/v1/nothing", "/-/nothing"])
+@pytest.mark.parametrize("path", [*ROUTES, PUSH, TAIL, "/nothing/here", "/api/v1/nothing", "/-/nothing"])
 def test_the_query_api(guarded: Daemon, open_to_all: Daemon, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         good = ask(open_to_all, method, path, EVERYBODY[0]).code
@@ -153,6 +157,19 @@ def test_the_query_api(guarded: Daemon, open_to_all: Daemon, path: str) -> None:
             assert "retry-after" not in answer.headers
 
 
+@by_name
+def test_a_live_tail(guarded: Daemon, who: Who) -> None:
+    """By WebSocket: refused before it opens, or open."""
+    url = f"ws://{guarded.api}{TAIL}?query=%7Ba%3D%22b%22%7D"
+    try:
+        with connect(url, additional_headers=who.headers, proxy=None):
+            code = 101
+    except InvalidStatus as refused:
+        code = refused.response.status_code
+        assert ("WWW-Authenticate" in refused.response.headers) == (code == 401)
+    assert code == who.expected(READ, 101)
+
+
 def test_what_is_open() -> None:
     """All that anybody may ask, and all that only operators may: a change here is a change for users."""
     rights = {path: right_for("GET", path) for path in ROUTES}
@@ -160,6 +177,8 @@ def test_what_is_open() -> None:
     assert {path for path, right in rights.items() if right == ADMINISTER} == {
         path for path in ROUTES if path.startswith("/-/")
     }
+    assert (right_for("POST", PUSH), right_for("GET", PUSH), right_for("DELETE", PUSH)) == (WRITE, READ, ADMINISTER)
+    assert right_for("POST", "/loki/api/v1/push/") == READ
     assert right_for("GET", "/healthz/") == right_for("GET", "//healthz") == READ
     assert right_for("POST", "/-/reload") == right_for("DELETE", "/api/v1/series") == ADMINISTER
 

@@ -60,6 +60,15 @@ def test_forgiven(otlp):
     post(otlp, "/v1/nothing", b"")
     assert [one.outcome for one in otlp.forgive()] == ["unsupported"]
 
+def call(otlp, method):
+    import grpc
+    with grpc.insecure_channel(otlp.grpc_endpoint.removeprefix("http://")) as channel:
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/" + method)(b"", timeout=20)
+
+def test_a_wrong_method(otlp):
+    call(otlp, "Exprot")
+
 def test_of_something_else():
     pass
 """
@@ -79,11 +88,15 @@ def test_tests_pass_and_fail_as_they_should(outer: pytest.Pytester) -> None:
     outer.makepyfile(TESTS)
     outer.makeini("[pytest]\notlp_wait = 0.5\n")
     result = outer.runpytest_subprocess("-p", PLUGIN, "-W", "error")
-    result.assert_outcomes(passed=7, failed=1, errors=3)
+    result.assert_outcomes(passed=8, failed=1, errors=4)
     text = result.stdout.str()
     assert 'no spans match { name = "missing" }' in text
     assert re.search(r"trace [0-9a-f]{32}: 8 spans, [\d.]+ m?s\nE +checkout: ", text), "the tree is shown"
     assert "OTLP/HTTP: unsupported: nothing is received at '/v1/trace'" in text
+    assert (
+        "OTLP/gRPC: unsupported: there is no method '/opentelemetry.proto.collector.trace.v1.TraceService/Exprot'"
+        in text
+    )
     assert "OTLP/HTTP, logs: malformed: not a valid ExportLogsServiceRequest: at byte 0" in text
     assert "OTLP/HTTP, traces: partial: 1 spans rejected: 1 because" in text
     assert "assertions.py" not in text, "the traceback ends in the test"

@@ -1,7 +1,8 @@
 """The format's versions as they were first written, and as docs/on-disk-format.md tells them.
 
-`fixtures/v1` was written by the first release, `fixtures/v2` by the first that compacts; neither is ever written again,
-and every later release must read both. To see what today's code would write:
+`fixtures/v1` was written by the first release, `fixtures/v2` by the first that compacts, `fixtures/v2-texts` by the first
+whose key indexes tell of texts; none is ever written again, and every later release must read all of them. To see what
+today's code would write:
 `python -m tests.wal.test_format VERSION DIRECTORY`.
 """
 
@@ -12,18 +13,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.otlp.signals import LOGS, TRACES
+from collector.otlp.terms import Sought
+from collector.otlp.words import ATTRIBUTE, BODY
 from collector.testing.files import MemoryFiles
-from collector.wal import frame, index, keys, merging, segment
+from collector.wal import frame, index, keys, merging, segment, texts
+from collector.wal.compression import Unpacker
 from collector.wal.files import Files, OperatingSystemFiles, make_directories
+from collector.wal.frame import Damaged
+from collector.wal.log import Log
 from tests.wal.logs import CountingNonces, FakeClock, append, content, open_log, payload
 from tests.wal.test_compact import compact_all
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FIXTURE = FIXTURES / "v1"
 COMPACTED = FIXTURES / "v2"
+TEXTS = FIXTURES / "v2-texts"
 PAGE = Path(__file__).parents[2] / "docs" / "on-disk-format.md"
 COUNTS = (1, 2, 3, 1, 2, 3, 1)
 
@@ -73,6 +81,35 @@ def write_compacted(files: Files, directory: str) -> None:
     log.close()
 
 
+def log_request(offset: int, count: int) -> bytes:
+    """An export request of log records: lines with a number of their own, and now and then a document."""
+    made = ExportLogsServiceRequest()
+    scope = made.resource_logs.add().scope_logs.add()
+    for number in range(offset, offset + count):
+        one = scope.log_records.add(time_unix_nano=number * 10)
+        one.attributes.add(key="file").value.string_value = f"/var/log/Größe-{offset}.log"
+        if offset % 5 == 4:
+            one.body.kvlist_value.values.add(key="item").value.int_value = number
+        else:
+            one.body.string_value = f"Order {number * 7919 % 100_000:05} accepted"
+    return made.SerializeToString(deterministic=True)
+
+
+def write_texts(files: Files, directory: str) -> None:
+    """The log of the third fixture: a compacted segment of log records, and the active one."""
+    clock = FakeClock()
+    nonces = CountingNonces(0x0102030405060708)
+    log = open_log(files, directory=directory, signal=LOGS, clock=clock, entropy=nonces, segment_bytes=2500)
+    for step in range(20):
+        offset, count = log.next_offset, 1 + step % 3
+        log.append([log_request(offset, count)], count, offset * 10, (offset + count - 1) * 10)
+        clock.pass_time(1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "FRAME_RECORDS", 6)
+        compact_all(files, log, entropy=nonces)
+    log.close()
+
+
 def copy_of_fixture(fixture: Path = FIXTURE) -> MemoryFiles:
     """The fixture in memory, so that opening it changes nothing."""
     files = MemoryFiles()
@@ -117,6 +154,53 @@ def test_version_2_is_what_is_written() -> None:
     assert list(written.frames()) == list(first.frames())
     assert len(files.contents(path)) < 0.5 * written.sealed_segments[1].size
     assert written.stats()["segments"] == first.stats()["segments"]
+
+
+def text_index(files: MemoryFiles, log: Log) -> keys.Content:
+    """What the key index of the third fixture tells."""
+    of = log.sealed_segments[0]
+    found = keys.content(files.contents(of.path.replace(".log", ".keys")), of, Unpacker())
+    assert not isinstance(found, Damaged)
+    return found
+
+
+def test_texts_of_version_2_are_read() -> None:
+    files = copy_of_fixture(TEXTS)
+    log = open_log(files, signal=LOGS, segment_bytes=2500)
+    assert log.recovery.rebuilt_indexes == 0
+    assert [one.compacted for one in log._segments] == [True, False]
+    end = log.sealed_segments[0].next_offset
+    frames = list(log.frames(0, end))
+    assert b"".join(one.payload for one in frames) == b"".join(
+        log_request(sum(1 + before % 3 for before in range(step)), 1 + step % 3)
+        for step in range(20)
+        if sum(1 + before % 3 for before in range(step)) < end
+    )
+    assert len(frames) > 3
+    documents = [one for one in frames if b"item" in one.payload]
+    assert documents
+    for wanted, kind in ((b"order 23757 ACC", BODY), ("GRÖßE-7.LOG".encode(), ATTRIBUTE)):
+        named = list(log.frames(0, end, terms=((Sought(kind, wanted, whole=False),),)))
+        plain = [one for one in frames if wanted.decode().lower() in one.payload.decode("utf-8", "replace").lower()]
+        assert 0 < len(plain) < len(frames)
+        assert [one for one in named if kind == ATTRIBUTE or one not in documents or one in plain] == plain
+    assert list(log.frames(0, end, terms=((Sought(BODY, b"4711", whole=False),),))) == documents
+    assert log.sealed_segments[0].keyed
+    assert log.check() == []
+
+
+def test_texts_of_version_2_are_what_is_written() -> None:
+    """All that a key index tells; its bytes are zstd's."""
+    files = MemoryFiles()
+    write_texts(files, "/data")
+    fixture = copy_of_fixture(TEXTS)
+    assert sorted(files.listdir("/data/logs")) == sorted(fixture.listdir("/data/logs"))
+    written = open_log(files, signal=LOGS, segment_bytes=2500)
+    first = open_log(fixture, signal=LOGS, segment_bytes=2500)
+    told, expected = text_index(files, written), text_index(fixture, first)
+    assert told.texts == expected.texts
+    assert told.sections == expected.sections
+    assert told.head[:3] == expected.head[:3], "positions depend on zstd"
 
 
 def test_version_1_is_read() -> None:
@@ -170,6 +254,7 @@ def tables() -> dict[str, list[tuple[int, int]]]:
         ("Index", index.HEADER_SIZE),
         ("Key index", keys.HEADER_SIZE),
         ("Section of a key index", 48),
+        ("Texts", texts._HEAD.size),
     ],
 )
 def test_the_tables_of_the_page_are_whole(heading: str, size: int) -> None:
@@ -203,4 +288,4 @@ def test_the_example_of_the_page_is_a_log() -> None:
 
 
 if __name__ == "__main__":
-    {"1": write, "2": write_compacted}[sys.argv[1]](OperatingSystemFiles(), sys.argv[2])
+    {"1": write, "2": write_compacted, "2-texts": write_texts}[sys.argv[1]](OperatingSystemFiles(), sys.argv[2])

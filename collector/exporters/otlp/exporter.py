@@ -70,6 +70,8 @@ class OtlpExporter(Exporter):
         self._seeds = {signal: seeds([link.name for link in found]) for signal, found in links.items()}
         self._rests_until: dict[Link, float] = {}
         self._partly: dict[Source, NDArray[np.int64]] = {}
+        self._rejected: dict[Source, list[Rejected]] = {}
+        """What some endpoints have refused of batches that are not finished."""
         self._headers = {name: value.reveal() for name, value in settings.headers.items()}
         tls = settings.tls
         watched = [one for one in (tls.ca_file, tls.cert_file, tls.key_file, settings.bearer_token_file) if one]
@@ -183,7 +185,6 @@ class OtlpExporter(Exporter):
         parts = await asyncio.get_running_loop().run_in_executor(
             self._context.threads, shares, batch, self._seeds[batch.signal], self._answering(links), delivered
         )
-        rejected: list[Rejected] = []
         errors: list[RingtailError] = []
 
         async def send(share: Share) -> None:
@@ -194,16 +195,13 @@ class OtlpExporter(Exporter):
                 return
             self._remember(source, share.offsets)
             if found is not None:
-                rejected.append(found)
+                self._rejected.setdefault(source, []).append(found)
 
         await asyncio.gather(*(send(share) for share in parts))
         if errors:
-            if rejected:
-                self._context.logger.warning(
-                    "records refused", records=sum(one.records for one in rejected), reason=rejected[0].reason
-                )
             raise next((one for one in errors if not isinstance(one, Permanent)), errors[0])
         self._forget(source, batch)
+        rejected = self._rejected.pop(source, [])
         return Rejected(sum(one.records for one in rejected), rejected[0].reason) if rejected else None
 
     def _remember(self, source: Source, offsets: NDArray[np.int64]) -> None:

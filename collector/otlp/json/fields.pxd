@@ -22,6 +22,7 @@ cdef enum:  # sizes
     KEY_BYTES = 32        # a key with its quotes
     ONEOFS = 4            # oneofs of a message type
     SLOTS = 64            # of a message type's table of keys
+    WORDS = 128           # names of the values of enums
 
 cdef struct Field:
     uint64_t key[4]       # the JSON name in quotes, padded with 0
@@ -36,14 +37,20 @@ cdef struct Field:
     uint8_t child         # the message type of a message
     bint repeated
     bint is_pair          # its message is a KeyValue
+    bint explicit         # it may be there with its type's default value
+    uint16_t words        # of an enum: where the names of its values begin, from 0 on,
+    uint16_t word_count   #   and how many there are
 
 cdef struct Message:
     uint16_t first        # the entry of its beginning; its fields follow
     uint32_t oneofs[5]    # bits of the fields of which only one may be given, and then a 0
     uint16_t slot[64]     # by `slot_of` a key: its first field, or 0
+    uint8_t place[32]     # by its number: a field's place behind the first entry, or 0
+    uint8_t count         # its fields
 
 cdef const Field* all_fields() noexcept nogil
 cdef const Message* all_messages() noexcept nogil
+cdef const char** all_words() noexcept nogil
 cdef int request_of(int code) noexcept nogil
 cdef const uint16_t* usual_order() noexcept nogil
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""OTLP's fields by their JSON names, from the protobuf descriptors: what drives the reading of OTLP/JSON.
+"""OTLP's fields by their JSON names, from the protobuf descriptors: what drives the reading and writing of OTLP/JSON.
 
 A field that a newer opentelemetry-proto brings is understood without a change here. Each message type has an
 entry for its beginning and, behind it, one for each field in the order of field numbers. Entry 0 is no field.
@@ -16,9 +16,11 @@ _fields = cython.declare(Field[FIELDS])
 _messages = cython.declare(Message[MESSAGES])
 _next = cython.declare(uint16_t[FIELDS])
 _requests = cython.declare(cython.int[8])
+_words = cython.declare(cython.p_const_char[WORDS])
 
 NAMES: list = [""] * FIELDS
 """The JSON name of each entry."""
+_kept_words: list = []  # what _words points into
 
 _NO_KEY = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)  # what its mask takes is never 0
 _IDENTIFIERS = ("trace_id", "span_id", "parent_span_id")
@@ -36,6 +38,14 @@ def all_fields() -> cython.pointer(cython.const[Field]):
 @cython.exceptval(check=False)
 def all_messages() -> cython.pointer(cython.const[Message]):
     return _messages
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def all_words() -> cython.pointer(cython.p_const_char):
+    """Return the names of the values of enums, in quotes."""
+    return _words
 
 
 @cython.cfunc
@@ -105,7 +115,26 @@ def _add_field(entry: cython.int, field, child: cython.int) -> None:
     made.repeated = field.is_repeated
     made.child = child
     made.is_pair = kind == MESSAGE and field.message_type.full_name == "opentelemetry.proto.common.v1.KeyValue"
+    made.explicit = field.has_presence
+    if kind == ENUM:
+        _add_words(made, field.enum_type)
     NAMES[entry] = field.json_name
+
+
+@cython.cfunc
+def _add_words(made: cython.pointer(Field), enum) -> cython.void:
+    """Keep the names of the values from 0 on; what lies behind a gap has none."""
+    value: cython.int = 0
+    word: bytes
+    made.words = len(_kept_words)
+    while value in enum.values_by_number:
+        if len(_kept_words) >= WORDS:
+            raise RuntimeError(f"{enum.full_name} does not fit the table of names")
+        word = b'"' + enum.values_by_number[value].name.encode() + b'"'
+        _kept_words.append(word)
+        _words[made.words + value] = word
+        value += 1
+    made.word_count = value
 
 
 def _add_message(number: cython.int, first: cython.int, descriptor, number_of) -> None:
@@ -115,11 +144,15 @@ def _add_message(number: cython.int, first: cython.int, descriptor, number_of) -
     slot: cython.int
     key: bytes
     made.first = first
+    made.count = len(descriptor.fields)
     _fields[first].mask[0] = _NO_KEY
     if len(descriptor.fields) >= MESSAGE_FIELDS or first + len(descriptor.fields) >= FIELDS or len(oneofs) > ONEOFS:
         raise RuntimeError(f"{descriptor.full_name} does not fit the table of fields")
     for i, field in enumerate(sorted(descriptor.fields, key=lambda field: field.number), 1):
         entry = first + i
+        if field.number >= MESSAGE_FIELDS:
+            raise RuntimeError(f"{field.full_name} does not fit the table of fields")
+        made.place[cython.cast(cython.int, field.number)] = i
         _add_field(entry, field, number_of(field.message_type) if field.message_type is not None else 0)
         key = field.json_name.encode()
         slot = slot_of(cython.cast(cython.pointer(uint8_t), cython.cast(cython.p_char, key)), len(key))

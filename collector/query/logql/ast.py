@@ -359,15 +359,22 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True)
 class LogRange:
-    """`query [range] offset …`: the lines of a window of `range_ns`, moved `offset_ns` into the past."""
+    """`query [range] @ … offset …`: the lines of a window of `range_ns`, moved `offset_ns` into the past."""
 
     query: LogQuery
     range_ns: int
     offset_ns: int = 0
+    fixed: int | str | None = None
+    """`@`: where the window of every step ends before it is moved, Unix ms, or `start` or `end` of the query."""
 
     def __str__(self) -> str:
         offset = f" offset {duration_text(self.offset_ns)}" if self.offset_ns else ""
-        return f"{self.query} [{duration_text(self.range_ns)}]{offset}"
+        fixed = ""
+        if isinstance(self.fixed, str):
+            fixed = f" @ {self.fixed}()"
+        elif self.fixed is not None:
+            fixed = f" @ {'-' if self.fixed < 0 else ''}{abs(self.fixed) // 1000}.{abs(self.fixed) % 1000:03d}"
+        return f"{self.query} [{duration_text(self.range_ns)}]{fixed}{offset}"
 
 
 # Metric expressions.

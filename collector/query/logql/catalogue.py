@@ -1,23 +1,23 @@
 """What streams there are: label names, their values, label sets, and how much each selector selects.
 
-All of it from containers: no record is decoded. A stream counts if it has a line in the time range.
+All of it from containers (`streams.py`): no record is decoded. A stream counts if it has a line in the time range.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
+
 from collector.errors import QueryLimit
-from collector.query.engine import slices
-from collector.query.logql.columns import Lines
-from collector.query.logql.labels import Records
+from collector.query.logql import ast
 from collector.query.logql.source import Selection
+from collector.query.logql.streams import stream_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from collector.query.engine import Deadline
-    from collector.query.logql import ast
     from collector.store import View
 
 Item = TypeVar("Item")
@@ -66,17 +66,14 @@ def label_values(
 
 def volume(deadline: Deadline, view: View, selector: ast.Selector, start_ns: int, end_ns: int) -> Volume:
     """Return how many streams, blocks, lines and bytes of lines a selector selects."""
-    records, selection = Records(), Selection(selector)
     found: set[Labels] = set()
     blocks = entries = size = 0
-    for piece in slices(view, start_ns, end_ns, deadline):
-        rows = selection.rows(piece, records)
-        if rows.size:
-            blocks += 1
-            entries += len(rows)
-            size += int(Lines(piece.block, rows).sizes().sum())
-            for container in records.containers(piece.block, rows)[1]:
-                _add(found, _labels(container.stream))
+    for lines in stream_lines(deadline, view, Selection(selector), start_ns, end_ns, sizes=True):
+        blocks += lines.blocks
+        entries += len(lines.codes)
+        size += int(lines.sizes.sum(dtype=np.int64))
+        for number in lines.used():
+            _add(found, _labels(lines.streams[number].stream))
     return Volume(len(found), blocks, entries, size)
 
 
@@ -84,11 +81,12 @@ def _selected(
     deadline: Deadline, view: View, selectors: Sequence[ast.Selector], start_ns: int, end_ns: int
 ) -> Iterator[dict[str, str]]:
     """Yield the labels of selected streams, one of them possibly many times."""
-    records = Records()
-    selections = [Selection(selector) for selector in selectors]
-    for block, rows in slices(view, start_ns, end_ns, deadline):
-        for container in records.containers(block, rows)[1]:
-            if not selections or any(selection.has(container) for selection in selections):
+    selections = [Selection(selector) for selector in selectors] or [Selection(ast.Selector(()))]
+    everything = selections[0] if len(selections) == 1 else Selection(ast.Selector(()))
+    for lines in stream_lines(deadline, view, everything, start_ns, end_ns, sizes=False):
+        for number in lines.used():
+            container = lines.streams[number]
+            if any(selection.has(container) for selection in selections):
                 yield container.stream
 
 

@@ -2,10 +2,10 @@
 
 Loki's default rules, which Grafana's queries are written for:
 
-* A stream is named by *index labels*: the resource attributes of `INDEX_ATTRIBUTES`, and always
-  `service_name` (`unknown_service` when the resource has no service.name that is a text). Selectors see only
-  these. * All else is *structured metadata* of the line, which label filters and groupings see too: the
-  record's own fields (trace_id, severity_text, …), its attributes, the scope with its attributes, the other
+* A stream is named by *index labels*: the resource attributes of `INDEX_ATTRIBUTES`, those that the resource names
+  itself (`LABELS_ATTRIBUTE`), and always `service_name` (`unknown_service` when the resource has no service.name that
+  is a text). Selectors see only these. * All else is *structured metadata* of the line, which label filters and
+  groupings see too: the record's own fields (trace_id, severity_text, …), its attributes, the scope with its attributes, the other
   resource attributes, and `detected_level`. Where two have one name, the inner one counts, in the order just
   given. A name that an index label has already gets the suffix `_extracted`. * Names are Prometheus label
   names: each run of other characters than letters and digits becomes one `_`, and `key_` precedes a leading
@@ -14,7 +14,7 @@ Loki's default rules, which Grafana's queries are written for:
   arrays and bodies that are not text as JSON. An empty text is the same as no label.
 
 `Records.labels` is the definition, record by record. `columns.py` has the same by columns; a test compares
-them. What Loki does and this does not: it guesses a level from `level` attributes and from the line's words.
+them. `levels.py` says what level a record has.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ import numpy as np
 
 from collector.otlp.records import group_bytes, record, resource, scope
 from collector.query.groups import alike, groups_of
+from collector.query.logql.containers import Containers
+from collector.query.logql.levels import LEVEL, detected_level
+from collector.query.logql.row import DETAILS, ERROR, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
+    from collector.store import Memo
 
 SERVICE = "service.name"
 UNKNOWN_SERVICE = "unknown_service"
@@ -65,34 +69,19 @@ INDEX_ATTRIBUTES = frozenset(
 """The resource attributes that become index labels: Loki's default list."""
 
 CONTAINERS_CACHED = 10_000
-"""Containers whose labels one query remembers; then it forgets them all and goes on."""
-
-NAMES_CACHED = 10_000
-"""Attribute keys whose label names one query remembers; likewise."""
+"""Containers of which a query remembers whether they are selected; then it forgets them all and goes on."""
 
 _PARTS = ("resource", "scope")
 """What a container's labels are made of."""
 
 _OTHER = re.compile(r"[^0-9A-Za-z]+")
 
-LEVELS = ("unknown", "trace", "debug", "info", "warn", "error", "fatal")
-"""The levels by band of severity numbers: 0, 1 to 4, 5 to 8, …, 21 to 24."""
-_LEVEL_TEXTS = {
-    "trace": "trace",
-    "trc": "trace",
-    "debug": "debug",
-    "dbg": "debug",
-    "info": "info",
-    "inf": "info",
-    "information": "info",
-    "warn": "warn",
-    "wrn": "warn",
-    "warning": "warn",
-    "error": "error",
-    "err": "error",
-    "critical": "critical",
-    "fatal": "fatal",
-}
+LABELS_ATTRIBUTE = "loki.resource.labels"
+"""The resource attribute that names further resource attributes which are index labels: a text of names with commas between
+them, or an array. The OpenTelemetry Collector's Loki exporter reads it so; what comes by Loki's push API has it."""
+
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+"""What Prometheus and Loki take for a label's name."""
 
 
 def label_name(key: str) -> str:
@@ -161,9 +150,13 @@ def flatten(attributes: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """Yield (label name, text) for KeyValues, first to last; of keys that occur twice, the first."""
     seen = set()
     for pair in attributes:
-        if pair.key not in seen:
-            seen.add(pair.key)
-            yield from _flatten(label_name(pair.key), pair.value)
+        key, value = pair.key, pair.value
+        if key not in seen:
+            seen.add(key)
+            if value.HasField("string_value"):
+                yield label_name(key), value.string_value
+            else:
+                yield from _flatten(label_name(key), value)
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -172,14 +165,6 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flatten(label_name(f"{name}_{pair.key}"), pair.value)
     else:
         yield name, value_text(value)
-
-
-def detected_level(severity_number: int, severity_text: str) -> str:
-    """Return Loki's level: from the text if it names one, else from the number, else `unknown`."""
-    level = _LEVEL_TEXTS.get(severity_text.lower())
-    if level is not None:
-        return level
-    return LEVELS[(severity_number + 3) // 4] if 0 < severity_number <= 24 else LEVELS[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,26 +181,28 @@ class Records:
     """Reads records as labels and lines; remembers containers, because thousands of records share one."""
 
     def __init__(self) -> None:
-        self._containers: dict[tuple[bytes, ...], Container] = {}
-        self._names: dict[bytes, str] = {}
+        self._containers = Containers()
+        self._block: Block | None = None
+        self._groups: dict[int, Container] = {}  # of that block
+
+    def remember(self, memo: Memo | None) -> None:
+        """Share containers with other queries of the store that a view is of."""
+        if memo is not None:
+            self._containers = memo.kept("logql containers", Containers)
 
     def name(self, key: bytes) -> str:
         """Return the label name of an attribute key."""
-        found = self._names.get(key)
-        if found is None:
-            if len(self._names) >= NAMES_CACHED:
-                self._names.clear()
-            found = self._names[key] = label_name(key.decode())
-        return found
+        return self._containers.name(key) or self._containers.add_name(key, label_name(key.decode()))
 
     def container(self, block: Block, group: int) -> Container:
         """Return the labels that a group's records have in common."""
-        key = tuple(group_bytes(block, group, part) for part in _PARTS)
-        found = self._containers.get(key)
+        if block is not self._block:
+            self._block, self._groups = block, {}
+        found = self._groups.get(group)
         if found is None:
-            if len(self._containers) >= CONTAINERS_CACHED:
-                self._containers.clear()
-            found = self._containers[key] = _container(block, group)
+            key = tuple(group_bytes(block, group, part) for part in _PARTS)
+            found = self._containers.get(key) or self._containers.add(key, _container(block, group))
+            self._groups[group] = found
         return found
 
     def containers(self, block: Block, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[Container]]:
@@ -226,13 +213,18 @@ class Records:
 
     def metadata(self, block: Block, row: int, message: Any) -> dict[str, str]:
         """Return a record's structured metadata; `message` is the record, decoded."""
-        container = self.container(block, int(block.column("group")[row]))
-        metadata: dict[str, str] = {}
-        _add(metadata, _own_fields(message), container.stream)
-        _add(metadata, flatten(message.attributes), container.stream)
-        for name, value in container.metadata.items():
-            metadata.setdefault(name, value)
-        metadata.setdefault("detected_level", detected_level(message.severity_number, message.severity_text))
+        container = self.container(block, block.records.number("group", row))
+        own: dict[str, str] = {}
+        _add(own, _own_fields(message), container.stream)
+        _add(own, flatten(message.attributes), container.stream)
+        metadata = container.metadata | own
+        if LEVEL not in container.stream:
+            metadata[LEVEL] = detected_level(
+                container.stream,
+                metadata,
+                message.severity_number,
+                lambda: value_text(message.body).encode(),
+            )
         return metadata
 
     def labels(self, block: Block, row: int) -> dict[str, str]:
@@ -241,16 +233,34 @@ class Records:
             block, row, record(block, row)
         )
 
+    def row(self, block: Block, row: int) -> Row:
+        """Return a record as the line that a pipeline begins with."""
+        message = record(block, row)
+        stream = self.container(block, block.records.number("group", row)).stream
+        metadata = self.metadata(block, row, message)
+        time = block.records.number("time", row)
+        line = Row(time, value_text(message.body).encode(), stream, dict(stream), metadata)
+        line.error, line.details = metadata.pop(ERROR, ""), metadata.pop(DETAILS, "")
+        return line
+
 
 def _container(block: Block, group: int) -> Container:
     service = group_bytes(block, group, "service").decode()
     stream = {label_name(SERVICE): service or UNKNOWN_SERVICE}
     indexed: list[Any] = []
     others: list[Any] = []
-    for pair in resource(block, group).attributes:
-        if pair.key == SERVICE and service:
+    attributes = resource(block, group).attributes
+    named = _named(attributes)
+    for pair in attributes:
+        if (pair.key == SERVICE and service) or pair.key == LABELS_ATTRIBUTE:
             continue
-        (indexed if pair.key in INDEX_ATTRIBUTES and pair.key != SERVICE else others).append(pair)
+        if pair.key in named and LABEL_NAME.fullmatch(pair.key) and pair.value.WhichOneof("value") != "kvlist_value":
+            text = value_text(pair.value)
+            if text:
+                stream.setdefault(pair.key, text)
+        else:
+            is_label = pair.key in named or (pair.key in INDEX_ATTRIBUTES and pair.key != SERVICE)
+            (indexed if is_label else others).append(pair)
     for name, value in flatten(indexed):
         if value:
             stream.setdefault(name, value)
@@ -262,11 +272,23 @@ def _container(block: Block, group: int) -> Container:
     return Container(stream, metadata)
 
 
+def _named(attributes: Iterable[Any]) -> frozenset[str]:
+    """Return the attributes that LABELS_ATTRIBUTE makes labels of."""
+    value = next((pair.value for pair in attributes if pair.key == LABELS_ATTRIBUTE), None)
+    if value is None:
+        return frozenset()
+    if value.WhichOneof("value") == "array_value":
+        return frozenset(value_text(one) for one in value.array_value.values)
+    return frozenset(name.strip() for name in value_text(value).split(","))
+
+
 def _add(metadata: dict[str, str], pairs: Iterable[tuple[str, str]], stream: dict[str, str]) -> None:
     """Add labels that are neither empty nor there already, out of the way of the stream's."""
     for name, value in pairs:
         if value:
-            metadata.setdefault(f"{name}_extracted" if name in stream else name, value)
+            free = f"{name}_extracted" if name in stream else name
+            if free not in metadata:
+                metadata[free] = value
 
 
 def _scope_fields(scope: Any) -> Iterator[tuple[str, str]]:

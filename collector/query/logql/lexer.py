@@ -30,7 +30,7 @@ _TOKEN = re.compile(
     | (?P<number>{literals.NUMBER_PATTERN})(?![A-Za-z0-9_.])
     | (?P<flag>--(?:strict|keep-empty))(?![A-Za-z0-9_-])
     | (?P<string>{literals.STRING_PATTERN})
-    | (?P<symbol>\|[=~>]|![=~>]|=[=~]|[<>]=|[-+*/%^=<>(){{}}\[\],|])
+    | (?P<symbol>\|[=~>]|![=~>]|=[=~]|[<>]=|[-+*/%^=<>(){{}}\[\],|@])
     """,
     re.VERBOSE,
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from collector.errors import QueryLimit
-from collector.otlp.records import record
 from collector.query.engine import newest
-from collector.query.logql.labels import value_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collector.store import View
 
 ANSWER_BYTES_MAX = 64 << 20
-"""Bytes of the records that one answer may be made of."""
+"""Bytes of the records that one answer may be made of, and bytes of what a pipeline makes of them."""
 
 
 class Line(NamedTuple):
@@ -34,6 +34,8 @@ class Line(NamedTuple):
     """The labels that name its stream, after the pipeline."""
     metadata: dict[str, str]
     """Its structured metadata, after the pipeline."""
+    parsed: dict[str, str]
+    """The labels that stages have set, `__error__` and `__error_details__` among them. A name is in one of the three."""
 
 
 def read_lines(
@@ -57,18 +59,40 @@ def read_lines(
 
     if end_ns < start_ns:
         return []
-    refs = newest(view, limit, select, start_ns, end_ns, deadline, oldest=oldest_first)
+    source.records.remember(view.memo)
+    refs = newest(
+        view,
+        limit,
+        select,
+        start_ns,
+        end_ns,
+        deadline,
+        oldest=oldest_first,
+        terms=source.terms,
+    )
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
-    return [_line(source, ref) for ref in refs]
+    return lines_of(source, refs, deadline)
+
+
+def lines_of(source: Source, refs: Sequence[Ref], deadline: Deadline) -> list[Line]:
+    """Return the lines that a source's pipeline makes of records that it lets through.
+
+    Raises QueryTimeout, and QueryLimit when they are larger than ANSWER_BYTES_MAX together.
+    """
+    lines: list[Line] = []
+    size = 0
+    for ref in refs:
+        deadline.check()
+        lines.append(_line(source, ref))
+        size += len(lines[-1].text) + sum(map(len, lines[-1].parsed.values()))
+        if size > ANSWER_BYTES_MAX:
+            raise QueryLimit(f"the stages make more than {ANSWER_BYTES_MAX} bytes of the lines; lower the limit")
+    return lines
 
 
 def _line(source: Source, ref: Ref) -> Line:
-    block, row = ref.block, ref.row
-    message = record(block, row)
-    stream = source.records.container(block, int(block.column("group")[row])).stream
-    metadata = source.records.metadata(block, row, message)
-    for change in source.changes:
-        stream, metadata = change.labels(stream), change.labels(metadata)
-    return Line(ref.time, ref.offset, value_text(message.body), stream, metadata)
+    row = source.row(ref.block, ref.row)
+    text = row.line.decode("utf-8", "replace")
+    return Line(ref.time, ref.offset, text, row.stream, row.metadata, row.parsed | row.failures())

@@ -46,6 +46,12 @@ VECTOR_AGGREGATIONS = frozenset(
     )
 )
 """All vector aggregations."""
+SECONDS_MAX = 2**33
+"""The last second that `@` can name, and the first before 1970: in the years 2242 and 1697."""
+
+Shift = tuple[int, int | str | None]
+"""What `offset` says, in ns, and `@`."""
+
 SELECTING_AGGREGATIONS = frozenset(("topk", "bottomk", "approx_topk"))
 """Vector aggregations whose first argument is how many series to keep."""
 
@@ -267,27 +273,28 @@ class _Parser(PipelineParser):
         return ast.RangeAggregation(op, log_range, parameter, grouping, token.position)
 
     def _log_range(self, function: str) -> ast.LogRange:
-        query, span, offset = self._range_parts()
+        query, span, shift = self._range_parts()
         if span is None:
             raise self.error(f"{function} needs a range such as [5m] after its selector or pipeline")
-        return ast.LogRange(query, span, offset)
+        return ast.LogRange(query, span, *shift)
 
-    def _range_parts(self) -> tuple[ast.LogQuery, int | None, int]:
+    def _range_parts(self) -> tuple[ast.LogQuery, int | None, Shift]:
         """Read a selector, its stages and its range; the range may stand before the stages or after them."""
-        span, offset = None, 0
+        span: int | None = None
+        shift: Shift = (0, None)
         if self.skip_symbol("("):
             self.enter()
-            query, span, offset = self._range_parts()
+            query, span, shift = self._range_parts()
             self.leave()
             self.expect_symbol(")")
         else:
             query = self._log_query(in_range=True)
         if span is None and self.at_symbol("["):
             span = self._range()
-            offset = self._offset()
+            shift = self._shift()
             if not query.stages:
                 query = ast.LogQuery(query.selector, self.stages(in_range=True))
-        return query, span, offset
+        return query, span, shift
 
     def _range(self) -> int:
         self.expect_symbol("[")
@@ -298,8 +305,27 @@ class _Parser(PipelineParser):
         self.expect_symbol("]")
         return span
 
-    def _offset(self) -> int:
-        if not self.skip_word("offset"):
-            return 0
-        sign = self.sign()
-        return sign * int(self.expect(Kind.DURATION, "a duration such as 5m").value)
+    def _shift(self) -> Shift:
+        """Read `offset` and `@`, each once at most, in any order."""
+        offset: int | None = None
+        fixed: int | str | None = None
+        while True:
+            if offset is None and self.skip_word("offset"):
+                sign = self.sign()
+                offset = sign * int(self.expect(Kind.DURATION, "a duration such as 5m").value)
+            elif fixed is None and self.skip_symbol("@"):
+                fixed = self._fixed()
+            else:
+                return offset or 0, fixed
+
+    def _fixed(self) -> int | str:
+        if self.at_word("start", "end"):
+            word = self.take().text.lower()
+            self.expect_symbol("(")
+            self.expect_symbol(")")
+            return word
+        at = self.token.position
+        seconds = self._number()
+        if abs(seconds) > SECONDS_MAX:
+            raise self.error("a time that is too far away", at)
+        return round(seconds * 1000)

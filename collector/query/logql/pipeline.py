@@ -173,6 +173,7 @@ class PipelineParser(Cursor):
     def stages(self, in_range: bool) -> tuple[ast.Stage, ...]:
         """Read the stages that follow, if any. `unwrap` is only allowed `in_range`."""
         stages: list[ast.Stage] = []
+        unwrapped = False
         while True:
             if self.at_symbol(*_LINE_OPERATORS):
                 stage: ast.Stage = self._line_filter()
@@ -180,13 +181,13 @@ class PipelineParser(Cursor):
                 stage = self._pipe_stage()
             else:
                 return tuple(stages)
-            self._check_order(stages, stage, in_range)
+            self._check_order(stage, in_range, unwrapped)
+            unwrapped = unwrapped or isinstance(stage, ast.Unwrap)
             stages.append(stage)
 
-    def _check_order(self, before: list[ast.Stage], stage: ast.Stage, in_range: bool) -> None:
+    def _check_order(self, stage: ast.Stage, in_range: bool, unwrapped: bool) -> None:
         if isinstance(stage, ast.Unwrap) and not in_range:
             raise self.error("unwrap belongs into a range, such as sum_over_time(… | unwrap x [5m])", stage.at)
-        unwrapped = any(isinstance(earlier, ast.Unwrap) for earlier in before)
         if unwrapped and not isinstance(stage, ast.LabelStage):
             raise self.error("only label filters can follow unwrap", stage.at)
 

@@ -1,10 +1,7 @@
 """From a query's text to something that can run: parsed, checked, compiled.
 
 Everything that can be refused before a record is read is refused here, with its line and column: what is no
-LogQL, and what is LogQL but not evaluated yet. Evaluated are selectors, line filters (text and regular
-expressions), label filters on texts, drop and keep; count_over_time, rate, bytes_over_time, bytes_rate with
-offset; sum, min, max, avg and count; vector(), numbers, arithmetic and comparisons between numbers and
-series, and between series with the same labels.
+LogQL, and what is LogQL but not evaluated.
 """
 
 from __future__ import annotations
@@ -16,12 +13,6 @@ from collector.query.logql import ast
 from collector.query.logql.lexer import place
 from collector.query.logql.parser import parse
 from collector.query.logql.source import Source
-from collector.query.logql.steps import unsupported
-
-RANGE_AGGREGATIONS = frozenset(("count_over_time", "rate", "bytes_over_time", "bytes_rate"))
-"""The range aggregations that are evaluated."""
-VECTOR_AGGREGATIONS = frozenset(("sum", "min", "max", "avg", "count"))
-"""The vector aggregations that are evaluated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,24 +46,14 @@ def prepare(text: str) -> Plan:
 
 
 def _prepare(node: ast.Metric, sources: dict[ast.LogQuery, Source]) -> None:
-    """Compile the log queries under a node, and refuse what is not evaluated."""
+    """Compile the log queries under a node."""
     match node:
         case ast.RangeAggregation():
-            if node.op not in RANGE_AGGREGATIONS:
-                raise unsupported(f"{node.op}()", node.at)
             query = node.range.query
             if query not in sources:
                 sources[query] = Source(query)
-        case ast.VectorAggregation():
-            if node.op not in VECTOR_AGGREGATIONS:
-                raise unsupported(f"{node.op}()", node.at)
+        case ast.VectorAggregation() | ast.LabelReplace():
             _prepare(node.expression, sources)
         case ast.Binary():
-            if node.op in ast.SET_OPERATORS:
-                raise unsupported(f"{node.op!r} between series", node.at)
-            if node.matching is not None:
-                raise unsupported("matching series with on() or ignoring()", node.at)
             _prepare(node.left, sources)
             _prepare(node.right, sources)
-        case ast.LabelReplace():
-            raise unsupported("label_replace()", node.at)

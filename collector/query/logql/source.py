@@ -2,7 +2,7 @@
 
 A selector is asked once for each container and not for each record. `service_name="x"` is also a key of the
 ring's postings and of the log's columns (`service`), which spares most blocks; the selector still decides by
-the bytes.
+the bytes. What the query asks of texts (`keywords.py`) narrows it further.
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collector.query.engine import slices
+from collector.clock import SystemClock
+from collector.query.engine import Among, log_slices, slices
+from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
+from collector.query.logql.explain import noted
+from collector.query.logql.known import STREAM, BlockLayer
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
 from collector.query.logql.regex import literal
-from collector.query.logql.steps import ChangeStep, Kept, compile_stages, run, text_predicate
+from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.terms import Terms
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
-    from collector.query.logql.columns import Change
+    from collector.query.logql.known import Known
     from collector.query.logql.labels import Container
+    from collector.query.logql.row import Row
     from collector.store import View
 
 SERVICE_LABEL = label_name(SERVICE)
@@ -48,13 +55,20 @@ class Statistics:
             self.log_lines += len(rows)
             self.log_bytes += size
 
+    def count_ring(self, lines: int, size: int) -> None:
+        """Count lines of the ring, with the bytes of their bodies."""
+        self.ring_lines += lines
+        self.ring_bytes += size
+
 
 class Selection:
     """A selector, ready to run."""
 
     def __init__(self, selector: ast.Selector) -> None:
+        self.selector = selector
         self._tests = [(matcher.label, text_predicate(matcher)) for matcher in selector.matchers]
         self._verdicts: dict[Container, bool] = {}
+        self._known: tuple[Known, NDArray[np.bool_]] | None = None
         self.service: bytes | None = None
         """The one service whose records can match, as a key of the `service` index; None: any."""
         for matcher in selector.matchers:
@@ -74,42 +88,82 @@ class Selection:
             self._verdicts[container] = verdict
         return verdict
 
-    def rows(self, piece: Slice, records: Records) -> NDArray[np.intp]:
-        """Return the rows of a slice that are selected."""
+    def verdicts(self, streams: Known) -> NDArray[np.bool_]:
+        """Tell for each stream of those known whether it is selected."""
+        if self._known is None or self._known[0] is not streams:
+            selected = np.array([self.has(container) for container in streams.streams], np.bool_)
+            self._known = (streams, selected)
+        return self._known[1]
+
+    def rows(self, piece: Slice, records: Records, streams: Known | None = None) -> NDArray[np.intp]:
+        """Return the rows of a slice that are selected; the records' streams may be known."""
         block, rows = piece
-        codes, containers = records.containers(block, rows)
-        selected = np.array([self.has(container) for container in containers], np.bool_)
+        if streams is not None:
+            codes, selected = streams.of(rows + block.base_offset), self.verdicts(streams)
+        else:
+            codes, containers = records.containers(block, rows)
+            selected = np.array([self.has(container) for container in containers], np.bool_)
         if selected.all():
             return rows
         chosen: NDArray[np.intp] = rows[selected[codes]]
         return chosen
 
 
+def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()) -> Iterator[Slice]:
+    """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, newest_first=True)
+
+
 class Source:
     """A log query, ready to run. For one thread at a time."""
 
-    def __init__(self, query: ast.LogQuery) -> None:
-        """Raises InvalidQuery for a stage that is not evaluated."""
+    def __init__(self, query: ast.LogQuery, clock: Clock | None = None) -> None:
+        """Raises InvalidQuery for a stage that cannot be one. The clock is for templates that ask for the time."""
+        self.query = query
         self.selection = Selection(query.selector)
-        self._steps = compile_stages(query.stages)
+        self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
+        self.terms = keywords.terms(query)
+        """What it asks of a record's texts."""
         self.records = Records()
-        self.changes: Sequence[Change] = [step.change for step in self._steps if isinstance(step, ChangeStep)]
-        """What the pipeline does to labels."""
-        kept = [change.names for change in self.changes if isinstance(change, Kept)]
-        self.kept: frozenset[str] | None = frozenset.intersection(*kept) if kept else None
+        self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""
 
-    def batch(self, piece: Slice, view: View, deadline: Deadline, statistics: Statistics) -> Batch:
-        """Return what selector and pipeline leave of a slice. Raises QueryTimeout."""
-        rows = self.selection.rows(piece, self.records)
-        statistics.count(view, piece.block, rows)
-        return run(self._steps, Batch(piece.block, rows, self.records), deadline)
+    def row(self, block: Block, row: int) -> Row:
+        """Return a record that is among the answers as the pipeline leaves it."""
+        line = self.records.row(block, row)
+        for step in self._steps:
+            step.line(line)
+        return line
 
-    def batches(
-        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics
-    ) -> Iterator[Batch]:
-        """Yield the batches with lines of start_ns <= time <= end_ns."""
-        for piece in slices(view, start_ns, end_ns, deadline):
-            batch = self.batch(piece, view, deadline, statistics)
-            if batch.rows.size:
-                yield batch
+    def pieces(self, view: View, start_ns: int, end_ns: int, deadline: Deadline) -> Iterator[Slice]:
+        """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
+        self.records.remember(view.memo)
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms)
+
+    def batch(
+        self,
+        piece: Slice,
+        view: View,
+        deadline: Deadline,
+        statistics: Statistics,
+        known: Mapping[str, Known] | None = None,
+    ) -> Batch:
+        """Return what selector and pipeline leave of a slice; some labels may be known. Raises QueryTimeout."""
+        block, effort = piece.block, deadline.effort
+        began = effort.clock.monotonic() if effort is not None else 0.0
+        here = {name: one for name, one in known.items() if one.has(block)} if known else {}
+        rows = self.selection.rows(piece, self.records, here.get(STREAM))
+        statistics.count(view, block, rows)
+        if effort is not None:
+            effort.stage(str(self.query.selector), len(piece.rows), len(rows), began)
+        batch = Batch(block, rows, self.records, deadline)
+        if here:
+            batch.layer = BlockLayer(block, rows, self.records, deadline, here)
+        return self.through(batch, deadline)
+
+    def through(self, batch: Batch, deadline: Deadline) -> Batch:
+        """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
+        if deadline.effort is not None:
+            return noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
+        return run(self._steps, batch, deadline)

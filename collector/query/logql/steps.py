@@ -1,10 +1,9 @@
-"""A pipeline ready to run: the stages of a log query as steps over batches.
+"""A pipeline ready to run: the stages of a log query as steps over batches, and over single lines.
 
-A step takes a `Batch` and returns one: narrower after a filter, with changed labels after `drop` and `keep`.
-Steps run in the order of the stages, because a filter after `drop x` sees no x.
-
-Not every stage of the language runs yet; `compile_stages` refuses the others by name and place, so that no
-query is answered as if a stage were not there.
+A step takes a `Batch` and returns one: narrower after a filter, under another layer after a stage that changes labels or
+lines. `Step.line` does the same to one line, in the plainest way: that is how answered lines get their final text and
+labels. Steps run in the order of the stages. Loki itself moves line filters in front of `decolorize` and tries label
+filters on what parsers find before `label_format` has changed it; Ringtail goes by what the query says.
 """
 
 from __future__ import annotations
@@ -15,16 +14,31 @@ import numpy as np
 
 from collector.errors import InvalidQuery
 from collector.query.logql import ast
-from collector.query.logql.columns import Column
-from collector.query.logql.regex import full_matcher, literal, searcher
+from collector.query.logql.address import AddressRange
+from collector.query.logql.choices import Dropped, Kept
+from collector.query.logql.conditions import Trial, condition_of, text_predicate
+from collector.query.logql.formats import Decolorize, LabelFormat, LineFormat
+from collector.query.logql.parsers import parser_of
+from collector.query.logql.parsing import parsing
+from collector.query.logql.patterns import filter_pattern
+from collector.query.logql.regex import literal, searcher
+from collector.query.logql.row import ERRORS
+from collector.query.logql.unwrap import UnwrapStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from collector.query.engine import Deadline
-    from collector.query.logql.columns import Batch, Change, Lines
+    from collector.query.logql.columns import Batch
+    from collector.query.logql.lines import Lines
+    from collector.query.logql.row import Row
+
+__all__ = ("Step", "compile_stages", "kept_labels", "run", "text_predicate")
+
+LAYERS_MAX = 100
+"""Stages of a pipeline other than filters; each assignment of a `label_format` counts."""
 
 
 class Step(Protocol):
@@ -34,173 +48,156 @@ class Step(Protocol):
         """Return what is left of a batch."""
         ...
 
-
-def unsupported(what: str, at: int) -> InvalidQuery:
-    """Return the refusal of what the language has and the evaluator has not; `plan.py` adds the place."""
-    return InvalidQuery(f"{what} is LogQL, but is not evaluated yet", at)
-
-
-def compile_stages(stages: Iterable[ast.Stage]) -> list[Step]:
-    """Return the steps of a pipeline. Raises InvalidQuery for a stage that is not evaluated."""
-    return [_step(stage) for stage in stages]
+    def line(self, row: Row) -> bool:
+        """Change a line; return whether it is left."""
+        ...
 
 
-def run(steps: Iterable[Step], batch: Batch, deadline: Deadline) -> Batch:
+def compile_stages(stages: Sequence[ast.Stage], now_ns: int) -> list[Step]:
+    """Return the steps of a pipeline, at a time (Unix ns). Raises InvalidQuery for a stage that cannot be one."""
+    layers = 0
+    for stage in stages:
+        if not isinstance(stage, ast.LineFilter | ast.LabelStage):
+            layers += len(stage.assignments) if isinstance(stage, ast.LabelFormat) else 1
+        if layers > LAYERS_MAX:
+            raise InvalidQuery(f"the pipeline has more than {LAYERS_MAX} stages that are not filters", stage.at)
+    steps: list[Step] = []
+    for stage in stages:
+        step = _step(stage, lambda: now_ns)
+        if isinstance(step, LineFormat | LabelFormat):
+            step.follows([before.line for before in steps])
+        steps.append(step)
+    return steps
+
+
+def run(steps: Sequence[Step], batch: Batch, deadline: Deadline) -> Batch:
     """Return what the steps leave of a batch. Raises QueryTimeout: a query may have thousands of them."""
     for step in steps:
         if not batch.rows.size:
             break
         deadline.check()
         batch = step.apply(batch)
+    batch.steps = [step.line for step in steps]
     return batch
 
 
-def text_predicate(matcher: ast.Matcher) -> Callable[[str], bool]:
-    """Return the test that a label's text must pass."""
-    value = matcher.value
-    match matcher.op:
-        case "=":
-            return lambda text: text == value
-        case "!=":
-            return lambda text: text != value
-    matches = full_matcher(value)
-    return matches if matcher.op == "=~" else lambda text: not matches(text)
+def kept_labels(stages: Iterable[ast.Stage]) -> frozenset[str] | None:
+    """Return the only labels that lines can have after the stages; None where they can have any."""
+    kept: frozenset[str] | None = None
+    for stage in stages:
+        if isinstance(stage, ast.Keep):
+            named = {each if isinstance(each, str) else each.label for each in stage.labels} | {*ERRORS}
+            kept = frozenset(named) if kept is None else kept & named
+        elif isinstance(stage, ast.LabelFormat):
+            kept = kept and kept | {each.label for each in stage.assignments}
+        elif isinstance(stage, ast.Json | ast.Logfmt | ast.Pattern | ast.Regexp | ast.Unpack):
+            kept = None
+    return kept
 
 
-def _step(stage: ast.Stage) -> Step:
+def _step(stage: ast.Stage, now_ns: Callable[[], int]) -> Step:
     match stage:
         case ast.LineFilter():
             return LineStep(stage)
         case ast.LabelStage():
             return LabelStep(stage)
         case ast.Drop():
-            return ChangeStep(Dropped(stage))
+            return Dropped(stage)
         case ast.Keep():
-            return ChangeStep(Kept(stage))
-    name = "label_format" if isinstance(stage, ast.LabelFormat) else str(stage).split()[1]
-    raise unsupported(f"the stage {name!r}", stage.at)
+            return Kept(stage)
+        case ast.LineFormat():
+            return LineFormat(stage, now_ns)
+        case ast.LabelFormat():
+            return LabelFormat(stage, now_ns)
+        case ast.Decolorize():
+            return Decolorize()
+        case ast.Unwrap():
+            return UnwrapStep(stage)
+    return ParseStep(stage)
+
+
+class _Test:
+    """What a line filter looks for."""
+
+    def __init__(self, predicate: Callable[[bytes], bool], needle: bytes | None, *, is_needle: bool = False) -> None:
+        """Take a test of one line, and a text that all lines have which pass it; `is_needle` if that says it all."""
+        self.line = predicate
+        self._needle = needle
+        self._is_needle = is_needle
+
+    def lines(self, lines: Lines) -> NDArray[np.bool_]:
+        """Tell for each line whether it passes."""
+        if not self._needle and not self._is_needle:
+            return lines.meet(self.line)
+        candidates = lines.contain(self._needle or b"")
+        if not self._is_needle and candidates.any():
+            candidates[candidates] = lines.narrowed(candidates).meet(self.line)
+        return candidates
+
+
+def _contains(needle: bytes) -> _Test:
+    return _Test(lambda line: needle in line, needle, is_needle=True)
 
 
 class LineStep:
     """A line filter."""
 
     def __init__(self, stage: ast.LineFilter) -> None:
-        if stage.op in ("|>", "!>"):
-            raise unsupported(f"the pattern filter {stage.op!r}", stage.at)
+        """Raises InvalidQuery for what is no pattern or address."""
         self._negative = stage.op[0] == "!"
         self._tests = [self._test(stage, operand) for operand in stage.operands]
 
     @staticmethod
-    def _test(stage: ast.LineFilter, operand: ast.LineOperand) -> Callable[[Lines], NDArray[np.bool_]]:
+    def _test(stage: ast.LineFilter, operand: ast.LineOperand) -> _Test:
         if operand.address:
-            raise unsupported("the address filter ip()", stage.at)
+            return _Test(AddressRange(operand.value, stage.at).occurs, None)
+        if stage.op in ("|>", "!>"):
+            pattern = filter_pattern(operand.value, stage.at)
+            return _Test(pattern.fits, pattern.literal())
         text = operand.value if stage.op in ("|=", "!=") else literal(operand.value)
-        if text is not None:
-            needle = text.encode()
-            return lambda lines: lines.contain(needle)
-        predicate = searcher(operand.value)
-        return lambda lines: lines.meet(predicate)
+        return _Test(searcher(operand.value), None) if text is None else _contains(text.encode())
 
     def apply(self, batch: Batch) -> Batch:
         """Keep the lines that have one of the operands; or none of them, if the filter is negative."""
-        found = self._tests[0](batch.lines)
+        found = self._tests[0].lines(batch.lines)
         for test in self._tests[1:]:
-            found = found | test(batch.lines)
+            found = found | test.lines(batch.lines)
         return batch.narrowed(~found if self._negative else found)
+
+    def line(self, row: Row) -> bool:
+        """See `Step.line`."""
+        return any(test.line(row.line) for test in self._tests) != self._negative
 
 
 class LabelStep:
     """A label filter."""
 
     def __init__(self, stage: ast.LabelStage) -> None:
-        self._condition = _condition(stage.condition, stage.at)
+        """Raises InvalidQuery for what is no address."""
+        self._condition = condition_of(stage.condition)
 
     def apply(self, batch: Batch) -> Batch:
         """Keep the rows that meet the condition."""
-        return batch.narrowed(self._condition(batch))
+        trial = Trial(batch)
+        return trial.outcome(self._condition.rows(trial, np.ones(len(batch.rows), np.bool_)))
+
+    def line(self, row: Row) -> bool:
+        """See `Step.line`."""
+        return self._condition.meets(row)
 
 
-def _condition(node: ast.LabelFilter, at: int) -> Callable[[Batch], NDArray[np.bool_]]:
-    match node:
-        case ast.And() | ast.Or():
-            terms = [_condition(term, at) for term in node.terms]
-            combine = np.logical_and if isinstance(node, ast.And) else np.logical_or
-            return lambda batch: combine.reduce([term(batch) for term in terms])
-        case ast.Matcher():
-            label, predicate = node.label, text_predicate(node)
-            return lambda batch: batch.column(label).where(predicate)
-        case ast.AddressFilter():
-            raise unsupported("the address filter ip()", node.at)
-    kind = {ast.NumberFilter: "numbers", ast.DurationFilter: "durations", ast.SizeFilter: "sizes"}[type(node)]
-    raise unsupported(f"comparing labels with {kind}", node.at)
+class ParseStep:
+    """A parser."""
 
-
-class ChangeStep:
-    """`drop` or `keep`."""
-
-    def __init__(self, change: Change) -> None:
-        self.change = change
+    def __init__(self, stage: ast.Json | ast.Logfmt | ast.Pattern | ast.Regexp | ast.Unpack) -> None:
+        """Raises InvalidQuery for a pattern, an expression or a path that is none."""
+        self._parser = parser_of(stage)
 
     def apply(self, batch: Batch) -> Batch:
-        """Change the labels and no rows."""
-        return batch.changed(self.change)
+        """Set labels from the lines, when they are asked for."""
+        return batch.under(parsing(batch.layer, self._parser))
 
-
-class _Choice:
-    """The labels that a `drop` or `keep` names: some always, some where their text passes a test."""
-
-    def __init__(self, labels: tuple[str | ast.Matcher, ...]) -> None:
-        self._always = {label for label in labels if isinstance(label, str)}
-        self._tests: dict[str, list[Callable[[str], bool]]] = {}
-        for label in labels:
-            if isinstance(label, ast.Matcher):
-                self._tests.setdefault(label.label, []).append(text_predicate(label))
-
-    def has(self, name: str, text: str) -> bool:
-        """Tell whether the label is named."""
-        return name in self._always or any(test(text) for test in self._tests.get(name, ()))
-
-    def names(self) -> set[str]:
-        """Return all names that can be meant."""
-        return self._always | self._tests.keys()
-
-
-class Dropped:
-    """The change that `drop` makes."""
-
-    def __init__(self, stage: ast.Drop) -> None:
-        self._choice = _Choice(stage.labels)
-
-    def column(self, name: str, column: Column) -> Column:
-        """See `Change.column`."""
-        if name not in self._choice.names():
-            return column
-        return _without(column, lambda text: self._choice.has(name, text))
-
-    def labels(self, labels: dict[str, str]) -> dict[str, str]:
-        """See `Change.labels`."""
-        return {name: text for name, text in labels.items() if not self._choice.has(name, text)}
-
-
-class Kept:
-    """The change that `keep` makes."""
-
-    def __init__(self, stage: ast.Keep) -> None:
-        self._choice = _Choice(stage.labels)
-        self.names = frozenset(self._choice.names())
-        """The only labels that can be left."""
-
-    def column(self, name: str, column: Column) -> Column:
-        """See `Change.column`."""
-        return _without(column, lambda text: not self._choice.has(name, text))
-
-    def labels(self, labels: dict[str, str]) -> dict[str, str]:
-        """See `Change.labels`."""
-        return {name: text for name, text in labels.items() if self._choice.has(name, text)}
-
-
-def _without(column: Column, gone: Callable[[str], bool]) -> Column:
-    """Return the column with some of its texts taken away."""
-    codes = np.arange(len(column.values))
-    codes[[place for place, text in enumerate(column.values) if gone(text)]] = 0
-    return Column(codes[column.codes], column.values)
+    def line(self, row: Row) -> bool:
+        """See `Step.line`."""
+        row.line = self._parser.parse(row.line, row)
+        return True

@@ -10,7 +10,10 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Type(Enum):
@@ -241,6 +244,26 @@ class Negation:
 Expression: TypeAlias = (
     Number | String | VectorSelector | MatrixSelector | Subquery | Call | Aggregation | Binary | Negation
 )
+
+
+def selectors(expression: Expression) -> Iterator[VectorSelector]:
+    """Yield every selector in an expression."""
+    waiting = [expression]
+    while waiting:
+        match waiting.pop():
+            case VectorSelector() as one:
+                yield one
+            case MatrixSelector() as one:
+                yield one.selector
+            case Subquery() | Negation() as one:
+                waiting.append(one.expression)
+            case Call() as one:
+                waiting += one.arguments
+            case Aggregation() as one:
+                waiting += [one.expression] if one.parameter is None else [one.expression, one.parameter]
+            case Binary() as one:
+                waiting += [one.left, one.right]
+
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from collector.errors import InvalidQuery
+from collector.query.cursor import quoted
 
 QUERY_CHARACTERS_MAX = 64 * 1024
 """Characters of a query."""
@@ -20,7 +21,6 @@ _DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _OPERATORS = ("=~", "!~", "==", "!=", "<=", ">=", *"=<>+-*/%^(){}[],:@")
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def tokenize(query: str) -> list[Token]:
 def _next(query: str, at: int) -> tuple[Token, int]:
     char = query[at]
     if char in "\"'`":
-        text, end = _string(query, at)
+        text, end = quoted(query, at)
         return Token("string", query[at:end], at, text), end
     if char.isdigit() or (char == "." and query[at + 1 : at + 2].isdigit()):
         return _number(query, at)
@@ -89,35 +89,3 @@ def _number(query: str, at: int) -> tuple[Token, int]:
         raise InvalidQuery(f"parse error: a number of more than {_DIGITS_MAX} digits", at)
     value = float(int(text, 16)) if text[:2].lower() == "0x" else float(text)
     return Token("number", number.group(), at, value), number.end()
-
-
-def _string(query: str, at: int) -> tuple[str, int]:
-    mark, begin = query[at], at
-    at += 1
-    pieces: list[str] = []
-    while at < len(query):
-        char = query[at]
-        if char == mark:
-            return "".join(pieces), at + 1
-        if char == "\n" and mark != "`":
-            break
-        if char == "\\" and mark != "`":
-            text, at = _escape(query, at)
-            pieces.append(text)
-            continue
-        pieces.append(char)
-        at += 1
-    raise InvalidQuery("a string is not closed", begin)
-
-
-def _escape(query: str, at: int) -> tuple[str, int]:
-    escape = query[at + 1 : at + 2]
-    if escape and escape in _ESCAPED:
-        return _ESCAPED[escape], at + 2
-    length = {"x": 2, "u": 4, "U": 8}.get(escape, 0)
-    digits = query[at + 2 : at + 2 + length]
-    if length and len(digits) == length and re.fullmatch(r"[0-9A-Fa-f]+", digits):
-        code = int(digits, 16)
-        if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF:
-            return chr(code), at + 2 + length
-    raise InvalidQuery("unknown escape in a string", at)

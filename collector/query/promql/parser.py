@@ -7,6 +7,7 @@ an operand: `[range]`, `[range:step]`, `offset`, `@`. Messages follow Prometheus
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
+from collector.query.cursor import NESTING_MAX, Cursor
 from collector.query.height import check_height, check_operators
 from collector.query.promql.ast import (
     Aggregation,
@@ -27,9 +28,6 @@ from collector.query.promql.ast import (
 from collector.query.promql.functions import AGGREGATIONS, FUNCTIONS, PARAMETRIC_AGGREGATIONS
 from collector.query.promql.lexer import DURATION_MAX_MS, Token, tokenize
 from collector.query.regex import compile_regex
-
-NESTING_MAX = 64
-"""Parentheses, calls and unary operators within each other."""
 
 COMPARISONS = ("==", "!=", "<=", "<", ">=", ">")
 SET_OPERATORS = ("and", "or", "unless")
@@ -67,36 +65,12 @@ def parse_selector(text: str) -> VectorSelector:
     return expression
 
 
-class _Parser:
-    def __init__(self, tokens: list[Token]) -> None:
-        self._tokens = tokens
-        self._next = 0
-        self._depth = 0
-        self._operators = 0
-
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> Token:
-        token = self._tokens[self._next]
-        self._next += token.kind != "end"
-        return token
+class _Parser(Cursor[Token]):
+    prefix = "parse error: "
 
     def _is(self, text: str) -> bool:
         """Tell whether an operator or a keyword comes next; keywords may be written in any case."""
         return self._token.kind in ("op", "word") and self._token.text.lower() == text
-
-    def _accept(self, text: str) -> bool:
-        if self._is(text):
-            self._next += 1
-            return True
-        return False
-
-    def _expect(self, text: str) -> Token:
-        if not self._is(text):
-            raise self._unexpected(f"expected {text!r}")
-        return self._take()
 
     def expect_end(self) -> None:
         if self._token.kind != "end":
@@ -108,9 +82,7 @@ class _Parser:
         return InvalidQuery(f"parse error: {wanted}, unexpected {found}", token.at)
 
     def expression(self, least: int = 0) -> Expression:
-        self._depth += 1
-        if self._depth > NESTING_MAX:
-            raise InvalidQuery(f"parse error: nested more than {NESTING_MAX} deep", self._token.at)
+        self._enter()
         left = self._operand()
         while self._token.kind in ("op", "word") and _PRECEDENCE.get(self._token.text.lower(), -1) > least:
             left = self._binary(left)

@@ -10,14 +10,17 @@ Owned by the event loop's thread, which the first question holds for as long as 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
+from collector.query.promql.ast import selectors
+from collector.query.promql.series import matcher_of
 from collector.query.spanmetrics.generator import Generator
+from collector.query.spanmetrics.series import CALLS, EDGES
 
 if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.query.promql.ast import Expression
     from collector.query.spanmetrics.series import SpanSeries
     from collector.store import Store
 
@@ -25,21 +28,22 @@ HELD_MAX = 200_000
 """Spans of the ring that the first question counts: the newest."""
 INTERVAL_MS = 15_000
 """How far apart the values of those are kept."""
+_NAMES: Final = tuple(
+    dict.fromkeys(sample.name for table in (CALLS, EDGES) for one in table.metrics for sample in one.samples)
+)
 
 
-_OPERATORS: Final = ("and", "or", "unless", "bool", "atan2")
-"""Words of PromQL that a selector without a name may follow."""
+def asks(expression: Expression) -> bool:
+    """Tell whether a PromQL query is about span metrics, as far as names tell: one of its selectors finds one of theirs.
 
-
-def asks(query: str) -> bool:
-    """Tell whether a PromQL query can be about span metrics: by a name of theirs, or by a selector that has no name.
-
-    It is asked of every query, so that dashboards about other things begin no counting; what it says wrongly is yes.
+    It is asked of every query, so that dashboards about other things begin no counting. Raises InvalidQuery for an
+    expression that is none, as evaluating the query would.
     """
-    if "traces_" in query or "__name__" in query:
-        return True
-    named = [name for name in re.findall(r"([\w:]+)\{", query) if name.lower() not in _OPERATORS]
-    return query.count("{") > len(named)
+    for selector in selectors(expression):
+        matches = matcher_of([one for one in selector.matchers if one.name == "__name__"])
+        if any(matches((("__name__", name),)) for name in _NAMES):
+            return True
+    return False
 
 
 class SpanMetrics:

@@ -22,8 +22,9 @@ from collector.otlp.block import GROUPS, RECORDS
 from collector.otlp.records import service_name
 from collector.otlp.signals import TRACES
 from collector.query.spanmetrics.history import History, Texts
+from collector.query.spanmetrics.labelsets import LabelSets
 from collector.query.spanmetrics.series import CALLS, EDGES, SpanSeries
-from collector.query.spanmetrics.tally import DATABASE, MESSAGING, USER, VIRTUAL, LabelSets, Tally
+from collector.query.spanmetrics.tally import DATABASE, MESSAGING, USER, VIRTUAL, Tally
 
 if TYPE_CHECKING:
     from collector.clock import Clock

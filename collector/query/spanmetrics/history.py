@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collector.query.spanmetrics.tally import LabelSets
+from collector.query.spanmetrics.labelsets import LabelSets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

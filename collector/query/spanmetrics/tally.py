@@ -1,11 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Counters by label set over the spans of blocks, in one pass over the columns.
 
-`LabelSets` is a table from a key of three words to a slot, and what is counted in each slot: a row of 32-bit counts and a
-row of sums, which their owner takes and sets to zero now and then. Slot 0 is for everything that finds no free slot; a
-key that finds none is counted there, and in `folded`. Label sets are told apart by the 64-bit keys of their texts.
-
-`Tally` counts each span in the label set of its service, name, kind and status, and pairs spans that call with
+What is counted stands in tables of `labelsets.py`. `Tally` counts each span in the label set of its service, name, kind and status, and pairs spans that call with
 spans that are called: a client (or producer) span with the server (or consumer) span whose parent it is. Who comes first
 waits in a table of two generations for the other: a new span goes into the newer one, and is looked for in both. `turn`
 ends the older one: who still waits there is expired. It is called by the clock, and by the tally itself when the newer
@@ -21,12 +17,15 @@ attributes are walked once (measured while the block's bytes are cached).
 
 import cython
 import numpy as np
-from cython.cimports.collector.otlp.wire import MIX_1, MIX_2, SEED, Extent, key_of, mix
+from cython.cimports.collector.otlp.wire import MIX_1, SEED, Extent, key_of, mix
 from cython.cimports.collector.query.spanmetrics.callee import find_callee
+from cython.cimports.collector.query.spanmetrics.labelsets import LabelSets
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
+
+from collector.query.spanmetrics.labelsets import power_of_two
 
 NO_CONNECTION = 0
 MESSAGING = 1
@@ -56,7 +55,6 @@ _KIND_CLIENT = cython.declare(uint8_t, 3)
 _KIND_PRODUCER = cython.declare(uint8_t, 4)
 _KIND_CONSUMER = cython.declare(uint8_t, 5)
 
-_Key = cython.struct(first=uint64_t, second=uint64_t, rest=uint64_t)
 _Waiting = cython.struct(
     high=uint64_t, low=uint64_t, span=uint64_t, service=uint64_t, peer=uint64_t, took=uint64_t, flags=uint8_t
 )
@@ -93,148 +91,6 @@ def _key_of(high: uint64_t, low: uint64_t, span: uint64_t) -> uint64_t:
 def bucket_of(took: int, first: int, bounds: int) -> int:
     """Return the bucket of a duration among `bounds` and one beyond; the first bound is `first`, each is twice the last."""
     return _bucket(took, first, bounds)
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << max(1, least - 1).bit_length()
-
-
-@cython.cclass
-class LabelSets:
-    """What is counted by label set. `counts` and `sums` have a row for each slot."""
-
-    counts = cython.declare(object, visibility="readonly")
-    sums = cython.declare(object, visibility="readonly")
-    folded = cython.declare(uint64_t, visibility="readonly")
-    capacity = cython.declare(cython.Py_ssize_t, visibility="readonly")
-    _count: uint32_t[:, ::1]
-    _sum: cython.double[:, ::1]
-    _keys: cython.pointer(_Key)  # by slot
-    _places: cython.pointer(int32_t)  # hash table of slots; 0 is an empty place
-    _mask: uint64_t
-    _free: cython.pointer(int32_t)
-    _free_count: cython.Py_ssize_t
-    _fresh: cython.pointer(int32_t)
-    _notes: cython.pointer(uint32_t)
-    _fresh_count: cython.Py_ssize_t
-
-    def __cinit__(self, capacity: int, counts: int, sums: int):
-        """Make room for `capacity` slots, of which the first is for what is folded."""
-        if capacity < 2:
-            raise ValueError(f"{capacity} slots are too few")
-        self.capacity = capacity
-        self.counts = np.zeros((capacity, counts), np.uint32)
-        self.sums = np.zeros((capacity, sums), np.float64)
-        self._count = self.counts
-        self._sum = self.sums
-        room: uint64_t = _power_of_two(2 * capacity)
-        self._mask = room - 1
-        self._keys = cython.cast(cython.pointer(_Key), calloc(capacity, cython.sizeof(_Key)))
-        self._places = cython.cast(cython.pointer(int32_t), calloc(room, 4))
-        self._free = cython.cast(cython.pointer(int32_t), calloc(capacity, 4))
-        self._fresh = cython.cast(cython.pointer(int32_t), calloc(capacity, 4))
-        self._notes = cython.cast(cython.pointer(uint32_t), calloc(capacity, 4))
-        if (
-            self._keys == cython.NULL
-            or self._places == cython.NULL
-            or self._free == cython.NULL
-            or self._fresh == cython.NULL
-            or self._notes == cython.NULL
-        ):
-            raise MemoryError
-        slot: cython.Py_ssize_t
-        for slot in range(capacity - 1, 0, -1):
-            self._free[self._free_count] = slot
-            self._free_count += 1
-
-    def __dealloc__(self):
-        free(self._keys)
-        free(self._places)
-        free(self._free)
-        free(self._fresh)
-        free(self._notes)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all arrays."""
-        own: cython.Py_ssize_t = self.capacity * (cython.sizeof(_Key) + 12) + (self._mask + 1) * 4
-        return own + self.counts.nbytes + self.sums.nbytes
-
-    @property
-    def free(self) -> int:
-        """How many slots are free."""
-        return self._free_count
-
-    @cython.cfunc
-    @cython.nogil
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _place(self, first: uint64_t, second: uint64_t, rest: uint64_t) -> uint64_t:
-        """Return the place of a key, or the empty place where it belongs."""
-        at: uint64_t = mix(first ^ SEED, second ^ rest * MIX_2) & self._mask
-        slot: int32_t = self._places[at]
-        while slot != 0 and (
-            self._keys[slot].first != first or self._keys[slot].second != second or self._keys[slot].rest != rest
-        ):
-            at = (at + 1) & self._mask
-            slot = self._places[at]
-        return at
-
-    @cython.cfunc
-    @cython.nogil
-    @cython.exceptval(check=False)
-    def _slot(self, first: uint64_t, second: uint64_t, rest: uint64_t, note: uint32_t) -> int32_t:
-        """Return the slot of a key, a fresh one if it has none; `note` is remembered with a fresh one."""
-        at: uint64_t = self._place(first, second, rest)
-        slot: int32_t = self._places[at]
-        if slot == 0:
-            if self._free_count == 0:
-                self.folded += 1
-                return 0
-            self._free_count -= 1
-            slot = self._free[self._free_count]
-            self._places[at] = slot
-            self._keys[slot].first = first
-            self._keys[slot].second = second
-            self._keys[slot].rest = rest
-            self._fresh[self._fresh_count] = slot
-            self._notes[self._fresh_count] = note
-            self._fresh_count += 1
-        return slot
-
-    def take_fresh(self) -> list:
-        """Return (slot, note, first, second, rest) of slots taken since this was last asked."""
-        found = [
-            (
-                self._fresh[i],
-                self._notes[i],
-                self._keys[self._fresh[i]].first,
-                self._keys[self._fresh[i]].second,
-                self._keys[self._fresh[i]].rest,
-            )
-            for i in range(self._fresh_count)
-        ]
-        self._fresh_count = 0
-        return found
-
-    def retire(self, slots) -> None:
-        """Take slots away from their keys. They are not free before `release`."""
-        gone = set(slots)
-        live = [slot for slot in self._taken() if slot not in gone]
-        memset(self._places, 0, (self._mask + 1) * 4)
-        slot: int32_t
-        for slot in live:
-            self._places[self._place(self._keys[slot].first, self._keys[slot].second, self._keys[slot].rest)] = slot
-
-    def release(self, slots) -> None:
-        """Let retired slots be taken again."""
-        slot: int32_t
-        for slot in slots:
-            self._free[self._free_count] = slot
-            self._free_count += 1
-
-    def _taken(self) -> list:
-        return [self._places[at] for at in range(self._mask + 1) if self._places[at] != 0]
 
 
 @cython.cclass
@@ -286,9 +142,9 @@ class Tally:
         if calls.counts.shape[1] != self._call_bounds + 1 or edges.counts.shape[1] != 2 * self._edge_bounds + 3:
             raise ValueError("the tables have other widths than the buckets")
         self._waiting_max = waiting
-        self._mask = _power_of_two(2 * waiting) - 1
+        self._mask = power_of_two(2 * waiting) - 1
         self._known_max = names
-        self._known_mask = _power_of_two(2 * names) - 1
+        self._known_mask = power_of_two(2 * names) - 1
         self._newer.spans = cython.cast(cython.pointer(_Waiting), calloc(self._mask + 1, cython.sizeof(_Waiting)))
         self._older.spans = cython.cast(cython.pointer(_Waiting), calloc(self._mask + 1, cython.sizeof(_Waiting)))
         self._newer.marks = cython.cast(cython.pointer(uint32_t), calloc(self._mask + 1, 4))

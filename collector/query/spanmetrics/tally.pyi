@@ -1,9 +1,5 @@
-from collections.abc import Iterable
-
-import numpy as np
-from numpy.typing import NDArray
-
 from collector.otlp.block import Layout
+from collector.query.spanmetrics.labelsets import LabelSets
 
 NO_CONNECTION: int
 MESSAGING: int
@@ -13,20 +9,6 @@ USER: int
 OVERFLOW: int
 
 def bucket_of(took: int, first: int, bounds: int) -> int: ...
-
-class LabelSets:
-    counts: NDArray[np.uint32]
-    sums: NDArray[np.float64]
-    folded: int
-    capacity: int
-    def __init__(self, capacity: int, counts: int, sums: int) -> None: ...
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def free(self) -> int: ...
-    def take_fresh(self) -> list[tuple[int, int, int, int, int]]: ...
-    def retire(self, slots: Iterable[int]) -> None: ...
-    def release(self, slots: Iterable[int]) -> None: ...
 
 class Tally:
     calls: LabelSets

@@ -338,8 +338,24 @@ class MetricsFilter:
         return f"{self.op} {self.value}"
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesArithmetic:
+    """`( … | rate()) / ( … | rate())`: series and numbers, sample by sample."""
+
+    op: str
+    left: SeriesOperand
+    right: SeriesOperand
+    at: int = _at()
+
+    def __str__(self) -> str:
+        sides = (str(one) if isinstance(one, Literal) else f"({one})" for one in (self.left, self.right))
+        return f" {self.op} ".join(sides)
+
+
+SeriesOperand: TypeAlias = "Pipeline | SeriesArithmetic | Literal"
 Stage: TypeAlias = (
-    "Filter | SpansetOperation | ScalarFilter | GroupBy | Coalesce | Select | Metrics | MetricsFilter | Pipeline"
+    "Filter | SpansetOperation | ScalarFilter | GroupBy | Coalesce | Select | Metrics | MetricsFilter | SeriesArithmetic"
+    " | Pipeline"
 )
 
 

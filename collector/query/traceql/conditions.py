@@ -6,13 +6,15 @@ columns (`remembered.py`) say at once which of its spans are left to look at, or
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from collector.query.engine import Among, Deadline, Slice, live_rows, log_slices, ring_blocks
+from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
-from collector.query.traceql.remembered import START, Remembered, verdict
+from collector.query.traceql.names import Names
+from collector.query.traceql.remembered import START, Places, Remembered, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collector.query.traceql.remembered import Verdict
     from collector.store import View
 
+_MIN_TIME, _MAX_TIME = attrgetter("min_time"), attrgetter("max_time")
 PROBED: Final = 16
 """Blocks of the ring that are evaluated before remembered columns are asked, and that must be left for it."""
 
@@ -32,6 +35,11 @@ PROBED: Final = 16
 def remembered_of(view: View) -> Remembered | None:
     """Return the remembered columns of a view's store."""
     return view.memo.kept("traceql", Remembered) if view.memo is not None else None
+
+
+def remembered_names(deadline: Deadline, view: View) -> dict[str, set[bytes]] | None:
+    """Return the names of the attributes that the ring's live records have, by scope; None when they are not known."""
+    return view.memo.kept("traceql names", Names).live(deadline, view) if view.memo is not None else None
 
 
 def fulfilling(
@@ -47,26 +55,43 @@ def fulfilling(
     A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
     `wanted` when their turn comes are passed over, and of the log whole segments.
     """
-    blocks = [
-        one for one in ring_blocks(view, newest_first=True) if one.max_time >= start_ns and one.min_time <= end_ns
-    ]
+    effort = deadline.effort
+    held = blocks = list(ring_blocks(view, newest_first=True, effort=effort))
+    if start_ns > 0 or end_ns < END_OF_TIME:
+        blocks = [one for one in held if one.max_time >= start_ns and one.min_time <= end_ns]
+    if effort is not None:
+        effort.within(start_ns, end_ns)
+        effort.now.ring.by_time += len(held) - len(blocks)
     remembered = remembered_of(view) if condition is not None else None
-    evaluated = 0
+    evaluated = passed_over = 0
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
+            passed_over += 1
+            left = blocks[at:] if passed_over == 1 else ()
+            none = left and not wanted(min(map(_MIN_TIME, left)), max(map(_MAX_TIME, left)))
+            if effort is not None:
+                for one in left if none else (block,):
+                    effort.left_out(one)
+            if none:
+                break
             continue
         deadline.check()
         if remembered is not None and condition is not None and evaluated >= PROBED <= len(blocks) - at:
             found = verdict(deadline, view, remembered, condition)
             if found is not None:
-                for piece in _shortened(view, found, condition, blocks[at:], start_ns, end_ns):
+                if effort is not None:
+                    effort.remembered(str(condition), found.mask, len(blocks) - at, exact=found.exact)
+                for piece in _shortened(deadline, view, found, condition, blocks[at:], start_ns, end_ns):
                     if wanted(piece.block.min_time, piece.block.max_time):
                         deadline.check()
-                        yield from _evaluated(piece, None if found.exact else condition)
+                        yield from _evaluated(deadline, piece, None if found.exact else condition)
                 break
             remembered = None
         evaluated += 1
-        yield from _evaluated(Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True)), condition)
+        piece = Slice(block, live_rows(view, block, start_ns, end_ns, in_ring=True))
+        if effort is not None:
+            effort.of_ring(block, piece.rows.size)
+        yield from _evaluated(deadline, piece, condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
 
 
@@ -80,12 +105,17 @@ def _of_the_log(
 ) -> Iterator[Slice]:
     among = Among(view.index, (view.key,)) if view.index is not None else None
     for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True):
-        yield from _evaluated(piece, condition)
+        yield from _evaluated(deadline, piece, condition)
+
+
+def is_everything(view: View, condition: Expression | None, start_ns: int, end_ns: int) -> bool:
+    """Tell whether every live record of the ring is wanted, whatever it has."""
+    return condition is None and all(one.min_time >= start_ns and one.max_time <= end_ns for one in view.ring.blocks)
 
 
 def positions(
     deadline: Deadline, view: View, condition: Expression | None, start_ns: int, end_ns: int
-) -> NDArray[np.intp] | None:
+) -> Places | None:
     """Return which live records of the ring fulfil a condition, counted from its first; None when it is not known at once.
 
     `rest` gives what else there is.
@@ -93,6 +123,8 @@ def positions(
     remembered = remembered_of(view)
     if remembered is None or len(view.ring.blocks) <= PROBED:
         return None
+    if is_everything(view, condition, start_ns, end_ns):
+        return range(view.ring.next_offset - view.ring.first_offset)
     starts = remembered.known(deadline, view, START)
     if starts is None:
         return None
@@ -101,6 +133,8 @@ def positions(
         found = verdict(deadline, view, remembered, condition)
         if found is None or not found.exact:
             return None
+        if deadline.effort is not None:
+            deadline.effort.remembered(str(condition), found.mask, 0, exact=True)
         mask &= found.mask
     return np.flatnonzero(mask)
 
@@ -112,19 +146,28 @@ def rest(deadline: Deadline, view: View, condition: Expression | None, start_ns:
         if block.base_offset >= first:
             break
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
-        yield from _evaluated(Slice(block, rows[rows < first - block.base_offset]), condition)
+        yield from _evaluated(deadline, Slice(block, rows[rows < first - block.base_offset]), condition)
     yield from _of_the_log(deadline, view, condition, start_ns, end_ns)
 
 
-def _evaluated(piece: Slice, condition: Expression | None) -> Iterator[Slice]:
+def _evaluated(deadline: Deadline, piece: Slice, condition: Expression | None) -> Iterator[Slice]:
     if piece.rows.size:
+        began = deadline.effort.clock.monotonic() if deadline.effort is not None else 0.0
         rows = Evaluation(piece).matching(condition)
+        if deadline.effort is not None and condition is not None:
+            deadline.effort.stage(str(condition), len(piece.rows), len(rows), began)
         if rows.size:
             yield Slice(piece.block, rows)
 
 
 def _shortened(
-    view: View, found: Verdict, condition: Expression, blocks: list[Block], start_ns: int, end_ns: int
+    deadline: Deadline,
+    view: View,
+    found: Verdict,
+    condition: Expression,
+    blocks: list[Block],
+    start_ns: int,
+    end_ns: int,
 ) -> Iterator[Slice]:
     """Yield what a verdict leaves of blocks of the ring, the newest first."""
     first = view.ring.first_offset
@@ -138,7 +181,7 @@ def _shortened(
         if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log
             rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
             before = Slice(block, rows[rows < evicted - block.base_offset])
-            parts += [one.rows for one in _evaluated(before, condition)]
+            parts += [one.rows for one in _evaluated(deadline, before, condition)]
         if begin < end:
             parts.append((offsets[begin:end] - block.base_offset).astype(np.intp))
         if not parts:

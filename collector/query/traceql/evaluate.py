@@ -15,57 +15,46 @@ Arithmetic is that of `arithmetic.py`.
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-from opentelemetry.proto.common.v1 import common_pb2
 
-from collector.errors import InvalidQuery
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
 from collector.query.engine import Slice
-from collector.query.regex import compile_regex
 from collector.query.traceql import values
 from collector.query.traceql.arithmetic import combined
+from collector.query.traceql.asking import TREE_INTRINSICS, compared_with_nil, multiple_of, units
 from collector.query.traceql.ast import (
     ARITHMETIC,
     LOGICAL,
     Attribute,
     Binary,
     Expression,
-    Filter,
     Intrinsic,
     Literal,
-    Query,
     Type,
     Unary,
 )
-from collector.query.traceql.types import MULTIPLE, source
-from collector.query.traceql.values import COMPARE, Column
+from collector.query.traceql.comparisons import MIRRORED, whole_id, with_column, with_literal
+from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 
+NARROWED: Final = 4
+"""Further conditions are evaluated on the rows that are left when these are at most one of so many."""
+
+_OF_SPANS = ("span", "")  # scopes of attributes that spans may have
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
 _SCOPE_NAME, _SCOPE_VERSION = 1, 2
 EVENTS, LINKS = 11, 13
 _EVENT_TIME, _EVENT_NAME, EVENT_ATTRIBUTES = 1, 2, 3
 _LINK_TRACE, _LINK_SPAN, LINK_ATTRIBUTES = 1, 2, 4
 
-TREE_INTRINSICS = (
-    *("trace:duration", "trace:rootName", "trace:rootService"),
-    *("span:childCount", "nestedSetLeft", "nestedSetRight", "nestedSetParent"),
-)
-"""What only the whole trace can tell."""
-
-_POSITIVE = {"!=": "=", "!~": "=~"}
-_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_ID_DIGITS = {"trace:id": 32, "link:traceID": 32, "span:id": 16, "span:parentID": 16, "link:spanID": 16}
 _IDS = {"trace:id": ("trace_id", 16), "span:id": ("span_id", 8), "span:parentID": ("parent_span_id", 8)}
 
 
@@ -81,66 +70,6 @@ class TreeFields(Protocol):
         ...
 
 
-def single_filter(query: Query) -> Filter:
-    """Return the one filter over spans that a query consists of; InvalidQuery for anything more."""
-    stages = query.pipeline.stages
-    first = stages[0]
-    if not isinstance(first, Filter) or len(stages) > 1 or needs_tree(first.expression):
-        raise InvalidQuery("only one filter over single spans, { … }, can be used here", stages[-1].at)
-    return first
-
-
-def needs_tree(expression: Expression | None) -> bool:
-    """Tell whether an expression asks for something that only the whole trace can tell."""
-    return any(
-        one.parent if isinstance(one, Attribute) else one.name in TREE_INTRINSICS for one in fields_of(expression)
-    )
-
-
-def fields_of(expression: Expression | None) -> list[Attribute | Intrinsic]:
-    """Return the fields that an expression mentions, each once, in their order."""
-    if isinstance(expression, Attribute | Intrinsic):
-        return [expression]
-    if isinstance(expression, Unary):
-        return fields_of(expression.operand)
-    if isinstance(expression, Binary):
-        return list(dict.fromkeys(fields_of(expression.left) + fields_of(expression.right)))
-    return []
-
-
-def demanded_key(expression: Expression | None) -> tuple[str, bytes] | None:
-    """Return an index and a key without which no span can match, if the expression's conjunction has one."""
-    if not isinstance(expression, Binary):
-        return None
-    if expression.op == "&&":
-        return demanded_key(expression.left) or demanded_key(expression.right)
-    if expression.op != "=" or not isinstance(expression.right, Literal) or not isinstance(expression.right.value, str):
-        return None
-    text, field = expression.right.value, expression.left
-    if isinstance(field, Intrinsic) and field.name == "trace:id":
-        raw = trace_id_bytes(text)
-        return ("trace_id", raw) if raw is not None else None
-    if not text:
-        return None
-    if isinstance(field, Intrinsic) and field.name == "span:name":
-        return "name", text.encode()
-    if isinstance(field, Attribute) and (field.scope, field.name, field.parent) == ("resource", "service.name", False):
-        return "service", text.encode()
-    return None
-
-
-def trace_id_bytes(text: str) -> bytes | None:
-    """Return a trace id written in hex as 16 bytes, padded on the left; None when it is not one."""
-    digits = text.replace("-", "")
-    # Python reads over spaces in hex.
-    if not 0 < len(digits) <= 32 or not digits.isalnum():
-        return None
-    try:
-        return bytes.fromhex(digits.zfill(32))
-    except ValueError:
-        return None
-
-
 class Evaluation:
     """Expressions over one slice. Columns are made once, and only for the fields that are mentioned."""
 
@@ -151,6 +80,21 @@ class Evaluation:
         self._tree = tree
         self._operands: dict[Expression, Column] = {}
         self._parts: dict[str, tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]] = {}
+        self._of_spans: dict[bytes, Column] = {}
+
+    def prepare(self, fields: Iterable[Expression]) -> None:
+        """Take attributes of spans out of the payload in one walk, for expressions that are going to ask for them."""
+        wanted = {
+            one.name.encode()
+            for one in fields
+            if isinstance(one, Attribute) and one.scope in _OF_SPANS and not one.parent
+        }
+        keys = sorted(wanted - self._of_spans.keys())
+        for at in range(0, len(keys), match.KEYS_MAX):
+            some = keys[at : at + match.KEYS_MAX]
+            found = match.attributes(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, some)
+            for key, one in zip(some, found, strict=True):
+                self._of_spans[key] = Column(*one, self.block.payload)
 
     def only(self, places: NDArray[np.intp]) -> Evaluation:
         """Return an evaluation of some of the rows, by their places among these."""
@@ -180,23 +124,31 @@ class Evaluation:
         return values.first_of_each(self.operand(node), len(self.rows))
 
     def _conjunction(self, node: Binary) -> NDArray[np.bool_]:
-        """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link."""
-        about = [(one, multiple_of(one)) for one in _conjuncts(node)]
-        joint = {scope: [one for one, scopes in about if scopes == {scope}] for scope in MULTIPLE}
-        holds: NDArray[np.bool_] | None = None
-        for one, scopes in about:
-            together = joint[next(iter(scopes))] if len(scopes) == 1 else []
-            if len(together) > 1:
-                if one is not together[0]:
-                    continue
-                found = self._of_one(next(iter(scopes)), together)
-            else:
-                found = self.mask(one)
-            holds = found if holds is None else holds & found
-            if not holds.any():
+        """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link.
+
+        What the columns tell comes first; when few rows are left, the rest is asked of those alone.
+        """
+        target, rows, holds = self, None, np.empty(0, np.bool_)
+        joined = units(node)
+        for at, unit in enumerate(joined):
+            found = target._together(unit)
+            holds = holds & found if holds.size else found
+            left = int(np.count_nonzero(holds))
+            if not left:
                 break
-        assert holds is not None
-        return holds
+            if at + 1 < len(joined) and left * NARROWED <= len(holds):
+                places = np.flatnonzero(holds)
+                rows = places if rows is None else rows[places]
+                target, holds = target.only(places), np.empty(0, np.bool_)
+        if rows is None:
+            return holds
+        whole = np.zeros(len(self.rows), np.bool_)
+        whole[rows[holds]] = True
+        return whole
+
+    def _together(self, unit: list[Expression]) -> NDArray[np.bool_]:
+        scopes = multiple_of(unit[0])
+        return self.mask(unit[0]) if len(unit) == 1 else self._of_one(next(iter(scopes)), unit)
 
     def _of_one(self, scope: str, conditions: list[Expression]) -> NDArray[np.bool_]:
         """Tell for each row whether conditions hold together for one of its events or links, or without any."""
@@ -214,7 +166,7 @@ class Evaluation:
         if scope not in multiple_of(node):
             return self.mask(node)[owner]
         if isinstance(node, Binary) and node.op not in ARITHMETIC:
-            side = _compared_with_nil(node)
+            side = compared_with_nil(node)
             return self._entries(node.op, node)[0] if side is None else self.operand(side).is_there()
         wanted = not (isinstance(node, Unary) and node.op == "!")
         column = self.operand(node.operand if isinstance(node, Unary) and not wanted else node)
@@ -242,7 +194,7 @@ class Evaluation:
         return rows
 
     def _comparison(self, node: Binary) -> NDArray[np.bool_]:
-        side = _compared_with_nil(node)
+        side = compared_with_nil(node)
         if side is not None:
             column = self.operand(side)
             there = self._any(column, column.is_there())
@@ -254,13 +206,13 @@ class Evaluation:
         """Compare entry by entry; return also a column that tells whose entries they are."""
         if isinstance(node.right, Literal):
             column = self.operand(node.left)
-            return self._with_literal(op, column, _whole_id(op, node.left, node.right), node.left.type), column
+            return with_literal(op, column, whole_id(op, node.left, node.right), node.left.type), column
         if isinstance(node.left, Literal):
             column = self.operand(node.right)
-            literal = _whole_id(op, node.right, node.left)
-            return self._with_literal(_MIRRORED.get(op, op), column, literal, node.right.type), column
+            literal = whole_id(op, node.right, node.left)
+            return with_literal(MIRRORED.get(op, op), column, literal, node.right.type), column
         left, right = self._aligned(node)
-        return self._with_values(op, left, right), left
+        return with_column(op, left, right), left
 
     def _aligned(self, node: Binary) -> tuple[Column, Column]:
         """Return both operands with an entry for each of the rows, or of the events or links that one of them has."""
@@ -270,56 +222,6 @@ class Evaluation:
         elif right.owner is None and left.owner is not None:
             right = right.take(left.owner)._replace(owner=left.owner)
         return left, right
-
-    def _with_literal(self, op: str, column: Column, literal: Literal, of: Type) -> NDArray[np.bool_]:
-        if literal.type is Type.STRING:
-            mask = self._text(op, column, str(literal.value))
-        elif literal.type in (Type.STATUS, Type.KIND):
-            if of is Type.ATTRIBUTE:
-                return np.zeros(len(column.type), np.bool_)
-            mask = np.asarray(COMPARE[op](column.integer, int(literal.value or 0)), np.bool_)
-        elif literal.type is Type.BOOL:
-            mask = (column.type == match.BOOL) & COMPARE[op](column.integer, int(literal.value or 0))
-        elif isinstance(literal.value, int):
-            integers = (column.type == match.INT) & COMPARE[op](column.integer, literal.value)
-            mask = integers | ((column.type == match.DOUBLE) & COMPARE[op](column.double, literal.value))
-        else:
-            mask = column.is_number() & COMPARE[op](column.double, float(literal.value or 0))
-        for at in np.flatnonzero(column.type == match.ARRAY).tolist():
-            mask[at] = _array_matches(op, column.content(at), literal)
-        return np.asarray(mask, np.bool_)
-
-    def _text(self, op: str, column: Column, text: str) -> NDArray[np.bool_]:
-        texts = column.type == match.STRING
-        if op in ("=", "!="):
-            same = match.equal(column.payload, column.start, column.length, text.encode())
-            return np.asarray(texts & (same if op == "=" else ~same), np.bool_)
-        mask = np.zeros(len(texts), np.bool_)
-        where = np.flatnonzero(texts)
-        if not where.size:
-            return mask
-        numbers, firsts = match.distinct(column.payload, (column.start[where], column.length[where]))
-        contents = [column.content(at) for at in where[firsts].tolist()]
-        if op in ("=~", "!~"):
-            pattern = compile_regex(text, any_character=True)
-            verdicts = [(pattern.fullmatch(content) is not None) == (op == "=~") for content in contents]
-        else:
-            verdicts = [COMPARE[op](content, text.encode()) for content in contents]
-        mask[where] = np.array(verdicts, np.bool_)[numbers]
-        return mask
-
-    def _with_values(self, op: str, left: Column, right: Column) -> NDArray[np.bool_]:
-        """Compare two fields: numbers with numbers, texts with texts, booleans with booleans."""
-        mask = np.zeros(len(left.type), np.bool_)
-        texts = np.flatnonzero((left.type == match.STRING) & (right.type == match.STRING)).tolist()
-        if op in ("=~", "!~"):
-            return mask
-        mask |= left.compared(op, right)
-        booleans = (left.type == match.BOOL) & (right.type == match.BOOL)
-        mask |= booleans & COMPARE[op](left.integer, right.integer)
-        for at in texts:
-            mask[at] = COMPARE[op](left.content(at), right.content(at))
-        return mask
 
     # --- operands -----------------------------------------------------------------------------------------
 
@@ -375,17 +277,17 @@ class Evaluation:
             case "instrumentation":
                 return self._of_groups("scope", SCOPE_ATTRIBUTES, key)
             case "span":
-                return self._of_spans(key)
+                return self._of_span(node)
             case "event" | "link":
                 owner, starts, lengths = self._part(node.scope)
                 field = EVENT_ATTRIBUTES if node.scope == "event" else LINK_ATTRIBUTES
                 found = match.attribute(self.block.payload, starts, lengths, field, key)
                 return Column(*found, self.block.payload, owner)
-        return values.chosen(self._of_spans(key), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
+        return values.chosen(self._of_span(node), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
 
-    def _of_spans(self, key: bytes) -> Column:
-        found = match.attribute(self.block.payload, *self._extents(), SPAN_ATTRIBUTES, key)
-        return Column(*found, self.block.payload)
+    def _of_span(self, node: Attribute) -> Column:
+        self.prepare([node])
+        return self._of_spans[node.name.encode()]
 
     def _extents(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return where the rows' spans lie."""
@@ -420,8 +322,8 @@ class Evaluation:
                 starts, lengths = block.column("name_start")[rows], block.column("name_length")[rows]
                 return values.of_texts(starts, lengths, block.payload)
             case "span:duration":
-                end, start = block.column("end_time")[rows], block.column("time")[rows]
-                return values.of_integers(np.where(end > start, end - start, 0).astype(np.int64))
+                start, end = block.column("time")[rows], block.column("end_time")[rows]
+                return values.of_integers(values.between(start, end))
             case "span:kind":
                 return values.of_integers(block.column("kind")[rows].astype(np.int64))
             case "span:status":
@@ -463,70 +365,3 @@ class Evaluation:
         if whole.size:
             raw[whole] = np.frombuffer(payload, np.uint8)[starts[whole].astype(np.int64)[:, None] + np.arange(size)]
         return values.of_hex(raw.tobytes(), size)._replace(owner=owner)
-
-
-def _conjuncts(node: Expression) -> list[Expression]:
-    """Return the conditions that && joins, in their order."""
-    if isinstance(node, Binary) and node.op == "&&":
-        return [*_conjuncts(node.left), *_conjuncts(node.right)]
-    return [node]
-
-
-def _compared_with_nil(node: Binary) -> Expression | None:
-    """Return what a comparison holds against nil."""
-    for side, other in ((node.left, node.right), (node.right, node.left)):
-        if isinstance(other, Literal) and other.type is Type.NIL:
-            return side
-    return None
-
-
-def multiple_of(node: Expression) -> set[str]:
-    """Return whether a condition is one on an event, on a link, or on both.
-
-    `!(…)` and `= nil` are conditions on the span: that none of its events or links is such. `!event.a` is one on an
-    event: that a is false there.
-    """
-    if isinstance(node, Binary) and node.op in LOGICAL:
-        return multiple_of(node.left) | multiple_of(node.right)
-    if isinstance(node, Binary) and node.op == "=" and _compared_with_nil(node) is not None:
-        return set()
-    if isinstance(node, Unary) and node.op == "!":
-        return multiple_of(node.operand) if isinstance(node.operand, Attribute) else set()
-    if isinstance(node, Binary) and node.op not in ARITHMETIC:
-        return {source(node.left) or source(node.right)} - {""}
-    return {source(node)} - {""}
-
-
-def _whole_id(op: str, node: Expression, literal: Literal) -> Literal:
-    """Write an id that is compared in full: with its leading zeros, in small letters."""
-    digits = _ID_DIGITS.get(node.name, 0) if isinstance(node, Intrinsic) and op in COMPARE else 0
-    if digits and isinstance(literal.value, str) and re.fullmatch("[0-9A-Fa-f]+", literal.value):
-        return replace(literal, value=literal.value.lower().zfill(digits))
-    return literal
-
-
-def _array_matches(op: str, content: bytes, literal: Literal) -> bool:
-    """Compare an array attribute element by element."""
-    elements = common_pb2.ArrayValue.FromString(content).values
-    holds = any(_element_matches(op, one, literal) for one in elements)
-    if op in _POSITIVE:
-        return holds and not any(_element_matches(_POSITIVE[op], one, literal) for one in elements)
-    return holds
-
-
-def _element_matches(op: str, value: Any, literal: Literal) -> bool:
-    which = value.WhichOneof("value")
-    if which is None:
-        return False
-    element = getattr(value, which)
-    kinds: Mapping[str, tuple[Type, ...]] = {
-        "string_value": (Type.STRING,),
-        "bool_value": (Type.BOOL,),
-        "int_value": (Type.INT, Type.FLOAT, Type.DURATION),
-        "double_value": (Type.INT, Type.FLOAT, Type.DURATION),
-    }
-    if literal.type not in kinds.get(which, ()):
-        return False
-    if op in ("=~", "!~"):
-        return (compile_regex(str(literal.value), any_character=True).fullmatch(element) is not None) == (op == "=~")
-    return bool(COMPARE[op](element, literal.value))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from collector.query.traceql.matches import Batch
@@ -31,6 +33,19 @@ class Exemplar:
     trace_id: bytes
     span_id: bytes
     step: int
+
+
+def firsts(cells: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield the distinct numbers, ascending, each with its first place. There is one at least, and none is negative."""
+    bound = int(cells.max()) + 1
+    if bound > 4 * len(cells) + 65_536:
+        found, places = np.unique(cells, return_index=True)
+    else:
+        first = np.full(bound, -1, np.int64)
+        first[cells[::-1]] = np.arange(len(cells) - 1, -1, -1)
+        found = np.flatnonzero(first >= 0)
+        places = first[found]
+    return zip(found.tolist(), places.tolist(), strict=True)
 
 
 class Exemplars:
@@ -54,12 +69,13 @@ class Exemplars:
         """Note a span for each slot of each series that has none."""
         if not self._wanted or len(self._noted) >= _NOTED * self._wanted:
             return
-        cells, firsts = np.unique(series * self._slots + step * self._slots // self._steps, return_index=True)
-        for cell, at in zip(cells.tolist(), firsts.tolist(), strict=True):
+        slot = step if self._slots == self._steps else step * self._slots // self._steps
+        times = batch.times
+        for cell, at in firsts(series * self._slots + slot):
             key = divmod(cell, self._slots)
             if key not in self._noted and len(self._noted) < _NOTED * self._wanted:
                 measured = float(value[at]) if value is not None else float("nan")
-                self._noted[key] = Exemplar(int(batch.times[at]), measured, *batch.ids(at), int(step[at]))
+                self._noted[key] = Exemplar(int(times[at]), measured, *batch.ids(at), int(step[at]))
 
     def of(self, series: int) -> list[Exemplar]:
         """Return a series' exemplars, oldest first. Nothing can be added any more."""

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from collector.errors import InvalidQuery
+from collector.query.cursor import quoted
 
 QUERY_CHARACTERS_MAX = 64 * 1024
 """Characters of a query."""
@@ -34,7 +35,6 @@ _DURATION_PART = re.compile(rf"({_AMOUNT})(ns|us|µs|μs|ms|s|m|h)")
 _NUMBER = re.compile(rf"{_AMOUNT}(?:[eE][+-]?[0-9]+)?(?!\w)")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME_PIECE = re.compile(r"[^\s(){}=~!<>&|^,\"`]+")
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def tokenize(query: str) -> list[Token]:
 def _next(query: str, at: int) -> tuple[Token, int]:
     char = query[at]
     if char in '"`':
-        text, end = _string(query, at)
+        text, end = quoted(query, at)
         return Token("string", query[at:end], at, text), end
     if char.isdigit() or (char == "." and query[at + 1 : at + 2].isdigit()):
         return _number(query, at)
@@ -109,7 +109,7 @@ def _name(query: str, at: int) -> tuple[str, int]:
     begin = at
     while at < len(query):
         if query[at] == '"':
-            text, at = _string(query, at)
+            text, at = quoted(query, at)
             pieces.append(text)
             continue
         piece = _NAME_PIECE.match(query, at)
@@ -120,36 +120,6 @@ def _name(query: str, at: int) -> tuple[str, int]:
     if not "".join(pieces):
         raise InvalidQuery("an attribute's name is missing", begin)
     return "".join(pieces), at
-
-
-def _string(query: str, at: int) -> tuple[str, int]:
-    mark = query[at]
-    begin = at
-    at += 1
-    pieces: list[str] = []
-    while at < len(query):
-        char = query[at]
-        if char == mark:
-            return "".join(pieces), at + 1
-        if char == "\\" and mark == '"':
-            escape = query[at + 1 : at + 2]
-            if escape in _ESCAPED and escape:
-                pieces.append(_ESCAPED[escape])
-                at += 2
-                continue
-            length = {"x": 2, "u": 4, "U": 8}.get(escape, 0)
-            digits = query[at + 2 : at + 2 + length]
-            if not length or len(digits) < length or not re.fullmatch(r"[0-9A-Fa-f]+", digits):
-                raise InvalidQuery("unknown escape in a string", at)
-            code = int(digits, 16)
-            if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-                raise InvalidQuery("an escape names no character", at)
-            pieces.append(chr(code))
-            at += 2 + length
-            continue
-        pieces.append(char)
-        at += 1
-    raise InvalidQuery("a string is not closed", begin)
 
 
 def _number(query: str, at: int) -> tuple[Token, int]:

@@ -18,16 +18,15 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import values
-from collector.query.traceql.ast import Intrinsic
 from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest
 from collector.query.traceql.evaluate import Evaluation
-from collector.query.traceql.remembered import END, START, Known
+from collector.query.traceql.remembered import DURATION, END, START, Known, Places, verdict
 from collector.query.traceql.search import TRACE_SPREAD_NS, Search, answer, fresh, having, sifted
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,7 +39,6 @@ TRACES_AT_ONCE: Final = 32_768
 """Traces that are evaluated whole at a time."""
 RECORDS_AT_ONCE: Final = 262_144
 """Records of the ring in one batch."""
-_DURATION: Final = Intrinsic("span:duration")
 
 
 class Batch:
@@ -60,11 +58,22 @@ class Batch:
         found: NDArray[np.uint64] = self.evaluation.block.column("time")[self.evaluation.rows]
         return found
 
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Offsets in the log of traces."""
+        return self.evaluation.block.base_offset + self.evaluation.rows.astype(np.int64)
+
+    @property
+    def trace_ids(self) -> NDArray[np.uint64]:
+        """Trace ids, two words each."""
+        found: NDArray[np.uint64] = self.evaluation.block.column("trace_id")[self.evaluation.rows]
+        return found
+
     def column(self, expression: Expression) -> Column:
         """Return an expression's values, one for each span."""
         return self.evaluation.column(expression)
 
-    def codes(self, expression: Expression) -> tuple[NDArray[np.intp], Column]:
+    def codes(self, expression: Expression) -> tuple[NDArray[Any], Column]:
         """Return the distinct values of an expression, and for each span the place of its value among them."""
         column = self.column(expression)
         found, firsts = values.codes(column)
@@ -85,22 +94,25 @@ class Batch:
         block, row = self.evaluation.block, int(self.evaluation.rows[at])
         return block.column("trace_id")[row].tobytes(), block.column("span_id")[row].tobytes()
 
-    def extents(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return where in the block's payload the spans lie."""
-        block, rows = self.evaluation.block, self.evaluation.rows
-        return block.column("start")[rows], block.column("length")[rows]
-
 
 class RingBatch(Batch):
     """Live records of the ring whose fields are remembered: no block is looked at but for ids."""
 
-    __slots__ = ("_fields", "_places", "_view")
+    __slots__ = ("_chosen", "_fields", "_masks", "_places", "_view")
 
-    def __init__(self, view: View, places: NDArray[np.intp], fields: dict[Expression, Known]) -> None:
-        """Take places counted from the ring's first record, and the fields that can be asked for."""
+    def __init__(
+        self,
+        view: View,
+        places: Places,
+        fields: Mapping[Expression, Known],
+        masks: Mapping[Expression, NDArray[np.bool_]],
+    ) -> None:
+        """Take places, and the fields and conditions that can be asked for."""
         self._view = view
         self._places = places
         self._fields = fields
+        self._masks = masks
+        self._chosen = slice(places.start, places.stop) if isinstance(places, range) else places
 
     def __len__(self) -> int:
         return len(self._places)
@@ -108,26 +120,46 @@ class RingBatch(Batch):
     @property
     def times(self) -> NDArray[np.uint64]:
         """See `Batch`."""
-        return self._fields[START].codes[self._places]
+        found: NDArray[np.uint64] = self._fields[START].codes[self._chosen]
+        return found
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """See `Batch`."""
+        chosen = np.arange(self._places.start, self._places.stop) if isinstance(self._places, range) else self._places
+        return chosen + self._view.ring.first_offset
+
+    @property
+    def trace_ids(self) -> NDArray[np.uint64]:
+        """See `Batch`: put together of the blocks that have them."""
+        ring = self._view.ring
+        first, end = ring.first_offset + int(self._places[0]), ring.first_offset + int(self._places[-1]) + 1
+        blocks = [one for one in ring.blocks if one.base_offset < end and one.end_offset > first]
+        words: NDArray[np.uint64] = np.concatenate([one.column("trace_id") for one in blocks])
+        return words[self.offsets - blocks[0].base_offset]
 
     def column(self, expression: Expression) -> Column:
         """See `Batch`."""
-        if expression == _DURATION:
-            starts, ends = self.times, self._fields[END].codes[self._places]
-            return values.of_integers(np.where(ends > starts, ends - starts, 0).astype(np.int64))
+        if expression == DURATION:
+            return values.of_integers(values.between(self.times, self._fields[END].codes[self._chosen]))
         found, dictionary = self.codes(expression)
         return dictionary.take(found)
 
-    def codes(self, expression: Expression) -> tuple[NDArray[np.intp], Column]:
+    def codes(self, expression: Expression) -> tuple[NDArray[Any], Column]:
         """See `Batch`; of the values some may be no span's here."""
         known = self._fields.get(expression)
         if known is None or known.dictionary is None:
             return super().codes(expression)
-        return known.codes[self._places].astype(np.intp), known.dictionary
+        return known.codes[self._chosen], known.dictionary
+
+    def mask(self, condition: Expression | None) -> NDArray[np.bool_]:
+        """See `Batch`."""
+        return super().mask(None) if condition is None else self._masks[condition][self._chosen]
 
     def only(self, entries: NDArray[np.intp]) -> Batch:
         """See `Batch`."""
-        return RingBatch(self._view, self._places[entries], self._fields)
+        places = entries + self._places.start if isinstance(self._places, range) else self._places[entries]
+        return RingBatch(self._view, places, self._fields, self._masks)
 
     def ids(self, at: int) -> tuple[bytes, bytes]:
         """See `Batch`."""
@@ -138,19 +170,43 @@ class RingBatch(Batch):
         return block.column("trace_id")[row].tobytes(), block.column("span_id")[row].tobytes()
 
 
-def _known(deadline: Deadline, view: View, fields: Sequence[Expression]) -> dict[Expression, Known] | None:
-    """Return remembered columns of fields, and those that every batch wants; None when one is missing."""
+def known_fields(deadline: Deadline, view: View, fields: Iterable[Expression]) -> dict[Expression, Known]:
+    """Return those of some fields that are remembered with their values, or as numbers."""
     remembered = remembered_of(view)
-    if remembered is None:
+    found = remembered.several(deadline, view, fields) if remembered is not None else {}
+    return {one: known for one, known in found.items() if known.dictionary is not None or one in (START, END)}
+
+
+def _remembered(
+    deadline: Deadline,
+    view: View,
+    planned: Plan,
+    start_ns: int,
+    end_ns: int,
+    fields: Sequence[Expression],
+    conditions: Sequence[Expression],
+) -> Iterator[RingBatch] | None:
+    """Return batches of what the ring has of an answer; None when not all that they are asked for is remembered."""
+    remembered = remembered_of(view)
+    places = positions(deadline, view, planned.seed, start_ns, end_ns)
+    if remembered is None or places is None:
         return None
-    wanted = [START, *(END if one == _DURATION else one for one in fields)]
-    found: dict[Expression, Known] = {}
-    for one in wanted:
-        known = remembered.known(deadline, view, one)
-        if known is None or (known.dictionary is None and one not in (START, END)):
+    wanted = {START, *(END if one == DURATION else one for one in fields)}
+    known = known_fields(deadline, view, wanted)
+    if len(known) < len(wanted):
+        return None
+    masks = {}
+    for one in conditions:
+        found = verdict(deadline, view, remembered, one)
+        if found is None or not found.exact:
             return None
-        found[one] = known
-    return found
+        masks[one] = found.mask
+    if deadline.effort is not None:
+        deadline.effort.by_columns(view.ring)
+    return (
+        RingBatch(view, places[at : at + RECORDS_AT_ONCE], known, masks)
+        for at in range(0, len(places), RECORDS_AT_ONCE)
+    )
 
 
 def matches(
@@ -161,18 +217,19 @@ def matches(
     start_ns: int,
     end_ns: int,
     fields: Sequence[Expression] | None = None,
+    conditions: Sequence[Expression] = (),
 ) -> Iterator[Batch]:
     """Yield the spans of the answer that started in [start_ns, end_ns].
 
-    `view` may be narrowed to the plan's key; `everything` must not be. `fields` are all that the batches are asked for;
-    None: anything may be. Raises QueryTimeout and QueryLimit.
+    `view` may be narrowed to the plan's key; `everything` must not be. `fields` and `conditions` are all that the batches
+    are asked for; None: anything may be. Raises QueryTimeout and QueryLimit.
     """
     if planned.flat:
-        places = positions(deadline, view, planned.seed, start_ns, end_ns) if fields is not None else None
-        columns = _known(deadline, view, fields) if fields is not None and places is not None else None
-        if places is not None and columns is not None:
-            for at in range(0, len(places), RECORDS_AT_ONCE):
-                yield RingBatch(view, places[at : at + RECORDS_AT_ONCE], columns)
+        batches = (
+            _remembered(deadline, view, planned, start_ns, end_ns, fields, conditions) if fields is not None else None
+        )
+        if batches is not None:
+            yield from batches
             for piece in rest(deadline, view, planned.seed, start_ns, end_ns):
                 yield Batch(Evaluation(piece))
             return

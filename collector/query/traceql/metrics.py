@@ -11,7 +11,7 @@ the spans that started in (T - step, T]. An instant query has one sample, of the
 | histogram_over_time | spans with a value up to `__bucket`, a power of two, and above the one before | 0 |
 | compare | `compare.py` | 0 |
 
-Durations are measured in seconds. Series are told apart by the values of the `by` fields, 1 from "1" and from 1.0; a
+Arithmetic over series is that of `combined.py`. Durations are measured in seconds. Series are told apart by the values of the `by` fields, 1 from "1" and from 1.0; a
 span without a value is in the series `nil`. topk and bottomk choose at each sample, among equals in the order of labels.
 
 First stage: `matches.matches` gives batches of spans; here each becomes (step, series, value) and is added up in arrays
@@ -21,14 +21,27 @@ of series by steps. Second stage: arrays of samples, NaN for none. Memory: 8 to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from collector.errors import InvalidQuery, QueryLimit
 from collector.query.traceql import values
-from collector.query.traceql.ast import KINDS, STATUSES, Expression, Filter, Intrinsic, Literal, Metrics, Query, Type
-from collector.query.traceql.compare import Comparison
+from collector.query.traceql.ast import (
+    KINDS,
+    STATUSES,
+    Expression,
+    Filter,
+    Intrinsic,
+    Literal,
+    Metrics,
+    Query,
+    SeriesArithmetic,
+    SeriesOperand,
+    Type,
+)
+from collector.query.traceql.combined import combined
+from collector.query.traceql.compare import compared
 from collector.query.traceql.exemplars import Exemplars
 from collector.query.traceql.matches import Batch, matches
 from collector.query.traceql.plan import plan
@@ -40,6 +53,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.query.engine import Deadline
+    from collector.query.traceql.combined import Operand
     from collector.store import View
 
 SERIES_MAX: Final = 20_000
@@ -86,28 +100,35 @@ class Keys:
         for column in more:
             own, firsts = values.codes(column)
             parts.append((own, column.take(firsts), {}))
-        codes = np.zeros(len(batch), np.intp)
+        # A span's key is `keys[places[numbers]]`: `places` is short, and only the next field makes it long.
+        numbers: NDArray[Any] = np.zeros(len(batch), np.uint8)
+        places: NDArray[np.intp] = np.zeros(1, np.intp)
         keys: list[tuple[Label, ...]] = [()]
         for own, dictionary, named in parts:
             count = len(dictionary.type)
-            used, codes = _compact(codes * count + own, len(keys) * count)
+            numbers = places[numbers] * count + own if len(keys) > 1 else own
+            used, numbers, places = _compact(numbers, len(keys) * count)
             found = []
             for one in used.tolist():
                 value = dictionary.value(one % count)
                 found.append((*keys[one // count], named.get(value, value)))
             keys = found
-        return np.array([self.number(key) for key in keys], np.int64)[codes]
+        series: NDArray[np.int64] = np.array([self.number(key) for key in keys], np.int64)[places][numbers]
+        return series
 
 
-def _compact(numbers: NDArray[np.intp], bound: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the distinct numbers, ascending, and for each number its place among them. All are below `bound`."""
+def _compact(numbers: NDArray[Any], bound: int) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:
+    """Return the distinct numbers, ascending, other numbers, and what place each of these stands for among the distinct.
+
+    All numbers are below `bound`.
+    """
     if bound > 4 * len(numbers) + 65_536:
-        used, places = np.unique(numbers, return_inverse=True)
-        return used, places.reshape(-1)
+        used, inverse = np.unique(numbers, return_inverse=True)
+        return used.astype(np.intp), inverse.reshape(-1), np.arange(len(used))
     used = np.flatnonzero(np.bincount(numbers, minlength=bound))
     places = np.zeros(bound, np.intp)
     places[used] = np.arange(len(used))
-    return used, places[numbers]
+    return used, numbers, places
 
 
 class Grid:
@@ -254,32 +275,61 @@ def _measured(function: Metrics) -> list[Expression]:
     return [one for one in function.arguments[:1] if not isinstance(one, Filter)]
 
 
+def key_of(query: Query) -> tuple[str, bytes] | None:
+    """Return an index and a key without which no span is in a query's series."""
+    return None if isinstance(query.pipeline.stages[0], SeriesArithmetic) else plan(query).key
+
+
 def run(deadline: Deadline, view: View, everything: View, query: Query, steps: Steps, exemplars: int) -> list[Series]:
     """Return the series of a metrics query over the steps' range, with at most so many exemplars in all.
 
-    `view` may be narrowed to the plan's key. Raises InvalidQuery, QueryLimit and QueryTimeout.
+    `view` may be narrowed to the query's key. Raises InvalidQuery, QueryLimit and QueryTimeout.
     """
-    from collector.query.traceql.compare import Comparison
-
-    planned = plan(query)
-    at = len(planned.stages)
-    if at == len(query.pipeline.stages):
-        raise InvalidQuery("this query yields spans, not series: ask /api/search, or add | rate()")
-    function = query.pipeline.stages[at]
-    assert isinstance(function, Metrics)
-    hint = dict(query.hints).get("exemplars")
-    if hint is not None:
-        exemplars = (
-            min(exemplars, int(hint.value)) if hint.type is Type.INT and isinstance(hint.value, int) else exemplars
-        )
-        exemplars = 0 if hint.value is False else exemplars
-    aggregation: Aggregation | Comparison
-    aggregation = Comparison(function, steps) if function.op == "compare" else Aggregation(function, steps, exemplars)
-    fields = None if function.op == "compare" else [*function.by, *_measured(function)]
-    for batch in matches(deadline, view, everything, planned, steps.first_ns, steps.last_ns, fields):
-        deadline.check()
-        aggregation.add(batch)
-    series = aggregation.series()
+    first = query.pipeline.stages[0]
+    if isinstance(first, SeriesArithmetic):
+        series, at = _combined(deadline, everything, first, query, steps, exemplars), 0
+    else:
+        planned = plan(query)
+        at = len(planned.stages)
+        if at == len(query.pipeline.stages):
+            raise InvalidQuery("this query yields spans, not series: ask /api/search, or add | rate()")
+        function = query.pipeline.stages[at]
+        assert isinstance(function, Metrics)
+        if function.op == "compare":
+            series = compared(deadline, view, everything, planned, function, steps)
+        else:
+            aggregation = Aggregation(function, steps, _exemplars(query, exemplars))
+            fields = [*function.by, *_measured(function)]
+            for batch in matches(deadline, view, everything, planned, steps.first_ns, steps.last_ns, fields):
+                deadline.check()
+                aggregation.add(batch)
+            series = aggregation.series()
     for stage in query.pipeline.stages[at + 1 :]:
         series = second(series, stage)
     return [one for one in series if not np.isnan(one.samples).all()]
+
+
+def _combined(
+    deadline: Deadline, everything: View, node: SeriesArithmetic, query: Query, steps: Steps, exemplars: int
+) -> list[Series]:
+    """Evaluate arithmetic over series, as part of a query."""
+
+    def operand(one: SeriesOperand) -> Operand:
+        if isinstance(one, Literal):
+            assert isinstance(one.value, int | float)
+            return float(one.value)
+        if isinstance(one, SeriesArithmetic):
+            return combined(one.op, operand(one.left), operand(one.right))
+        return run(deadline, everything, everything, Query(one, query.hints), steps, exemplars)
+
+    return combined(node.op, operand(node.left), operand(node.right))
+
+
+def _exemplars(query: Query, wanted: int) -> int:
+    """Return how many exemplars a query with its hints asks for."""
+    hint = dict(query.hints).get("exemplars")
+    if hint is None:
+        return wanted
+    if hint.value is False:
+        return 0
+    return min(wanted, int(hint.value)) if hint.type is Type.INT and isinstance(hint.value, int) else wanted

@@ -1,11 +1,12 @@
 """TraceQL's grammar: recursive descent over tokens, with types checked as the tree grows.
 
-    query      = pipeline [ "with" "(" name "=" literal { "," … } ")" ]
+    query      = ( pipeline | series { comparison literal | "|" topk(n) or bottomk(n) } ) [ "with" "(" name "=" literal { "," … } ")" ]
     pipeline   = ( spansets | scalar comparison scalar ) { "|" stage }
     spansets   = spanset { operator spanset }        structural before && and ||, all from the left
     spanset    = "{" [ expression ] "}" | "(" pipeline ")"
     stage      = spansets | by(…) | coalesce() | select(…) | scalar comparison scalar
                | function(…) [ by (…) ] [ comparison literal ] | topk(n) | bottomk(n)
+    series     = + - over * / over "(" pipeline ")", "(" series ")" and numbers
     expression = && and || over comparisons over + - over * / % over ^ over unary - !
 
 `&&` and `||` bind alike, as in Tempo's grammar: `a || b && c` is `(a || b) && c`.
@@ -18,6 +19,7 @@ function in the wrong place or with the wrong arguments, a hint that does not ex
 from __future__ import annotations
 
 from collector.errors import InvalidQuery
+from collector.query.cursor import Cursor
 from collector.query.height import check_height, check_operators
 from collector.query.traceql.ast import (
     ARITHMETIC,
@@ -45,6 +47,8 @@ from collector.query.traceql.ast import (
     ScalarFilter,
     ScalarOperation,
     Select,
+    SeriesArithmetic,
+    SeriesOperand,
     Spanset,
     SpansetOperation,
     Stage,
@@ -52,11 +56,17 @@ from collector.query.traceql.ast import (
     Unary,
 )
 from collector.query.traceql.lexer import INTEGER_MAX, TOO_LARGE, Token, tokenize
-from collector.query.traceql.stages import METRICS_FUNCTIONS, check_hint, check_metrics, check_order
+from collector.query.traceql.stages import (
+    FIRST_STAGE,
+    METRICS_FUNCTIONS,
+    SERIES_OPERATORS,
+    check_hint,
+    check_metrics,
+    check_number,
+    check_order,
+    joined,
+)
 from collector.query.traceql.types import checked
-
-NESTING_MAX = 64
-"""Parentheses, braces and unary operators within each other."""
 
 _PRECEDENCE = {"||": 1, "&&": 1, **dict.fromkeys(COMPARISONS, 2), "+": 3, "-": 3, "*": 4, "/": 4, "%": 4, "^": 5}
 _SPANSET_PRECEDENCE = {"||": 1, "&&": 1, **dict.fromkeys(STRUCTURAL, 2)}
@@ -71,52 +81,11 @@ def parse(query: str) -> Query:
     return tree
 
 
-class _Parser:
-    def __init__(self, tokens: list[Token]) -> None:
-        self._tokens = tokens
-        self._next = 0
-        self._depth = 0
-        self._operators = 0
-
-    # --- tokens -------------------------------------------------------------------------------------------
-
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> Token:
-        token = self._tokens[self._next]
-        self._next += token.kind != "end"
-        return token
-
-    def _is(self, text: str) -> bool:
-        return self._token.kind in ("op", "word") and self._token.text == text
-
-    def _accept(self, text: str) -> bool:
-        if self._is(text):
-            self._next += 1
-            return True
-        return False
-
-    def _expect(self, text: str) -> Token:
-        if not self._is(text):
-            raise self._unexpected(f"expected {text!r}")
-        return self._take()
-
-    def _unexpected(self, wanted: str) -> InvalidQuery:
-        token = self._token
-        found = "the query ends here" if token.kind == "end" else f"found {token.text!r}"
-        return InvalidQuery(f"{wanted}, but {found}", token.at)
-
-    def _enter(self) -> None:
-        self._depth += 1
-        if self._depth > NESTING_MAX:
-            raise InvalidQuery(f"nested more than {NESTING_MAX} deep", self._token.at)
-
+class _Parser(Cursor[Token]):
     # --- spansets and stages ------------------------------------------------------------------------------
 
     def query(self) -> Query:
-        pipeline = self._pipeline()
+        pipeline = self._series_pipeline() if self._series_depth() else self._pipeline()
         hints: list[tuple[str, Literal]] = []
         if self._accept("with"):
             self._expect("(")
@@ -131,18 +100,22 @@ class _Parser:
                 check_hint(name.text, value, name.at)
                 hints.append((name.text, value))
         if self._token.kind != "end":
-            if self._token.text in (*ARITHMETIC, *COMPARISONS):
-                self._refuse_metrics_arithmetic(self._token.at)
+            last = pipeline.stages[-1]
+            if isinstance(last, Metrics | MetricsFilter) and self._token.text in SERIES_OPERATORS:
+                raise InvalidQuery("series are combined in parentheses: ( … | rate()) / ( … | rate())", self._token.at)
             raise self._unexpected("expected the end of the query")
         check_order(pipeline)
         return Query(pipeline, tuple(hints))
 
     def _pipeline(self) -> Pipeline:
         at = self._token.at
-        stages: list[Stage] = [self._stage(first=True)]
+        return self._pipeline_behind([self._stage(first=True)], at)
+
+    def _pipeline_behind(self, stages: list[Stage], at: int) -> Pipeline:
+        """Read the stages that follow some."""
         while True:
             last = stages[-1]
-            if isinstance(last, Metrics | MetricsFilter) and self._is_comparison():
+            if isinstance(last, Metrics | MetricsFilter | SeriesArithmetic) and self._is_comparison():
                 operator = self._take()
                 value = self._literal()
                 if value.type not in NUMERIC:
@@ -274,8 +247,6 @@ class _Parser:
                 raise InvalidQuery(f"{token.text}() wants a number, not {expression.type.value}", expression.at)
             return Aggregate(token.text, expression, token.at)
         if self._accept("("):
-            if self._is("{"):
-                self._refuse_metrics_arithmetic(self._tokens[self._next - 2].at)
             self._enter()
             scalar = self._scalar(0)
             self._depth -= 1
@@ -286,10 +257,55 @@ class _Parser:
             raise InvalidQuery(f"aggregates are numbers; {literal.type.value} is none", literal.at)
         return literal
 
-    def _refuse_metrics_arithmetic(self, at: int) -> None:
-        """Raise InvalidQuery where an operator stands beside a pipeline in parentheses, if the query is of metrics."""
-        if any(token.kind == "word" and token.text in METRICS_FUNCTIONS for token in self._tokens):
-            raise InvalidQuery("arithmetic over metrics, ( … ) / ( … ) or 100 * ( … ), is not supported", at)
+    # --- arithmetic over series ---------------------------------------------------------------------------
+
+    def _series_depth(self) -> int | None:
+        """Return how deep in parentheses from here a function makes series, before those end that this is in."""
+        depth, found = 0, None
+        for token in self._tokens[self._next :]:
+            if token.kind == "op" and token.text in ("(", ")"):
+                depth += 1 if token.text == "(" else -1
+                if depth < 0:
+                    break
+            elif token.kind == "word" and token.text in FIRST_STAGE:
+                found = min(depth, found) if found is not None else depth
+        return found
+
+    def _series_pipeline(self) -> Pipeline:
+        at = self._token.at
+        series = self._series(0)
+        assert not isinstance(series, Literal), "a function that makes series is in it"
+        return self._pipeline_behind(list(series.stages) if isinstance(series, Pipeline) else [series], at)
+
+    def _series(self, least: int) -> SeriesOperand:
+        left = self._series_operand()
+        while self._token.kind == "op" and self._token.text in SERIES_OPERATORS:
+            if _PRECEDENCE[self._token.text] <= least:
+                break
+            operator = self._take()
+            self._operators += 1
+            check_operators(self._operators, operator.at)
+            left = joined(operator.text, left, self._series(_PRECEDENCE[operator.text]), operator.at)
+        return left
+
+    def _series_operand(self) -> SeriesOperand:
+        if not self._is("("):
+            return check_number(self._literal())
+        self._take()
+        self._enter()
+        inner: SeriesOperand
+        depth = self._series_depth()
+        if depth is None:
+            inner = self._series(0)
+        elif depth == 0:
+            inner = self._pipeline()
+        else:
+            inner = self._series_pipeline()
+            only = inner.stages[0]
+            inner = only if len(inner.stages) == 1 and isinstance(only, SeriesArithmetic) else inner
+        self._expect(")")
+        self._depth -= 1
+        return inner
 
     # --- expressions over one span ------------------------------------------------------------------------
 

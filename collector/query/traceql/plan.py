@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collector.errors import InvalidQuery
+from collector.query.traceql.asking import demanded_key, fields_of, needs_tree
 from collector.query.traceql.ast import (
     Attribute,
     Binary,
@@ -31,7 +32,6 @@ from collector.query.traceql.ast import (
     Stage,
     Type,
 )
-from collector.query.traceql.evaluate import demanded_key, fields_of, needs_tree
 from collector.query.traceql.spansets import check_stages
 from collector.query.traceql.stages import is_metrics, spanset_part
 

@@ -4,13 +4,14 @@ A field's value never changes at an offset, whatever becomes of the block. So a 
 ring's payloads is kept as one array over offsets: the next query reads what came since, and compares a million spans in
 a millisecond.
 
-* A field with few values is coded: a number for each record, and a dictionary of values. A condition is evaluated on the
-  dictionary, by the same code as on spans, and looked up: the answer is exact.
+* A field with few values is coded: a number for each record, of one byte or two, and a dictionary of values, which also
+  knows where each was last. A condition is evaluated on the dictionary, by the same code as on spans, and looked up: the
+  answer is exact. So are conditions on durations, which are computed of starts and ends.
 * A field with more than `DISTINCT_MAX` values is hashed: 8 bytes for each record. That tells which spans may be equal to
   a text, and nothing else; those are looked at.
 * A field that has arrays, lists or bytes, or several values (events, links), is not remembered.
 
-Memory: 4 or 8 bytes for each record of the ring and field, in all what the memo may hold (memory.py gives it a share of the
+Memory: 1, 2 or 8 bytes for each record of the ring and field, in all what the memo may hold (memory.py gives it a share of the
 process' limit, and forgets it when memory is short); the field that was not asked for longest goes first. Shared by worker threads, under a lock: a column is made by one of them, and the others wait for it.
 """
 
@@ -18,12 +19,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
+from collector.otlp.merge import merge
 from collector.otlp.wire import hash_key
 from collector.query import match
+from collector.query.by_offset import ByOffset
 from collector.query.engine import Slice
 from collector.query.traceql import values
 from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
@@ -31,8 +34,11 @@ from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from numpy.typing import NDArray
 
+    from collector.otlp.block import Block
     from collector.query.engine import Deadline
     from collector.store import Memo, View
 
@@ -40,46 +46,70 @@ DISTINCT_MAX: Final = 32_768
 """Values of a field that is coded."""
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of a dictionary's texts; with more a field is hashed."""
+WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of blocks that are read as one: numpy costs as much for a block of ten records as for one of a thousand."""
 
 _INTRINSICS: Final = (
     *("span:name", "span:kind", "span:status", "span:statusMessage"),
     *("instrumentation:name", "instrumentation:version"),
 )
 _SCOPES: Final = ("", "span", "resource", "instrumentation")
-_SINGLE: Final = (match.ABSENT, match.EMPTY, match.STRING, match.BOOL, match.INT, match.DOUBLE)
+_SINGLE: Final = np.zeros(256, np.bool_)
+_SINGLE[[match.ABSENT, match.EMPTY, match.STRING, match.BOOL, match.INT, match.DOUBLE]] = True
 START: Final = Intrinsic("start")
 """The field of starts, in ns: for use inside only."""
 END: Final = Intrinsic("end")
+IS_ROOT: Final = Binary("=", Intrinsic("span:parentID"), Literal(Type.STRING, ""))
+"""The condition that a span has no parent; it is remembered as if it were a field."""
+DURATION: Final = Intrinsic("span:duration")
+
+
+Places: TypeAlias = "NDArray[np.intp] | range"
+"""Some of a ring's live records, counted from its first: ascending, or all that lie in a range."""
 
 
 class Known(NamedTuple):
-    """One field over a stretch of offsets."""
+    """One field over the live offsets of a ring."""
 
     codes: NDArray[Any]
     """For each record the place of its value in the dictionary; without a dictionary a hash, or a number."""
     dictionary: Column | None
+    last: NDArray[np.int64]
+    """Of each value in the dictionary the last record that has it, counted from the ring's first; before it: none has."""
+
+    def newest(self, places: Places) -> NDArray[np.int64]:
+        """Return for each value in the dictionary the last of some records that has it, counted as they are; -1 for none."""
+        if isinstance(places, range):
+            if len(places) == len(self.codes) and int(self.last.max(initial=-1)) < len(self.codes):
+                return np.maximum(self.last, -1)
+            places = np.arange(places.start, places.stop)
+        newest = np.full(len(self.last), -1, np.int64)
+        newest[self.codes[places]] = places
+        return newest
 
 
-class _Field:
-    """One remembered field, from offset `first` to before `end`."""
+class _Field(ByOffset):
+    """One remembered field."""
 
-    def __init__(self, node: Attribute | Intrinsic) -> None:
+    def __init__(self, node: Attribute | Intrinsic | Binary, *, hashed: bool = False) -> None:
+        super().__init__(np.uint64 if hashed or node in (START, END) else np.uint8)
         self.node = node
-        self.first = self.end = 0
         self.usable = True
-        self.coded = node not in (START, END)
-        self._numbers: dict[tuple[int, Any], int] = {}
+        self.coded = not hashed and node not in (START, END, IS_ROOT)
+        self._places: dict[tuple[int, Any], int] = {}
         self._entries: list[tuple[int, int, float, int, int]] = []
         self._texts = bytearray()
         self._dictionary: Column | None = None
-        self._codes: NDArray[Any] = np.empty(0, np.int32 if self.coded else np.uint64)
+        self._last = np.empty(0, np.int64)
 
     @property
     def nbytes(self) -> int:
-        return self._codes.nbytes + len(self._texts) + 200 * len(self._entries)
+        return super().nbytes + len(self._texts) + 200 * len(self._entries)
 
-    def between(self, first: int, end: int) -> NDArray[Any]:
-        return self._codes[first - self.first : end - self.first]
+    def known(self, first: int, end: int) -> Known:
+        """Return what is remembered of the offsets from `first` to before `end`."""
+        last = self._last[: len(self._entries)] - first
+        return Known(self.between(first, end), self.dictionary(), last)
 
     def dictionary(self) -> Column | None:
         if not self.coded:
@@ -98,37 +128,45 @@ class _Field:
 
     def restart(self, offset: int) -> None:
         """Forget all records, and begin at an offset."""
-        self.first = self.end = offset
-        self._codes = np.empty(0, self._codes.dtype)
-        self._numbers.clear()
+        super().restart(offset)
+        self._last = np.empty(0, np.int64)
+        self._places.clear()
         self._entries.clear()
         self._texts.clear()
         self._dictionary = None
 
-    def add(self, piece: Slice) -> bool:
+    def has(self, first: int, end: int) -> bool:
+        """Tell whether these offsets are remembered."""
+        return self.usable and self.first <= first and end <= self.end
+
+    def add(self, records: Evaluation) -> bool:
         """Take the records that follow; False when they cannot be remembered this way."""
         if self.node in (START, END):
-            self._append(piece.block.column("time" if self.node == START else "end_time")[piece.rows])
+            self.append(records.block.column("time" if self.node == START else "end_time")[records.rows])
             return True
-        column = Evaluation(piece).operand(self.node)
-        if not np.isin(column.type, _SINGLE).all():
+        if self.node == IS_ROOT:
+            self.append(records.block.column("parent_span_id")[records.rows] == 0)
+            return True
+        column = records.operand(self.node)
+        if not _SINGLE[column.type].all():
             self.usable = False
             return False
         if self.coded:
             codes, firsts = values.codes(column)
-            numbers = [self._number(column, at) for at in firsts.tolist()]
-            self._append(np.array(numbers, np.int32)[codes])
-            return len(self._entries) <= DISTINCT_MAX and len(self._texts) <= TEXT_BYTES_MAX
-        found = match.hashes(column.payload, column.start, column.length)
-        self._append(np.where(column.type == match.STRING, found, 0))
+            found = [self._number(column, at) for at in firsts.tolist()]
+            if len(self._entries) > DISTINCT_MAX or len(self._texts) > TEXT_BYTES_MAX:
+                return False
+            numbers = np.array(found, np.uint16)
+            if len(self._entries) > len(self._last):
+                self._last = np.concatenate((self._last, np.zeros(len(self._entries), np.int64)))
+            lasts = np.zeros(len(numbers), np.int64)
+            lasts[codes] = np.arange(self.end, self.end + len(codes))
+            self._last[numbers] = lasts
+            self.append(numbers[codes], len(self._entries))
+            return True
+        hashes = match.hashes(column.payload, column.start, column.length)
+        self.append(np.where(column.type == match.STRING, hashes, 0))
         return True
-
-    def hashed(self) -> _Field:
-        """Return the same field without a dictionary, and without records."""
-        other = _Field(self.node)
-        other.coded = False
-        other._codes = np.empty(0, np.uint64)
-        return other
 
     def _number(self, column: Column, at: int) -> int:
         kind = int(column.type[at])
@@ -141,31 +179,15 @@ class _Field:
             content = int(column.integer[at])
         else:
             kind = match.ABSENT
-        number = self._numbers.get((kind, content))
+        number = self._places.get((kind, content))
         if number is None:
-            number = self._numbers[kind, content] = len(self._entries)
+            number = self._places[kind, content] = len(self._entries)
             size = len(content) if kind == match.STRING else 0
             self._entries.append((kind, int(column.integer[at]), float(column.double[at]), len(self._texts), size))
             if kind == match.STRING:
                 self._texts += content
             self._dictionary = None
         return number
-
-    def _append(self, codes: NDArray[Any]) -> None:
-        held = self.end - self.first
-        if held + len(codes) > len(self._codes):
-            grown = np.empty(max(4096, 2 * held, held + len(codes)), self._codes.dtype)
-            grown[:held] = self._codes[:held]
-            self._codes = grown
-        self._codes[held : held + len(codes)] = codes
-        self.end += len(codes)
-
-    def forget_before(self, offset: int) -> None:
-        """Let go of the records before an offset, if they are as many as the others."""
-        gone = offset - self.first
-        if gone > 4096 and 2 * gone > self.end - self.first:
-            self._codes = self._codes[gone : self.end - self.first].copy()
-            self.first = offset
 
 
 class Remembered:
@@ -175,7 +197,7 @@ class Remembered:
         """Remember nothing yet; the memo tells how many bytes there may be."""
         self._memo = memo
         self._lock = threading.Lock()
-        self._fields: OrderedDict[Attribute | Intrinsic, _Field] = OrderedDict()
+        self._fields: OrderedDict[Expression, _Field] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
@@ -184,48 +206,104 @@ class Remembered:
 
     def known(self, deadline: Deadline, view: View, node: Expression) -> Known | None:
         """Return a field over the live offsets of a view's ring; None when it cannot be remembered."""
-        if not _is_single(node):
-            return None
-        assert isinstance(node, Attribute | Intrinsic)
-        with self._lock:
-            field = self._fields.setdefault(node, _Field(node))
-            self._fields.move_to_end(node)
-            if not field.usable or not self._fill(deadline, view, field):
-                return None
-            field = self._fields[node]
-            known = Known(field.between(view.ring.first_offset, view.ring.next_offset), field.dictionary())
-            while self._fields and self.nbytes > self._memo.bytes_max:
-                self._fields.popitem(last=False)
-            return known
+        return self.several(deadline, view, [node]).get(node)
 
-    def _fill(self, deadline: Deadline, view: View, field: _Field) -> bool:
-        """Read what came since; False when the view begins before what is remembered, or a value has no place."""
+    def several(self, deadline: Deadline, view: View, nodes: Iterable[Expression]) -> dict[Expression, Known]:
+        """Return those of some fields that can be remembered; what has to be read for them is read in one walk."""
+        wanted = [one for one in nodes if _is_single(one)]
+        with self._lock:
+            fields = []
+            for node in wanted:
+                assert isinstance(node, Attribute | Intrinsic | Binary)
+                field = self._fields.setdefault(node, _Field(node))
+                self._fields.move_to_end(node)
+                if field.usable:
+                    fields.append(field)
+            self._fill(deadline, view, fields)
+            first, end = view.ring.first_offset, view.ring.next_offset
+            found = {
+                node: self._fields[node].known(first, end) for node in wanted if self._fields[node].has(first, end)
+            }
+            self._make_room(frozenset(wanted))
+            return found
+
+    def _make_room(self, wanted: frozenset[Expression]) -> None:
+        """Forget fields until the others have room: those that were not asked for longest, then the last of these.
+
+        Not the first of these: a question about more fields than there is room for would find none of them next time.
+        """
+        others = [one for one in self._fields if one not in wanted]
+        for one in (*others, *reversed([one for one in self._fields if one in wanted])):
+            if max(self.nbytes, self._memo.nbytes) <= self._memo.bytes_max:
+                break
+            del self._fields[one]
+
+    def durations(self, deadline: Deadline, view: View) -> Column | None:
+        """Return how long each live record of a view's ring took, in ns; None when that cannot be remembered."""
+        starts, ends = self.known(deadline, view, START), self.known(deadline, view, END)
+        if starts is None or ends is None:
+            return None
+        return values.of_integers(values.between(starts.codes, ends.codes))
+
+    def _fill(self, deadline: Deadline, view: View, fields: Sequence[_Field]) -> None:
+        """Read what came since, but for fields that are remembered from later on than the view begins."""
         ring = view.ring
-        if field.end < ring.first_offset or field.first == field.end:
-            field.restart(ring.first_offset)
-        is_new = field.first == field.end
-        if ring.first_offset < field.first:
-            return False
-        field.forget_before(ring.first_offset)
-        for block in ring.blocks:
-            if block.end_offset <= field.end:
-                continue
-            deadline.check()
-            rows = np.arange(field.end - block.base_offset, min(block.end_offset, ring.next_offset) - block.base_offset)
-            if rows.size and not field.add(Slice(block, rows)):
-                if not field.usable:
-                    field.restart(0)
-                    return False
-                # A dictionary fills up with values of records that are gone: then it is made anew.
-                self._fields[field.node] = other = field.hashed() if is_new else _Field(field.node)
-                return self._fill(deadline, view, other)
-        return True
+        pending = []
+        for field in fields:
+            if field.end < ring.first_offset or field.first == field.end:
+                field.restart(ring.first_offset)
+            if field.first <= ring.first_offset:
+                field.forget_before(ring.first_offset)
+                pending.append(field)
+        while pending:
+            again = []
+            for block in _merged(ring.blocks, min(field.end for field in pending)):
+                deadline.check()
+                end = min(block.end_offset, ring.next_offset)
+                parts: dict[int, Evaluation] = {}
+                for field in tuple(pending):
+                    begin, is_new = max(field.end, block.base_offset), field.first == field.end
+                    if begin >= end:
+                        continue
+                    if begin not in parts:
+                        parts[begin] = Evaluation(
+                            Slice(block, np.arange(begin - block.base_offset, end - block.base_offset))
+                        )
+                        parts[begin].prepare([one.node for one in pending])
+                    if field.add(parts[begin]):
+                        continue
+                    pending.remove(field)
+                    if field.usable:
+                        # A dictionary fills up with values of records that are gone: then it is made anew.
+                        other = _Field(field.node, hashed=field.first == ring.first_offset or is_new)
+                        other.restart(ring.first_offset)
+                        self._fields[field.node] = other
+                        again.append(other)
+                    else:
+                        field.restart(0)
+            pending = again
+
+
+def _merged(blocks: Sequence[Block], begin: int) -> Iterator[Block]:
+    """Yield the blocks that reach behind an offset, small ones that follow each other as one of `WINDOW_BYTES` or so."""
+    held: list[Block] = []
+    size = 0
+    for block in blocks:
+        if block.end_offset <= begin:
+            continue
+        if held and (size + block.nbytes > WINDOW_BYTES or block.base_offset != held[-1].end_offset):
+            yield merge(held) if len(held) > 1 else held[0]
+            held, size = [], 0
+        held.append(block)
+        size += block.nbytes
+    if held:
+        yield merge(held) if len(held) > 1 else held[0]
 
 
 def _is_single(node: Expression) -> bool:
     if isinstance(node, Attribute):
         return not node.parent and node.scope in _SCOPES
-    return isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END))
+    return node == IS_ROOT or (isinstance(node, Intrinsic) and (node.name in _INTRINSICS or node in (START, END)))
 
 
 class _OverDictionary(Evaluation):
@@ -259,7 +337,13 @@ def verdict(deadline: Deadline, view: View, remembered: Remembered, node: Expres
             return Verdict(mask, left.exact and right.exact)
         known = left or right
         return Verdict(known.mask, exact=False) if known is not None and node.op == "&&" else None
+    if node == IS_ROOT:
+        found = remembered.known(deadline, view, node)
+        return Verdict(found.codes != 0, exact=True) if found is not None else None
     field = _only_field(node)
+    if field == DURATION:
+        durations = remembered.durations(deadline, view)
+        return Verdict(_OverDictionary(durations).mask(node), exact=True) if durations is not None else None
     found = remembered.known(deadline, view, field) if field is not None else None
     if found is None or field is None:
         return None

@@ -17,13 +17,16 @@ In the ring all spans of a trace are looked at; in the log those that started wi
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from collector.errors import QueryLimit
 from collector.otlp.records import service_name
+from collector.query.effort import as_part
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
@@ -155,6 +158,7 @@ class Effort:
     """There may be further traces behind the last one."""
 
 
+@as_part("spans")
 def find(deadline: Deadline, view: View, everything: View, search: Search) -> tuple[list[Found], Effort]:
     """Return the newest `limit` traces of the answer, newest first, and what was looked at.
 
@@ -300,6 +304,7 @@ def fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple[
     return [(raw[16 * at : 16 * at + 16], time) for at, time in enumerate(times)]
 
 
+@as_part("traces that have what is required")
 def having(deadline: Deadline, view: View, condition: Expression, search: Search) -> Numbering:
     """Return the traces that have a span which fulfils a condition."""
     found = Numbering()
@@ -319,6 +324,7 @@ def sifted(waiting: list[tuple[bytes, int]], sieve: list[Numbering]) -> list[tup
     return waiting
 
 
+@as_part("whole traces")
 def _judge(
     deadline: Deadline,
     view: View,
@@ -364,6 +370,7 @@ def answer(traces: Traces, planned: Plan, search: Search) -> Sets:
 # --- what is returned -------------------------------------------------------------------------------------------
 
 
+@as_part("what is returned of traces")
 def describe(deadline: Deadline, view: View, found: list[Found], search: Search) -> list[Summary]:
     """Return what a search answers for the traces found, in their order. `view` is not narrowed."""
     if not found:
@@ -388,12 +395,18 @@ def describe(deadline: Deadline, view: View, found: list[Found], search: Search)
     order = np.argsort(number, kind="stable")
     edges = np.cumsum(counts) - counts
     newest = np.unique(number, return_index=True)[1]
+    returned: list[tuple[SpanSet, NDArray[np.intp]]] = []
     for one in np.argsort(newest, kind="stable").tolist():
         mine = rows[order[edges[one] : edges[one] + min(int(counts[one]), search.spans)]]
         summary = summaries[traces.trace[mine[0]]]
         if len(summary.spansets) < SPANSETS_MAX:
             shown = [(label.name, _shown(label, one)) for label in sets.labels]
-            summary.spansets.append(SpanSet(int(counts[one]), _spans(traces, mine, planned.fields), shown))
+            summary.spansets.append(SpanSet(int(counts[one]), [], shown))
+            returned.append((summary.spansets[-1], mine))
+    if returned:
+        spans = iter(_spans(traces, np.concatenate([mine for _, mine in returned]), planned.fields))
+        for spanset, mine in returned:
+            spanset.spans += islice(spans, len(mine))
     return [summary for summary in summaries if summary.looked_at]
 
 
@@ -423,27 +436,28 @@ def _add_whole(summaries: list[Summary], traces: Traces) -> None:
         groups = piece.block.column("group")[piece.rows]
         failed = piece.block.column("status")[piece.rows] == STATUSES["error"]
         mine = traces.trace[piece.begin : piece.end]
-        triples, counted = np.unique(np.stack((mine, groups, failed), axis=1), axis=0, return_counts=True)
-        for (trace, group, error), count in zip(triples.tolist(), counted.tolist(), strict=True):
-            counts = summaries[trace].services.setdefault(service_name(piece.block, group), [0, 0])
+        named = {group: service_name(piece.block, group) for group in set(groups.tolist())}
+        cells = Counter(zip(mine.tolist(), groups.tolist(), failed.tolist(), strict=True))
+        for (trace, group, error), count in cells.items():
+            counts = summaries[trace].services.setdefault(named[group], [0, 0])
             counts[0] += count
             counts[1] += count if error else 0
         roots = traces.root_row[(traces.root_row >= piece.begin) & (traces.root_row < piece.end)]
         for row in roots.tolist():
-            service = service_name(piece.block, int(groups[row - piece.begin]))
-            summaries[traces.trace[row]].root_service = service
+            summaries[traces.trace[row]].root_service = named[int(groups[row - piece.begin])]
 
 
 def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Intrinsic, ...]) -> list[Span]:
     """Decode spans, in the order of the rows, with the values of fields."""
     ascending = np.sort(rows)
+    places = np.searchsorted(ascending, rows).tolist()
+    starts, ends, offsets = traces.time[rows].tolist(), traces.end[rows].tolist(), traces.offset[rows].tolist()
     names = traces.gather(Intrinsic("span:name"), ascending)
     shown = [one for one in fields if not _stands_anyway(one)]
     columns = [(_label(one), _WORDS.get(one.type, {}), traces.gather(one, ascending)) for one in shown]
     ids = traces.span_id[rows].tobytes()
     spans = []
-    for place, row in enumerate(rows.tolist()):
-        at = int(np.searchsorted(ascending, row))
+    for place, at in enumerate(places):
         attributes: list[tuple[str, Value]] = []
         for label, named, column in columns:
             elements = column.elements(at)
@@ -452,11 +466,8 @@ def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Int
                 attributes.append((label, elements))
             elif value is not None:
                 attributes.append((label, named.get(value, value)))
-        start, end = int(traces.time[row]), int(traces.end[row])
-        name = str(names.value(at) or "")
-        spans.append(
-            Span(ids[8 * place : 8 * place + 8], name, start, end - start, int(traces.offset[row]), attributes)
-        )
+        start, name = starts[place], str(names.value(at) or "")
+        spans.append(Span(ids[8 * place : 8 * place + 8], name, start, ends[place] - start, offsets[place], attributes))
     return spans
 
 

@@ -80,7 +80,8 @@ class Steps:
         """Return in which step each time lies."""
         if self.instant:
             return np.zeros(len(times), np.int64)
-        return (times.astype(np.int64) - self.first_ns) // self.step_ns
+        # Unsigned, numpy divides by a constant several times faster.
+        return ((times - np.uint64(self.first_ns)) // np.uint64(self.step_ns)).view(np.int64)
 
 
 def usual_step(start_ns: int, end_ns: int) -> int:

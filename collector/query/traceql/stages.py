@@ -5,7 +5,9 @@ The parser asks as the tree grows, so that each mistake has its column.
 
 from __future__ import annotations
 
-from typing import Final
+import math
+import operator
+from typing import TYPE_CHECKING, Final
 
 from collector.errors import InvalidQuery
 from collector.query.traceql.ast import (
@@ -17,10 +19,16 @@ from collector.query.traceql.ast import (
     MetricsFilter,
     Pipeline,
     Query,
+    SeriesArithmetic,
+    SeriesOperand,
     SpansetOperation,
     Stage,
     Type,
 )
+from collector.query.traceql.lexer import INTEGER_MAX, TOO_LARGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _OVER_TIME: Final = ("min_over_time", "max_over_time", "avg_over_time", "sum_over_time", "histogram_over_time")
 FIRST_STAGE: Final = ("rate", "count_over_time", *_OVER_TIME, "quantile_over_time", "compare")
@@ -28,22 +36,29 @@ FIRST_STAGE: Final = ("rate", "count_over_time", *_OVER_TIME, "quantile_over_tim
 SECOND_STAGE: Final = ("topk", "bottomk")
 """What chooses among series."""
 METRICS_FUNCTIONS: Final = FIRST_STAGE + SECOND_STAGE
+SERIES_OPERATORS: Final = ("+", "-", "*", "/")
+"""What combines series."""
 QUANTILES_MAX: Final = 20
 """Quantiles of one query."""
 TOP_MAX: Final = 10_000
 """The largest k of topk, bottomk and compare."""
 
-_EXACT: Final = ("sample", "span_sample", "trace_sample", "most_recent")
-HINTS: Final = (*_EXACT, "exemplars")
-"""Every hint. All but `exemplars` allow Tempo to answer less exactly, or ask for what is always done here."""
+_EXACT: Final = ("sample", "span_sample", "trace_sample", "most_recent", "spanonly_fetch")
+HINTS: Final = (*_EXACT, "exemplars", "extrapolate")
+"""Every hint. `exemplars` says how many; `extrapolate`, experimental in Tempo, is refused unless it is false; all others
+allow Tempo to answer less exactly, or ask for what is always done here."""
 
 
 def check_hint(name: str, value: Literal, at: int) -> None:
     """Raise InvalidQuery for a hint that does not exist, or whose value is of the wrong type."""
     if name not in HINTS:
         raise InvalidQuery(f"there is no hint {name!r}; there are {', '.join(HINTS)}", at)
+    if name == "extrapolate" and value.value is True:
+        raise InvalidQuery("the hint extrapolate, counting spans by their sampling probability, is not supported", at)
     wanted = {
         "most_recent": (Type.BOOL,),
+        "spanonly_fetch": (Type.BOOL,),
+        "extrapolate": (Type.BOOL,),
         "exemplars": (Type.BOOL, Type.INT),
         "sample": (Type.BOOL, Type.FLOAT, Type.INT),
     }.get(name, (Type.FLOAT, Type.INT, Type.BOOL))
@@ -100,6 +115,32 @@ def _whole(argument: Expression | Filter) -> int:
     return -1
 
 
+def check_number(literal: Literal) -> Literal:
+    """Raise InvalidQuery unless series can be combined with it."""
+    if literal.type not in (Type.INT, Type.FLOAT):
+        raise InvalidQuery(f"series are combined with series and numbers, not {literal.type.value}", literal.at)
+    return literal
+
+
+def joined(op: str, left: SeriesOperand, right: SeriesOperand, at: int) -> SeriesOperand:
+    """Return a combination of series; of two numbers what they make, of integers an integer, cut towards 0."""
+    if not isinstance(left, Literal) or not isinstance(right, Literal):
+        return SeriesArithmetic(op, left, right, at)
+    one, other = left.value, right.value
+    assert isinstance(one, int | float)
+    assert isinstance(other, int | float)
+    whole = isinstance(one, int) and isinstance(other, int)
+    if op == "/" and other == 0:
+        raise InvalidQuery("a number is divided by 0", at)
+    value = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[op](one, other)
+    if whole and op == "/":
+        quotient = abs(int(one)) // abs(int(other))
+        value = quotient if (one < 0) == (other < 0) else -quotient
+    if abs(value) > INTEGER_MAX if whole else not math.isfinite(value):
+        raise InvalidQuery(TOO_LARGE if whole else "a number is too large", at)
+    return Literal(Type.INT if whole else Type.FLOAT, value, at)
+
+
 def check_order(pipeline: Pipeline, *, outermost: bool = True) -> None:
     """Raise InvalidQuery for a metrics function where only spansets may be, or a stage that wants what is not there."""
     series = False
@@ -114,6 +155,13 @@ def check_order(pipeline: Pipeline, *, outermost: bool = True) -> None:
             if stage.op in (*SECOND_STAGE, "compare") and stage.by:
                 raise InvalidQuery(f"{stage.op}() takes no by ()", stage.at)
             series = True
+        elif isinstance(stage, SeriesArithmetic):
+            series = True
+            for inner in _operands(stage):
+                check_order(inner)
+                compared = next((one for one in inner.stages if isinstance(one, Metrics) and one.op == "compare"), None)
+                if compared is not None:
+                    raise InvalidQuery("series of compare() cannot be combined", compared.at)
         elif isinstance(stage, MetricsFilter):
             continue
         elif series:
@@ -136,16 +184,27 @@ def _inner(stage: object) -> list[Pipeline]:
     return found
 
 
+def _operands(node: SeriesOperand) -> Iterator[Pipeline]:
+    """Yield the pipelines that are combined."""
+    pending = [node]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Pipeline):
+            yield one
+        elif isinstance(one, SeriesArithmetic):
+            pending += [one.right, one.left]
+
+
 def is_metrics(query: Query) -> bool:
     """Tell whether a query yields series instead of spans."""
-    return any(isinstance(stage, Metrics) for stage in query.pipeline.stages)
+    return any(isinstance(stage, Metrics | SeriesArithmetic) for stage in query.pipeline.stages)
 
 
 def spanset_part(query: Query) -> tuple[Stage, ...]:
     """Return the stages that yield spansets, without metrics functions and what follows them."""
     stages: list[Stage] = []
     for stage in query.pipeline.stages:
-        if isinstance(stage, Metrics | MetricsFilter):
+        if isinstance(stage, Metrics | MetricsFilter | SeriesArithmetic):
             break
         stages.append(stage)
     return tuple(stages)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.errors import InvalidQuery
-from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
+from collector.query.traceql.asking import needs_tree, single_filter
 from collector.query.traceql.ast import (
     COMPARISONS,
     INTRINSICS,
@@ -24,22 +24,22 @@ from collector.query.traceql.ast import (
     Binary,
     Expression,
     Intrinsic,
-    Literal,
     Type,
     quote,
 )
-from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest
-from collector.query.traceql.evaluate import (
-    EVENT_ATTRIBUTES,
-    EVENTS,
-    LINK_ATTRIBUTES,
-    LINKS,
-    Evaluation,
-    needs_tree,
-    single_filter,
+from collector.query.traceql.conditions import (
+    fulfilling,
+    is_everything,
+    positions,
+    remembered_names,
+    remembered_of,
+    rest,
 )
+from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.lexer import tokenize
+from collector.query.traceql.names import SCOPES, names_of
 from collector.query.traceql.parser import parse
+from collector.query.traceql.remembered import IS_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,21 +93,13 @@ def names(deadline: Deadline, view: View, start_ns: int, end_ns: int, expression
     intrinsics = {
         name for name, full in (*SHORT_NAMES.items(), *zip(INTRINSICS, INTRINSICS, strict=True)) if full != "parent"
     }
-    found = Tags({scope: set() for scope in ("resource", "span", "event", "link", "instrumentation")})
+    found = Tags({scope: set() for scope in SCOPES})
     found.names["intrinsic"] = intrinsics
-    for block, rows in fulfilling(deadline, view, expression, start_ns, end_ns):
-        groups = np.unique(block.column("group")[rows])
-        spans = block.column("start")[rows], block.column("length")[rows]
-        resources = block.group_column("resource_start")[groups], block.group_column("resource_length")[groups]
-        scopes = block.group_column("scope_start")[groups], block.group_column("scope_length")[groups]
-        for scope, (starts, lengths), number in (
-            ("resource", resources, RESOURCE_ATTRIBUTES),
-            ("instrumentation", scopes, SCOPE_ATTRIBUTES),
-            ("span", spans, SPAN_ATTRIBUTES),
-            ("event", match.children(block.payload, *spans, EVENTS)[1:], EVENT_ATTRIBUTES),
-            ("link", match.children(block.payload, *spans, LINKS)[1:], LINK_ATTRIBUTES),
-        ):
-            _extend(found, scope, match.keys(block.payload, starts, lengths, number))
+    live = remembered_names(deadline, view) if is_everything(view, expression, start_ns, end_ns) else None
+    _extend(found, live or {})
+    walk = fulfilling if live is None else rest
+    for block, rows in walk(deadline, view, expression, start_ns, end_ns):
+        _extend(found, names_of(block, rows))
     return found
 
 
@@ -147,13 +139,14 @@ def _complete(text: str) -> Expression | None:
     return found
 
 
-def _extend(found: Tags, scope: str, keys: set[bytes]) -> None:
-    names = found.names[scope]
-    for key in keys:
-        if len(names) >= NAMES_MAX:
-            found.complete = False
-            return
-        names.add(key.decode("utf-8", "replace"))
+def _extend(found: Tags, more: dict[str, set[bytes]]) -> None:
+    for scope, keys in more.items():
+        names = found.names[scope]
+        for key in keys:
+            if len(names) >= NAMES_MAX:
+                found.complete = False
+                break
+            names.add(key.decode("utf-8", "replace"))
 
 
 def field_of(tag: str) -> Attribute | Intrinsic:
@@ -189,9 +182,8 @@ def values(
 ) -> TagValues:
     """Collect the distinct values of a field over the spans that an expression matches, newest blocks first."""
     if isinstance(wanted, Intrinsic) and wanted.name in _OF_ROOTS:
-        root = Binary("=", Intrinsic("span:parentID"), Literal(Type.STRING, ""))
         wanted = _OF_ROOTS[wanted.name]
-        expression = root if expression is None else Binary("&&", root, expression)
+        expression = IS_ROOT if expression is None else Binary("&&", IS_ROOT, expression)
     found = TagValues()
     seen: set[tuple[str, str]] = set()
     for column in _columns(deadline, view, wanted, expression, start_ns, end_ns):
@@ -224,11 +216,10 @@ def _columns(
         for piece in fulfilling(deadline, view, expression, start_ns, end_ns):
             yield Evaluation(piece).operand(wanted)
         return
-    newest = np.full(len(known.dictionary.type), -1, np.intp)
-    newest[known.codes[places]] = places
-    order = np.argsort(-newest, kind="stable")
-    for at in range(0, int(np.count_nonzero(newest >= 0)), VALUES_MAX):
-        yield known.dictionary.take(order[at : at + VALUES_MAX][newest[order[at : at + VALUES_MAX]] >= 0])
+    newest = known.newest(places)
+    order = np.argsort(-newest, kind="stable")[: int(np.count_nonzero(newest >= 0))]
+    for at in range(0, len(order), VALUES_MAX):
+        yield known.dictionary.take(order[at : at + VALUES_MAX])
     for piece in rest(deadline, view, expression, start_ns, end_ns):
         yield Evaluation(piece).operand(wanted)
 

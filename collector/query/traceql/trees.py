@@ -311,6 +311,8 @@ def assemble(deadline: Deadline, view: View, ids: Sequence[bytes], since_ns: int
             traces.add(block, np.arange(first - block.base_offset, last - block.base_offset))
     places = np.searchsorted(bases, offsets, side="right") - 1
     edges = np.concatenate(([0], np.flatnonzero(np.diff(places)) + 1, [len(places)]))
+    if deadline.effort is not None:
+        deadline.effort.by_postings(len(blocks), len(edges) - 1 if len(places) else 0, len(places))
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         deadline.check()
         if begin < end:

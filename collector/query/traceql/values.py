@@ -121,6 +121,11 @@ def of_integers(integers: NDArray[np.int64], kind: int = match.INT) -> Column:
     return Column(np.full(len(integers), kind, np.uint8), integers, integers.astype(np.float64), none, none, b"")
 
 
+def between(starts: NDArray[np.uint64], ends: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return durations in ns: 0 where the end is not behind the start."""
+    return np.where(ends > starts, ends - starts, 0).astype(np.int64)
+
+
 def of_doubles(doubles: NDArray[np.float64], there: NDArray[np.bool_]) -> Column:
     """Return a column of floats, absent where `there` is false."""
     none = np.zeros(len(doubles), np.uint32)
@@ -216,6 +221,9 @@ def codes(column: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     if not count:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     texts = column.type == match.STRING
+    if texts.all():
+        known, firsts = match.distinct(column.payload, (column.start, column.length))
+        return known, firsts
     content = np.where(column.type == match.DOUBLE, column.double.view(np.int64), column.integer)
     kind = np.where(column.is_single(), column.type, 0)
     content = np.where((kind != 0) & ~texts, content, 0)

@@ -35,6 +35,8 @@ QUERIES = (
     "vector(1) + 2 * 3 ^ -4 % 0x1F",
     '{a="b"} | x = 20KB or y != 1.5MiB | ip("10.0.0.0/8") # comment',
     '{a="\\u00e9\\x41\\101"}',
+    '{service_name=~".+"} |> "<_> x <_>" | logfmt a="b", c | json x="a[0].b" | a > 5 and b < 1KB or c != 2s | keep a, b="c"',
+    '{service_name=~".+"} | line_format `{{ if .a }}{{ .b | upper }}{{ else }}{{ __line__ }}{{ end }}` |= ip("::1") or "x"',
 )
 _STEPS = np.arange(0, 10, dtype=np.int64) * 10_000_000_000 + otlp.TIME_NS - 60_000_000_000
 

@@ -28,7 +28,24 @@ KEYS = [
     "flags",
 ]
 KEYS += ["trace_id", "severity_text", "detected_level", "é", "", "a.b", "service.name_extracted"]
-TEXTS = st.sampled_from(["", "a", "b", "GET", "unknown_service", "error", "7", "true", "é\n"])
+KEYS += ["severity", "Level", "level_extracted", "loki.resource.labels"]
+TEXTS = st.sampled_from(
+    [
+        "",
+        "a",
+        "b",
+        "GET",
+        "unknown_service",
+        "error",
+        "7",
+        "true",
+        "é\n",
+        "WRN",
+        "level, a.b",
+        "it=5 lvl=Warn",
+        '{"level":"ERR"}',
+    ]
+)
 
 
 def values(depth: int = 2) -> st.SearchStrategy[dict[str, Any]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import re
-from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from collector.otlp.records import record
 from collector.query.engine import slices
@@ -23,6 +20,7 @@ class Entry(NamedTuple):
     line: str
     stream: dict[str, str]
     metadata: dict[str, str]
+    parsed: dict[str, str]
 
 
 def entries(view: View) -> list[Entry]:
@@ -41,6 +39,7 @@ def entries(view: View) -> list[Entry]:
                     value_text(message.body),
                     dict(stream),
                     metadata,
+                    {},
                 )
             )
     return found
@@ -97,75 +96,3 @@ def run(query: ast.LogQuery, found: list[Entry]) -> list[Entry]:
         else:
             left.append(entry)
     return left
-
-
-Labels = tuple[tuple[str, str], ...]
-_OPERATORS: dict[str, Any] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": lambda a, b: a / b if b else math.nan,
-    "%": lambda a, b: math.fmod(a, b) if b else math.nan,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
-
-
-def at(node: ast.Metric, found: list[Entry], step: int) -> float | dict[Labels, float]:
-    """Return a metric expression's value at one step."""
-    if isinstance(node, ast.Number):
-        return node.value
-    if isinstance(node, ast.Constant):
-        return {(): node.value}
-    if isinstance(node, ast.RangeAggregation):
-        end = step - node.range.offset_ns
-        window = [entry for entry in found if end - node.range.range_ns < entry.time <= end]
-        lines: dict[Labels, list[str]] = defaultdict(list)
-        for entry in run(node.range.query, window):
-            lines[tuple(sorted((entry.stream | entry.metadata).items()))].append(entry.line)
-        seconds = node.range.range_ns / 1e9 if "rate" in node.op else 1
-        return {
-            labels: (sum(len(line.encode()) for line in each) if "bytes" in node.op else len(each)) / seconds
-            for labels, each in lines.items()
-        }
-    if isinstance(node, ast.VectorAggregation):
-        vector = at(node.expression, found, step)
-        assert isinstance(vector, dict)
-        groups: dict[Labels, list[float]] = defaultdict(list)
-        grouping = node.grouping or ast.Grouping(False, ())
-        for labels, value in sorted(vector.items()):
-            key = tuple(pair for pair in labels if (pair[0] in grouping.labels) != grouping.without)
-            groups[key].append(value)
-        function: Any = {
-            "sum": sum,
-            "min": min,
-            "max": max,
-            "count": len,
-            "avg": lambda each: sum(each) / len(each),
-        }[node.op]
-        return {labels: function(each) for labels, each in groups.items()}
-    assert isinstance(node, ast.Binary)
-    return _binary(node, at(node.left, found, step), at(node.right, found, step))
-
-
-def _binary(node: ast.Binary, left: Any, right: Any) -> float | dict[Labels, float]:
-    function = _OPERATORS[node.op]
-    if isinstance(left, float) and isinstance(right, float):
-        return float(function(left, right))
-    result = {}
-    for labels in left if isinstance(left, dict) else right:
-        if isinstance(right, dict) and labels not in right:
-            continue
-        ours = left[labels] if isinstance(left, dict) else left
-        theirs = right[labels] if isinstance(right, dict) else right
-        value = function(ours, theirs)
-        if node.op in ast.COMPARISONS and not node.returns_bool:
-            if value:
-                result[labels] = ours if isinstance(left, dict) else theirs
-        else:
-            result[labels] = float(value)
-    return result

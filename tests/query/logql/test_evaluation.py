@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
+from collector.errors import QueryLimit, QueryTimeout
 from collector.otlp.signals import LOGS
 from collector.query.engine import Deadline
 from collector.query.logql import ast, catalogue, logs, metrics
@@ -22,6 +22,7 @@ from collector.query.logql.plan import prepare
 from collector.query.logql.source import Statistics
 from collector.store import View
 from tests.query.logql import oracle
+from tests.query.logql.evaluation import check, evaluated
 from tests.query.logql.logs import DENSE_REQUESTS, REQUESTS, SECOND, Stopped, deadline, store_of, view_of
 from tests.query.logql.trees import reachable, some
 
@@ -154,13 +155,6 @@ def test_label_filters_combine() -> None:
     assert lines_of(view, everything + 'drop service_name="a" | service_name="b"') == ["y"]
 
 
-def evaluated(view: View, text: str, steps: list[int]) -> metrics.Value:
-    """Evaluate a metric query over one view."""
-    plan = prepare(text)
-    views = dict.fromkeys(plan.services, view)
-    return evaluate(deadline(), views, plan, np.array(steps, np.int64), Statistics())
-
-
 @given(
     payloads=PAYLOADS,
     node=METRICS,
@@ -171,19 +165,7 @@ def evaluated(view: View, text: str, steps: list[int]) -> metrics.Value:
 def test_metric_queries_are_what_brute_force_finds(
     payloads: list[bytes], node: ast.Metric, first: int, step: int, count: int
 ) -> None:
-    view = view_of(payloads)
-    steps = [first + step * place for place in range(count)]
-    found = oracle.entries(view)
-    value = evaluated(view, str(node), steps)
-    for place, time in enumerate(steps):
-        expected = oracle.at(node, found, time)
-        if isinstance(expected, float):
-            assert isinstance(value, float)
-            assert value == pytest.approx(expected, nan_ok=True)
-            continue
-        assert isinstance(value, dict)
-        actual = {labels: series.values[place] for labels, series in value.items() if series.present[place]}
-        assert actual == pytest.approx(expected, nan_ok=True)
+    check(view_of(payloads), node, [first + step * place for place in range(count)])
 
 
 @given(
@@ -199,10 +181,7 @@ def test_aggregations_are_what_brute_force_finds(
     query = ast.LogQuery(ast.Selector((EVERYTHING,)), stages)
     inner = ast.RangeAggregation("count_over_time", ast.LogRange(query, 100 * SECOND))
     for node in (inner, ast.VectorAggregation(op, inner, None, grouping)):
-        value = evaluated(view, str(node), [50 * SECOND])
-        assert isinstance(value, dict)
-        actual = {labels: series.values[0] for labels, series in value.items()}
-        assert actual == pytest.approx(oracle.at(node, oracle.entries(view), 50 * SECOND))
+        check(view, node, [50 * SECOND])
 
 
 def numbers(value: metrics.Value) -> Any:
@@ -273,39 +252,6 @@ def test_the_log_volume_query_of_grafana() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "column", "feature"),
-    [
-        ('{a="b"} | json', 11, "'json'"),
-        ('{a="b"} | logfmt x', 11, "'logfmt'"),
-        ('{a="b"} | pattern "<x>"', 11, "'pattern'"),
-        ('{a="b"} | regexp "(?P<x>.)"', 11, "'regexp'"),
-        ('{a="b"} | unpack', 11, "'unpack'"),
-        ('{a="b"} | line_format "x"', 11, "'line_format'"),
-        ('{a="b"} | label_format x=y', 11, "'label_format'"),
-        ('{a="b"} | decolorize', 11, "'decolorize'"),
-        ('{a="b"} |> "<_>"', 9, "'|>'"),
-        ('{a="b"} |= ip("::1")', 9, "ip()"),
-        ('{a="b"} | x=ip("::1")', 11, "ip()"),
-        ('{a="b"} | x > 5', 11, "numbers"),
-        ('{a="b"} | x > 5s or y="z"', 11, "durations"),
-        ('{a="b"} | x > 5KB', 11, "sizes"),
-        ('rate({a="b"} | unwrap x [5m])', 16, "'unwrap'"),
-        ('absent_over_time({a="b"} [5m])', 1, "absent_over_time()"),
-        ('topk(3, rate({a="b"}[5m]))', 1, "topk()"),
-        ("vector(1) or vector(2)", 11, "'or'"),
-        ("vector(1) + on() vector(2)", 11, "on()"),
-        ('label_replace(vector(1), "a", "", "", "")', 1, "label_replace()"),
-    ],
-)
-def test_what_is_not_evaluated_is_refused_by_name_and_place(text: str, column: int, feature: str) -> None:
-    with pytest.raises(InvalidQuery) as caught:
-        prepare(text)
-    assert f"line 1, col {column}: " in str(caught.value)
-    assert feature in str(caught.value)
-    assert "not evaluated yet" in str(caught.value)
-
-
 def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     view = view_of([at_times(1, service=f"s{number}") for number in range(4)])
     text = 'count_over_time({service_name=~".+"}[5s])'
@@ -350,7 +296,7 @@ def test_a_cancelled_query_stops() -> None:
 
 def test_statistics_count_what_selectors_select() -> None:
     view = view_of([at_times(1, 2, service="a"), at_times(3, service="b")])
-    plan = prepare('{service_name="a"} |= "nothing"')
+    plan = prepare('{service_name="a"} != "line"')
     [source] = plan.sources.values()
     statistics = Statistics()
     assert read_lines(deadline(), view, source, 0, 9 * SECOND, 9, False, statistics) == []

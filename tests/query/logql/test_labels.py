@@ -11,7 +11,8 @@ from opentelemetry.proto.common.v1 import common_pb2
 
 from collector.otlp.records import record
 from collector.otlp.signals import LOGS
-from collector.query.logql.labels import detected_level, label_name, number_text, value_text
+from collector.query.logql.labels import LABELS_ATTRIBUTE, label_name, number_text, value_text
+from collector.query.logql.levels import detected_level
 from tests.otlp.messages import requests
 from tests.query.logql.logs import REQUESTS, batch_of
 
@@ -155,25 +156,63 @@ def test_numbers_read_back(number: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text", "level"),
+    ("stream", "metadata", "number", "line", "level"),
     [
-        (0, "", "unknown"),
-        (1, "", "trace"),
-        (4, "", "trace"),
-        (5, "", "debug"),
-        (9, "", "info"),
-        (13, "", "warn"),
-        (17, "", "error"),
-        (24, "", "fatal"),
-        (25, "", "unknown"),
-        (-1, "", "unknown"),
-        (21, "CRITICAL", "critical"),
-        (9, "Warning", "warn"),
-        (9, "notice", "info"),
+        ({}, {}, 0, "nothing to see", "unknown"),
+        ({}, {}, 1, "", "trace"),
+        ({}, {}, 4, "", "trace"),
+        ({}, {}, 5, "", "debug"),
+        ({}, {}, 9, "an error", "info"),
+        ({}, {}, 13, "", "warn"),
+        ({}, {}, 17, "", "error"),
+        ({}, {}, 24, "", "fatal"),
+        ({}, {}, 25, "", "unknown"),
+        ({}, {}, -1, "", "unknown"),
+        ({}, {"severity_text": "CRITICAL"}, 21, "", "critical"),
+        ({}, {"severity_text": "Warning"}, 9, "", "warn"),
+        ({}, {"severity_text": "notice"}, 9, "", "notice"),
+        ({}, {"severity_text": "INFO", "level": "err"}, 9, "", "error"),
+        ({}, {"SEVERITY": "dbg", "lvl": "warn"}, 0, "", "debug"),
+        ({"level": "Trc"}, {"level": "info"}, 9, "", "trace"),
+        ({"level": "info"}, {"detected_level": "WRN"}, 9, "", "warn"),
+        ({}, {}, 0, "an error occured", "error"),
     ],
 )
-def test_detected_levels(number: int, text: str, level: str) -> None:
-    assert detected_level(number, text) == level
+def test_detected_levels(stream: dict[str, str], metadata: dict[str, str], number: int, line: str, level: str) -> None:
+    assert detected_level(stream, metadata, number, line.encode) == level
+
+
+def test_a_resource_names_its_labels() -> None:
+    """What comes by Loki's push API, or from a Collector that is told so."""
+    request = LOGS.request_type()
+    for labels in ("job, a__b,http.method,gone", ["job", "a__b", "http.method", "gone"]):
+        resource = request.resource_logs.add()
+        for key in ("job", "a__b", "http.method", "other"):
+            resource.resource.attributes.add(key=key).value.string_value = f"my {key}"
+        value = resource.resource.attributes.add(key=LABELS_ATTRIBUTE).value
+        if isinstance(labels, str):
+            value.string_value = labels
+        else:
+            for label in labels:
+                value.array_value.values.add(string_value=label)
+        record = resource.scope_logs.add().log_records.add(severity_number=9)
+        record.attributes.add(key="job").value.string_value = "inner"
+    batch = batch_of(request.SerializeToString())
+    for place in range(2):
+        labels = batch.records.container(batch.block, place).stream
+        assert labels == {
+            "service_name": "unknown_service",
+            "job": "my job",
+            "a__b": "my a__b",
+            "http_method": "my http.method",
+        }
+        assert batch.labels(place) == labels | {
+            "other": "my other",
+            "job_extracted": "inner",
+            "severity_number": "9",
+            "detected_level": "info",
+        }
+    assert_columns_are_what_records_say(request.SerializeToString())
 
 
 def assert_columns_are_what_records_say(payload: bytes) -> None:

@@ -118,6 +118,8 @@ def test_any_text_is_a_query_or_refused(text: str) -> None:
             'label_replace(rate({a="b"}[1m]), "foo", "$1", "service", "(.*):.*")',
             'label_replace(rate({a="b"} [1m]), "foo", "$1", "service", "(.*):.*")',
         ),
+        ('rate({a="b"}[5m] offset 1m @ 5)', 'rate({a="b"} [5m] @ 5.000 offset 1m)'),
+        ('rate({a="b"}[5m] @ end() | x="y")', 'rate({a="b"} | x="y" [5m] @ end())'),
     ],
 )
 def test_forms(text: str, printed: str) -> None:
@@ -178,6 +180,9 @@ def test_operators_bind_as_documented() -> None:
         ("5q", 0, "a number that cannot be read"),
         ("1e999", 0, "too large"),
         ('rate({a="b"}[99999999y])', 13, "a duration of more"),
+        ('rate({a="b"}[5m] @ 1e12)', 19, "too far away"),
+        ('rate({a="b"}[5m] @ x)', 19, "expected a number"),
+        ('rate({a="b"}[5m] @ 1 @ 2)', 21, "expected ')'"),
     ],
 )  # fmt: skip
 def test_refusals_say_where(text: str, position: int, words: str) -> None:

@@ -95,10 +95,10 @@ _TAKE_LINES = sorted(parser.LINE_AGGREGATIONS | {"rate", "absent_over_time"})
 _TAKE_SAMPLES = sorted(parser.SAMPLE_AGGREGATIONS | {"rate", "absent_over_time"})
 
 
-def _range_aggregation(op: str, query: ast.LogQuery, span: int, offset: int, parameter: float, grouping):
+def _range_aggregation(op: str, query: ast.LogQuery, span: int, offset: int, fixed, parameter: float, grouping):
     return ast.RangeAggregation(
         op,
-        ast.LogRange(query, span, offset),
+        ast.LogRange(query, span, offset, fixed),
         parameter if op == "quantile_over_time" else None,
         None if op in parser.UNGROUPED_AGGREGATIONS else grouping,
     )
@@ -114,12 +114,13 @@ def _vector_aggregation(op: str, expression: ast.Metric, parameter: int, groupin
 
 
 OFFSETS = st.just(0) | SIGNED_DURATIONS
+FIXED = st.none() | st.sampled_from(["start", "end"]) | st.integers(-(10**12), 10**13 // 2)
 RANGE_AGGREGATIONS = st.builds(
     _range_aggregation,
-    st.sampled_from(_TAKE_LINES), LOG_QUERIES, DURATIONS, OFFSETS, NUMBERS, st.none() | GROUPINGS,
+    st.sampled_from(_TAKE_LINES), LOG_QUERIES, DURATIONS, OFFSETS, FIXED, NUMBERS, st.none() | GROUPINGS,
 ) | st.builds(
     _range_aggregation,
-    st.sampled_from(_TAKE_SAMPLES), UNWRAPPED, DURATIONS, OFFSETS, NUMBERS, st.none() | GROUPINGS,
+    st.sampled_from(_TAKE_SAMPLES), UNWRAPPED, DURATIONS, OFFSETS, FIXED, NUMBERS, st.none() | GROUPINGS,
 )  # fmt: skip
 SERIES = RANGE_AGGREGATIONS | st.builds(ast.Constant, NUMBERS)
 

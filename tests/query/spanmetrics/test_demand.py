@@ -8,6 +8,7 @@ import pytest
 
 from collector.otlp.signals import TRACES
 from collector.query.promql.ast import Matcher
+from collector.query.promql.parser import parse
 from collector.query.spanmetrics import demand
 from collector.query.spanmetrics.demand import SpanMetrics, asks
 from collector.ring.ring import Ring
@@ -90,13 +91,19 @@ async def test_what_was_there_before_is_not_counted() -> None:
         ('up OR{client="a"}', True),
         ('{__name__=~".+"}', True),
         ('{"\\x74races_service_graph_request_total"}', True),
+        ('{__name__!="up", job="x"}', True),
+        ('max_over_time((-{__name__=~"traces_service.*_count"})[5m:1m])', True),
+        ("topk(scalar(traces_spanmetrics_latency_sum), up)", True),
+        ('{__name__=~"up|down"}', False),
+        ('up{a="{traces_spanmetrics_calls_total"}', False),
+        ("traces_of_others", False),
         ("1 + 1", False),
         ("up", False),
         ('rate(http_requests_total{code="500"}[5m]) / rate(http_requests_total{}[5m])', False),
     ],
 )
 def test_only_queries_that_can_be_about_them_ask(query: str, expected: bool) -> None:
-    assert asks(query) is expected
+    assert asks(parse(query)) is expected
 
 
 class Held:

@@ -16,7 +16,8 @@ from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.query.spanmetrics import generator
 from collector.query.spanmetrics.generator import Generator
-from collector.query.spanmetrics.tally import LabelSets, bucket_of
+from collector.query.spanmetrics.labelsets import LabelSets
+from collector.query.spanmetrics.tally import bucket_of
 from tests.query.spanmetrics.oracle import Oracle, bucket, random_request
 
 

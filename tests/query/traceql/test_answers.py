@@ -272,7 +272,7 @@ def series(store: Store, text: str, step: int = 100, exemplars: int = 0) -> dict
     """Values by label values; four steps of 100 ms from just before A's start. None for no sample."""
     steps = Steps.over(ZERO - 100 * MS, ZERO + 300 * MS, step * MS)
     query = parse(text)
-    with store.view(*(plan(query).key or ())) as view, store.view() as everything:
+    with store.view(*(metrics.key_of(query) or ())) as view, store.view() as everything:
         found = metrics.run(Deadline(60, SystemClock()), view, everything, query, steps, exemplars)
     return {
         tuple(value for _, value in one.labels): [None if value != value else value for value in one.samples.tolist()]
@@ -330,6 +330,41 @@ def series(store: Store, text: str, step: int = 100, exemplars: int = 0) -> dict
         ("{ } | rate() > 20 < 35", {("rate",): [None, None, None, 30]}),
         ("{ } | max_over_time(duration) > 95ms", {("max_over_time",): [0.1, None, None, None]}),
         ("{ span.x = 9 } | rate()", {}),
+        ("({ } | rate()) / ({ } | count_over_time())", {("(rate / count_over_time)",): [10, 10, 10, 10]}),
+        ("({ status = error } | rate()) - ({ } | rate()) * 2", {("(rate - rate)",): [-20, -60, -20, -60]}),
+        ("100 - ({ } | count_over_time())", {("count_over_time",): [99, 96, 99, 97]}),
+        ("({ } | count_over_time()) / (7 / 2)", {("count_over_time",): [1 / 3, 4 / 3, 1 / 3, 1]}),
+        ("({ } | count_over_time()) / 0", {}),
+        (
+            "100 * ({ } | count_over_time() by (resource.service.name)) / ({ } | count_over_time())",
+            {
+                ("web",): [100, 25, 0, 100 / 3],
+                ("db",): [0, 25, 0, 0],
+                ("pay",): [0, 50, 0, 0],
+                ("cron",): [0, 0, 100, 200 / 3],
+            },
+        ),
+        (
+            "({ } | count_over_time()) - ({ } | count_over_time() by (resource.service.name)) >= 3",
+            {
+                ("web",): [None, 3, None, None],
+                ("db",): [None, 3, None, 3],
+                ("pay",): [None, None, None, 3],
+                ("cron",): [None, 4, None, None],
+            },
+        ),
+        (
+            "({ status = error } | rate() by (name)) / ({ } | rate() by (name)) | topk(1)",
+            {("SELECT",): [None, 1, None, None]},
+        ),
+        (
+            "({ } | count_over_time() by (span.x)) + ({ } | count_over_time() by (name))",
+            {},
+        ),
+        (
+            "(({ } | sum_over_time(span.x) by (name)) + ({ } | sum_over_time(span.x) by (name)) > 2) / 2",
+            {("charge",): [None, 2, None, None], ("retry",): [None, 2, None, None]},
+        ),
     ],
 )
 def test_metrics(store: Store, query: str, expected: dict[tuple[Any, ...], list[Any]]) -> None:
@@ -339,12 +374,30 @@ def test_metrics(store: Store, query: str, expected: dict[tuple[Any, ...], list[
         assert found[key] == pytest.approx(values), key
 
 
+def compared(store: Store, text: str) -> dict[tuple[str, str], dict[Any, float]]:
+    """Spans by value, by group and attribute."""
+    steps = Steps.one(ZERO, ZERO + 1000 * MS)
+    with store.view() as view:
+        found = metrics.run(Deadline(60, SystemClock()), view, view, parse(text), steps, 0)
+    made: dict[tuple[str, str], dict[Any, float]] = {}
+    for one in found:
+        (_, group), (name, value) = one.labels
+        made.setdefault((str(group), name), {})[value] = float(one.samples[0])
+    return made
+
+
 def test_compare(store: Store) -> None:
     found = series(store, "{ span.x != nil } | compare({ status = error })")
     assert found["selection", 1] == [0, 1, 0, 0]
     assert found["baseline", "unset"] == [0, 1, 0, 0]
     assert found["selection_total", None] == [0, 2, 0, 0]
-    assert ("baseline", "GET /cart") not in found
+    labels = compared(store, "{ span.x != nil } | compare({ status = error })")
+    assert labels["baseline", "rootName"] == {"GET /cart": 2}
+    assert labels["selection", "rootServiceName"] == {"web": 2}
+    assert labels["selection", "instrumentation:name"] == {"lib.db": 1, "lib.pay": 1}
+    assert labels["baseline", "instrumentation:version"] == {"1.2": 2}
+    assert labels["baseline", "instrumentation.language"] == {"python": 1, "go": 1}
+    assert compared(store, "{ } | compare({ status = error })")["baseline", "rootName"] == {"GET /cart": 3, "job": 3}
     top = series(store, "{ span.x != nil } | compare({ status = error }, 1)")
     assert ("__too_many_values__", None) in top
     none = series(store, "{ span.x != nil } | compare({ status = error }, 10, 5, 6)")

@@ -55,6 +55,21 @@ QUERIES = """
 { link.opentracing.ref_type = "child_of" }
 { instrumentation.language = "java" }
 { resource.service.name = "foo" } | rate() by (instrumentation:name)
+({ status = error } | rate()) / ({ } | rate())
+({ resource.service.name = "frontend" } | rate()) / ({ } | rate())
+({ } | rate()) + ({ } | count_over_time()) | topk(5)
+{ resource.service.name = "frontend" } | rate() by (status) with (spanonly_fetch=true)
+({ } | rate()) / 2.5
+({ } | rate()) - 5
+({ } | rate()) * (-100)
+100 + ({ } | rate())
+100 * ({ status = error } | count_over_time()) / ({ } | count_over_time())
+100 * ({ status = error } | rate()) / ({ } | rate()) > 5
+({ } | avg_over_time(span.http.response.body.size)) / (1024 * 1024)
+({ status = error } | rate() by (resource.service.name)) / ({ } | rate() by (resource.service.name))
+({ } | rate() by (resource.service.name)) / ({ } | rate())
+({ } | rate()) + ({ } | rate()) | topk(5) > 10
+(({ } | rate() by (name) | topk(3)) + ({ } | rate()) | bottomk(2)) * 60 with (exemplars=true)
 { span."attribute name with space" = "value" }
 { span.attribute."attribute name with space" = "value" }
 { span.retry_count > -1 }
@@ -138,12 +153,17 @@ def test_documented_queries_parse(query: str) -> None:
         ("{ } | topk(3)", 7, "topk() chooses among series"),
         ("{ } | rate() | count() > 1", 16, "a stage on spansets cannot stand behind a metrics function"),
         ("{ } | rate() | rate()", 16, "rate() works on spans, and here are series already"),
-        ("({ } | rate()) && { }", 8, "rate() inside of parentheses is not supported"),
-        ("({ .a } | rate()) / ({ } | rate())", 19, "arithmetic over metrics, ( … ) / ( … ) or 100 * ( … ), is not"),
-        ("({ .a } | rate() by (.b)) / ({ } | rate()) > 0.2", 27, "arithmetic over metrics"),
-        ("100 * ({ .a } | rate())", 5, "arithmetic over metrics"),
-        ("({ .a } | rate()) * 100", 19, "arithmetic over metrics"),
-        ("{ } | rate() / 2", 14, "arithmetic over metrics"),
+        ("({ } | rate()) && { }", 16, "expected the end of the query"),
+        ("{ } >> ({ } | rate())", 1, "expected a value"),
+        ("{ } | rate() / 2", 14, "series are combined in parentheses"),
+        ("{ } | rate() + { } | rate()", 14, "series are combined in parentheses"),
+        ("({ } | rate()) * 10s", 18, "series are combined with series and numbers, not duration"),
+        ("({ } | rate()) * -true", 18, "wants a number"),
+        ("({ } | rate()) + ({ })", 19, "expected a value"),
+        ("({ } | rate()) / (1 / 0)", 21, "a number is divided by 0"),
+        ("({ } | rate()) + ({ } | compare({ .a }))", 25, "series of compare() cannot be combined"),
+        ("(({ } | rate()) > 2 | count() > 1) * 2", 23, "a stage on spansets cannot stand behind"),
+        ("({ } | rate()) % 2", 16, "expected the end of the query"),
         ("count() > ({ } | count())", 12, "expected a value"),
         ("{ } | rate(duration)", 7, "rate() takes nothing"),
         ("{ } | min_over_time()", 7, "wants a number of each span"),
@@ -155,6 +175,11 @@ def test_documented_queries_parse(query: str) -> None:
         ("{ } | compare({ }, 5, 7)", 7, "start and end, both or neither"),
         ('{ } | rate() > "x"', 16, "series are compared with a number, not string"),
         ("{ } with (speed=true)", 11, "there is no hint 'speed'"),
+        (
+            "{ } | rate() with (extrapolate=true)",
+            20,
+            "the hint extrapolate, counting spans by their sampling probability, is",
+        ),
         ("{ } with (most_recent=1s)", 23, "the hint most_recent wants bool"),
         ("{ event.a = link.b }", 11, "an event and a link of a span do not belong together"),
     ],

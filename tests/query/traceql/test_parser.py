@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import InvalidQuery
+from collector.query.cursor import NESTING_MAX
 from collector.query.traceql import ast
 from collector.query.traceql.ast import Attribute, Binary, Filter, Intrinsic, Literal, Type, Unary
-from collector.query.traceql.parser import NESTING_MAX, parse
+from collector.query.traceql.parser import parse
 
 _literals = st.one_of(
     st.text(max_size=6).map(lambda text: Literal(Type.STRING, text)),

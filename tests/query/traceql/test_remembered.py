@@ -74,28 +74,48 @@ METRICS = [
     *("{ } | rate() by (span.x, name)", "{ span.x = 1 } | count_over_time() by (resource.service.name)"),
     *("{ status != ok } | quantile_over_time(duration, .5, .9)", "{ } | avg_over_time(span.x) by (kind)"),
     *("{ duration > 5ns } | max_over_time(span.y)", "{ } | histogram_over_time(duration) by (status)"),
+    *("{ } | compare({ status = error })", "{ span.x != nil } | compare({ duration > 5ns }, 2)"),
+    *('{ .y != 1 } | compare({ span.y = "get" }, 3, 40, 120)', "{ } | compare({ event:name = nil })"),
+    "({ status = error } | rate() by (name)) / ({ } | rate() by (name))",
 ]
 
 
-def test_metrics_and_tag_values_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("distinct", [3, 1000])
+def test_metrics_and_tags_are_the_same(monkeypatch: pytest.MonkeyPatch, distinct: int) -> None:
+    monkeypatch.setattr(remembered, "DISTINCT_MAX", distinct)
     chance = Random(7)
     loop = asyncio.new_event_loop()
     store = Store(TRACES, Ring(TRACES, 150, 1 << 24), None, loop)
     deadline = Deadline(60, SystemClock())
     steps = Steps.over(20, 220, 50)
-    for _ in range(8):
+    for _ in range(4):
         for _ in range(12):
             loop.run_until_complete(store.append(random_request(chance, chance.randint(1, 9)).SerializeToString()))
         answers: list[list[Any]] = []
-        for probed in (0, 1000):
-            monkeypatch.setattr(conditions, "PROBED", probed)
+        monkeypatch.setattr(conditions, "PROBED", 0)
+        for remembering in (True, False):
             with store.view() as view:
+                if not remembering:
+                    view.memo = None
                 found: list[Any] = []
                 for text in METRICS:
                     for one in metrics.run(deadline, view, view, parse(text), steps, 0):
-                        found.append((one.labels, [str(value) for value in one.samples.round(9).tolist()]))
-                for tag in ("span.x", "name", "resource.service.name", "rootName"):
-                    found.append(tags.values(deadline, view, tags.field_of(tag), None, 30, 170).values)
+                        found.append((str(one.labels), [str(value) for value in one.samples.round(9).tolist()]))
+                found.sort()
+                for start, end in ((30, 170), (0, 1000)):
+                    for tag in ("span.x", "name", "resource.service.name", "rootName"):
+                        found.append(tags.values(deadline, view, tags.field_of(tag), None, start, end).values)
+                    found.append(
+                        sorted(
+                            map(
+                                str,
+                                {
+                                    one: sorted(each)
+                                    for one, each in tags.names(deadline, view, start, end).names.items()
+                                }.items(),
+                            )
+                        )
+                    )
                 answers.append(found)
         assert answers[0] == answers[1]
         assert len(answers[0]) > 30

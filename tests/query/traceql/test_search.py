@@ -18,8 +18,9 @@ from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline, slices
 from collector.query.traceql import conditions, remembered
+from collector.query.traceql.asking import demanded_key, single_filter
 from collector.query.traceql.ast import Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
-from collector.query.traceql.evaluate import Evaluation, demanded_key, single_filter
+from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan
 from collector.query.traceql.search import Search, Summary, describe, find

@@ -1,0 +1,3 @@
+from collector.otlp.signals import Signal
+
+def to_json(signal: Signal, payload: bytes | bytearray, protobuf_form: bool = False) -> bytes: ...

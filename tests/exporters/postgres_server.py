@@ -1,0 +1,171 @@
+"""A PostgreSQL server of a test's own: in a temporary directory, on loopback, of a user that is not root, which it refuses.
+
+It is tuned for being killed, not for speed: fsync stays on.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from tests.e2e.requirements import do_without
+
+PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql")
+USERS = ("postgres", "nobody")
+PATIENCE_S = 60.0
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "shared_buffers": "32MB",
+    "max_connections": "40",
+    "unix_socket_directories": "",
+    "max_wal_size": "256MB",
+    "log_min_messages": "fatal",
+    "autovacuum_naptime": "1h",
+}
+
+
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs; skips or fails the test when there is none."""
+    found = [str(path) for place in PLACES for path in sorted(Path(place).glob(f"*/bin/{name}"), reverse=True)]
+    if on_path := shutil.which(name):
+        found.append(on_path)
+    if not found:
+        do_without(f"PostgreSQL's {name} is not installed")
+    return found[0]
+
+
+class Server:
+    """Started when made."""
+
+    user = "ringtail"
+    password = "a password"
+    database = "ringtail"
+
+    def __init__(self, **settings: str) -> None:
+        self._postgres, initdb = program("postgres"), program("initdb")
+        self.directory = Path(tempfile.mkdtemp(prefix="ringtail-postgres-"))
+        self._as: dict[str, object] = {}
+        if os.geteuid() == 0:
+            owner = next(one for one in (_user(name) for name in USERS) if one is not None)
+            os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+            self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+        self.data = self.directory / "data"
+        secret = self.directory / "password"
+        secret.write_text(self.password)
+        secret.chmod(0o644)
+        command = [initdb, "-D", str(self.data), "-U", self.user, "-E", "UTF8", "--locale=C", "-A", "scram-sha-256"]
+        self._run([*command, f"--pwfile={secret}", "--no-sync", "--no-instructions"])
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            self.port = one.getsockname()[1]
+        self._settings = SETTINGS | settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        with self.connect("postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {self.database}")
+
+    def _run(self, command: list[str]) -> None:
+        subprocess.run(command, cwd="/", check=True, stdout=subprocess.DEVNULL, **self._as)  # type: ignore[call-overload]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [self._postgres, "-D", str(self.data), "-p", str(self.port)]
+        for key, value in self._settings.items():
+            command += ["-c", f"{key}={value}"]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as,  # type: ignore[call-overload]
+            )
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.connect("postgres").close()
+            except psycopg.OperationalError:
+                if time.monotonic() > end or self._process.poll() is not None:
+                    raise RuntimeError((self.directory / "log").read_text()) from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def connect(self, database: str = "", **more: object) -> psycopg.Connection[tuple[object, ...]]:
+        """Connect as the owner of everything."""
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            dbname=database or self.database,
+            **more,  # type: ignore[arg-type]
+        )
+
+    def kill(self) -> None:
+        """Kill -9 all of it, as a power cut of the machine would end it but for the page cache."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pid in _group(self._process.pid):
+            while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
+                time.sleep(0.005)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Stop it from answering; connections stay."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it, and remove everything."""
+        if self._process is not None and self._process.poll() is None:
+            self.resume()
+            self._process.send_signal(signal.SIGQUIT)
+            try:
+                self._process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _user(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader:
+            found.append(int(path.name))
+    return found
+
+
+def _state(pid: int) -> str:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"

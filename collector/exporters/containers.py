@@ -134,7 +134,9 @@ def assembled(signal: Signal, rows: Iterable[tuple[Container, bytes]]) -> bytes:
     for outer, scopes in envelopes.items():
         body = [outer]
         for inner, records in scopes.items():
-            inside = [_with_points(metric, points) for metric, points in records.items()] if signal is METRICS else records
+            inside = (
+                [_with_points(metric, points) for metric, points in records.items()] if signal is METRICS else records
+            )
             body.append(tagged(2, inner + b"".join(inside)))
         parts.append(tagged(1, b"".join(body)))
     return b"".join(parts)

@@ -41,9 +41,7 @@ _fill()
 
 @cython.cfunc
 @cython.exceptval(-1)
-def put(
-    out: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
-) -> cython.int:
+def put(out: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t) -> cython.int:
     """Append bytes as they are."""
     room: cython.Py_ssize_t
     grown: cython.p_void

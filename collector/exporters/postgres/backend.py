@@ -248,9 +248,9 @@ class PostgresBackend(Backend):
             key = (source.instance, source.tenant, source.signal.name)
             async with self._connections.writing() as connection:
                 await connection.execute(
-                    sql.SQL("INSERT INTO {}.sources (instance, tenant, signal) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING").format(
-                        self._schema
-                    ),
+                    sql.SQL(
+                        "INSERT INTO {}.sources (instance, tenant, signal) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+                    ).format(self._schema),
                     key,
                 )
                 cursor = await connection.execute(
@@ -311,7 +311,15 @@ class PostgresBackend(Backend):
         return await self._narrowed("SELECT count(*) FROM {}.{} WHERE ", [], signal, tenant, start_ns, end_ns - 1)
 
     async def _narrowed(
-        self, text: str, values: list[Any], signal: Signal, tenant: str, start_ns: int, end_ns: int, *, write: bool = False
+        self,
+        text: str,
+        values: list[Any],
+        signal: Signal,
+        tenant: str,
+        start_ns: int,
+        end_ns: int,
+        *,
+        write: bool = False,
     ) -> int:
         """Run a statement on exactly the records of a tenant within a time; return its count."""
         async with self._connections.writing() if write else self._connections.reading() as connection:

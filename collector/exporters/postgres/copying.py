@@ -127,12 +127,8 @@ class _Groups:
         self.block = block
         self.containers = containers(block)
         self.ids = [_id(one.resource, one.scope) for one in self.containers]
-        self.metric_ids = [
-            _id(one.metric.key) if one.metric is not None else None for one in self.containers
-        ]
-        self.services = [
-            group_bytes(block, group, "service").decode() for group in range(len(self.containers))
-        ]
+        self.metric_ids = [_id(one.metric.key) if one.metric is not None else None for one in self.containers]
+        self.services = [group_bytes(block, group, "service").decode() for group in range(len(self.containers))]
         self.names = (
             [group_bytes(block, group, "name").decode() for group in range(len(self.containers))]
             if block.signal is METRICS

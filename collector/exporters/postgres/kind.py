@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def _make(settings: PostgresSettings, context: Context) -> Backend:
     if find_spec("psycopg") is None:
-        raise InvalidConfig([f"exporters.{context.name}: psycopg is missing: pip install 'ringtail-collector[postgres]'"])
+        raise InvalidConfig(
+            [f"exporters.{context.name}: psycopg is missing: pip install 'ringtail-collector[postgres]'"]
+        )
     from collector.exporters.postgres.backend import PostgresBackend
 
     return PostgresBackend(settings, context)

@@ -104,9 +104,7 @@ def pack(kinds: str, columns) -> bytes:
                 elif kind[column] == 98:  # b
                     content: bytes = value
                     _put_number(cython.address(out), PyBytes_GET_SIZE(content), 4)
-                    put(
-                        cython.address(out), cython.cast(_Bytes, PyBytes_AS_STRING(content)), PyBytes_GET_SIZE(content)
-                    )
+                    put(cython.address(out), cython.cast(_Bytes, PyBytes_AS_STRING(content)), PyBytes_GET_SIZE(content))
                 elif kind[column] == 116:  # t
                     _put_text(cython.address(out), value)
                 elif kind[column] == 106:  # j

@@ -86,7 +86,9 @@ class Partitions:
             await connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_S}s",))
             for day in sorted(missing - await self.refresh(connection, signal)):
                 for table in TABLES[signal].all:
-                    await self._make(connection, table, day_of(day), "time" if table == TABLES[signal].records else "day")
+                    await self._make(
+                        connection, table, day_of(day), "time" if table == TABLES[signal].records else "day"
+                    )
         self._days[signal] |= missing
 
     async def _make(self, connection: Connection, table: str, day: date, column: str) -> None:

@@ -157,7 +157,9 @@ class Reader:
         columns = "record, (time AT TIME ZONE 'UTC')::date, container" + (
             ", metric" if wanted.signal is METRICS else ""
         )
-        query = sql.SQL("SELECT {columns} FROM {schema}.{records} WHERE {where} ORDER BY time {way}, nanos {way}").format(
+        query = sql.SQL(
+            "SELECT {columns} FROM {schema}.{records} WHERE {where} ORDER BY time {way}, nanos {way}"
+        ).format(
             columns=sql.SQL(columns),
             schema=sql.Identifier(self.schema),
             records=sql.Identifier(TABLES[wanted.signal].records),

@@ -249,5 +249,7 @@ async def migrate(connection: Connection, schema: str) -> int:
     for number in range(version + 1, len(MIGRATIONS) + 1):
         for statement in MIGRATIONS[number - 1](schema):
             await connection.execute(statement)
-        await connection.execute(sql.SQL("INSERT INTO {}.schema_versions (version) VALUES (%s)").format(name), (number,))
+        await connection.execute(
+            sql.SQL("INSERT INTO {}.schema_versions (version) VALUES (%s)").format(name), (number,)
+        )
     return len(MIGRATIONS)

@@ -23,11 +23,15 @@ class PostgresSettings(ExporterSettings):
     """exporters.postgres"""
 
     endpoint: str = setting(
-        "", "text", "host:port (5432 where none is given), or the directory of the server's Unix socket: /run/postgresql."
+        "",
+        "text",
+        "host:port (5432 where none is given), or the directory of the server's Unix socket: /run/postgresql.",
     )
     database: str = setting("ringtail", "text", "The database, which exists, in UTF-8.")
     schema: str = setting(
-        "ringtail", "text", "The schema that the tables are in; it is made if it is not there, and used by nothing else."
+        "ringtail",
+        "text",
+        "The schema that the tables are in; it is made if it is not there, and used by nothing else.",
     )
     username: str = setting("ringtail", "text", "The role; it needs CREATE on the database, or owns the schema.")
     password: Secret | None = setting(None, "password", "The role's password.")
@@ -40,9 +44,7 @@ class PostgresSettings(ExporterSettings):
         "switch",
         "Connect to link-local addresses, too, and to those where clouds tell machines about themselves.",
     )
-    timeout: float = setting(
-        30.0, "duration", "How long one attempt to write a batch may take.", low=0.01, high=HOUR_S
-    )
+    timeout: float = setting(30.0, "duration", "How long one attempt to write a batch may take.", low=0.01, high=HOUR_S)
     query_timeout: float = setting(
         60.0, "duration", "How long the server may work on one statement of a read.", low=0.01, high=HOUR_S
     )

@@ -342,7 +342,7 @@ class PostgresBackend(Backend):
             if write:
                 return cursor.rowcount
             row = await cursor.fetchone()
-            return row[0] if row is not None else 0
+            return int(row[0]) if row is not None else 0
 
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """See `Backend.retain`: whole days go, and single records of days without a partition."""

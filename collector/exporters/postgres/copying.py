@@ -7,13 +7,15 @@ needs no lock. Everything here runs in a thread; a thousand rows at a time hold 
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from collector.exporters import rows
-from collector.exporters.containers import containers, described, described_metric
+from collector.exporters.containers import containers, description, resource, scope
 from collector.exporters.postgres.pack import irregular, pack
+from collector.exporters.points import points
 from collector.exporters.postgres.partitions import DAY_NS, day_of
 from collector.otlp.records import group_bytes
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
@@ -60,12 +62,14 @@ COLUMNS: Final[dict[Signal, tuple[tuple[str, str], ...]]] = {
 KINDS: Final = {signal: "".join(kind for _, kind in columns) for signal, columns in COLUMNS.items()}
 
 CONTAINER_COLUMNS: Final = (
-    *("day", "id", "service", "irregular", "resource_attributes", "scope_name", "scope_version", "scope_attributes"),
-    *("resource", "scope"),
+    *("day", "id", "service", "irregular", "resource_attributes", "resource_schema_url", "scope_name", "scope_version"),
+    *("scope_attributes", "scope_schema_url", "resource", "scope"),
 )
-METRIC_COLUMNS: Final = ("day", "id", "name", "unit", "type", "temporality", "monotonic", "own", "data")
+METRIC_COLUMNS: Final = (
+    *("day", "id", "name", "description", "unit", "type", "temporality", "monotonic", "own", "data"),
+)
 
-Key = tuple[Any, bytes]
+Key = tuple[date, bytes]
 """Day and id."""
 
 
@@ -145,21 +149,20 @@ class _Groups:
             if (day, self.ids[group]) not in around:
                 around[day, self.ids[group]] = self._container(day, group, one)
             if one.metric is not None and (day, self.metric_ids[group]) not in metrics:
-                told = described_metric(self.block, group, one.metric.type)
+                told = description(one.metric)
                 key = self.metric_ids[group]
                 assert key is not None
                 metrics[day, key] = (
-                    *(day, key, stored(told["name"]), stored(told["unit"]), told["type"]),
-                    *(told["temporality"], bool(told["monotonic"]), one.metric.own, one.metric.data),
+                    *(day, key, stored(told.name), stored(told.description), stored(told.unit), told.type),
+                    *(told.temporality, told.monotonic, one.metric.own, one.metric.data),
                 )
 
-    def _container(self, day: Any, group: int, one: Container) -> tuple[Any, ...]:
-        told = described(self.block, group)
-        attributes = told["resource_attributes"]
+    def _container(self, day: date, group: int, one: Container) -> tuple[Any, ...]:
+        outer, inner = resource(one.resource), scope(one.scope)
         return (
-            *(day, self.ids[group], stored(told["service"]), irregular([attributes])[0], stored_json(attributes)),
-            *(stored(told["scope_name"]), stored(told["scope_version"]), stored_json(told["scope_attributes"])),
-            *(one.resource, one.scope),
+            *(day, self.ids[group], stored(self.services[group]), irregular([outer.attributes])[0]),
+            *(stored_json(outer.attributes), stored(outer.schema_url), stored(inner.name), stored(inner.version)),
+            *(stored_json(inner.attributes), stored(inner.schema_url), one.resource, one.scope),
         )
 
 
@@ -179,7 +182,7 @@ def _micros(times: NDArray[Any]) -> list[int]:
 def _columns(block: Block, groups: _Groups, first: int, end: int, source: int) -> list[list[Any]]:
     """Return the columns of a run of rows, in the order of `COLUMNS`."""
     signal = block.signal
-    extract = rows.spans if signal is TRACES else rows.logs if signal is LOGS else rows.points
+    extract = rows.spans if signal is TRACES else rows.logs if signal is LOGS else points
     found: dict[str, list[Any]] = extract(block, first, end)
     times = block.column("time")[first:end]
     of = found["group"]

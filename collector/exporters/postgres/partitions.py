@@ -30,6 +30,13 @@ PAST_DAYS: Final = 1100
 LOCK_S: Final = 5
 EPOCH: Final = date(1970, 1, 1)
 DAY_NS: Final = 86_400 * 10**9
+_MAKE: Final = (
+    """CREATE TABLE {schema}.{partition} (LIKE {schema}.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS
+    INCLUDING STORAGE INCLUDING COMPRESSION)""",
+    """WITH moved AS (DELETE FROM {schema}.{rest} WHERE {column} >= {first} AND {column} < {end} RETURNING *)
+    INSERT INTO {schema}.{partition} SELECT * FROM moved""",
+    "ALTER TABLE {schema}.{table} ATTACH PARTITION {schema}.{partition} FOR VALUES FROM ({first}) TO ({end})",
+)
 NAME: Final = "{table}_{day:%Y%m%d}"
 
 
@@ -93,13 +100,7 @@ class Partitions:
 
     async def _make(self, connection: Connection, table: str, day: date, column: str) -> None:
         names = self._names(table, day, column)
-        for text in (
-            "CREATE TABLE {schema}.{partition} (LIKE {schema}.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
-            " INCLUDING STORAGE INCLUDING COMPRESSION)",
-            "WITH moved AS (DELETE FROM {schema}.{rest} WHERE {column} >= {first} AND {column} < {end} RETURNING *)"
-            " INSERT INTO {schema}.{partition} SELECT * FROM moved",
-            "ALTER TABLE {schema}.{table} ATTACH PARTITION {schema}.{partition} FOR VALUES FROM ({first}) TO ({end})",
-        ):
+        for text in _MAKE:
             await connection.execute(sql.SQL(text).format(**names))
 
     def _names(self, table: str, day: date, column: str) -> dict[str, Any]:

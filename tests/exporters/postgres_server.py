@@ -113,24 +113,32 @@ class Server:
         )
 
     def kill(self) -> None:
-        """Kill -9 all of it, as a power cut of the machine would end it but for the page cache."""
+        """Kill -9 all of it at once, as a power cut would end it but for the page cache."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        processes = self._signal(signal.SIGSTOP)
+        for pid in processes:
+            _send(pid, signal.SIGKILL)
         self._process.wait()
-        for pid in _group(self._process.pid):
-            while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
-                time.sleep(0.005)
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        end = time.monotonic() + PATIENCE_S
+        while any(_alive(pid) for pid in processes) and time.monotonic() < end:
+            time.sleep(0.005)
 
     def pause(self) -> None:
-        """Stop it from answering; connections stay."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        """Have it answer nobody; connections stay."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> list[int]:
+        """Send a signal to the server, and then to its processes, which are in sessions of their own."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGCONT)
+        _send(self._process.pid, number)
+        children = _children(self._process.pid)
+        for pid in children:
+            _send(pid, number)
+        return [self._process.pid, *children]
 
     def stop(self) -> None:
         """End it, and remove everything."""
@@ -151,21 +159,25 @@ def _user(name: str) -> pwd.struct_passwd | None:
         return None
 
 
-def _group(leader: int) -> list[int]:
-    """The processes of a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == leader:
-            found.append(int(path.name))
-    return found
-
-
-def _state(pid: int) -> str:
+def _send(pid: int, number: signal.Signals) -> None:
     try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _fields(pid: int) -> list[str]:
+    """What /proc says of a process from its state on; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "Z"
+        return []
+
+
+def _children(parent: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if _fields(pid)[1:2] == [str(parent)]]
+
+
+def _alive(pid: int) -> bool:
+    return _fields(pid)[:1] not in ([], ["Z"])

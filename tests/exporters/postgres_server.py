@@ -50,7 +50,8 @@ class Server:
     password = "a password"
     database = "ringtail"
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None, **settings: str) -> None:
+        """Start it; with a certificate and its key it speaks TLS, too."""
         self._postgres, initdb = program("postgres"), program("initdb")
         self.directory = Path(tempfile.mkdtemp(prefix="ringtail-postgres-"))
         self._as: dict[str, object] = {}
@@ -68,6 +69,15 @@ class Server:
             one.bind(("127.0.0.1", 0))
             self.port = one.getsockname()[1]
         self._settings = SETTINGS | settings
+        if certificate is not None:
+            self._settings["ssl"] = "on"
+            for key, path in zip(("ssl_cert_file", "ssl_key_file"), certificate, strict=True):
+                own = self.directory / key
+                shutil.copy(path, own)
+                own.chmod(0o600)
+                if os.geteuid() == 0:
+                    os.chown(own, owner.pw_uid, owner.pw_gid)
+                self._settings[key] = str(own)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
         with self.connect("postgres", autocommit=True) as connection:

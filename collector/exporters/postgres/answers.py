@@ -18,18 +18,16 @@ _PERMANENT: Final = ("22", "23", "21", "54")
 """Data that the server cannot hold, and rows that are larger than it can hold."""
 _UNWELCOME: Final = ("0A", "0L", "0P", "26", "28", "2F", "34", "3D", "3F", "42", "44", "P0")
 """Rights, missing databases, schemas and tables, features that this server has not."""
-_RETRYABLE: Final = ("42P05", "23505", "22P06", "42P07")
+_RETRYABLE: Final = ("23505", "42P06", "42P07", "42710")
 """Exceptions of these: a race with another instance over a name or a key, after which the next attempt finds it there."""
 
 _REFUSALS: Final = (
-    "password authentication failed",
     "authentication failed",
     "no password supplied",
     "no pg_hba.conf entry",
     "pg_hba.conf rejects",
     "does not exist",
     "permission denied",
-    "certificate verify failed",
     "certificate",
     "server does not support SSL",
     "is not permitted to log in",

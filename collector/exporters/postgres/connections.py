@@ -92,7 +92,10 @@ class Connections:
             except psycopg.Error as error:
                 await self._after(connection, error)
                 raise cause_of(error) from error
-            except BaseException:
+            except Exception:
+                await self._after(connection, None)
+                raise
+            except BaseException:  # cancelled, or nobody reads on: what the server is at, nobody knows
                 if connection is not None:
                     self._finish(connection)
                 raise
@@ -122,11 +125,11 @@ class Connections:
         else:
             self._idle.append((self._clock.monotonic(), connection))
 
-    async def _after(self, connection: Connection | None, error: psycopg.Error) -> None:
-        """See to a connection on which something has failed."""
+    async def _after(self, connection: Connection | None, error: psycopg.Error | None) -> None:
+        """See to a connection on which something has failed; `error` is the server's, if it is."""
         if connection is None:
             return
-        if not connection.closed and error.sqlstate is not None:
+        if not connection.closed and (error is None or error.sqlstate is not None):
             try:
                 await connection.rollback()
             except psycopg.Error:

@@ -88,7 +88,14 @@ class Prepared(NamedTuple):
 
 def days_in(blocks: Sequence[Block]) -> set[int]:
     """Return the days that records are of, as days since the epoch."""
-    return {int(day) for block in blocks for day in np.unique(block.column("time") // np.uint64(DAY_NS))}
+    found: set[int] = set()
+    for block in blocks:
+        first, last = block.min_time // DAY_NS, block.max_time // DAY_NS
+        if last - first < 2:
+            found |= {first, last}
+        else:
+            found.update(np.unique(block.column("time") // np.uint64(DAY_NS)).tolist())
+    return found
 
 
 def stored(text: str) -> str:
@@ -141,9 +148,10 @@ class _Groups:
 
     def note(self, around: dict[Key, tuple[Any, ...]], metrics: dict[Key, tuple[Any, ...]]) -> None:
         """Add the rows that the records refer to."""
+        count = len(self.containers)
         days = self.block.column("time") // np.uint64(DAY_NS)
-        pairs = np.unique(np.stack([days, self.block.column("group").astype(np.uint64)]), axis=1)
-        for number, group in zip(*pairs.tolist(), strict=True):
+        pairs = np.unique(days * np.uint64(count) + self.block.column("group"))
+        for number, group in (divmod(pair, count) for pair in pairs.tolist()):
             day = day_of(number)
             one = self.containers[group]
             if (day, self.ids[group]) not in around:

@@ -137,7 +137,7 @@ CATALOG = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)
 async def test_hostile_texts_change_neither_schema_nor_rows(server: Server, signal: Signal) -> None:
     """As keys, values, names, services, tenants and the schema's own name; written, and asked for."""
-    schema = '"; DROP SCHEMA public; --\'%s{0}'
+    schema = '"; DROP SCHEMA public; --\'{0}'
     texts = tuple(one for one in HOSTILE if "\0" not in one)
     async with started(settings_of(server, schema=f"{schema} {signal.name}")) as backend:
         first = batch_of(signal, [corpus(signal, 20, texts=HOSTILE)])
@@ -359,3 +359,30 @@ async def test_a_server_that_dies_and_comes_again_has_everything_once() -> None:
             assert await backend.count(TRACES, "", 0, 2**63) == 1605
     finally:
         own.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"endpoint": ""}, "endpoint"),
+        ({"endpoint": "http://db:5432"}, "endpoint"),
+        ({"endpoint": "169.254.169.254:5432"}, "endpoint"),
+        ({"endpoint": "postgresql://me:secret@db:5432"}, "endpoint"),
+        ({"endpoint": "db:5432/other"}, "endpoint"),
+        ({"schema": "pg_own"}, "schema"),
+        ({"schema": "50%s"}, "schema"),
+        ({"schema": "x" * 64}, "schema"),
+        ({"username": ""}, "username"),
+        ({"password": Secret("a"), "password_file": "b"}, "password_file"),
+        ({"tls": ClientTls(cert_file="a")}, "tls.cert_file"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(change: dict[str, Any], key: str) -> None:
+    problems = list(KIND.problems(PostgresSettings(**{"endpoint": "db:5432", **change})))
+    assert [one for one, _ in problems] == [key]
+    assert "secret" not in str(problems)
+
+
+@pytest.mark.parametrize("endpoint", ["db", "db:5433", "[::1]", "[::1]:5433", "postgresql://db", "/run/postgresql"])
+def test_endpoints_have_many_forms(endpoint: str) -> None:
+    assert list(KIND.problems(PostgresSettings(endpoint=endpoint))) == []

@@ -102,6 +102,8 @@ def postgres_problems(settings: PostgresSettings) -> Iterable[tuple[str, str]]:
             yield key, f"a name has 1 to {NAME_BYTES_MAX} bytes"
     if settings.schema.startswith("pg_") or settings.schema == "information_schema":
         yield "schema", "is PostgreSQL's own"
+    if "%" in settings.schema:
+        yield "schema", "has no %, which psycopg takes for a place of a parameter, also in a quoted name"
     if settings.password is not None and settings.password_file is not None:
         yield "password_file", "password is set, too"
     if (settings.tls.cert_file is None) != (settings.tls.key_file is None):

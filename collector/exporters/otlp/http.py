@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -81,6 +82,7 @@ class HttpClient:
         self._settings = settings
         self._context = context
         self._session: aiohttp.ClientSession | None = None
+        self._requests: Counter[aiohttp.ClientSession] = Counter()  # under way
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
@@ -119,8 +121,10 @@ class HttpClient:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the answer. Raises Retryable or Unwelcome."""
+        session = self._opened()
+        self._requests[session] += 1
         try:
-            async with self._opened().post(
+            async with session.post(
                 url,
                 data=body,
                 headers=headers,
@@ -144,6 +148,21 @@ class HttpClient:
             raise Retryable(f"no answer within {self._settings.timeout:g} s (timeout)") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._requests[session] -= 1
+            if session is not self._session:
+                await self._close_unused(session)
+
+    async def renew(self) -> None:
+        """Open other connections from now on; those with a request under way are closed after it."""
+        session, self._session = self._session, None
+        if session is not None:
+            await self._close_unused(session)
+
+    async def _close_unused(self, session: aiohttp.ClientSession) -> None:
+        if not self._requests[session]:
+            del self._requests[session]
+            await session.close()
 
     async def close(self) -> None:
         """Close all connections; the next request opens others."""
@@ -180,7 +199,7 @@ class HttpLink:
 
     async def renew(self) -> None:
         """See `Link.renew`."""
-        await self._client.close()
+        await self._client.renew()
 
     async def close(self) -> None:
         """See `Link.close`."""

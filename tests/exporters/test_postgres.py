@@ -7,8 +7,8 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from collector.exporters.postgres.backend import PostgresBackend
 from collector.exporters.postgres.kind import KIND
 from collector.exporters.postgres.settings import PostgresSettings
 from collector.exporters.settings import ClientTls
-from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
+from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.security.secret import Secret
-from collector.testing.corpus import HOSTILE, SECOND_NS, TIME_NS, corpus, trace_id, wholes
-from collector.testing.exporters import INSTANCE, OTHER, BackendContract, batch_of
+from collector.testing.corpus import HOSTILE, SECOND_NS, TIME_NS, corpus, wholes
+from collector.testing.exporters import BackendContract, batch_of
 from tests.exporters.postgres_server import Server
 from tests.security.certificates import Authority
 
@@ -137,7 +137,7 @@ CATALOG = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)
 async def test_hostile_texts_change_neither_schema_nor_rows(server: Server, signal: Signal) -> None:
     """As keys, values, names, services, tenants and the schema's own name; written, and asked for."""
-    schema = '"; DROP SCHEMA public; --\'{0}'
+    schema = "\"; DROP SCHEMA public; --'{0}"
     texts = tuple(one for one in HOSTILE if "\0" not in one)
     async with started(settings_of(server, schema=f"{schema} {signal.name}")) as backend:
         first = batch_of(signal, [corpus(signal, 20, texts=HOSTILE)])
@@ -175,7 +175,9 @@ def test_whatever_the_order_every_record_is_there_once(server: Server, data: st.
     """Batches of any bounds, repeated and at the same time, by two backends: all of it, once, and filters give it back."""
     signal = data.draw(st.sampled_from(SIGNALS))
     seed = data.draw(st.integers(0, 1000))
-    whole = batch_of(signal, [corpus(signal, 40, seed=seed, texts=HOSTILE), corpus(signal, 20, seed=seed + 1)], offset=7)
+    whole = batch_of(
+        signal, [corpus(signal, 40, seed=seed, texts=HOSTILE), corpus(signal, 20, seed=seed + 1)], offset=7
+    )
     edges = st.tuples(st.integers(7, 66), st.integers(1, 60))
     parts = [whole.part(first, first + length) for first, length in data.draw(st.lists(edges, max_size=8))]
     kept = [one for one in parts if one is not None]
@@ -304,14 +306,16 @@ async def test_tls_is_verified(server: Server, authority: Authority, tmp_path: P
         async with started(settings_of(server, tls=tls, password=None, password_file=str(password))) as backend:
             await backend.export(batch_of(TRACES, [corpus(TRACES, 5)]))
             with server.connect() as connection:
-                row = connection.execute("SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
-                " WHERE ssl AND application_name = 'ringtail'").fetchone()
+                row = connection.execute(
+                    "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+                    " WHERE ssl AND application_name = 'ringtail'"
+                ).fetchone()
             assert row is not None
             assert row[0] == backend.stats()["connections"] > 0
     other = Authority(tmp_path, "another")
-    for tls in (ClientTls(ca_file=str(other.path)), replace(tls, server_name_override="elsewhere.example")):
+    for wrong in (ClientTls(ca_file=str(other.path)), replace(tls, server_name_override="elsewhere.example")):
         with pytest.raises(Unwelcome, match="certificate"):
-            async with started(settings_of(server, tls=tls)):
+            async with started(settings_of(server, tls=wrong)):
                 pass
 
 

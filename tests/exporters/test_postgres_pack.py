@@ -12,10 +12,16 @@ from hypothesis import strategies as st
 from collector.exporters.postgres.copying import stored_json
 from collector.exporters.postgres.pack import irregular, pack
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8) | st.sampled_from(("\0", "a\0b", "\\u0000", "\\\0"))
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8) | st.sampled_from(
+    ("\0", "a\0b", "\\u0000", "\\\0")
+)
 JSON = st.dictionaries(
-    TEXT, st.recursive(TEXT | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(TEXT, inner, max_size=3)), max_size=5
+    TEXT,
+    st.recursive(
+        TEXT | st.integers() | st.booleans() | st.none(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    ),
+    max_size=5,
 ).map(lambda one: json.dumps(one, ensure_ascii=False))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "b": st.binary(max_size=20),
@@ -62,7 +68,8 @@ def test_rows_are_as_the_documentation_has_them(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 4))
     columns = [[data.draw(VALUES[kind] | st.none()) for _ in range(count)] for kind in kinds]
     expected = b"".join(
-        struct.pack(">h", len(kinds)) + b"".join(encoded(kind, column[row]) for kind, column in zip(kinds, columns))
+        struct.pack(">h", len(kinds))
+        + b"".join(encoded(kind, column[row]) for kind, column in zip(kinds, columns, strict=True))
         for row in range(count)
     )
     assert pack(kinds, columns) == expected

@@ -23,7 +23,6 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import psycopg
 from psycopg import sql
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Int8Range
@@ -340,7 +339,7 @@ class PostgresBackend(Backend):
                 ],
             )
             if write:
-                return cursor.rowcount
+                return int(cursor.rowcount)
             row = await cursor.fetchone()
             return int(row[0]) if row is not None else 0
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
-from collector.exporters.postgres.pack import irregular, pack
 from collector.exporters.points import points
+from collector.exporters.postgres.pack import irregular, pack
 from collector.exporters.postgres.partitions import DAY_NS, day_of
 from collector.otlp.records import group_bytes
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal

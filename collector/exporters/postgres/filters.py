@@ -70,11 +70,10 @@ def conditions(schema: str, wanted: Wanted, sources: Mapping[Source, int]) -> Co
 
 def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal) -> None:
     objects = [_object(equal.key, value) for value in equal.values]
-    own = "(" + " OR ".join(["irregular", *["attributes @> %s::jsonb"] * len(objects)]) + ")"
+    own = " OR ".join(["irregular", *["attributes @> %s::jsonb"] * len(objects)])
+    around = " OR ".join(["irregular", *["resource_attributes @> %s::jsonb"] * len(objects)])
     of_resource = (
-        "container IN (SELECT id FROM {schema}.{containers} WHERE day >= %s AND day <= %s AND ("
-        + " OR ".join(["irregular", *["resource_attributes @> %s::jsonb"] * len(objects)])
-        + "))"
+        f"container IN (SELECT id FROM {{schema}}.{{containers}} WHERE day >= %s AND day <= %s AND ({around}))"  # noqa: S608 - both are of constants
     )
     names = {
         "schema": sql.Identifier(schema),
@@ -82,14 +81,14 @@ def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal)
     }
     days = [time_of(wanted.start_ns).date(), time_of(wanted.end_ns).date()]
     if equal.where == "record":
-        found.add(own, *objects)
+        found.add(f"({own})", *objects)
     elif equal.where == "resource":
         found.add(of_resource, *days, *objects, **names)
     else:
         found.add(f"({own} OR {of_resource})", *objects, *days, *objects, **names)
 
 
-def _object(key: str, value: str | int | float | bool) -> str:
+def _object(key: str, value: str | float | bool) -> str:
     """Return the JSON object that a record's attributes contain, if it has this one."""
     made = AnyValue()
     if isinstance(value, bool):

@@ -195,7 +195,7 @@ class PostgresBackend(Backend):
                     raise _Taken
 
     async def _add(
-        self, connection: Connection, table: str, columns: Sequence[str], rows: dict[Key, tuple[Any, ...]]
+        self, connection: Connection, table: str, columns: dict[str, str], rows: dict[Key, tuple[Any, ...]]
     ) -> None:
         """Add the rows that are not there, in order of their keys, so that nobody waits for each other in a circle."""
         name = sql.Identifier(table)
@@ -209,14 +209,14 @@ class PostgresBackend(Backend):
         known = set(await cursor.fetchall())
         missing = [rows[key] for key in keys if key not in known]
         if missing:
-            await cursor.executemany(
-                sql.SQL("INSERT INTO {}.{} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
+            await connection.execute(
+                sql.SQL("INSERT INTO {}.{} ({}) SELECT * FROM unnest({}) ON CONFLICT DO NOTHING").format(
                     self._schema,
                     name,
                     sql.SQL(", ").join(map(sql.Identifier, columns)),
-                    sql.SQL(", ").join(sql.Placeholder() * len(columns)),
+                    sql.SQL(", ").join(sql.SQL(f"%s::{kind}[]") for kind in columns.values()),
                 ),
-                missing,
+                [list(values) for values in zip(*missing, strict=True)],
             )
 
     async def _missing(self, source: int, blocks: Sequence[Block]) -> list[Block]:

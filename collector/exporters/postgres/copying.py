@@ -61,13 +61,33 @@ COLUMNS: Final[dict[Signal, tuple[tuple[str, str], ...]]] = {
 """What is copied, in this order, and in which form (pack.py)."""
 KINDS: Final = {signal: "".join(kind for _, kind in columns) for signal, columns in COLUMNS.items()}
 
-CONTAINER_COLUMNS: Final = (
-    *("day", "id", "service", "irregular", "resource_attributes", "resource_schema_url", "scope_name", "scope_version"),
-    *("scope_attributes", "scope_schema_url", "resource", "scope"),
-)
-METRIC_COLUMNS: Final = (
-    *("day", "id", "name", "description", "unit", "type", "temporality", "monotonic", "own", "data"),
-)
+CONTAINER_COLUMNS: Final = {
+    "day": "date",
+    "id": "bytea",
+    "service": "text",
+    "irregular": "boolean",
+    "resource_attributes": "jsonb",
+    "resource_schema_url": "text",
+    "scope_name": "text",
+    "scope_version": "text",
+    "scope_attributes": "jsonb",
+    "scope_schema_url": "text",
+    "resource": "bytea",
+    "scope": "bytea",
+}
+METRIC_COLUMNS: Final = {
+    "day": "date",
+    "id": "bytea",
+    "name": "text",
+    "description": "text",
+    "unit": "text",
+    "type": "text",
+    "temporality": "smallint",
+    "monotonic": "boolean",
+    "own": "bytea",
+    "data": "bytea",
+}
+"""Types by column."""
 
 Key = tuple[date, bytes]
 """Day and id."""

@@ -100,7 +100,8 @@ class Storing:
         with closing(sqlite3.connect(self._path)) as connection:
             self.found = {
                 signal: Counter(
-                    one if isinstance(one, int) else int.from_bytes(one, "big") for (one,) in connection.execute(IDS[signal])
+                    one if isinstance(one, int) else int.from_bytes(one, "big")
+                    for (one,) in connection.execute(IDS[signal])
                 )
                 for signal in SIGNALS
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -34,7 +35,7 @@ def open_reader(settings: SqliteSettings) -> sqlite3.Connection:
 
 def _opened(settings: SqliteSettings, mode: str, cache_bytes: int, *, writes: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"file:{quote(settings.path)}?mode={mode}",
+        f"file://{quote(os.path.abspath(settings.path))}?mode={mode}",
         timeout=settings.busy_timeout,
         isolation_level=None,
         check_same_thread=False,  # one thread at a time, but not always the same

@@ -2,7 +2,7 @@
 
 Half of `max_open_conns` is for writing and half for reading, so that neither waits for the other. One that did its work
 goes back to the idle ones; one whose work was cancelled, or that the server has left, is closed, and with a lost one all
-idle ones go, because they were lost as well.
+idle ones go, because they were lost as well. One that was lost while it was idle is replaced before anybody notices.
 
 Names are resolved here, by the rules of outbound.py, and libpq is given the address beside the name, which it verifies the
 certificate against. What libpq would take from the environment or from files of the user's is set here, or off.
@@ -82,11 +82,20 @@ class Connections:
     @asynccontextmanager
     async def _lent(self, room: asyncio.Semaphore, timeout_s: float) -> AsyncIterator[Connection]:
         async with room:
-            connection = self._kept()
+            connection: Connection | None = None
             try:
-                if connection is None:
-                    connection = await self._connect()
-                await self._begin(connection, timeout_s)
+                while connection is None:
+                    kept = connection = self._kept()
+                    if connection is None:
+                        connection = await self._connect()
+                    try:
+                        await self._begin(connection, timeout_s)
+                    except psycopg.OperationalError:
+                        if kept is None:
+                            raise
+                        self._finish(connection)  # the server has left it since; so it has the others
+                        self._forget()
+                        connection = None
                 yield connection
                 await connection.commit()
             except psycopg.Error as error:
@@ -138,6 +147,10 @@ class Connections:
                 self._keep(connection)
                 return
         self._finish(connection)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Close the idle ones."""
         while self._idle:
             self._finish(self._idle.pop()[1])
 
@@ -148,8 +161,7 @@ class Connections:
     def close(self) -> None:
         """Close the idle ones; those at work close when they are done."""
         self._closed = True
-        while self._idle:
-            self._finish(self._idle.pop()[1])
+        self._forget()
 
     async def _connect(self) -> Connection:
         """Make one. Raises Retryable or Unwelcome."""

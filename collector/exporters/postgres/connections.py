@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.waiting import wait_async
 
 from collector.errors import Malformed, Retryable, Unwelcome
 from collector.exporters.outbound import CONNECT_S, resolve
@@ -31,18 +32,47 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.exporters.postgres.settings import PostgresSettings
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
-
 VERSION_MIN: Final = 140_000
 """Multiranges came with PostgreSQL 14."""
 KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SESSION: Final = sql.SQL(
-    "SELECT set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '0', false),"
-    " set_config('jit', 'off', false), set_config('timezone', 'UTC', false), set_config('synchronous_commit',"
-    " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
-    " false), current_setting('server_encoding')"
+    "SELECT set_config('statement_timeout', %s, false),"
+    " set_config('idle_in_transaction_session_timeout', '0', false),"
+    " set_config('jit', 'off', false),"
+    " set_config('timezone', 'UTC', false),"
+    " set_config('client_connection_check_interval', CASE WHEN version() LIKE '%%linux%%' THEN '2s' ELSE '0' END, false),"
+    " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+    "  WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),"
+    " current_setting('server_encoding')"
 )
 _TLS_VERSIONS: Final = {"1.2": "TLSv1.2", "1.3": "TLSv1.3"}
+
+
+class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """One that a cancelled wait closes at once.
+
+    psycopg would ask the server to cancel, and wait up to ten seconds for that; a server that is silent has whoever stops
+    or times out wait as long. This way the server finds out by itself: when it sends a
+    row, or after two seconds.
+    """
+
+    _cancelled = False
+
+    async def wait(
+        self,
+        gen: Any,
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's signature
+    ) -> Any:
+        """See `psycopg.AsyncConnection.wait`."""
+        if self._cancelled:
+            raise asyncio.CancelledError
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            self.pgconn.finish()
+            raise
 
 
 class Connections:
@@ -186,9 +216,7 @@ class Connections:
     async def _connected(self, parameters: dict[str, Any]) -> Connection:
         try:
             async with asyncio.timeout(CONNECT_S):
-                connection = await psycopg.AsyncConnection.connect(
-                    "", prepare_threshold=None, autocommit=False, **parameters
-                )
+                connection = await Connection.connect("", prepare_threshold=None, autocommit=False, **parameters)
         except psycopg.Error as error:
             raise cause_of(error) from None  # its context names the password's file, and more
         except TimeoutError as error:

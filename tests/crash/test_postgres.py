@@ -22,6 +22,7 @@ from tests.exporters.postgres_server import Server
 LIFE_S = (0.2, 1.2)
 """How long both live under load before a kill."""
 SHORT_LIFE_S = (0.2, 0.4)
+"""The same in the short form, which kills the server once, and Ringtail at the end."""
 DOWN_S = (0.0, 0.5)
 """How long the killed one is away."""
 VICTIMS = (("server",), ("server",), ("ringtail",), ("server", "ringtail"), ("ringtail", "server"))
@@ -130,6 +131,6 @@ class Storing:
 @pytest.mark.slow
 def test_what_was_acknowledged_is_stored_once_whoever_is_killed(tmp_path: Path, effort: Effort) -> None:
     storing = Storing(tmp_path, effort.seed)
-    assert storing.run(effort.times(2, 30), LIFE_S if effort.long else SHORT_LIFE_S) == []
+    assert storing.run(effort.times(1, 30), LIFE_S if effort.long else SHORT_LIFE_S) == []
     assert storing.acknowledged() > 500
     effort.report("R20", kills=dict(storing.kills), acknowledged_records=storing.acknowledged())

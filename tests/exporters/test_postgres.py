@@ -75,8 +75,9 @@ def emptied(server: Server, schema: str) -> PostgresSettings:
     """Settings for a schema that several tests use one after the other: to empty one costs less than to make one."""
     with server.connect(autocommit=True) as connection:
         if (connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() or (None,))[0] is not None:
-            for table in ("sources", *(one for tables in TABLES.values() for one in tables.all)):
-                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema, table)))
+            tables = ("sources", *(one for tables in TABLES.values() for one in tables.all))
+            delete = [sql.SQL("DELETE FROM {}").format(sql.Identifier(schema, table)) for table in tables]
+            connection.execute(sql.SQL("; ").join(delete))
     return settings_of(server, schema=schema)
 
 

@@ -30,6 +30,16 @@ def remains(block: Block, deleted: Tombstones) -> Iterator[Block]:
         yield cut(block, first - base, end - base)
 
 
+def rest_of(blocks: Iterator[Block], deleted: Tombstones, *, backwards: bool) -> Iterator[Block]:
+    """Yield what of blocks that follow each other, the newest first if `backwards`, was not deleted."""
+    if not deleted:
+        yield from blocks
+        return
+    for block in blocks:
+        left = remains(block, deleted)
+        yield from reversed(list(left)) if backwards else left
+
+
 def erased(block: Block, deleted: Tombstones) -> bytes:
     """Return the payload of a block of spans or log records with empty ones in the place of those that were deleted."""
     parts = []

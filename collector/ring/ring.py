@@ -380,7 +380,7 @@ class Ring:
             assert index.postings == sum(map(len, expected.values())), f"number of postings of {name}"
             for key, offsets in expected.items():
                 assert index.count(key) == len(offsets), f"{name} key {key}"
-                assert self.find(name, key).tolist() == offsets[::-1], f"{name} key {key}"
+                assert index.find(key, self.first_offset).tolist() == offsets[::-1], f"{name} key {key}"
         if self._tokens is not None:
             self._check_tokens(self._tokens)
 

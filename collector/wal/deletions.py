@@ -173,12 +173,6 @@ def hidden_of(directory: str, files: Files) -> Tombstones:
     return Tombstones(_pairs(content.hidden)) if content is not None else NONE
 
 
-def present_of(directory: str, files: Files) -> Tombstones:
-    """The same for what of it is in segments still."""
-    content = _read(directory, files)
-    return Tombstones(_pairs(content.present)) if content is not None else NONE
-
-
 def _read(directory: str, files: Files) -> _Content | None:
     path = os.path.join(directory, NAME)
     try:

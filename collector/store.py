@@ -97,6 +97,13 @@ class Remembering(Protocol):
         ...
 
 
+class Behind(Protocol):
+    """What lies behind one view: records that neither ring nor log holds; `collector.query.reach.Reach` reads them."""
+
+    missing: list[str]
+    """Why answers from the view may lack such records; empty when they do not."""
+
+
 R = TypeVar("R", bound="Remembering")
 
 
@@ -134,7 +141,7 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_lookup", "_ring", "_search", "index", "key", "log", "memo", "signal")
+    __slots__ = ("_candidates", "_lookup", "_ring", "_search", "behind", "index", "key", "log", "memo", "signal")
 
     def __init__(
         self,
@@ -160,6 +167,8 @@ class View:
         self._candidates = candidates
         self._lookup = lookup
         self._search = search
+        self.behind: Behind | None = None
+        """Where what ring and log no longer hold is read from; None: nowhere."""
 
     def __enter__(self) -> Self:
         return self
@@ -249,6 +258,8 @@ class Store:
         self._closed = False
         self.memo = Memo()
         """What queries remember, for the next one."""
+        self.behind: Callable[[View], Behind] | None = None
+        """Gives each view what lies behind it; None: nothing does."""
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -413,12 +424,14 @@ class Store:
         while self._under_way or self._builder.records:  # noqa: ASYNC110 - once in a life, at its end
             await asyncio.sleep(0.001)
 
-    def view(self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False) -> View:
+    def view(
+        self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False, held_only: bool = False
+    ) -> View:
         """Return what a query sees now; with an index, narrowed to records whose key column has this key.
 
         `key` is bytes for a string or an id (a service, a name, 16 bytes of trace id), a number for a
-        severity or a type; `ring_only` leaves the log out. Call it on the event loop; read it anywhere, and release
-        it.
+        severity or a type; `ring_only` leaves the log out, and `held_only` what lies behind ring and log. Call it on the
+        event loop; read it anywhere, and release it.
         """
         ring, candidates, lookup = self.ring, None, None
         if index is not None:
@@ -428,7 +441,10 @@ class Store:
         if "trace_id" in self.signal.indexes:
             lookup = ring.lookup("trace_id")
         log = None if ring_only else self.log
-        return View(self.signal, ring.snapshot(), log, index, key, candidates, lookup, self.memo, ring.search())
+        view = View(self.signal, ring.snapshot(), log, index, key, candidates, lookup, self.memo, ring.search())
+        if self.behind is not None and not ring_only and not held_only:
+            view.behind = self.behind(view)
+        return view
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

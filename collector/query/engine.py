@@ -216,6 +216,11 @@ def ring_parts(
     if effort is not None:
         stretches = effort.searched(blocks, stretches)
     bases = view.ring.reaches().bases
+    # What is evicted is in no index, and may still be in the oldest block, with which the log's part ends.
+    begin = max(view.first_offset, blocks[0].base_offset) if blocks else 0
+    evicted = np.arange(begin, view.ring.first_offset) - blocks[0].base_offset if blocks else np.empty(0, np.intp)
+    if evicted.size and not newest_first:
+        yield blocks[0], evicted
     for first, end, offsets in stretches:
         if first >= end:
             continue
@@ -233,6 +238,8 @@ def ring_parts(
         parts = list(pairwise(cuts))
         for begin, last in reversed(parts) if newest_first else parts:
             yield blocks[found[begin]], rows[begin:last]
+    if evicted.size and newest_first:
+        yield blocks[0], evicted
 
 
 def ring_blocks(view: View, *, newest_first: bool, effort: Effort | None = None) -> Iterator[Block]:

@@ -42,8 +42,13 @@ def spans_of(deadline: Deadline, view: View, limit: int = SPANS_MAX) -> Held:
     held = Held()
     for piece in slices_of(deadline, view):
         _take(held, piece, limit - len(held.refs))
-    held.refs.sort(key=lambda ref: ref.offset)
+    held.refs.sort(key=_arrival)
     return held
+
+
+def _arrival(ref: Ref) -> tuple[int, int]:
+    """Order spans by their arrival; those of a backend come first, by their times."""
+    return (-1, ref.time) if ref.offset < 0 else (ref.offset, 0)
 
 
 def slices_of(deadline: Deadline, view: View) -> Iterator[Slice]:
@@ -91,7 +96,7 @@ def traces_of(
         for piece in slices(log, start_ns, end_ns, deadline, among=Among("trace_id", list(found))):
             limit -= _take_several(found, wanted, piece, limit)
     for held in found.values():
-        held.refs.sort(key=lambda ref: ref.offset)
+        held.refs.sort(key=_arrival)
     return found
 
 

@@ -77,6 +77,7 @@ class Way:
         logger: Any,
         *,
         timeout_s: float = TIMEOUT_S,
+        rest_s: float = REST_S,
         shared: bool = False,
     ) -> None:
         """`read` yields blocks of what is asked, on the event loop, without this store's records from an offset on; it
@@ -85,6 +86,7 @@ class Way:
         self.loop = loop
         self.clock = clock
         self.timeout_s = timeout_s
+        self._rest_s = rest_s
         self.shared = shared
         self.read = read
         self._logger = logger
@@ -130,7 +132,7 @@ class Way:
     def failed(self, reason: str) -> None:
         """Note that a read came to nothing, or only to a part of what was asked."""
         self.failures += 1
-        self._rests_until = self.clock.monotonic() + REST_S
+        self._rests_until = self.clock.monotonic() + self._rest_s
         if not self._failing:
             self._logger.warning("queries do not reach back", backend=self.name, reason=reason)
         self._failing = reason

@@ -15,13 +15,13 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from collector.api.app import create_app
-from collector.clock import SystemClock
+from collector.clock import Clock, SystemClock
 from collector.exporters.base import Backend, Batch, Context, Source
 from collector.exporters.kinds import Kind
 from collector.exporters.reaching import reading
 from collector.exporters.settings import ExporterSettings
 from collector.otlp.scan import scan
-from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
+from collector.otlp.signals import SIGNALS, Signal
 from collector.query.engine import Engine
 from collector.query.reach import Way
 from collector.ring.ring import Ring
@@ -67,17 +67,15 @@ class Named:
 class Held:
     """Three stores with the corpus, and the API over them."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 2) -> None:
         self.stores: dict[str, Store] = {}
         self.logger = RecordingLogger()
         self.ways: dict[str, Way] = {}
-        self.engine = Engine(2, 30.0, SystemClock())
+        self.engine = Engine(threads, 30.0, SystemClock())
         self.app: Any = None
 
     def open(self) -> None:
-        self.app = create_app(
-            self.stores, self.engine, CollectorRegistry(), list, dict, dict, self.logger
-        )
+        self.app = create_app(self.stores, self.engine, CollectorRegistry(), list, dict, dict, self.logger)
 
     async def ask(self, path: str, query: Any) -> Answer:
         return await call(self.app, path, query)
@@ -113,14 +111,19 @@ async def made(kind: Kind, settings: ExporterSettings, directory: Path) -> Async
 
 @asynccontextmanager
 async def reduced(
-    backend: Backend | None, *, capacity: int = 30, logged: bool = True, **options: Any
+    backend: Backend | None,
+    *,
+    logged: bool = True,
+    threads: int = 2,
+    clock: Clock | None = None,
+    **options: Any,
 ) -> AsyncIterator[Held]:
     """Everything in the backend, the newer half in the logs, and a few records in the rings."""
-    held = Held()
+    held = Held(threads)
     loop = asyncio.get_running_loop()
     for signal in SIGNALS:
-        log = opened(signal) if logged else None
-        store = held.stores[signal.name] = Store(signal, Ring(signal, capacity, 1 << 22), log, loop)
+        log = opened(signal, clock or SystemClock()) if logged else None
+        store = held.stores[signal.name] = Store(signal, Ring(signal, 30, 1 << 22), log, loop)
         if log is not None:
             store.attach(AtOnceCommitter(log, store))
         for one in requests(signal):
@@ -142,13 +145,13 @@ async def reduced(
     held.engine.close()
 
 
-def opened(signal: Signal) -> Log:
+def opened(signal: Signal, clock: Clock) -> Log:
     """A log of small segments on files in memory."""
     return Log.open(
         "/data",
         signal,
         files=MemoryFiles(),
-        clock=SystemClock(),
+        clock=clock,
         metrics=LogMetrics(CollectorRegistry()),
         logger=RecordingLogger(),
         segment_bytes=16_384,
@@ -156,13 +159,13 @@ def opened(signal: Signal) -> Log:
 
 
 def _questions() -> Iterator[tuple[str, dict[str, Any]]]:
-    ranges = ((BEGIN, BEGIN + COUNT), (BEGIN + 20, BEGIN + 90), (BEGIN + 100, BEGIN + 200), (BEGIN + 230, BEGIN + 240))
+    ranges = ((BEGIN, BEGIN + COUNT), (BEGIN + 20, BEGIN + 90), (BEGIN + 100, BEGIN + 235))
     traceql = (
         "{}",
         '{ .color = "red" }',
         '{ span.color = "red" && resource.service.name = "cart" }',
         '{ name = "plain 1" } | select(span.number)',
-        '{ resource.host.id = 3 && span.number > 1 }',
+        "{ resource.host.id = 3 && span.number > 1 }",
         "{ status = error } && { kind = server }",
         '{ span.color = "blue" } >> { }',
         "{} | count() > 2",

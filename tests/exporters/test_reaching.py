@@ -20,15 +20,18 @@ from collector.otlp.cut import cut
 from collector.otlp.signals import TRACES
 from collector.testing.corpus import trace_id
 from collector.testing.exporters import batch_of
+from tests.daemon import Daemon
 from tests.exporters import memory_backend
 from tests.exporters.memory_backend import MemoryBackend, MemorySettings
 from tests.exporters.reaching import (
     BEGIN,
     COUNT,
+    EACH,
     QUESTIONS,
     Held,
     made,
     reduced,
+    requests,
     same,
     whole,
 )
@@ -287,3 +290,33 @@ async def test_pages_fit_together(tmp_path: Path) -> None:
                 break
             cursor = {"cursor": answer["nextCursor"]}
         assert sorted(found) == [trace_id(number).hex() for number in range(30)]
+
+
+# --- a daemon ---------------------------------------------------------------------------------------------------
+
+
+def exported(daemon: Daemon) -> Any:
+    return daemon.get("/api/stats").json()["exporters"]["sqlite"]
+
+
+def test_a_daemon_in_memory_only_reads_what_its_rings_let_go_of(tmp_path: Path) -> None:
+    settings = (
+        "wal.enabled=false",
+        "stores.traces.capacity=20",
+        f"exporters.sqlite.path={tmp_path / 'kept.sqlite'}",
+        "exporters.sqlite.sending_queue.batch.flush_timeout=10ms",
+        "query.backend=sqlite",
+    )
+    with Daemon(tmp_path, *settings) as daemon:
+        sent = requests(TRACES)
+        for number, one in enumerate(sent, 1):
+            assert daemon.export("/v1/traces", one).code == 200
+            while exported(daemon)["signals"]["traces"]["position"] < number * EACH:
+                pass  # A ring lets go of what nobody has kept yet.
+        answer = daemon.get(f"/api/search?limit=1000&start={BEGIN}&end={BEGIN + COUNT}").json()
+        assert len(answer["traces"]) == COUNT // 3
+        assert "partial" not in answer["metrics"]
+        assert daemon.get(f"/api/v2/traces/{trace_id(0).hex()}").json()["trace"]["resourceSpans"]
+        read = exported(daemon)["queries"]["traces"]
+        assert read["records"] > 0
+        assert read["failing"] == ""

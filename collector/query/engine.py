@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from collector.otlp.asked import NOTHING, Asked
 from collector.otlp.records import Ref, gather, isolate
 from collector.query.places import places
 from collector.query.reach import Reach
+from collector.ring.search import Stretch
 from collector.store import key_matches
 
 if TYPE_CHECKING:
@@ -213,14 +214,13 @@ def ring_parts(
     if stretches is None:
         yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first, effort=effort))
         return
+    # What is evicted is in no index, and may still be in the oldest block, with which the log's part ends.
+    evicted = Stretch(max(view.first_offset, blocks[0].base_offset) if blocks else 0, view.ring.first_offset, None)
+    if blocks and evicted.first < evicted.end and needed(evicted.first, evicted.end):
+        stretches = chain(stretches, (evicted,)) if newest_first else chain((evicted,), stretches)
     if effort is not None:
         stretches = effort.searched(blocks, stretches)
     bases = view.ring.reaches().bases
-    # What is evicted is in no index, and may still be in the oldest block, with which the log's part ends.
-    begin = max(view.first_offset, blocks[0].base_offset) if blocks else 0
-    evicted = np.arange(begin, view.ring.first_offset) - blocks[0].base_offset if blocks else np.empty(0, np.intp)
-    if evicted.size and not newest_first:
-        yield blocks[0], evicted
     for first, end, offsets in stretches:
         if first >= end:
             continue
@@ -238,8 +238,6 @@ def ring_parts(
         parts = list(pairwise(cuts))
         for begin, last in reversed(parts) if newest_first else parts:
             yield blocks[found[begin]], rows[begin:last]
-    if evicted.size and newest_first:
-        yield blocks[0], evicted
 
 
 def ring_blocks(view: View, *, newest_first: bool, effort: Effort | None = None) -> Iterator[Block]:

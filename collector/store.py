@@ -100,6 +100,13 @@ class Remembering(Protocol):
         ...
 
 
+class Behind(Protocol):
+    """What lies behind one view: records that neither ring nor log holds; `collector.query.reach.Reach` reads them."""
+
+    missing: list[str]
+    """Why answers from the view may lack such records; empty when they do not."""
+
+
 R = TypeVar("R", bound="Remembering")
 
 
@@ -139,7 +146,7 @@ class View:
 
     __slots__ = (
         *("_candidates", "_hidden", "_lookup", "_ring", "_search"),
-        *("deletions", "index", "key", "log", "memo", "signal"),
+        *("behind", "deletions", "index", "key", "log", "memo", "signal"),
     )
 
     def __init__(
@@ -171,6 +178,8 @@ class View:
         self._lookup = lookup
         self._search = search
         self._hidden = hidden
+        self.behind: Behind | None = None
+        """Where what ring and log no longer hold is read from; None: nowhere."""
 
     def __enter__(self) -> Self:
         return self
@@ -267,6 +276,8 @@ class Store:
         self.deletions = log.deletions if log is not None else Deletions(None, None)
         """What was deleted; see `hide`."""
         self._hides = 0
+        self.behind: Callable[[View], Behind] | None = None
+        """Gives each view what lies behind it; None: nothing does."""
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -440,12 +451,14 @@ class Store:
         while self._under_way or self._builder.records:  # noqa: ASYNC110 - once in a life, at its end
             await asyncio.sleep(0.001)
 
-    def view(self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False) -> View:
+    def view(
+        self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False, held_only: bool = False
+    ) -> View:
         """Return what a query sees now; with an index, narrowed to records whose key column has this key.
 
         `key` is bytes for a string or an id (a service, a name, 16 bytes of trace id), a number for a
-        severity or a type; `ring_only` leaves the log out. Call it on the event loop; read it anywhere, and release
-        it.
+        severity or a type; `ring_only` leaves the log out, and `held_only` what lies behind ring and log. Call it on the
+        event loop; read it anywhere, and release it.
         """
         ring, candidates, lookup = self.ring, None, None
         if index is not None:
@@ -457,7 +470,7 @@ class Store:
         log = None if ring_only else self.log
         snapshot = ring.snapshot()
         memo = None if ring.hidden else self.memo
-        return View(
+        view = View(
             self.signal,
             snapshot,
             log,
@@ -470,6 +483,9 @@ class Store:
             ring.hidden,
             self._hides,
         )
+        if self.behind is not None and not ring_only and not held_only:
+            view.behind = self.behind(view)
+        return view
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

@@ -69,6 +69,7 @@ def read_lines(
         deadline,
         oldest=oldest_first,
         terms=source.terms,
+        hints=source.hints,
     )
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:

@@ -31,7 +31,8 @@ from collector.errors import Overloaded, QueryTimeout
 from collector.otlp.asked import NOTHING, Asked
 from collector.otlp.records import Ref, gather, isolate
 from collector.query.places import places
-from collector.query.reach import Reach
+from collector.query.reach import ONLY_HELD, Reach
+from collector.query.repeated import without_held
 from collector.ring.search import Stretch
 from collector.store import key_matches
 
@@ -360,6 +361,9 @@ def behind_slices(
             if rows.size and (block.min_time < start_ns or block.max_time > end_ns):
                 times = block.column("time")[rows]
                 rows = rows[(times >= start_ns) & (times <= end_ns)]
+            if rows.size and not reach.keyed:
+                held = slices(view, block.min_time, block.max_time, deadline, among=among, hints=ONLY_HELD)
+                rows = without_held(block, rows, held)
             if deadline is not None and deadline.effort is not None:
                 deadline.effort.of_backend(block, rows.size)
             if rows.size:

@@ -137,7 +137,13 @@ async def reduced(
             log.enforce_retention()
             assert 0 < log.first_offset < store.ring.first_offset
         way = held.ways[signal.name] = Way(
-            "tested", reading(Named(backend), "tested", "", signal), loop, SystemClock(), held.logger, **options
+            "tested",
+            reading(Named(backend), "tested", "", signal),
+            loop,
+            SystemClock(),
+            held.logger,
+            keyed=lambda: backend is None or backend.keyed,
+            **options,
         )
         store.behind = way.reach
     held.open()

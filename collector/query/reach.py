@@ -5,12 +5,13 @@ The daemon gives each store a `Way` to the backend that is configured for readin
 that yields blocks for what is `Asked` (otlp/asked.py), which is told as much as is certain of what the query wants.
 
 Which records are where: a store holds the records of its own instance from an offset on, and the function leaves exactly
-those out, so no record comes twice; what a backend without offsets gives again is known by its content (repeated.py). It is asked only when the time range begins before the oldest held record arrived,
-`SKEW_NS` added for clocks that are ahead: what arrived earlier can be in the backend only. `shared` backends, which other
-instances write to as well, are asked about every time.
+those out, so no record comes twice; what a backend without offsets gives again is known by its content (repeated.py). It
+is asked only when the time range begins before the oldest held record arrived, `SKEW_NS` added for clocks that are ahead:
+what arrived earlier can be in the backend only. `shared` backends, which other instances write to as well, are asked about
+every time.
 
 Offsets: records of a backend have none here. They get negative ones, ascending with their times, which name a record
-within one pass only; where an order has to be the same in the next query, `places` of query/offsets.py stand for them.
+within one pass only; where an order has to be the same in the next query, query/places.py has numbers for them.
 
 A backend may be away, slow, or wrong. Waiting for it ends with `timeout_s` for each view; then, and when it fails, the
 answer is made of what there is, and `missing` says so: every API tells it. After a failure it is left alone for `REST_S`.

@@ -1,0 +1,6 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def attributes(payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any], field: int) -> list[str]: ...
+def value(message: bytes) -> str: ...

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
 import zstandard
 from aiohttp.abc import AbstractResolver, ResolveResult
 from isal import igzip
+from yarl import URL
 
 from collector.errors import Retryable, RingtailError, Unwelcome
 from collector.exporters.otlp.answers import of_http, of_response
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collector.exporters.base import Context, Rejected
     from collector.exporters.otlp.settings import HttpSettings
     from collector.exporters.outbound import Endpoint
+    from collector.exporters.settings import ClientTls
     from collector.otlp.signals import Signal
 
 ZSTD_LEVEL: Final = 1
@@ -74,12 +78,27 @@ class _Resolver(AbstractResolver):
         """Nothing is held."""
 
 
+class Connecting(Protocol):
+    """What of an exporter's settings says how it connects."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that an exchange may take."""
+
+    @property
+    def tls(self) -> ClientTls:
+        """How TLS is spoken."""
+
+    @property
+    def allow_link_local(self) -> bool:
+        """See outbound.py."""
+
+
 class HttpClient:
     """The connections of one exporter, to all its endpoints."""
 
-    def __init__(self, settings: HttpSettings, context: Context) -> None:
+    def __init__(self, settings: Connecting) -> None:
         self._settings = settings
-        self._context = context
         self._session: aiohttp.ClientSession | None = None
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -119,21 +138,37 @@ class HttpClient:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the answer. Raises Retryable or Unwelcome."""
+        async with self.asked(url, body, headers) as answer:
+            data = await answer.content.read(ANSWER_BYTES_MAX + 1)
+            while len(data) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
+                data += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(data))
+            if len(data) > ANSWER_BYTES_MAX:
+                answer.close()
+                raise Unwelcome(f"{answer.status}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
+            return answer.status, answer.headers, data
+
+    @asynccontextmanager
+    async def asked(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, silence_s: float | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a POST, and give the answer to read as it comes; who stops before its end closes the connection.
+
+        The whole exchange may take `timeout`; with `silence_s` it may take any time, but for pauses. What breaks in it,
+        also while it is read, raises Retryable or Unwelcome.
+        """
+        limits = aiohttp.ClientTimeout(total=self._settings.timeout, sock_connect=CONNECT_S)
+        if silence_s is not None:
+            limits = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=silence_s)
         try:
             async with self._opened().post(
-                url,
+                URL(url, encoded=True),
                 data=body,
                 headers=headers,
                 allow_redirects=False,
                 server_hostname=self._settings.tls.server_name_override,
+                timeout=limits,
             ) as answer:
-                data = await answer.content.read(ANSWER_BYTES_MAX + 1)
-                while len(data) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
-                    data += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(data))
-                if len(data) > ANSWER_BYTES_MAX:
-                    answer.close()
-                    raise Unwelcome(f"{answer.status}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
-                return answer.status, answer.headers, data
+                yield answer
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, _Refused):
                 raise error.os_error.cause from None
@@ -141,7 +176,8 @@ class HttpClient:
         except aiohttp.ClientConnectorCertificateError as error:
             raise Unwelcome(f"no TLS: {error.certificate_error}") from error
         except TimeoutError as error:
-            raise Retryable(f"no answer within {self._settings.timeout:g} s (timeout)") from error
+            waited = self._settings.timeout if silence_s is None else silence_s
+            raise Retryable(f"no answer within {waited:g} s (timeout)") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable(f"{type(error).__name__}: {error}") from error
 
@@ -200,7 +236,7 @@ def encoded(signal: Signal, payload: bytes, encoding: str, compression: str) -> 
 
 def http_exporter(settings: HttpSettings, context: Context) -> OtlpExporter:
     """Make the exporter `otlphttp`."""
-    client = HttpClient(settings, context)
+    client = HttpClient(settings)
     links: dict[Signal, Any] = {}
     for name in settings.signals:
         own = getattr(settings, f"{name}_endpoint")

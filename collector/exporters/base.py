@@ -276,8 +276,8 @@ class Backend(Exporter):
     """An exporter that can also read what it was given. Reading may begin once `start` has returned, and goes on while
     batches are exported."""
 
-    keyed: ClassVar[bool] = True
-    """Whether it keeps each record's source and offset: then it can leave out what is `held`, and shows a record that it
+    keyed: bool = True
+    """Whether it keeps each record's source and offset, known once it has started: then it can leave out what is `held`, and shows a record that it
     was given twice once. If not, who reads must know repeated records by what is in them."""
 
     @abstractmethod

@@ -1,0 +1,111 @@
+"""ClickHouse's HTTP interface in front of chdb, which is the real engine in this process: one session, one query at a time.
+
+What of the interface Ringtail uses: a statement in the body or in `query`, `param_NAME`, settings, bodies in LZ4 and zstd,
+X-ClickHouse-Exception-Code. Answers come whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cramjam
+import zstandard
+from aiohttp import web
+
+_ENGINE = ThreadPoolExecutor(1)
+_SESSIONS: list[Any] = []
+_databases = itertools.count()
+
+
+def database() -> str:
+    """Return the name of a database that nobody has."""
+    return f"tested_{next(_databases)}"
+
+
+def session() -> Any:
+    if not _SESSIONS:
+        from chdb.session import Session
+
+        directory = tempfile.mkdtemp(prefix="clickhouse-")
+        _SESSIONS.append(Session(directory))
+        atexit.register(shutil.rmtree, directory, True)
+    return _SESSIONS[0]
+
+
+def run(statement: str, parameters: dict[str, str], settings: dict[str, str], data: bytes) -> bytes:
+    """Run a statement as the server would; in the engine's thread."""
+    of = session()
+    told = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
+    if statement.startswith("INSERT"):
+        insert, _, form = statement.partition(" FORMAT ")
+        insert = f"{insert} SETTINGS {told}" if told else insert
+        with of.send_insert(insert, form) as inserter:
+            inserter.append(data)
+            inserter.finish()
+        return b""
+    form = "JSONCompactEachRow"
+    if found := re.search(r" FORMAT (\w+)$", statement):
+        form = found[1]
+        statement = statement[: found.start()]
+    if statement.startswith("SELECT") and told:
+        statement += f" SETTINGS {told}"
+    return bytes(of.query(statement, form, params=parameters).bytes() or b"")
+
+
+class Server:
+    """What a test asks of it."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.settings: list[dict[str, str]] = []
+        self.users: list[str | None] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        encoding = request.headers.get("Content-Encoding", "")
+        if encoding == "lz4":
+            body = bytes(cramjam.lz4.decompress(body))
+        elif encoding == "zstd":
+            body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        fields = dict(request.query)
+        statement = fields.pop("query", None)
+        data = body if statement is not None else b""
+        statement = body.decode() if statement is None else statement
+        parameters = {name[6:]: fields.pop(name) for name in list(fields) if name.startswith("param_")}
+        self.statements.append(statement)
+        self.settings.append(fields)
+        self.users.append(request.headers.get("X-ClickHouse-User"))
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(
+                _ENGINE, run, statement, parameters, fields, data
+            )
+        except Exception as error:
+            code = re.search(r"Code: (\d+)", str(error))
+            headers = {"X-ClickHouse-Exception-Code": code[1]} if code else {}
+            return web.Response(status=500, text=str(error), headers=headers)
+        return web.Response(body=answer)
+
+
+@asynccontextmanager
+async def serving(answer: Any) -> AsyncIterator[str]:
+    """Serve on a free port; give the URL."""
+    app = web.Application(client_max_size=256 * 1024 * 1024)
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, max_line_size=1 << 20, auto_decompress=False)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()

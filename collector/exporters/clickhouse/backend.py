@@ -251,7 +251,9 @@ class ClickHouse(Backend):
         return counted
 
     async def _counted(self, table: Table, conditions: Conditions) -> int:
-        found = await self._select(f"SELECT count() FROM {self._place(table)} WHERE {conditions.where}", conditions.parameters)
+        found = await self._select(
+            f"SELECT count() FROM {self._place(table)} WHERE {conditions.where}", conditions.parameters
+        )
         return int(found[0][0])
 
     # --- what it knows ----------------------------------------------------------------------------------------

@@ -113,7 +113,11 @@ def wanted_rows(table: Table, wanted: Wanted) -> Conditions | None:
     add_range(made, table, wanted.start_ns, wanted.end_ns)
     layout = table.layout
     ids = [hexadecimal(one) for one in wanted.trace_ids]
-    for column, values in (("TraceId" if layout.traced else "", ids), ("ServiceName", wanted.services), (layout.name, wanted.names)):
+    for column, values in (
+        ("TraceId" if layout.traced else "", ids),
+        ("ServiceName", wanted.services),
+        (layout.name, wanted.names),
+    ):
         if column in table.types and made.fits(values):
             made.parts.append(made.among(f"`{column}`", values))
     if "SeverityNumber" in table.types and made.fits(map(str, wanted.severities)):
@@ -133,12 +137,16 @@ def _add_texts(made: Conditions, texts: tuple[bytes, ...]) -> None:
             found.append(one.decode())
         except UnicodeDecodeError:
             return
-    if any(character < " " or character in _UNLIKE_JSON for text in found for character in text) or not made.fits(found):
+    if any(character < " " or character in _UNLIKE_JSON for text in found for character in text) or not made.fits(
+        found
+    ):
         return
     either = []
     for text in found:
         value = made.value(text)
-        either.append(f"position(Body, {value}) > 0 OR arrayExists(v -> position(v, {value}) > 0, mapValues(LogAttributes))")
+        either.append(
+            f"position(Body, {value}) > 0 OR arrayExists(v -> position(v, {value}) > 0, mapValues(LogAttributes))"
+        )
     made.parts.append(f"({' OR '.join(either)})")
 
 

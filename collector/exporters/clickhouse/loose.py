@@ -88,7 +88,9 @@ def reader(table: Table) -> Callable[[bytes], tuple[Container, bytes]]:
 
 
 def _around(row: Row, metric: Metric | None) -> Container:
-    resource = Resource(attributes=_pairs(row.get("ResourceAttributes keys", ()), row.get("ResourceAttributes values", ())))
+    resource = Resource(
+        attributes=_pairs(row.get("ResourceAttributes keys", ()), row.get("ResourceAttributes values", ()))
+    )
     scope = InstrumentationScope(
         name=row.get("ScopeName", ""),
         version=row.get("ScopeVersion", ""),

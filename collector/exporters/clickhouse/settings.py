@@ -30,7 +30,11 @@ class LargeBatches(BatchSettings):
     min_size: int = setting(50_000, "count", "Records that are worth a batch before that.", low=1, high=10_000_000)
     max_size: int = setting(100_000, "count", "Records of one batch, at most.", low=1, high=10_000_000)
     max_bytes: int = setting(
-        32 * MIB, "size", "Bytes of one batch, at most, as protobuf. One record may be larger.", low=64 * 1024, high=256 * MIB
+        32 * MIB,
+        "size",
+        "Bytes of one batch, at most, as protobuf. One record may be larger.",
+        low=64 * 1024,
+        high=256 * MIB,
     )
 
 
@@ -69,7 +73,9 @@ class ClickHouseSettings(ExporterSettings):
     create_schema: bool = setting(
         True, "switch", "Create the database and the tables that are missing. What is there is never altered."
     )
-    cluster_name: str = setting("", "text", "The cluster whose servers have the tables (ON CLUSTER); empty for one server.")
+    cluster_name: str = setting(
+        "", "text", "The cluster whose servers have the tables (ON CLUSTER); empty for one server."
+    )
     table_engine: Literal["MergeTree", "ReplicatedMergeTree", "SharedMergeTree"] = setting(
         "MergeTree",
         "choice",
@@ -96,10 +102,10 @@ class ClickHouseSettings(ExporterSettings):
     async_insert: bool = setting(
         False, "switch", "Have the server collect inserts of many senders; each is still waited for."
     )
-    read_timeout: float = setting(
-        30.0, "duration", "How long a query may be silent.", low=0.1, high=HOUR_S
+    read_timeout: float = setting(30.0, "duration", "How long a query may be silent.", low=0.1, high=HOUR_S)
+    timeout: float = setting(
+        60.0, "duration", "How long one attempt to insert a batch may take.", low=0.01, high=HOUR_S
     )
-    timeout: float = setting(60.0, "duration", "How long one attempt to insert a batch may take.", low=0.01, high=HOUR_S)
     sending_queue: SendingQueue = section(
         LargeBatchQueue, "How batches are made. The queue itself is the log: wal.retention says how much waits."
     )

@@ -328,7 +328,9 @@ class Sheet:
         if self.keeps:
             kept = container
             _string(
-                cython.address(self.text[CONTAINER]), cython.cast(_Bytes, cython.cast(cython.p_const_char, kept)), len(kept)
+                cython.address(self.text[CONTAINER]),
+                cython.cast(_Bytes, cython.cast(cython.p_const_char, kept)),
+                len(kept),
             )
             _string(cython.address(self.text[RECORD]), record, length)
         self.count += 1
@@ -484,9 +486,7 @@ class Sheet:
             put_byte(cython.address(self.text[FLAGS]), cython.cast(uint8_t, flags & 0xFF))
             _extent(cython.address(self.text[SEVERITY_TEXT]), text)
             put_byte(cython.address(self.text[SEVERITY]), severities[row])
-            _value(
-                cython.address(self.text[BODY]), cython.address(self.text[SCRATCH]), body.at, body.at + body.length
-            )
+            _value(cython.address(self.text[BODY]), cython.address(self.text[SCRATCH]), body.at, body.at + body.length)
             _extent(cython.address(self.text[NAME]), name)
 
     def add_points(self, block, first: int, end: int, containers, kind: int) -> None:

@@ -41,10 +41,15 @@ def session() -> Any:
     return _SESSIONS[0]
 
 
+def quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def run(statement: str, parameters: dict[str, str], settings: dict[str, str], data: bytes) -> bytes:
     """Run a statement as the server would; in the engine's thread."""
     of = session()
-    told = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
+    told = ", ".join(f"{name} = {quoted(value)}" for name, value in settings.items())
     if statement.startswith("INSERT"):
         insert, _, form = statement.partition(" FORMAT ")
         insert = f"{insert} SETTINGS {told}" if told else insert
@@ -85,9 +90,7 @@ class Server:
         self.settings.append(fields)
         self.users.append(request.headers.get("X-ClickHouse-User"))
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(
-                _ENGINE, run, statement, parameters, fields, data
-            )
+            answer = await asyncio.get_running_loop().run_in_executor(_ENGINE, run, statement, parameters, fields, data)
         except Exception as error:
             code = re.search(r"Code: (\d+)", str(error))
             headers = {"X-ClickHouse-Exception-Code": code[1]} if code else {}

@@ -11,7 +11,10 @@ A metric's bytes are its own fields, then the field of its data (gauge, sum, …
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from collector.exporters import jsontext
 from collector.otlp.block import METRIC_TYPES
@@ -21,8 +24,6 @@ from collector.otlp.records import (
     data_field,
     group_bytes,
     own_data,
-    scope,
-    service_name,
     tagged,
 )
 from collector.otlp.signals import METRICS
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
-
-TEMPORALITIES: Final = ("", "delta", "cumulative")
 
 
 class Metric(NamedTuple):
@@ -95,29 +94,60 @@ def _metric(block: Block, group: int, kind: int) -> Metric | None:
     return Metric(own_fields(whole, 0, len(whole), data_field(kind)), own_data(whole, kind), kind)
 
 
-def described(block: Block, group: int) -> dict[str, Any]:
-    """Return what people call a group's resource and scope: service, attributes, schema URLs, name and version."""
-    starts, lengths = block.group_column("resource_start")[group:], block.group_column("resource_length")[group:]
-    of_scope = scope(block, group)
-    places = block.group_column("scope_start")[group:], block.group_column("scope_length")[group:]
-    return {
-        "service": service_name(block, group),
-        "resource_attributes": jsontext.attributes(block.payload, starts[:1], lengths[:1], RESOURCE_ATTRIBUTES)[0],
-        "scope_name": of_scope.name,
-        "scope_version": of_scope.version,
-        "scope_attributes": jsontext.attributes(block.payload, places[0][:1], places[1][:1], SCOPE_ATTRIBUTES)[0],
-    }
+class Resource(NamedTuple):
+    """What people call a resource."""
+
+    attributes: str
+    """As JSON."""
+    schema_url: str
 
 
-def described_metric(block: Block, group: int, kind: int) -> dict[str, Any]:
-    """Return what people call a group's metric."""
-    return {
-        "name": group_bytes(block, group, "name").decode(),
-        "unit": group_bytes(block, group, "unit").decode(),
-        "type": METRIC_TYPES[kind],
-        "temporality": int(block.group_column("temporality")[group]),
-        "monotonic": int(block.group_column("monotonic")[group]),
-    }
+class Scope(NamedTuple):
+    """What people call a scope."""
+
+    name: str
+    version: str
+    attributes: str
+    schema_url: str
+
+
+class Description(NamedTuple):
+    """What people call a metric."""
+
+    name: str
+    description: str
+    unit: str
+    type: str
+    temporality: int
+    """0 unspecified, or none; 1 delta, 2 cumulative."""
+    monotonic: bool
+
+
+def resource(container: bytes) -> Resource:
+    """Read `Container.resource`."""
+    found = trace_pb2.ResourceSpans.FromString(container)  # the fields have the same numbers for all signals
+    return Resource(jsontext.members(found.resource.SerializeToString(), RESOURCE_ATTRIBUTES), found.schema_url)
+
+
+def scope(container: bytes) -> Scope:
+    """Read `Container.scope`."""
+    found = trace_pb2.ScopeSpans.FromString(container)
+    attributes = jsontext.members(found.scope.SerializeToString(), SCOPE_ATTRIBUTES)
+    return Scope(found.scope.name, found.scope.version, attributes, found.schema_url)
+
+
+def description(metric: Metric) -> Description:
+    """Read a metric."""
+    found = metrics_pb2.Metric.FromString(metric.own + tagged(data_field(metric.type), metric.data))
+    data = getattr(found, METRIC_TYPES[metric.type])
+    return Description(
+        found.name,
+        found.description,
+        found.unit,
+        METRIC_TYPES[metric.type],
+        getattr(data, "aggregation_temporality", 0),
+        getattr(data, "is_monotonic", False),
+    )
 
 
 def assembled(signal: Signal, rows: Iterable[tuple[Container, bytes]]) -> bytes:
@@ -134,7 +164,9 @@ def assembled(signal: Signal, rows: Iterable[tuple[Container, bytes]]) -> bytes:
     for outer, scopes in envelopes.items():
         body = [outer]
         for inner, records in scopes.items():
-            inside = [_with_points(metric, points) for metric, points in records.items()] if signal is METRICS else records
+            inside = (
+                [_with_points(metric, points) for metric, points in records.items()] if signal is METRICS else records
+            )
             body.append(tagged(2, inner + b"".join(inside)))
         parts.append(tagged(1, b"".join(body)))
     return b"".join(parts)

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from collector.otlp.wire cimport Extent
+
 cdef struct Text:
     uint8_t* at
     Py_ssize_t length
@@ -18,7 +20,10 @@ cdef int put_object(Text* out, const uint8_t* at, const uint8_t* end, uint32_t f
 cdef extern from "Python.h":
     char* PyOS_double_to_string(double value, char format, int precision, int flags, int* kind) except NULL
 
+cdef int put_chars(Text* out, const char* chars) except? -1
 cdef take(Text* out)
+cdef closed(Text* out)
+cdef Extent field_of(Extent message, uint32_t wanted)
 cdef void release(Text* out) noexcept
 
 cdef inline int put_byte(Text* out, uint8_t byte) except? -1:

@@ -41,9 +41,7 @@ _fill()
 
 @cython.cfunc
 @cython.exceptval(-1)
-def put(
-    out: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
-) -> cython.int:
+def put(out: cython.pointer(Text), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t) -> cython.int:
     """Append bytes as they are."""
     room: cython.Py_ssize_t
     grown: cython.p_void
@@ -80,7 +78,8 @@ def take(out: cython.pointer(Text)):
 
 @cython.cfunc
 @cython.exceptval(-1)
-def _put_chars(out: cython.pointer(Text), chars: cython.p_const_char) -> cython.int:
+def put_chars(out: cython.pointer(Text), chars: cython.p_const_char) -> cython.int:
+    """Append a literal as it is."""
     return put(out, cython.cast(cython.pointer(cython.const[uint8_t]), chars), strlen(chars))
 
 
@@ -104,7 +103,7 @@ def put_string(
             put_byte(out, 92)
             put_byte(out, letter)
             if letter == 117:
-                _put_chars(out, b"00")
+                put_chars(out, b"00")
                 put_byte(out, _DIGITS[at[0] >> 4])
                 put_byte(out, _DIGITS[at[0] & 15])
             at += 1
@@ -155,12 +154,12 @@ def put_signed(out: cython.pointer(Text), value: int64_t) -> cython.int:
 def put_double(out: cython.pointer(Text), value: cython.double) -> cython.int:
     """Append a number, so that reading it gives the same double; what JSON has no number for as a string."""
     if not isfinite(value):
-        return _put_chars(out, b'"NaN"' if isnan(value) else b'"Infinity"' if value > 0 else b'"-Infinity"')
+        return put_chars(out, b'"NaN"' if isnan(value) else b'"Infinity"' if value > 0 else b'"-Infinity"')
     shortest: cython.p_char = PyOS_double_to_string(value, 114, 0, 2, cython.NULL)
     if shortest == cython.NULL:
         raise MemoryError
     try:
-        return _put_chars(out, shortest)
+        return put_chars(out, shortest)
     finally:
         PyMem_Free(shortest)
 
@@ -209,7 +208,7 @@ def put_any(
         if tag == 24:
             return put_signed(out, cython.cast(int64_t, number))
         if tag == 16:
-            return _put_chars(out, b"true" if number else b"false")
+            return put_chars(out, b"true" if number else b"false")
         if tag == 33:
             memcpy(cython.address(double), cython.address(number), 8)
             return put_double(out, double)
@@ -219,7 +218,7 @@ def put_any(
             return _put_array(out, content.at, content.at + content.length, depth + 1)
         if tag == 50 and depth < DEPTH:
             return put_object(out, content.at, content.at + content.length, 1, depth + 1)
-    return _put_chars(out, b"null")
+    return put_chars(out, b"null")
 
 
 @cython.cfunc
@@ -288,33 +287,46 @@ def put_object(
     return put_byte(out, 125)
 
 
-def attributes(payload, starts, lengths, field: int) -> list:
-    """Return for each message, at these extents (u32, of the payload), the object of the KeyValues in its repeated field
-    `field`. ValueError for an extent beyond the payload."""
-    found: list = []
-    n: cython.Py_ssize_t = len(starts)
-    if n == 0:
-        return found
-    if len(lengths) != n:
-        raise ValueError("as many starts as lengths")
-    size: cython.Py_ssize_t = len(payload)
-    view: cython.const[uint8_t][::1] = payload if size else b"\0"
-    base: cython.pointer(cython.const[uint8_t]) = cython.address(view[0])
-    start: cython.const[uint32_t][::1] = starts
-    length: cython.const[uint32_t][::1] = lengths
-    i: cython.Py_ssize_t
+@cython.cfunc
+def field_of(message: Extent, wanted: uint32_t) -> Extent:
+    """Return the content of a length-delimited field; of length 0 when it is absent."""
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    part: Extent
+    found: Extent
+    at: cython.pointer(cython.const[uint8_t]) = message.at
+    found.at = message.at
+    found.length = 0
+    while at < message.at + message.length:
+        at = next_field(
+            at, message.at + message.length, cython.address(tag), cython.address(number), cython.address(part)
+        )
+        if tag == wanted << 3 | 2:
+            found = part
+    return found
+
+
+@cython.cfunc
+def closed(out: cython.pointer(Text)):
+    """Return an array whose elements were appended, each after a bracket or a comma; None for none."""
+    if not out.length:
+        return None
+    put_byte(out, 93)
+    return take(out)
+
+
+def members(message: bytes, field: int) -> str:
+    """Return the object of the KeyValues in repeated field `field` of a message, which has been validated."""
     out: Text
     out.at = cython.NULL
     out.length = out.room = 0
+    chars: cython.p_const_char = message
+    at: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
     try:
-        for i in range(n):
-            if cython.cast(cython.Py_ssize_t, start[i]) + cython.cast(cython.Py_ssize_t, length[i]) > size:
-                raise ValueError("an extent reaches outside the payload")
-            put_object(cython.address(out), base + start[i], base + start[i] + length[i], field, 0)
-            found.append(take(cython.address(out)))
+        put_object(cython.address(out), at, at + cython.cast(cython.Py_ssize_t, len(message)), field, 0)
+        return take(cython.address(out))
     finally:
         release(cython.address(out))
-    return found
 
 
 def value(message: bytes) -> str:

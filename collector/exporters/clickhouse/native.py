@@ -15,12 +15,10 @@ import cramjam
 import zstandard
 
 from collector.exporters.clickhouse.sheet import PLACES, Sheet
-from collector.exporters.containers import Container, containers
-from collector.otlp.records import data_field, tagged
 from collector.otlp.signals import LOGS, METRICS, TRACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from collector.exporters.base import Batch
     from collector.exporters.clickhouse.schema import Table
@@ -47,15 +45,6 @@ def text(value: str) -> bytes:
     return varint(len(encoded)) + encoded
 
 
-def written(container: Container) -> bytes:
-    """Return what stands around a record as a request that has no record."""
-    inner = container.scope
-    if container.metric is not None:
-        metric = container.metric
-        inner += tagged(2, metric.own + tagged(data_field(metric.type), metric.data))
-    return tagged(1, container.resource + tagged(2, inner))
-
-
 def laid_out(batch: Batch, table: Table) -> Iterator[bytes]:
     """Yield the parts of the insert of those records of a batch that belong into a table; nothing for none."""
     sheet = Sheet(table.keeps)
@@ -78,15 +67,14 @@ def _add(sheet: Sheet, block: Block, table: Table) -> None:
     kind = table.layout.kind
     if block.signal is METRICS and not (block.column("type") == kind).any():
         return
-    kept: Sequence[bytes] = [written(one) for one in containers(block)] if table.keeps else ()
     for first in range(0, block.count, RUN):
         end = min(first + RUN, block.count)
         if block.signal is TRACES:
-            sheet.add_spans(block, first, end, kept)
+            sheet.add_spans(block, first, end)
         elif block.signal is LOGS:
-            sheet.add_logs(block, first, end, kept)
+            sheet.add_logs(block, first, end)
         else:
-            sheet.add_points(block, first, end, kept, kind)
+            sheet.add_points(block, first, end, kind)
 
 
 def body(batch: Batch, table: Table, compression: str) -> bytes:

@@ -156,7 +156,7 @@ class Pieces:
 
 
 def read_container(written: bytes) -> Container:
-    """Return what native.written has written."""
+    """Return what sheet.py has written."""
     outer = _content(written, 1)
     inner = _content(outer, 2)
     found = Container(own_fields(outer, 0, len(outer), 2), own_fields(inner, 0, len(inner), 2), None)

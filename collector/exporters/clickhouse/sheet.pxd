@@ -70,7 +70,11 @@ cdef enum:  # buffers; a map has three: offsets, keys, values
     GROUP_RESOURCE_VALUES = 78
     GROUP_SCOPE_KEYS = 79
     GROUP_SCOPE_VALUES = 80
-    TEXTS = 81
+    GROUP_OUTER = 81  # the fields of the resource's envelope, of the scope's, and of the metric, but for their children
+    GROUP_INNER = 82
+    GROUP_METRIC = 83
+    GROUP_CONTAINER = 84
+    TEXTS = 85
 
 cdef struct Group:
     Extent service
@@ -88,13 +92,16 @@ cdef struct Group:
     uint8_t monotonic
 
 cdef class Sheet:
-    cdef Text text[81]
-    cdef uint64_t total[81]  # how many elements an offsets buffer has counted
+    cdef Text text[85]
+    cdef uint64_t total[85]  # how many elements an offsets buffer has counted
     cdef readonly Py_ssize_t count
     cdef readonly bint keeps
-    cdef int add_group(self, block, Py_ssize_t group) except? -1
     cdef Group group
-    cdef int put_common(self, container, const uint8_t* record, uint32_t length, uint64_t offset) except? -1
+    cdef Py_ssize_t envelope_at  # where what the group has was found, in the block at hand
+    cdef Py_ssize_t scope_at
+    cdef int add_group(self, block, Py_ssize_t group, int kind) except? -1
+    cdef int put_container(self, int kind) except? -1
+    cdef int put_common(self, const uint8_t* record, uint32_t length, uint64_t offset) except? -1
     cdef int put_pairs(self, int to, const uint8_t* at, const uint8_t* end, uint32_t field) except? -1
     cdef int put_event(self, Extent message) except? -1
     cdef int put_link(self, Extent message) except? -1

@@ -165,6 +165,29 @@ def _pairs(
 
 
 @cython.cfunc
+@cython.exceptval(-1)
+def _others(out: cython.pointer(Text), at: _Bytes, end: _Bytes, child: uint32_t) -> cython.int:
+    """Append the fields of a message but those of a number, as they stand."""
+    tag: uint32_t = 0
+    number: uint64_t = 0
+    part: Extent
+    begin: _Bytes
+    while at < end:
+        begin = at
+        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
+        if tag >> 3 != child:
+            put(out, begin, at - begin)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _data_field(kind: cython.int) -> uint32_t:
+    """Return the field of Metric that holds the points of a type."""
+    return 5 if kind == 1 else 7 if kind == 2 else 6 + kind
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def _as_double(bits: uint64_t) -> cython.double:
     value: cython.double = 0
@@ -225,8 +248,9 @@ class Sheet:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def add_group(self, block, group: cython.Py_ssize_t) -> cython.int:
-        """Look at what stands around the records of a group."""
+    def add_group(self, block, group: cython.Py_ssize_t, kind: cython.int) -> cython.int:
+        """Look at what stands around the records of a group; `kind` is the type of data points, else 0. A resource or a scope
+        that the last group had, too, is not looked at again."""
         view: cython.const[uint8_t][::1] = block.payload
         base: _Bytes = cython.address(view[0])
         numbers = block.groups.number
@@ -235,72 +259,105 @@ class Sheet:
         tag: uint32_t = 0
         number: uint64_t = 0
         part: Extent
+        length: cython.Py_ssize_t
         g: cython.pointer(Group) = cython.address(self.group)
-        memset(g, 0, cython.sizeof(Group))
-        g.service.at = g.resource_schema.at = g.scope_name.at = g.scope_version.at = base
-        g.scope_schema.at = g.metric.at = g.description.at = g.unit.at = base
-        start: cython.Py_ssize_t = numbers("service_start", group)
-        g.service.at = base + start
-        g.service.length = numbers("service_length", group)
-        start = numbers("envelope_start", group)
-        at = base + start
-        start = numbers("envelope_length", group)
-        g.resource_schema = _field(at, at + start, 3)
+        start: cython.Py_ssize_t = numbers("envelope_start", group)
+        if start != self.envelope_at:
+            self.envelope_at = start
+            length = numbers("envelope_length", group)
+            self.text[GROUP_OUTER].length = 0
+            _others(cython.address(self.text[GROUP_OUTER]), base + start, base + start + length, 2)
+            g.resource_schema = _field(base + start, base + start + length, 3)
+            start = numbers("service_start", group)
+            g.service.at = base + start
+            g.service.length = numbers("service_length", group)
+            start = numbers("resource_start", group)
+            length = numbers("resource_length", group)
+            self.text[GROUP_RESOURCE_KEYS].length = self.text[GROUP_RESOURCE_VALUES].length = 0
+            g.resource_pairs = _pairs(
+                cython.address(self.text[GROUP_RESOURCE_KEYS]),
+                cython.address(self.text[GROUP_RESOURCE_VALUES]),
+                cython.address(self.text[SCRATCH]),
+                base + start,
+                base + start + length,
+                1,
+            )
         start = numbers("scope_envelope_start", group)
-        at = base + start
-        start = numbers("scope_envelope_length", group)
-        g.scope_schema = _field(at, at + start, 3)
-        for i in range(GROUP_RESOURCE_KEYS, GROUP_SCOPE_VALUES + 1):
-            self.text[i].length = 0
-        start = numbers("resource_start", group)
-        at = base + start
-        start = numbers("resource_length", group)
-        g.resource_pairs = _pairs(
-            cython.address(self.text[GROUP_RESOURCE_KEYS]),
-            cython.address(self.text[GROUP_RESOURCE_VALUES]),
-            cython.address(self.text[SCRATCH]),
-            at,
-            at + start,
-            1,
-        )
-        start = numbers("scope_start", group)
-        at = base + start
-        start = numbers("scope_length", group)
-        end = at + start
-        g.scope_pairs = _pairs(
-            cython.address(self.text[GROUP_SCOPE_KEYS]),
-            cython.address(self.text[GROUP_SCOPE_VALUES]),
-            cython.address(self.text[SCRATCH]),
-            at,
-            end,
-            3,
-        )
-        while at < end:
-            at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-            if tag == 10:
-                g.scope_name = part
-            elif tag == 18:
-                g.scope_version = part
-            elif tag == 32:
-                g.scope_dropped = cython.cast(uint32_t, number)
-        if "metric_start" in block.groups.layout.columns:
-            start = numbers("metric_start", group)
+        if start != self.scope_at:
+            self.scope_at = start
+            length = numbers("scope_envelope_length", group)
+            self.text[GROUP_INNER].length = 0
+            _others(cython.address(self.text[GROUP_INNER]), base + start, base + start + length, 2)
+            g.scope_schema = _field(base + start, base + start + length, 3)
+            start = numbers("scope_start", group)
+            length = numbers("scope_length", group)
             at = base + start
-            start = numbers("metric_length", group)
-            end = at + start
+            end = at + length
+            self.text[GROUP_SCOPE_KEYS].length = self.text[GROUP_SCOPE_VALUES].length = 0
+            g.scope_pairs = _pairs(
+                cython.address(self.text[GROUP_SCOPE_KEYS]),
+                cython.address(self.text[GROUP_SCOPE_VALUES]),
+                cython.address(self.text[SCRATCH]),
+                at,
+                end,
+                3,
+            )
+            g.scope_name.at = g.scope_version.at = at
+            g.scope_name.length = g.scope_version.length = g.scope_dropped = 0
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
+                if tag == 10:
+                    g.scope_name = part
+                elif tag == 18:
+                    g.scope_version = part
+                elif tag == 32:
+                    g.scope_dropped = cython.cast(uint32_t, number)
+        self.text[GROUP_METRIC].length = 0
+        if kind:
+            start = numbers("metric_start", group)
+            length = numbers("metric_length", group)
+            at = base + start
+            end = at + length
             g.metric = _field(at, end, 1)
             g.description = _field(at, end, 2)
             g.unit = _field(at, end, 3)
             g.temporality = numbers("temporality", group)
             g.monotonic = numbers("monotonic", group)
-        return 0
+            if self.keeps:
+                tag = _data_field(kind)
+                _others(cython.address(self.text[GROUP_METRIC]), at, end, tag)
+                part = _field(at, end, tag)
+                self.text[SCRATCH].length = 0
+                _others(cython.address(self.text[SCRATCH]), part.at, part.at + part.length, 1)
+                put_byte(cython.address(self.text[GROUP_METRIC]), cython.cast(uint8_t, tag << 3 | 2))
+                _string(cython.address(self.text[GROUP_METRIC]), self.text[SCRATCH].at, self.text[SCRATCH].length)
+        return self.put_container(kind) if self.keeps else 0
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def put_common(self, container, record: _Bytes, length: uint32_t, offset: uint64_t) -> cython.int:
+    def put_container(self, kind: cython.int) -> cython.int:
+        """Write what stands around the group's records as a request without records."""
+        inner: cython.pointer(Text) = cython.address(self.text[SCRATCH])
+        whole: cython.pointer(Text) = cython.address(self.text[GROUP_CONTAINER])
+        head: uint8_t[10]
+        inner.length = whole.length = 0
+        put(inner, self.text[GROUP_INNER].at, self.text[GROUP_INNER].length)
+        if kind:
+            put_byte(inner, 18)
+            _string(inner, self.text[GROUP_METRIC].at, self.text[GROUP_METRIC].length)
+        length: cython.Py_ssize_t = write_varint(head, cython.cast(uint64_t, inner.length)) - head
+        length += 1 + inner.length + self.text[GROUP_OUTER].length
+        put_byte(whole, 10)
+        put(whole, head, write_varint(head, cython.cast(uint64_t, length)) - head)
+        put(whole, self.text[GROUP_OUTER].at, self.text[GROUP_OUTER].length)
+        put_byte(whole, 18)
+        return _string(whole, inner.at, inner.length)
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def put_common(self, record: _Bytes, length: uint32_t, offset: uint64_t) -> cython.int:
         """Append to the columns that all tables have."""
         g: cython.pointer(Group) = cython.address(self.group)
-        kept: bytes
         put(
             cython.address(self.text[RESOURCE + 1]),
             self.text[GROUP_RESOURCE_KEYS].at,
@@ -326,19 +383,19 @@ class Sheet:
         _extent(cython.address(self.text[SCOPE_SCHEMA]), g.scope_schema)
         _number(cython.address(self.text[OFFSET]), offset, 8)
         if self.keeps:
-            kept = container
             _string(
                 cython.address(self.text[CONTAINER]),
-                cython.cast(_Bytes, cython.cast(cython.p_const_char, kept)),
-                len(kept),
+                self.text[GROUP_CONTAINER].at,
+                self.text[GROUP_CONTAINER].length,
             )
             _string(cython.address(self.text[RECORD]), record, length)
         self.count += 1
         return 0
 
-    def add_spans(self, block, first: int, end: int, containers) -> None:
-        """Add the rows [first, end) of a block of spans. `containers` has what is kept for each group, if that is kept."""
+    def add_spans(self, block, first: int, end: int) -> None:
+        """Add the rows [first, end) of a block of spans."""
         _check(block, first, end)
+        self.envelope_at = self.scope_at = -1
         view: cython.const[uint8_t][::1] = block.payload
         starts: cython.const[uint32_t][::1] = block.column("start")
         lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -362,15 +419,13 @@ class Sheet:
         name: Extent
         state: Extent
         message: Extent
-        kept: bytes = b""
         for row in range(first, end):
             if groups[row] != group:
                 group = groups[row]
-                self.add_group(block, group)
-                kept = containers[group] if self.keeps else b""
+                self.add_group(block, group, 0)
             begin = at = cython.address(view[0]) + starts[row]
             behind = at + lengths[row]
-            self.put_common(kept, begin, lengths[row], base_offset + row)
+            self.put_common(begin, lengths[row], base_offset + row)
             name.at = state.at = message.at = at
             name.length = state.length = message.length = 0
             while at < behind:
@@ -433,9 +488,10 @@ class Sheet:
         self.total[LINKS] += 1
         return self.put_pairs(LINK_MAP, at, end, 4)
 
-    def add_logs(self, block, first: int, end: int, containers) -> None:
-        """Add the rows [first, end) of a block of log records; `containers` as for spans."""
+    def add_logs(self, block, first: int, end: int) -> None:
+        """Add the rows [first, end) of a block of log records."""
         _check(block, first, end)
+        self.envelope_at = self.scope_at = -1
         view: cython.const[uint8_t][::1] = block.payload
         starts: cython.const[uint32_t][::1] = block.column("start")
         lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -457,15 +513,13 @@ class Sheet:
         body: Extent
         text: Extent
         name: Extent
-        kept: bytes = b""
         for row in range(first, end):
             if groups[row] != group:
                 group = groups[row]
-                self.add_group(block, group)
-                kept = containers[group] if self.keeps else b""
+                self.add_group(block, group, 0)
             begin = at = cython.address(view[0]) + starts[row]
             behind = at + lengths[row]
-            self.put_common(kept, begin, lengths[row], base_offset + row)
+            self.put_common(begin, lengths[row], base_offset + row)
             body.at = text.at = name.at = at
             body.length = text.length = name.length = 0
             flags = 0
@@ -489,9 +543,10 @@ class Sheet:
             _value(cython.address(self.text[BODY]), cython.address(self.text[SCRATCH]), body.at, body.at + body.length)
             _extent(cython.address(self.text[NAME]), name)
 
-    def add_points(self, block, first: int, end: int, containers, kind: int) -> None:
-        """Add those of the rows [first, end) of a block of data points that are of a type; `containers` as for spans."""
+    def add_points(self, block, first: int, end: int, kind: int) -> None:
+        """Add those of the rows [first, end) of a block of data points that are of a type."""
         _check(block, first, end)
+        self.envelope_at = self.scope_at = -1
         view: cython.const[uint8_t][::1] = block.payload
         starts: cython.const[uint32_t][::1] = block.column("start")
         lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -518,7 +573,6 @@ class Sheet:
         low: cython.double
         high: cython.double
         part: Extent
-        kept: bytes = b""
         field: uint32_t = 9 if wanted == 3 else 1 if wanted == 4 else 7
         if wanted <= 2:
             exemplars = 42
@@ -531,11 +585,10 @@ class Sheet:
                 continue
             if groups[row] != group:
                 group = groups[row]
-                self.add_group(block, group)
-                kept = containers[group] if self.keeps else b""
+                self.add_group(block, group, wanted)
             begin = at = cython.address(view[0]) + starts[row]
             behind = at + lengths[row]
-            self.put_common(kept, begin, lengths[row], base_offset + row)
+            self.put_common(begin, lengths[row], base_offset + row)
             count = zero_count = 0
             scale = 0
             value = total = low = high = 0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RUN: Final = 1024
 """Rows that are laid out at once, with the GIL held."""
 ZSTD_LEVEL: Final = 1
+LZ4_LEVEL: Final = 1
 
 
 def varint(number: int) -> bytes:
@@ -84,4 +85,4 @@ def body(batch: Batch, table: Table, compression: str) -> bytes:
         return made
     if compression == "zstd":
         return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(made)
-    return bytes(cramjam.lz4.compress(made))
+    return bytes(cramjam.lz4.compress(made, level=LZ4_LEVEL))

@@ -50,9 +50,10 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
 from collector.wal.reader import Damage, DamageLedger
 from collector.wal.reading import Frames, Item, Making, Range, chosen, read_segment
-from collector.wal.recovery import Recovered, recover, spare_path, write_index
+from collector.wal.recovery import Recovered, recover, write_index
 from collector.wal.retention import Retention, remove_segment
 from collector.wal.segment import OFFSETS_MAX, Predecessor, Segment, SegmentHeader
+from collector.wal.spare import give_up, link_spare
 from collector.wal.writer import SegmentWriter
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -386,11 +387,11 @@ class Log:
         with old.lock:
             if not self.holds(old):
                 return False
-            second_name = self._link(old) if self._recyclable(old) else None
+            second_name = link_spare(self._files, old) if self._recyclable(old) else None
             try:
                 self._files.rename(temporary, old.path)
             except OSError:
-                self._unlink(second_name)
+                give_up(self._files, second_name)
                 raise
             with self._changing:
                 self._segments = tuple(made if one is old else one for one in self._segments)
@@ -410,7 +411,7 @@ class Log:
         if durable and idle:
             self._keep_spare(old.second_name)
         else:
-            self._unlink(old.second_name)
+            give_up(self._files, old.second_name)
 
     def close(self) -> None:
         """Sync, cut the allocated zeros and close; nothing more can be appended. Reading goes on working.
@@ -603,7 +604,7 @@ class Log:
         """There is no room: give up the spare file, and say so, but not for every request that finds none."""
         with self._changing:
             spare, self._spare = self._spare, None
-        self._unlink(spare)
+        give_up(self._files, spare)
         if not self._short:
             self._short = True
             self.logger.warning(event, signal=self.signal.name, directory=self._directory, error=str(error))
@@ -672,25 +673,7 @@ class Log:
         with self._changing:
             surplus = name if self._spare is not None else None
             self._spare = self._spare or name
-        self._unlink(surplus)
-
-    def _link(self, one: Segment) -> str | None:
-        """Give a segment's file a second name; None when the file system does not."""
-        name = spare_path(one.path)
-        self._unlink(name)  # What an earlier attempt has left.
-        try:
-            self._files.link(one.path, name)
-        except OSError:
-            return None
-        return name
-
-    def _unlink(self, name: str | None) -> None:
-        """Remove a name that nobody needs; the next start would remove it, too."""
-        try:
-            if name is not None:
-                self._files.unlink(name)
-        except OSError:
-            pass
+        give_up(self._files, surplus)
 
     def _note_damage(self, damage: Damage) -> None:
         """Called by readers in their threads."""

@@ -59,7 +59,11 @@ def disagreements(daemon: Daemon, held: Ids) -> list[str]:
             "log.first_offset": (told["log"]["first_offset"], 0),
             "log.next_offset": (told["log"]["next_offset"], len(ids)),
             "records": (told["records"], len(live)),
-            **{f"indexes.{name}.postings": (index["postings"], len(live)) for name, index in told["indexes"].items()},
+            **{
+                f"indexes.{name}.postings": (index["postings"], len(live))
+                for name, index in told["indexes"].items()
+                if name != "tokens"  # as many as the records have words
+            },
         }
         if "trace_id" in told["indexes"]:
             traces = len({(one - 1) // PLACES for one in live})

@@ -148,8 +148,8 @@ def everything_is_there(daemon: Daemon) -> None:
         assert stats["log"]["first_offset"] == 0
         assert stats["log"]["next_offset"] == REQUESTS * RECORDS
         assert stats["log"]["segments"] > 1
-        for index in stats["indexes"].values():
-            assert index["postings"] <= CAPACITY
+        for name, index in stats["indexes"].items():
+            assert name == "tokens" or index["postings"] <= CAPACITY
         # the oldest, the newest, and those on both sides of the ring's tail
         tail = REQUESTS - CAPACITY // RECORDS
         for request in (requests[0], requests[1], requests[tail - 1], requests[tail], requests[-1]):

@@ -20,9 +20,9 @@ LINES = [line for line in SHIPPED.splitlines() if line.strip() and not line.stri
 KEYS = {
     key: metadata
     for key, metadata, _ in entries()
-    if metadata["kind"] not in ("section", "sections") and "[]" not in key
+    if metadata["kind"] not in ("section", "sections") and "[]" not in key and not key.startswith("exporters.")
 }
-"""Keys that a file may have with one value; those of credentials are tested in tests/security."""
+"""Keys that a file may have with one value; those of credentials and exporters are tested in tests/security and tests/exporters."""
 SECRET = "correct-horse-battery-staple"
 
 WRONG = {
@@ -39,6 +39,7 @@ WRONG = {
     "host": ('"a b"', "{a: b}"),
     "origin": ("example.com", "{a: b}"),
     "header": ('"a b"', "{a: b}"),
+    "named": ("5", "[otlp]", "otlp"),
 }
 
 

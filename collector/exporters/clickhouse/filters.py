@@ -171,7 +171,7 @@ def _in(condition: str, column: str) -> str:
     return condition.replace("{0}", column)
 
 
-def _spelled(value: str | int | float | bool) -> list[str] | None:
+def _spelled(value: str | float | bool) -> list[str] | None:
     """Return the ways in which a value may be written; None when there are more than we know."""
     if isinstance(value, str):
         return [value]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -18,7 +19,6 @@ import aiohttp
 import zstandard
 from aiohttp.abc import AbstractResolver, ResolveResult
 from isal import igzip
-from yarl import URL
 
 from collector.errors import Retryable, RingtailError, Unwelcome
 from collector.exporters.otlp.answers import of_http, of_response
@@ -100,6 +100,7 @@ class HttpClient:
     def __init__(self, settings: Connecting) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._requests: Counter[aiohttp.ClientSession] = Counter()  # under way
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
@@ -159,9 +160,11 @@ class HttpClient:
         limits = aiohttp.ClientTimeout(total=self._settings.timeout, sock_connect=CONNECT_S)
         if silence_s is not None:
             limits = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=silence_s)
+        session = self._opened()
+        self._requests[session] += 1
         try:
-            async with self._opened().post(
-                URL(url, encoded=True),
+            async with session.post(
+                url,
                 data=body,
                 headers=headers,
                 allow_redirects=False,
@@ -180,6 +183,21 @@ class HttpClient:
             raise Retryable(f"no answer within {waited:g} s (timeout)") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._requests[session] -= 1
+            if session is not self._session:
+                await self._close_unused(session)
+
+    async def renew(self) -> None:
+        """Open other connections from now on; those with a request under way are closed after it."""
+        session, self._session = self._session, None
+        if session is not None:
+            await self._close_unused(session)
+
+    async def _close_unused(self, session: aiohttp.ClientSession) -> None:
+        if not self._requests[session]:
+            del self._requests[session]
+            await session.close()
 
     async def close(self) -> None:
         """Close all connections; the next request opens others."""
@@ -216,7 +234,7 @@ class HttpLink:
 
     async def renew(self) -> None:
         """See `Link.renew`."""
-        await self._client.close()
+        await self._client.renew()
 
     async def close(self) -> None:
         """See `Link.close`."""

@@ -106,11 +106,7 @@ def _point(whole: Whole, record: Any) -> tuple[Hashable, ...]:
         record.start_time_unix_nano,
         record.time_unix_nano,
         record.flags,
-        tuple(
-            (one.time_unix_nano, float(getattr(one, one.WhichOneof("value"))), one.span_id, one.trace_id)
-            + (pairs(one.filtered_attributes),)
-            for one in getattr(record, "exemplars", ())
-        ),
+        tuple(_exemplar(one) for one in getattr(record, "exemplars", ())),
     )
     if kind in ("gauge", "sum"):
         value = record.WhichOneof("value")
@@ -124,3 +120,8 @@ def _point(whole: Whole, record: Any) -> tuple[Hashable, ...]:
     signs = (record.positive, record.negative)
     buckets = tuple((one.offset, tuple(one.bucket_counts)) for one in signs)
     return (*counted, record.scale, record.zero_count, *buckets)
+
+
+def _exemplar(one: Any) -> tuple[Hashable, ...]:
+    value = float(getattr(one, one.WhichOneof("value")))
+    return (one.time_unix_nano, value, one.span_id, one.trace_id, pairs(one.filtered_attributes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -17,10 +18,15 @@ from collector.exporters.clickhouse.settings import ClickHouseSettings
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.testing.corpus import Whole, corpus, trace_id
 from collector.testing.exporters import BackendContract, Make, batch_of
+from tests.e2e.requirements import do_without
 from tests.exporters.clickhouse.kept import kept
 from tests.exporters.clickhouse.server import Server, database, run, serving
 
-pytest.importorskip("chdb")
+
+@pytest.fixture(autouse=True)
+def _engine() -> None:
+    if find_spec("chdb") is None:
+        do_without("chdb is not installed")
 
 
 class TestClickHouse(BackendContract):

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 PARTITIONS_MAX: Final = 10_000
 """Partitions of a table that one call of `retain` drops."""
 DAY_NS: Final = 86_400 * 10**9
+SORT_BYTES: Final = 1024 * 1024 * 1024
+"""Bytes of an answer that the server sorts in memory; beyond, on its disk."""
 _PARTITION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _READING: Final = {
     "output_format_json_quote_64bit_integers": "0",
     "output_format_json_quote_denormals": "1",
-    "output_format_binary_write_json_as_string": "1",
-    "max_result_rows": "0",
-    "max_result_bytes": "0",
+    "max_bytes_before_external_sort": str(SORT_BYTES),
 }
 
 

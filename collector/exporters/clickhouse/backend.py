@@ -56,7 +56,7 @@ class ClickHouse(Backend):
     def __init__(self, settings: ClickHouseSettings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._client = Client(settings)
+        self._client = Client(settings, context.clock)
         self._tables: dict[Signal, tuple[Table, ...]] = {}
         self._lock = asyncio.Lock()
         self._version = ""

@@ -20,12 +20,14 @@ from urllib.parse import quote, urlencode
 from collector.errors import Permanent, Retryable, RingtailError, Unwelcome
 from collector.exporters.clickhouse.settings import endpoints
 from collector.exporters.otlp.http import HttpClient
+from collector.security.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     import aiohttp
 
+    from collector.clock import Clock
     from collector.exporters.clickhouse.settings import ClickHouseSettings
 
 MESSAGE_CHARACTERS_MAX: Final = 300
@@ -86,8 +88,13 @@ _ESCAPES: Final = (
 class Client:
     """One exporter's connections to its endpoints: the one that answered last is asked first. Owner: the event loop."""
 
-    def __init__(self, settings: ClickHouseSettings) -> None:
+    def __init__(self, settings: ClickHouseSettings, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
+        tls = settings.tls
+        files = [one for one in (tls.ca_file, tls.cert_file, tls.key_file) if one]
+        self._watched = Watched(files) if files else None
+        self._look_at = 0.0
         self._http = HttpClient(settings)
         self._bases = [f"{one.scheme}://{one.authority}{one.path}/" for one in endpoints(settings)]
         self._at = 0
@@ -105,7 +112,17 @@ class Client:
         """Run an INSERT whose rows are the body. Raises as `ask`."""
         await self._post({"query": statement, **settings}, body, {"Content-Encoding": encoding} if encoding else {})
 
+    async def _renewed(self) -> None:
+        """Have other connections when the files of TLS have changed."""
+        now = self._clock.monotonic()
+        if self._watched is None or now < self._look_at:
+            return
+        self._look_at = now + self._settings.tls.reload_interval
+        if self._watched.changed():
+            await self._http.renew()
+
     async def _post(self, fields: Mapping[str, str], body: bytes, headers: Mapping[str, str]) -> bytes:
+        await self._renewed()
         try:
             status, answered, data = await self._http.post(self._url(fields), body, {**self._headers, **headers})
         except Retryable:
@@ -128,6 +145,7 @@ class Client:
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """Run a statement, and give its answer to read as it comes. Raises as `ask`; what fails on the server meanwhile
         breaks the answer off, which is Retryable."""
+        await self._renewed()
         fields = {**settings, **{f"param_{name}": escaped(value) for name, value in parameters.items()}}
         async with self._http.asked(
             self._url(fields), statement.encode(), self._headers, silence_s=self._settings.read_timeout

@@ -171,7 +171,7 @@ async def test_the_next_endpoint_is_asked() -> None:
     """And redirects are not followed."""
     stub = Stub()
     async with serving(stub.answer) as url:
-        client = Client(ClickHouseSettings(endpoint=("http://127.0.0.1:1", url)))
+        client = Client(ClickHouseSettings(endpoint=("http://127.0.0.1:1", url)), SystemClock())
         with pytest.raises(Retryable):
             await client.ask("SELECT 1", {}, {})
         await client.ask("SELECT 1", {}, {})
@@ -181,7 +181,7 @@ async def test_the_next_endpoint_is_asked() -> None:
         return web.Response(status=301, headers={"Location": "http://169.254.169.254/"})
 
     async with serving(elsewhere) as url:
-        client = Client(ClickHouseSettings(endpoint=(url,)))
+        client = Client(ClickHouseSettings(endpoint=(url,)), SystemClock())
         with pytest.raises(Unwelcome, match="301"):
             await client.ask("SELECT 1", {}, {})
         await client.close()

@@ -24,7 +24,7 @@ run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 test: $(STAMP) ## run the tests
 	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
 		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the rules of the house
 	@$(BIN)/ruff check .

@@ -162,7 +162,9 @@ class Daemon:
         self._draining = False
         self._stop = asyncio.Event()
         self._admission = Admission(config.receivers.otlp.max_in_flight_bytes, self.registry)
-        self._engine = Engine(config.query.threads, config.query.timeout, self.clock)
+        self._engine = Engine(
+            config.query.threads, config.query.timeout, self.clock, lambda: self._admission.ended_requests
+        )
         self._lanes: dict[str, Engine] = {}
         self._tails = Tails(config.query.max_tails, self.clock, self.registry, apart=config.tenants.enabled)
         self._pushes = PushDoor(self._admission)

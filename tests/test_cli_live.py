@@ -203,13 +203,18 @@ def test_what_a_terminal_would_obey_is_escaped(daemon: Daemon) -> None:
 
 
 def tailing(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "tail", "--endpoint", daemon.api, *arguments],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # A shell's background jobs ignore interrupts, and hand that on to their children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*COMMAND, "tail", "--endpoint", daemon.api, *arguments],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_tail_resumes_after_a_restart(tmp_path: Path) -> None:

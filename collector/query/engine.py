@@ -13,11 +13,11 @@ A query runs under a `Deadline`, which it must ask at least once a block.
 from __future__ import annotations
 
 import asyncio
+import threading
 from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -58,24 +58,48 @@ GATHERED_MAX = 512
 """Records that are looked at together, from this many on."""
 
 
-class Deadline:
-    """A query's time limit, and its switch to stop early."""
+WORK_S = 0.001
+"""How long a query works, in seconds, before it looks whether requests are coming in."""
+REST = 6.0
+"""How many times as long it then rests."""
+REST_MAX_S = 0.05
+"""How long it rests at most, in seconds."""
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
+
+class Deadline:
+    """A query's time limit, and its switch to stop early.
+
+    Of the threads of a process one at a time runs Python, so a query that computes without a pause takes every second turn
+    from the event loop, however many cores there are: records were received at less than half the rate. Therefore it
+    rests at its checks while requests are coming in.
+    """
+
+    def __init__(self, seconds: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
+        """`received` tells how many requests have come in so far, in any thread; None: the query never rests."""
         self.seconds = seconds
         self._clock = clock
-        self._end = clock.monotonic() + seconds
-        self._cancelled = False
+        self._received = received
+        self._requests = received() if received is not None else 0
+        self._rested = clock.monotonic()
+        self._end = self._rested + seconds
+        self._cancelled = threading.Event()
         self.effort: Effort | None = None
         """Where what the query does is noted; None: nobody asks."""
 
     def cancel(self) -> None:
         """Let the next check fail: nobody waits for the answer any more."""
-        self._cancelled = True
+        self._cancelled.set()
 
     def check(self) -> None:
-        """Raise QueryTimeout when the time is over."""
-        if self._cancelled or self._clock.monotonic() > self._end:
+        """Raise QueryTimeout when the time is over; rest if there is reason to."""
+        now = self._clock.monotonic()
+        if self._received is not None and now - self._rested >= WORK_S:
+            requests = self._received()
+            if requests != self._requests:
+                self._cancelled.wait(min(REST_MAX_S, REST * (now - self._rested)))
+                self._requests, now = self._received(), self._clock.monotonic()
+            self._rested = now
+        if self._cancelled.is_set() or now > self._end:
             raise QueryTimeout(f"the query took longer than {self.seconds:g} s (query.timeout)")
 
 
@@ -93,16 +117,6 @@ class Among(NamedTuple):
     keys: Sequence[int | bytes]
 
 
-@dataclass(slots=True)
-class Pruning:
-    """What the ring's keyword index did for a query."""
-
-    searched: int = 0
-    """Records that it knew whether they can be meant."""
-    candidates: int = 0
-    """Those of them that can."""
-
-
 def slices(
     view: View,
     start_ns: int = 0,
@@ -113,13 +127,11 @@ def slices(
     among: Among | None = None,
     wanted: Wanted | None = None,
     terms: Terms = (),
-    pruning: Pruning | None = None,
 ) -> Iterator[Slice]:
     """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
 
     A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
-    of the log without such records may then be missing. So may records that do not fulfil the `terms`; what the ring's
-    keyword index knew of them is told in `pruning`. Blocks that `wanted` does not want are missing, too, and of the
+    of the log without such records may then be missing. So may records that do not fulfil the `terms`. Blocks that `wanted` does not want are missing, too, and of the
     log whole segments, which are then not opened.
     """
     if view.index is not None:
@@ -133,7 +145,7 @@ def slices(
     effort = deadline.effort if deadline is not None else None
     if effort is not None:
         effort.within(start_ns, end_ns)
-    for block, named in ring_parts(view, terms, open_to, pruning, newest_first=newest_first, effort=effort):
+    for block, named in ring_parts(view, terms, open_to, newest_first=newest_first, effort=effort):
         if deadline is not None:
             deadline.check()
         if not open_to(block.min_time, block.max_time):
@@ -153,7 +165,6 @@ def ring_parts(
     view: View,
     terms: Terms,
     open_to: Wanted,
-    pruning: Pruning | None,
     *,
     newest_first: bool,
     effort: Effort | None = None,
@@ -179,9 +190,6 @@ def ring_parts(
         stretches = effort.searched(blocks, stretches)
     bases = view.ring.reaches().bases
     for first, end, offsets in stretches:
-        if pruning is not None and offsets is not None:
-            pruning.searched += end - first
-            pruning.candidates += len(offsets)
         if first >= end:
             continue
         if offsets is None:
@@ -307,7 +315,6 @@ def newest(
     *,
     oldest: bool = False,
     terms: Terms = (),
-    pruning: Pruning | None = None,
 ) -> list[Ref]:
     """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
 
@@ -323,9 +330,7 @@ def newest(
     def wanted(min_time: int, max_time: int) -> bool:
         return worst is None or (min_time <= worst[0] if oldest else max_time >= worst[0])
 
-    for piece in slices(
-        view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms, pruning=pruning
-    ):
+    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms):
         block = piece.block
         if terms and len(piece.rows) <= FEW_ROWS and block.end_offset > view.ring_offset:
             few += _refs(block, piece.rows)
@@ -377,9 +382,13 @@ def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
 class Engine:
     """The worker threads that queries run in, so that they hold up neither the event loop nor ingest."""
 
-    def __init__(self, threads: int, timeout_s: float, clock: Clock) -> None:
-        """Run at most `threads` queries at once, each for at most `timeout_s` seconds, waiting included."""
+    def __init__(self, threads: int, timeout_s: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
+        """Run at most `threads` queries at once, each for at most `timeout_s` seconds, waiting included.
+
+        They rest while the requests counted by `received` become more: see `Deadline`.
+        """
         self.clock = clock
+        self._received = received
         self.timeout_s = timeout_s
         self._threads = threads
         self._lanes: list[Engine] = []
@@ -408,7 +417,7 @@ class Engine:
         """
         if self._pending >= QUERIES_WAITING_MAX:
             raise Overloaded(f"{self._pending} queries are running or waiting", 1.0)
-        deadline = Deadline(self.timeout_s, self.clock)
+        deadline = Deadline(self.timeout_s, self.clock, self._received)
         self._pending += 1
         try:
             async with self._running:

@@ -47,6 +47,8 @@ class Admission:
         self.bytes_max = bytes_max
         self.in_flight_bytes = 0
         self.in_flight_requests = 0
+        self.ended_requests = 0
+        """Requests that were in flight and are not any more."""
         self.refusals = 0
         """Requests, or parts of them, that did not fit. While they grow, listeners are less patient with slow bodies."""
         self.draining = False
@@ -111,6 +113,7 @@ class Share:
             tenant.held -= size
         admission.in_flight_bytes -= size
         admission.in_flight_requests -= 1
+        admission.ended_requests += 1
         assert self.held >= 0 <= admission.in_flight_bytes, "a request was released twice"
         if admission.draining and not admission.in_flight_requests:
             admission.drained.set()

@@ -52,6 +52,34 @@ def test_a_deadline_passes() -> None:
         deadline.check()
 
 
+def test_a_query_rests_while_requests_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, received, rests = StoppedClock(), [0], []
+
+    def rest(_: threading.Event, seconds: float) -> bool:
+        rests.append(seconds)
+        clock.seconds += seconds
+        return False
+
+    monkeypatch.setattr(threading.Event, "wait", rest)
+    deadline = Deadline(2.0, clock, lambda: received[0])
+    clock.seconds = 0.01
+    deadline.check()
+    assert rests == [], "nothing came in"
+    received[0] += 1
+    deadline.check()
+    assert rests == [], "it has not worked yet"
+    clock.seconds += 0.002
+    deadline.check()
+    assert rests == [pytest.approx(0.002 * module.REST)]
+    received[0] += 1
+    clock.seconds += 1.0
+    deadline.check()
+    assert rests[1:] == [module.REST_MAX_S]
+    clock.seconds += 1.0
+    with pytest.raises(QueryTimeout):
+        deadline.check()
+
+
 async def test_a_query_that_nobody_waits_for_is_stopped() -> None:
     engine = Engine(1, 60.0, SystemClock())
     started, stopped = threading.Event(), threading.Event()

@@ -69,7 +69,6 @@ def read_lines(
         deadline,
         oldest=oldest_first,
         terms=source.terms,
-        pruning=statistics.pruning,
     )
     size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
     if size > ANSWER_BYTES_MAX:

@@ -68,7 +68,7 @@ def batches(
             for offsets, times in selected(deadline, view, source.selection, known, start_ns, end_ns, statistics)
         )
         found = chain(
-            (source.through(RingBatch(view, source, layer), deadline, statistics) for layer in layers),
+            (source.through(RingBatch(view, source, layer), deadline) for layer in layers),
             (
                 source.batch(piece, view, deadline, statistics)
                 for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms)
@@ -106,7 +106,7 @@ def _blocks(
     """
     known = remembered.peek(names) if remembered is not None else {}
     left = 0
-    for number, piece in enumerate(source.pieces(view, start_ns, end_ns, deadline, statistics)):
+    for number, piece in enumerate(source.pieces(view, start_ns, end_ns, deadline)):
         if number == BLOCKS_TRIED and remembered is not None:
             covered = max(1, view.ring.next_offset - piece.block.end_offset)
             wanted = records_about(view, start_ns, end_ns) * left // covered

@@ -180,7 +180,7 @@ def mine(deadline: Deadline, view: View, source: Source, start_ns: int, end_ns: 
     statistics = Statistics()
     looked_at = 0
     since: int | None = None
-    for piece in source.pieces(view, start_ns, end_ns, deadline, statistics):
+    for piece in source.pieces(view, start_ns, end_ns, deadline):
         batch = source.batch(piece, view, deadline, statistics)
         if not batch.rows.size:
             continue

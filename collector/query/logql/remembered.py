@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from collector.query.by_offset import ByOffset
 from collector.query.logql.column import ABSENT, KINDS, compact
 from collector.query.logql.known import SIZE, STREAM, Known
 from collector.query.logql.labels import Container, Records
@@ -27,8 +28,6 @@ from collector.query.logql.original import Original
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
 
     from collector.otlp.block import Block
     from collector.query.engine import Deadline
@@ -48,15 +47,14 @@ class _Full(Exception):
     """A field has more values than are remembered."""
 
 
-class _Field:
-    """One remembered field, from offset `first` to before `end`."""
+class _Field(ByOffset):
+    """One remembered field."""
 
     def __init__(self, name: str, first: int) -> None:
+        super().__init__(np.uint32 if name == SIZE else np.uint8, first)
         self.name = name
-        self.first = self.end = first
         self.usable = True
-        self._codes: NDArray[Any] = np.empty(0, np.uint32 if name == SIZE else np.uint8)
-        self._numbers: dict[Any, int] = {}
+        self._places: dict[Any, int] = {}
         self._values: list[str] = [""]
         self._kinds: list[int] = [ABSENT]
         self._streams: list[Container] = []
@@ -64,31 +62,31 @@ class _Field:
 
     @property
     def nbytes(self) -> int:
-        return self._codes.nbytes + self._text_bytes + _ENTRY_BYTES * len(self._numbers)
+        return super().nbytes + self._text_bytes + _ENTRY_BYTES * len(self._places)
 
     def known(self) -> Known:
         """Return the field as it is now."""
-        codes = self._codes[: self.end - self.first]
+        codes = self.between(self.first, self.end)
         kinds = np.array(self._kinds, np.uint8)
         return Known(self.first, self.end, codes, list(self._values), kinds, list(self._streams))
 
     def add(self, layer: Original, records: Records) -> None:
         """Take the records that follow. Raises _Full."""
         if self.name == SIZE:
-            self._append(layer.lines.sizes())
+            self.append(layer.lines.sizes())
         elif self.name == STREAM:
             codes, containers = records.containers(layer.block, layer.rows)
             numbers = [self._stream(container.stream) for container in containers]
-            self._append(np.array(numbers, np.int64)[codes])
+            self.append(np.array(numbers, np.int64)[codes], max(numbers, default=0))
         else:
             entry = layer.entry(self.name)
             used, places = compact(entry.codes * KINDS + entry.kinds, len(entry.values) * KINDS)
             numbers = [self._text(entry.values[pair // KINDS], pair % KINDS) for pair in used.tolist()]
-            self._append(np.array(numbers, np.int64)[places])
+            self.append(np.array(numbers, np.int64)[places], max(numbers, default=0))
 
     def _stream(self, stream: dict[str, str]) -> int:
         key = tuple(sorted(stream.items()))
-        number = self._numbers.get(key)
+        number = self._places.get(key)
         if number is None:
             number = len(self._streams)
             self._note(key, number, sum(len(name) + len(text) + 2 * _ENTRY_BYTES for name, text in key))
@@ -98,7 +96,7 @@ class _Field:
     def _text(self, text: str, kind: int) -> int:
         if kind == ABSENT:
             return 0
-        number = self._numbers.get((kind, text))
+        number = self._places.get((kind, text))
         if number is None:
             number = len(self._values)
             self._note((kind, text), number, len(text))
@@ -107,30 +105,10 @@ class _Field:
         return number
 
     def _note(self, key: Any, number: int, size: int) -> None:
-        self._numbers[key] = number
+        self._places[key] = number
         self._text_bytes += size
-        if len(self._numbers) > DISTINCT_MAX or self._text_bytes > TEXT_BYTES_MAX:
+        if len(self._places) > DISTINCT_MAX or self._text_bytes > TEXT_BYTES_MAX:
             raise _Full
-
-    def _append(self, codes: NDArray[np.int64]) -> None:
-        held = self.end - self.first
-        kind = self._codes.dtype
-        if self.name != SIZE and len(codes):
-            kind = np.promote_types(kind, np.min_scalar_type(int(codes.max())))
-        if held + len(codes) > len(self._codes) or kind != self._codes.dtype:
-            enough = held + len(codes) <= len(self._codes)
-            grown = np.empty(len(self._codes) if enough else max(4096, held + held // 4, held + len(codes)), kind)
-            grown[:held] = self._codes[:held]
-            self._codes = grown
-        self._codes[held : held + len(codes)] = codes
-        self.end += len(codes)
-
-    def forget_before(self, offset: int) -> None:
-        """Let go of the records before an offset, if they are as many as the others."""
-        gone = offset - self.first
-        if gone > 4096 and 2 * gone > self.end - self.first:
-            self._codes = self._codes[gone : self.end - self.first].copy()
-            self.first = offset
 
 
 class Remembered:

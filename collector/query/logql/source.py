@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collector.clock import SystemClock
-from collector.query.engine import Among, Pruning, log_slices, slices
+from collector.query.engine import Among, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
 from collector.query.logql.explain import noted
@@ -44,10 +44,6 @@ class Statistics:
 
     def __init__(self) -> None:
         self.ring_lines = self.ring_bytes = self.log_lines = self.log_bytes = 0
-        self.matched = 0
-        """Lines that the pipelines have left."""
-        self.pruning = Pruning()
-        """What the keyword index has spared it."""
 
     def count(self, view: View, block: Block, rows: NDArray[np.intp]) -> None:
         """Count rows of a block, with the bytes of their bodies."""
@@ -140,13 +136,10 @@ class Source:
             step.line(line)
         return line
 
-    def pieces(
-        self, view: View, start_ns: int, end_ns: int, deadline: Deadline, statistics: Statistics | None = None
-    ) -> Iterator[Slice]:
+    def pieces(self, view: View, start_ns: int, end_ns: int, deadline: Deadline) -> Iterator[Slice]:
         """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
         self.records.remember(view.memo)
-        pruning = statistics.pruning if statistics is not None else None
-        return slices(view, start_ns, end_ns, deadline, terms=self.terms, pruning=pruning)
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms)
 
     def batch(
         self,
@@ -167,13 +160,10 @@ class Source:
         batch = Batch(block, rows, self.records, deadline)
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
-        return self.through(batch, deadline, statistics)
+        return self.through(batch, deadline)
 
-    def through(self, batch: Batch, deadline: Deadline, statistics: Statistics) -> Batch:
+    def through(self, batch: Batch, deadline: Deadline) -> Batch:
         """Return what the pipeline leaves of a batch. Raises QueryTimeout."""
         if deadline.effort is not None:
-            left = noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
-        else:
-            left = run(self._steps, batch, deadline)
-        statistics.matched += len(left.rows)
-        return left
+            return noted(deadline.effort, self.query.stages, self._steps, batch, deadline)
+        return run(self._steps, batch, deadline)

@@ -44,7 +44,7 @@ def read_spaced(
     times: list[NDArray[np.uint64]] = []
     offsets: list[NDArray[np.int64]] = []
     count = 0
-    for piece in source.pieces(view, start_ns, end_ns, deadline, statistics):
+    for piece in source.pieces(view, start_ns, end_ns, deadline):
         rows = source.batch(piece, view, deadline, statistics).rows
         count += len(rows)
         if count > MATCHES_MAX:

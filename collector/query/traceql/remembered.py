@@ -26,6 +26,7 @@ import numpy as np
 from collector.otlp.merge import merge
 from collector.otlp.wire import hash_key
 from collector.query import match
+from collector.query.by_offset import ByOffset
 from collector.query.engine import Slice
 from collector.query.traceql import values
 from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
@@ -87,29 +88,28 @@ class Known(NamedTuple):
         return newest
 
 
-class _Field:
-    """One remembered field, from offset `first` to before `end`."""
+class _Field(ByOffset):
+    """One remembered field."""
 
-    def __init__(self, node: Attribute | Intrinsic | Binary) -> None:
+    def __init__(self, node: Attribute | Intrinsic | Binary, *, hashed: bool = False) -> None:
+        super().__init__(np.uint64 if hashed or node in (START, END) else np.uint8)
         self.node = node
-        self.first = self.end = 0
         self.usable = True
-        self.coded = node not in (START, END, IS_ROOT)
-        self._numbers: dict[tuple[int, Any], int] = {}
+        self.coded = not hashed and node not in (START, END, IS_ROOT)
+        self._places: dict[tuple[int, Any], int] = {}
         self._entries: list[tuple[int, int, float, int, int]] = []
         self._texts = bytearray()
         self._dictionary: Column | None = None
-        self._codes: NDArray[Any] = np.empty(0, np.uint64 if node in (START, END) else np.uint8)
         self._last = np.empty(0, np.int64)
 
     @property
     def nbytes(self) -> int:
-        return self._codes.nbytes + len(self._texts) + 200 * len(self._entries)
+        return super().nbytes + len(self._texts) + 200 * len(self._entries)
 
     def known(self, first: int, end: int) -> Known:
         """Return what is remembered of the offsets from `first` to before `end`."""
         last = self._last[: len(self._entries)] - first
-        return Known(self._codes[first - self.first : end - self.first], self.dictionary(), last)
+        return Known(self.between(first, end), self.dictionary(), last)
 
     def dictionary(self) -> Column | None:
         if not self.coded:
@@ -128,10 +128,9 @@ class _Field:
 
     def restart(self, offset: int) -> None:
         """Forget all records, and begin at an offset."""
-        self.first = self.end = offset
-        self._codes = np.empty(0, self._codes.dtype)
+        super().restart(offset)
         self._last = np.empty(0, np.int64)
-        self._numbers.clear()
+        self._places.clear()
         self._entries.clear()
         self._texts.clear()
         self._dictionary = None
@@ -143,10 +142,10 @@ class _Field:
     def add(self, records: Evaluation) -> bool:
         """Take the records that follow; False when they cannot be remembered this way."""
         if self.node in (START, END):
-            self._append(records.block.column("time" if self.node == START else "end_time")[records.rows])
+            self.append(records.block.column("time" if self.node == START else "end_time")[records.rows])
             return True
         if self.node == IS_ROOT:
-            self._append(records.block.column("parent_span_id")[records.rows] == 0)
+            self.append(records.block.column("parent_span_id")[records.rows] == 0)
             return True
         column = records.operand(self.node)
         if not _SINGLE[column.type].all():
@@ -160,23 +159,14 @@ class _Field:
             numbers = np.array(found, np.uint16)
             if len(self._entries) > len(self._last):
                 self._last = np.concatenate((self._last, np.zeros(len(self._entries), np.int64)))
-            if len(self._entries) > 256 and self._codes.dtype == np.uint8:
-                self._codes = self._codes.astype(np.uint16)
             lasts = np.zeros(len(numbers), np.int64)
             lasts[codes] = np.arange(self.end, self.end + len(codes))
             self._last[numbers] = lasts
-            self._append(numbers[codes])
+            self.append(numbers[codes], len(self._entries))
             return True
         hashes = match.hashes(column.payload, column.start, column.length)
-        self._append(np.where(column.type == match.STRING, hashes, 0))
+        self.append(np.where(column.type == match.STRING, hashes, 0))
         return True
-
-    def hashed(self) -> _Field:
-        """Return the same field without a dictionary, and without records."""
-        other = _Field(self.node)
-        other.coded = False
-        other._codes = np.empty(0, np.uint64)
-        return other
 
     def _number(self, column: Column, at: int) -> int:
         kind = int(column.type[at])
@@ -189,31 +179,15 @@ class _Field:
             content = int(column.integer[at])
         else:
             kind = match.ABSENT
-        number = self._numbers.get((kind, content))
+        number = self._places.get((kind, content))
         if number is None:
-            number = self._numbers[kind, content] = len(self._entries)
+            number = self._places[kind, content] = len(self._entries)
             size = len(content) if kind == match.STRING else 0
             self._entries.append((kind, int(column.integer[at]), float(column.double[at]), len(self._texts), size))
             if kind == match.STRING:
                 self._texts += content
             self._dictionary = None
         return number
-
-    def _append(self, codes: NDArray[Any]) -> None:
-        held = self.end - self.first
-        if held + len(codes) > len(self._codes):
-            grown = np.empty(max(4096, held + held // 8, held + len(codes)), self._codes.dtype)
-            grown[:held] = self._codes[:held]
-            self._codes = grown
-        self._codes[held : held + len(codes)] = codes
-        self.end += len(codes)
-
-    def forget_before(self, offset: int) -> None:
-        """Let go of the records before an offset, if they are as many as the others."""
-        gone = offset - self.first
-        if gone > 4096 and 2 * gone > self.end - self.first:
-            self._codes = self._codes[gone : self.end - self.first].copy()
-            self.first = offset
 
 
 class Remembered:
@@ -260,7 +234,7 @@ class Remembered:
         """
         others = [one for one in self._fields if one not in wanted]
         for one in (*others, *reversed([one for one in self._fields if one in wanted])):
-            if self.nbytes <= self._memo.bytes_max:
+            if max(self.nbytes, self._memo.nbytes) <= self._memo.bytes_max:
                 break
             del self._fields[one]
 
@@ -301,7 +275,7 @@ class Remembered:
                     pending.remove(field)
                     if field.usable:
                         # A dictionary fills up with values of records that are gone: then it is made anew.
-                        other = field.hashed() if field.first == ring.first_offset or is_new else _Field(field.node)
+                        other = _Field(field.node, hashed=field.first == ring.first_offset or is_new)
                         other.restart(ring.first_offset)
                         self._fields[field.node] = other
                         again.append(other)

@@ -9,10 +9,12 @@ import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.clock import SystemClock
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS
 from collector.otlp.terms import TRACE, Sought, of_texts
 from collector.otlp.words import ATTRIBUTE, BODY, fold
+from collector.query.effort import Effort, RingEffort
 from collector.query.logql import keywords
 from collector.query.logql.logs import Line, read_lines
 from collector.query.logql.parser import parse
@@ -131,12 +133,14 @@ def stored(records: list[list[dict[str, Any]]], keyword_index: bool) -> Store:
     return Store(LOGS, ring, None, loop)
 
 
-def asked(store: Store, query: str, limit: int = 1000) -> tuple[list[Line], Statistics]:
+def asked(store: Store, query: str, limit: int = 1000) -> tuple[list[Line], RingEffort]:
     plan = prepare(query)
     [source] = plan.sources.values()
-    statistics = Statistics()
+    limited = deadline()
+    limited.effort = Effort(SystemClock())
     with store.view() as view:
-        return read_lines(deadline(), view, source, 0, 1 << 62, limit, False, statistics), statistics
+        lines = read_lines(limited, view, source, 0, 1 << 62, limit, False, Statistics())
+    return lines, limited.effort.now.ring
 
 
 @given(
@@ -151,14 +155,14 @@ def test_answers_are_the_same_with_the_index_and_without(
     query = " ".join(['{service_name=~".+"}', *stages])
     with_index, told = asked(stored(records, True), query, limit)
     assert with_index == asked(stored(records, False), query, limit)[0]
-    assert told.pruning.candidates <= told.pruning.searched
+    assert told.keyword_candidates <= told.keyword_records
 
 
 def test_only_what_the_index_names_is_looked_at() -> None:
     records = [[{"body": {"string_value": f"line {number} of ticket-{number}"}}] for number in range(150)]
     lines, told = asked(stored(records, True), '{service_name=~".+"} |= "ticket-77"')
     assert [line.text for line in lines] == ["line 77 of ticket-77"]
-    assert (told.ring_lines, told.matched, told.pruning.searched, told.pruning.candidates) == (1, 1, 150, 1)
+    assert (told.keyword_records, told.keyword_candidates, told.records) == (150, 1, 1)
 
 
 @pytest.mark.parametrize(

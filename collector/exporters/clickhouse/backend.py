@@ -43,6 +43,7 @@ _PARTITION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _READING: Final = {
     "output_format_json_quote_64bit_integers": "0",
     "output_format_json_quote_denormals": "1",
+    "output_format_json_named_tuples_as_objects": "0",
     "max_bytes_before_external_sort": str(SORT_BYTES),
 }
 
@@ -87,14 +88,18 @@ class ClickHouse(Backend):
                 statements += schema.create_table(settings, layout, numbers)
             for one in statements:
                 await self._change(one)
+        conditions = Conditions()
+        rows = await self._select(
+            "SELECT table, name, type, default_kind FROM system.columns"
+            f" WHERE database = {conditions.value(settings.database)}"
+            f" AND {conditions.among('table', [name for _, name in layouts])}",
+            conditions.parameters,
+        )
         found: dict[Signal, tuple[Table, ...]] = {}
         for layout, name in layouts:
-            rows = await self._select(
-                "SELECT name, type, default_kind FROM system.columns"
-                " WHERE database = {database:String} AND table = {table:String}",
-                {"database": settings.database, "table": name},
+            table = schema.adapted(
+                layout, name, [(column, of, default) for place, column, of, default in rows if place == name]
             )
-            table = schema.adapted(layout, name, [tuple(row) for row in rows])
             self._tell(table)
             found[layout.signal] = (*found.get(layout.signal, ()), table)
         self.keyed = all(table.keyed for tables in found.values() for table in tables)

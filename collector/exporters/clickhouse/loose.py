@@ -45,8 +45,7 @@ Row = dict[str, Any]
 
 def expression(table: Table) -> str:
     """Return the row as a JSON array, for SELECT."""
-    parts = [f"toJSONString({one})" for _, one in _expressions(table)]
-    return f"concat('[', arrayStringConcat([{', '.join(parts)}], ','), ']')"
+    return f"toJSONString(tuple({', '.join(one for _, one in _expressions(table))}))"
 
 
 def _expressions(table: Table) -> list[tuple[str, str]]:

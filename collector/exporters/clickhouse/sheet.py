@@ -383,7 +383,9 @@ class Sheet:
             put_byte(cython.address(self.text[FLAGS]), cython.cast(uint8_t, flags & 0xFF))
             put_extent(cython.address(self.text[SEVERITY_TEXT]), text)
             put_byte(cython.address(self.text[SEVERITY]), severities[row])
-            put_value(cython.address(self.text[BODY]), cython.address(self.text[SCRATCH]), body.at, body.at + body.length)
+            put_value(
+                cython.address(self.text[BODY]), cython.address(self.text[SCRATCH]), body.at, body.at + body.length
+            )
             put_extent(cython.address(self.text[NAME]), name)
 
     def add_points(self, block, first: int, end: int, kind: int) -> None:

@@ -82,7 +82,8 @@ class Stub:
         if statement.startswith("SELECT version()"):
             return web.Response(text='["24.8.1.1"]\n')
         if "system.columns" in statement:
-            return web.Response(text=self._columns(request.query["param_table"]))
+            asked = [value for name, value in request.query.items() if name.startswith("param_")]
+            return web.Response(text="".join(map(self._columns, asked[1:])))
         if statement.startswith("INSERT") and self.failures:
             return self.failures.pop(0)
         if statement.startswith("INSERT"):
@@ -93,7 +94,7 @@ class Stub:
         layout = next(
             one for layouts in LAYOUTS.values() for one in layouts if table.endswith(one.signal.name + one.suffix)
         )
-        return "".join(f'["{one.name}","{one.type}",""]\n' for one in layout.columns)
+        return "".join(f'["{table}","{one.name}","{one.type}",""]\n' for one in layout.columns)
 
 
 @asynccontextmanager

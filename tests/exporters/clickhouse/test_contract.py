@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Hashable
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,22 +20,24 @@ from collector.testing.corpus import Whole, corpus, trace_id
 from collector.testing.exporters import BackendContract, Make, batch_of
 from tests.e2e.requirements import do_without
 from tests.exporters.clickhouse.kept import kept
-from tests.exporters.clickhouse.server import Server, database, run, serving
+from tests.exporters.clickhouse.server import Server, database, done, emptied, serving
 
 
-@pytest.fixture(autouse=True)
-def _engine() -> None:
+@pytest.fixture(scope="class")
+def tables() -> str:
+    """The database of all tests of a class."""
     if find_spec("chdb") is None:
         do_without("chdb is not installed")
+    return database()
 
 
 class TestClickHouse(BackendContract):
     kind = KIND
 
     @pytest.fixture
-    async def settings(self) -> AsyncIterator[ClickHouseSettings]:
+    async def settings(self, tables: str) -> AsyncIterator[ClickHouseSettings]:
         async with serving(Server().answer) as url:
-            yield ClickHouseSettings(endpoint=(url,), database=database())
+            yield ClickHouseSettings(endpoint=(url,), database=emptied(tables))
 
 
 def foreign_tables(settings: ClickHouseSettings) -> list[str]:
@@ -55,6 +57,14 @@ def foreign_tables(settings: ClickHouseSettings) -> list[str]:
     return made
 
 
+@pytest.fixture(scope="class")
+def foreign(tables: str) -> ClickHouseSettings:
+    made = ClickHouseSettings(database=tables, create_schema=False, compress="zstd")
+    for statement in foreign_tables(made):
+        done(statement)
+    return made
+
+
 class TestForeignTables(BackendContract):
     """Every attribute and body comes back as a text, and what has no column does not."""
 
@@ -68,12 +78,10 @@ class TestForeignTables(BackendContract):
     test_positions_are_never_ahead = None  # type: ignore[assignment]
 
     @pytest.fixture
-    async def settings(self) -> AsyncIterator[ClickHouseSettings]:
+    async def settings(self, foreign: ClickHouseSettings) -> AsyncIterator[ClickHouseSettings]:
+        emptied(foreign.database)
         async with serving(Server().answer) as url:
-            made = ClickHouseSettings(endpoint=(url,), database=database(), create_schema=False, compress="zstd")
-            for statement in foreign_tables(made):
-                await asyncio.to_thread(run, statement, {}, {}, b"")
-            yield made
+            yield replace(foreign, endpoint=(url,))
 
     def comparable(self, signal: Signal, whole: Whole) -> Hashable:
         if signal is TRACES:

@@ -17,13 +17,12 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from collector.exporters import jsontext
+from collector.exporters.points import around
 from collector.otlp.block import METRIC_TYPES
 from collector.otlp.records import (
     RESOURCE_ATTRIBUTES,
     SCOPE_ATTRIBUTES,
     data_field,
-    group_bytes,
-    own_data,
     tagged,
 )
 from collector.otlp.signals import METRICS
@@ -77,21 +76,16 @@ def containers(block: Block) -> list[Container]:
         found.append(Container(outer, inner, None))
     if block.signal is METRICS:
         types = dict(zip(block.column("group").tolist(), block.column("type").tolist(), strict=True))
-        for group, one in enumerate(found):
-            found[group] = one._replace(metric=_metric(block, group, types.get(group, 0)))
+        for group, (start, length) in enumerate(_extents(block, "metric")):
+            if group in types:
+                own, data = around(block.payload, start, length, data_field(types[group]))
+                found[group] = found[group]._replace(metric=Metric(own, data, types[group]))
     return found
 
 
 def _extents(block: Block, part: str) -> list[tuple[int, int]]:
     columns = (block.group_column(f"{part}_{end}").tolist() for end in ("start", "length"))
     return list(zip(*columns, strict=True))
-
-
-def _metric(block: Block, group: int, kind: int) -> Metric | None:
-    if not kind:
-        return None
-    whole = group_bytes(block, group, "metric")
-    return Metric(own_fields(whole, 0, len(whole), data_field(kind)), own_data(whole, kind), kind)
 
 
 class Resource(NamedTuple):

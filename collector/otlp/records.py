@@ -157,7 +157,8 @@ def regroup(refs: Iterable[Ref]) -> bytes:
         if block.signal is METRICS:
             whole = group_bytes(block, group, "metric")
             field = _DATA_FIELDS[block.column("type")[row]]
-            key = (own_fields(whole, 0, len(whole), field), field, own_data(whole, block.column("type")[row]))
+            data = b"".join(content for number, _, content in _fields(whole) if number == field)
+            key = (own_fields(whole, 0, len(whole), field), field, own_fields(data, 0, len(data), 1))
             scopes.setdefault(inner, {}).setdefault(key, []).append(tagged(1, piece))
         else:
             scopes.setdefault(inner, []).append(tagged(2, piece))
@@ -237,13 +238,6 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 def data_field(kind: int) -> int:
     """Return the field of Metric that holds the points, by the `type` column."""
     return _DATA_FIELDS[kind]
-
-
-def own_data(metric: bytes, kind: int) -> bytes:
-    """Return the fields of a serialized Metric's data but the points."""
-    field = _DATA_FIELDS[kind]
-    data = b"".join(content for number, _, content in _fields(metric) if number == field)
-    return own_fields(data, 0, len(data), 1)
 
 
 def tagged(field: int, content: bytes) -> bytes:

@@ -8,7 +8,7 @@ only by what was committed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import repeat
@@ -19,6 +19,7 @@ from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
 from collector.exporters.points import points
 from collector.exporters.sqlite.schema import OFFSET_MASK, SOURCES_MAX, row_id, stored_time
+from collector.otlp.merge import merge
 from collector.otlp.records import service_name
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 RUN_RECORDS: Final = 1024
 """Records that become rows at once: about a millisecond with the GIL held."""
 CACHED_MAX: Final = 16_384
-"""Ids of resources, scopes, metrics and services that are remembered, of each; beyond, all are forgotten."""
+"""Ids of resources, scopes, metrics and services that are remembered, of each, between batches; beyond, all are forgotten."""
+CACHED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""The same for the bytes of containers, by which their ids are found."""
 DELETED_AT_ONCE: Final = 2_000
 """Rows that one transaction deletes, so that batches come in between."""
 DIGEST_BYTES: Final = 16
@@ -108,7 +111,8 @@ class Writer:
         self._scopes: dict[bytes, int] = {}
         self._metrics: dict[bytes, int] = {}
         self._services: dict[str, int] = {}
-        self._caches: tuple[dict[Any, int], ...] = (self._resources, self._scopes, self._metrics, self._services)
+        self._around: dict[Container, tuple[int, ...]] = {}
+        self._around_bytes = 0
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -117,8 +121,7 @@ class Writer:
             yield
             self.connection.execute("COMMIT")
         except BaseException:
-            for cache in self._caches:
-                cache.clear()
+            self._forget_ids()
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
@@ -128,9 +131,9 @@ class Writer:
     def write(self, batch: Batch) -> int:
         """Store a batch, and the position behind it; return how many of its records had not been stored before. Raises
         Permanent for offsets beyond what ids can hold."""
-        for cache in self._caches:
-            if len(cache) > CACHED_MAX:
-                cache.clear()
+        caches: tuple[Sized, ...] = (self._around, self._resources, self._scopes, self._metrics, self._services)
+        if max(map(len, caches)) > CACHED_MAX or self._around_bytes > CACHED_BYTES_MAX:
+            self._forget_ids()
         added = 0
         with self._transaction():
             tenant_id = self._id(
@@ -139,13 +142,18 @@ class Writer:
                 batch.source.tenant,
             )
             source_id, position = self._source(batch.source, tenant_id)
-            for block in batch.blocks:
+            for block in _larger(batch.blocks):
                 if block.end_offset > OFFSET_MASK:
                     raise Permanent(f"offset {block.end_offset} is beyond what the schema can hold, {OFFSET_MASK}")
                 added += self._write_block(block, source_id, tenant_id, fresh=block.base_offset >= position)
             end = max(position, batch.blocks[-1].end_offset)
             self.connection.execute("UPDATE otlp_sources SET position = ? WHERE id = ?", (end, source_id))
         return added
+
+    def _forget_ids(self) -> None:
+        for cache in (self._around, self._resources, self._scopes, self._metrics, self._services):
+            cache.clear()
+        self._around_bytes = 0
 
     def position(self, source: Source) -> int | None:
         """Return the position behind what was stored of a source; None when nothing was."""
@@ -213,6 +221,14 @@ class Writer:
 
     def _shared(self, block: Block, group: int, one: Container) -> tuple[int, ...]:
         """Return the ids of a group's resource, service, scope and, with points, metric."""
+        known = self._around.get(one)
+        if known is None:
+            known = self._around[one] = self._looked_up(block, group, one)
+            metric = one.metric.own + one.metric.data if one.metric is not None else b""
+            self._around_bytes += len(one.resource) + len(one.scope) + len(metric)
+        return known
+
+    def _looked_up(self, block: Block, group: int, one: Container) -> tuple[int, ...]:
         service_id = self._service(service_name(block, group))
         found = (self._resource(one.resource, service_id), service_id, self._scope(one.scope))
         if block.signal is METRICS:
@@ -311,6 +327,20 @@ class Writer:
         """Give so many free pages back to the file system, at most; return how many are left."""
         self.connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
         return int(self.connection.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+def _larger(blocks: tuple[Block, ...]) -> Iterator[Block]:
+    """Yield the blocks, small ones that follow each other as one: a statement, and a look at what is shared, cost more than a
+    row."""
+    run: list[Block] = []
+    count = 0
+    for block in blocks:
+        if run and (run[-1].end_offset != block.base_offset or count + block.count > RUN_RECORDS):
+            yield merge(run)
+            run, count = [], 0
+        run.append(block)
+        count += block.count
+    yield merge(run)
 
 
 def _digest(content: bytes) -> bytes:

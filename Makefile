@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(shell grep -o 'collector/[a-z0-9_/]*\.py' pyproject.toml)
 STAMP := $(VENV)/.installed
+# `EXTRAS=dev,test-clickhouse` has the backends tested that others skip.
+EXTRAS ?= dev
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -116,5 +118,5 @@ $(STAMP): pyproject.toml build_proto.py $(wildcard proto/*/*/*.proto) $(COMPILED
 		{ echo "$$header is missing (Debian: apt-get install python3-dev)"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "building Ringtail in $(VENV)"
-	@$(PIP) -e '.[dev]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@$(PIP) -e '.[$(EXTRAS)]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@

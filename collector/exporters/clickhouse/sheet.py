@@ -21,8 +21,7 @@ import cython
 from cython.cimports.collector.exporters.clickhouse.sheet import *  # noqa: F403
 from cython.cimports.collector.exporters.clickhouse.values import (
     as_double,
-    data_field,
-    field_of,
+    extent,
     put_extent,
     put_float,
     put_id,
@@ -36,11 +35,13 @@ from cython.cimports.collector.exporters.clickhouse.values import (
     put_value,
     zigzag,
 )
-from cython.cimports.collector.exporters.jsontext import Text, put, put_byte, release
+from cython.cimports.collector.exporters.jsontext import Text, field_of, put, put_byte, release
 from cython.cimports.collector.otlp.wire import Extent, next_field, read_varint, write_varint
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
+
+from collector.otlp.records import data_field
 
 _Bytes = cython.typedef(cython.pointer(cython.const[uint8_t]))
 
@@ -100,6 +101,7 @@ class Sheet:
         at: _Bytes
         end: _Bytes
         tag: uint32_t = 0
+        wanted: uint32_t
         number: uint64_t = 0
         part: Extent
         length: cython.Py_ssize_t
@@ -110,7 +112,7 @@ class Sheet:
             length = numbers("envelope_length", group)
             self.text[GROUP_OUTER].length = 0
             put_others(cython.address(self.text[GROUP_OUTER]), base + start, base + start + length, 2)
-            g.resource_schema = field_of(base + start, base + start + length, 3)
+            g.resource_schema = field_of(extent(base + start, base + start + length), 3)
             start = numbers("service_start", group)
             g.service.at = base + start
             g.service.length = numbers("service_length", group)
@@ -131,7 +133,7 @@ class Sheet:
             length = numbers("scope_envelope_length", group)
             self.text[GROUP_INNER].length = 0
             put_others(cython.address(self.text[GROUP_INNER]), base + start, base + start + length, 2)
-            g.scope_schema = field_of(base + start, base + start + length, 3)
+            g.scope_schema = field_of(extent(base + start, base + start + length), 3)
             start = numbers("scope_start", group)
             length = numbers("scope_length", group)
             at = base + start
@@ -161,18 +163,20 @@ class Sheet:
             length = numbers("metric_length", group)
             at = base + start
             end = at + length
-            g.metric = field_of(at, end, 1)
-            g.description = field_of(at, end, 2)
-            g.unit = field_of(at, end, 3)
+            g.metric = field_of(extent(at, end), 1)
+            g.description = field_of(extent(at, end), 2)
+            g.unit = field_of(extent(at, end), 3)
             g.temporality = numbers("temporality", group)
             g.monotonic = numbers("monotonic", group)
             if self.keeps:
-                tag = data_field(kind)
-                put_others(cython.address(self.text[GROUP_METRIC]), at, end, tag)
-                part = field_of(at, end, tag)
+                wanted = data_field(kind)
+                put_others(cython.address(self.text[GROUP_METRIC]), at, end, wanted)
                 self.text[SCRATCH].length = 0
-                put_others(cython.address(self.text[SCRATCH]), part.at, part.at + part.length, 1)
-                put_byte(cython.address(self.text[GROUP_METRIC]), cython.cast(uint8_t, tag << 3 | 2))
+                while at < end:
+                    at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
+                    if tag == wanted << 3 | 2:
+                        put_others(cython.address(self.text[SCRATCH]), part.at, part.at + part.length, 1)
+                put_byte(cython.address(self.text[GROUP_METRIC]), cython.cast(uint8_t, wanted << 3 | 2))
                 put_text(cython.address(self.text[GROUP_METRIC]), self.text[SCRATCH].at, self.text[SCRATCH].length)
         return self.put_container(kind) if self.keeps else 0
 
@@ -282,7 +286,7 @@ class Sheet:
                 elif tag == 106:
                     self.put_link(part)
                 elif tag == 122:
-                    message = field_of(part.at, part.at + part.length, 2)
+                    message = field_of(part, 2)
             self.put_pairs(ATTRIBUTES, begin, behind, 9)
             self.end_row(EVENTS)
             self.end_row(LINKS)
@@ -308,7 +312,7 @@ class Sheet:
         part: Extent
         at: _Bytes = message.at
         end: _Bytes = at + message.length
-        put_extent(cython.address(self.text[EVENT_NAME]), field_of(at, end, 2))
+        put_extent(cython.address(self.text[EVENT_NAME]), field_of(message, 2))
         while at < end:
             at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
             if tag == 9:
@@ -323,11 +327,11 @@ class Sheet:
         """Append a link of a span."""
         at: _Bytes = message.at
         end: _Bytes = at + message.length
-        part: Extent = field_of(at, end, 1)
+        part: Extent = field_of(message, 1)
         put_id(cython.address(self.text[LINK_TRACE_ID]), part.at, part.length)
-        part = field_of(at, end, 2)
+        part = field_of(message, 2)
         put_id(cython.address(self.text[LINK_SPAN_ID]), part.at, part.length)
-        put_extent(cython.address(self.text[LINK_STATE]), field_of(at, end, 3))
+        put_extent(cython.address(self.text[LINK_STATE]), field_of(message, 3))
         self.total[LINKS] += 1
         return self.put_pairs(LINK_MAP, at, end, 4)
 
@@ -491,18 +495,18 @@ class Sheet:
             put_float(cython.address(self.text[MIN]), low)
             put_float(cython.address(self.text[MAX]), high)
             if wanted == 3:
-                part = field_of(begin, behind, 6)
+                part = field_of(extent(begin, behind), 6)
                 put(cython.address(self.text[BUCKETS + 1]), part.at, part.length)
                 self.total[BUCKETS] += part.length // 8
-                part = field_of(begin, behind, 7)
+                part = field_of(extent(begin, behind), 7)
                 put(cython.address(self.text[BOUNDS + 1]), part.at, part.length)
                 self.total[BOUNDS] += part.length // 8
                 self.end_row(BOUNDS)
             else:
                 put_number(cython.address(self.text[SCALE]), cython.cast(uint32_t, scale), 4)
                 put_number(cython.address(self.text[ZERO_COUNT]), zero_count, 8)
-                self.put_buckets(BUCKETS, POSITIVE_OFFSET, field_of(begin, behind, 8))
-                self.put_buckets(NEGATIVE, NEGATIVE_OFFSET, field_of(begin, behind, 9))
+                self.put_buckets(BUCKETS, POSITIVE_OFFSET, field_of(extent(begin, behind), 8))
+                self.put_buckets(NEGATIVE, NEGATIVE_OFFSET, field_of(extent(begin, behind), 9))
                 self.end_row(NEGATIVE)
             self.end_row(BUCKETS)
 
@@ -520,7 +524,7 @@ class Sheet:
             at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
             if tag == 8:
                 offset = zigzag(number)
-        part = field_of(message.at, end, 2)
+        part = field_of(message, 2)
         at = part.at
         end = part.at + part.length
         while at < end:
@@ -573,9 +577,9 @@ class Sheet:
                 value = cython.cast(cython.double, cython.cast(int64_t, number))
         put_time(cython.address(self.text[EXEMPLAR_TIME]), time)
         put_float(cython.address(self.text[EXEMPLAR_VALUE]), value)
-        part = field_of(message.at, end, 4)
+        part = field_of(message, 4)
         put_id(cython.address(self.text[EXEMPLAR_SPAN_ID]), part.at, part.length)
-        part = field_of(message.at, end, 5)
+        part = field_of(message, 5)
         put_id(cython.address(self.text[EXEMPLAR_TRACE_ID]), part.at, part.length)
         self.total[EXEMPLARS] += 1
         return self.put_pairs(EXEMPLAR_MAP, message.at, end, 7)

@@ -17,7 +17,12 @@ cdef int64_t put_key_values(
 cdef int put_others(Text* out, const uint8_t* at, const uint8_t* end, uint32_t child) except? -1
 cdef int put_kind(Text* out, uint8_t kind) except? -1
 cdef int put_status(Text* out, uint8_t status) except? -1
-cdef Extent field_of(const uint8_t* at, const uint8_t* end, uint32_t wanted) noexcept
-cdef uint32_t data_field(int kind) noexcept
 cdef double as_double(uint64_t bits) noexcept
 cdef int32_t zigzag(uint64_t value) noexcept
+
+cdef inline Extent extent(const uint8_t* at, const uint8_t* end) noexcept:
+    """Return a part of a message by its ends."""
+    cdef Extent found
+    found.at = at
+    found.length = <uint32_t>(end - at)
+    return found

@@ -102,23 +102,6 @@ def put_value(out: cython.pointer(Text), scratch: cython.pointer(Text), begin: _
 
 
 @cython.cfunc
-@cython.exceptval(check=False)
-def field_of(at: _Bytes, end: _Bytes, wanted: uint32_t) -> Extent:
-    """Return the content of a length-delimited field; of length 0 when it is absent."""
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    found: Extent
-    found.at = at
-    found.length = 0
-    while at < end:
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-        if tag == wanted << 3 | 2:
-            found = part
-    return found
-
-
-@cython.cfunc
 @cython.exceptval(-1)
 def put_key_values(
     keys: cython.pointer(Text),
@@ -171,13 +154,6 @@ def put_others(out: cython.pointer(Text), at: _Bytes, end: _Bytes, child: uint32
         if tag >> 3 != child:
             put(out, begin, at - begin)
     return 0
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def data_field(kind: cython.int) -> uint32_t:
-    """Return the field of Metric that holds the points of a type."""
-    return 5 if kind == 1 else 7 if kind == 2 else 6 + kind
 
 
 @cython.cfunc

@@ -12,15 +12,26 @@ import itertools
 import os
 import re
 import shutil
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import cramjam
 import zstandard
 from aiohttp import web
+
+from tests.e2e.requirements import do_without
+
+
+def need_engine() -> None:
+    """Skip the test where there is no engine; where servers are required, fail it."""
+    if find_spec("chdb") is None:
+        do_without("chdb is not installed: pip install -e '.[test-clickhouse]'")
+
 
 _ENGINE = ThreadPoolExecutor(1)
 _SESSIONS: list[Any] = []
@@ -115,16 +126,16 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: Any) -> AsyncIterator[str]:
+async def serving(answer: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve on a free port; give the URL."""
     app = web.Application(client_max_size=256 * 1024 * 1024)
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None, max_line_size=1 << 20, auto_decompress=False)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
     finally:
         await runner.cleanup()

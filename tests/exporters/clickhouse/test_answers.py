@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +22,14 @@ from collector.exporters.clickhouse.backend import ClickHouse
 from collector.exporters.clickhouse.client import Client, cause
 from collector.exporters.clickhouse.columns import LAYOUTS
 from collector.exporters.clickhouse.settings import ClickHouseSettings, problems
+from collector.exporters.settings import ClientTls
 from collector.otlp.signals import LOGS, TRACES
 from collector.security.secret import Secret
 from collector.testing.corpus import HOSTILE, corpus
 from collector.testing.exporters import batch_of
 from tests.exporters.clickhouse.server import serving
+from tests.security.certificates import Authority
+from tests.wal.logs import FakeClock
 
 TOO_MANY_PARTS = "Code: 252. DB::Exception: Too many parts (3000). (TOO_MANY_PARTS) (version 26.9.2.1)"
 
@@ -186,6 +191,33 @@ async def test_the_next_endpoint_is_asked() -> None:
         with pytest.raises(Unwelcome, match="301"):
             await client.ask("SELECT 1", {}, {})
         await client.close()
+
+
+async def test_other_files_of_tls_are_used_after_a_while(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.issue("client")
+    shown: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        shown.append(request.transport.get_extra_info("ssl_object").getpeercert()["serialNumber"])
+        return web.Response()
+
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.path)
+    made.load_cert_chain(*authority.issue("server"))
+    made.verify_mode = ssl.CERT_REQUIRED
+    clock = FakeClock()
+    async with serving(answer, made) as url:
+        tls = ClientTls(ca_file=str(authority.path), cert_file=str(certificate[0]), key_file=str(certificate[1]))
+        client = Client(ClickHouseSettings(endpoint=(url,), tls=tls), clock)
+        await client.ask("SELECT 1", {}, {})
+        for old, new in zip(certificate, authority.issue("other"), strict=True):
+            old.write_bytes(new.read_bytes())
+        await client.ask("SELECT 1", {}, {})
+        clock.pass_time(tls.reload_interval)
+        await client.ask("SELECT 1", {}, {})
+        await client.close()
+    assert shown[0] == shown[1] != shown[2]
 
 
 def test_names_are_identifiers() -> None:

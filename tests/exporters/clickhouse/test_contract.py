@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -18,16 +17,14 @@ from collector.exporters.clickhouse.settings import ClickHouseSettings
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.testing.corpus import Whole, corpus, trace_id
 from collector.testing.exporters import BackendContract, Make, batch_of
-from tests.e2e.requirements import do_without
 from tests.exporters.clickhouse.kept import kept
-from tests.exporters.clickhouse.server import Server, database, done, emptied, serving
+from tests.exporters.clickhouse.server import Server, database, done, emptied, need_engine, serving
 
 
 @pytest.fixture(scope="class")
 def tables() -> str:
     """The database of all tests of a class."""
-    if find_spec("chdb") is None:
-        do_without("chdb is not installed")
+    need_engine()
     return database()
 
 

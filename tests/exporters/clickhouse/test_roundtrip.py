@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from importlib.util import find_spec
 from typing import Any
 
 import structlog
@@ -24,9 +23,8 @@ from collector.exporters.clickhouse.settings import ClickHouseSettings
 from collector.otlp.signals import LOGS
 from collector.testing.corpus import wholes
 from collector.testing.exporters import batch_of
-from tests.e2e.requirements import do_without
 from tests.exporters.clickhouse.kept import kept
-from tests.exporters.clickhouse.server import Server, database, serving
+from tests.exporters.clickhouse.server import Server, database, need_engine, serving
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 leaves = (
@@ -78,8 +76,7 @@ def requests(draw: Any) -> bytes:
 
 
 def test_whatever_is_sent_comes_back() -> None:
-    if find_spec("chdb") is None:
-        do_without("chdb is not installed")
+    need_engine()
     tenants = (f"t{number}" for number in itertools.count())
 
     async def story(stack: AsyncExitStack) -> list[ClickHouse]:
@@ -111,7 +108,7 @@ def test_whatever_is_sent_comes_back() -> None:
         whole, columns = runner.run(story(stack))
         try:
 
-            @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
             @given(requests())
             def examples(payload: bytes) -> None:
                 runner.run(both(whole, columns, payload))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from collector.exporters.base import Batch, Context, Rejected, Wanted
+    from collector.exporters.clickhouse.columns import Layout
     from collector.exporters.clickhouse.schema import Table
     from collector.exporters.clickhouse.settings import ClickHouseSettings
     from collector.otlp.block import Block
@@ -82,19 +83,13 @@ class ClickHouse(Backend):
         self._version = str(version)
         numbers = tuple(int(one) for one in self._version.split(".")[:2] if one.isdecimal())
         layouts = list(schema.names(settings))
-        if settings.create_schema:
-            statements = [schema.create_database(settings)]
-            for layout, _ in layouts:
-                statements += schema.create_table(settings, layout, numbers)
-            for one in statements:
-                await self._change(one)
-        conditions = Conditions()
-        rows = await self._select(
-            "SELECT table, name, type, default_kind FROM system.columns"
-            f" WHERE database = {conditions.value(settings.database)}"
-            f" AND {conditions.among('table', [name for _, name in layouts])}",
-            conditions.parameters,
-        )
+        rows = await self._columns(layouts)
+        if settings.create_schema and (missing := schema.missing(settings, layouts, {str(row[0]) for row in rows})):
+            await self._change(schema.create_database(settings))
+            for layout in missing:
+                for one in schema.create_table(settings, layout, numbers):
+                    await self._change(one)
+            rows = await self._columns(layouts)
         found: dict[Signal, tuple[Table, ...]] = {}
         for layout, name in layouts:
             table = schema.adapted(
@@ -104,6 +99,16 @@ class ClickHouse(Backend):
             found[layout.signal] = (*found.get(layout.signal, ()), table)
         self.keyed = all(table.keyed for tables in found.values() for table in tables)
         return found
+
+    async def _columns(self, layouts: Sequence[tuple[Layout, str]]) -> list[list[Any]]:
+        """Return table, name, type and kind of default of all columns."""
+        conditions = Conditions()
+        tables = [one for layout, _ in layouts for one in schema.made(self._settings, layout)]
+        return await self._select(
+            "SELECT table, name, type, default_kind FROM system.columns"
+            f" WHERE database = {conditions.value(self._settings.database)} AND {conditions.among('table', tables)}",
+            conditions.parameters,
+        )
 
     def _tell(self, table: Table) -> None:
         missing = [one.name for one in table.layout.columns if one.name not in table.types]

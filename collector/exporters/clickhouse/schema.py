@@ -14,7 +14,7 @@ from collector.exporters.clickhouse.columns import KEPT, LAYOUTS, OWN, SPANS, Co
 from collector.otlp.signals import LOGS, TRACES, Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator, Sequence
 
     from collector.exporters.clickhouse.settings import ClickHouseSettings
 
@@ -50,6 +50,19 @@ def on_cluster(settings: ClickHouseSettings) -> str:
 def create_database(settings: ClickHouseSettings) -> str:
     """Return the statement that makes the database, if it is missing."""
     return f"CREATE DATABASE IF NOT EXISTS `{settings.database}`{on_cluster(settings)}"
+
+
+def made(settings: ClickHouseSettings, layout: Layout) -> list[str]:
+    """Return the names of all tables and views that `create_table` makes."""
+    name = base_name(settings, layout.signal) + layout.suffix
+    tables = [name, f"{name}{_LOOKUP}"] if layout is SPANS else [name]
+    rows = [*tables, f"{name}{_LOOKUP}_mv"] if layout is SPANS else tables
+    return [*tables, *(f"{one}_local" for one in rows)] if settings.distributed else rows
+
+
+def missing(settings: ClickHouseSettings, layouts: Sequence[tuple[Layout, str]], there: Container[str]) -> list[Layout]:
+    """Return the layouts of which not every table is there."""
+    return [layout for layout, _ in layouts if not all(one in there for one in made(settings, layout))]
 
 
 def create_table(settings: ClickHouseSettings, layout: Layout, version: tuple[int, ...]) -> Iterator[str]:

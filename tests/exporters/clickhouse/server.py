@@ -26,6 +26,12 @@ from aiohttp import web
 
 from tests.e2e.requirements import do_without
 
+CLUSTER = "alone"
+"""A cluster of this engine. It has no queue of statements for a cluster: the server takes `ON CLUSTER` out of them."""
+_CONFIG = f"""<clickhouse><tcp_port>9000</tcp_port><remote_servers><{CLUSTER}>
+<shard><internal_replication>true</internal_replication><replica><host>127.0.0.1</host><port>9000</port></replica></shard>
+</{CLUSTER}></remote_servers></clickhouse>"""
+
 
 def need_engine() -> None:
     """Skip the test where there is no engine; where servers are required, fail it."""
@@ -62,7 +68,10 @@ def session() -> Any:
         memory = "/dev/shm"
         plenty = os.path.isdir(memory) and shutil.disk_usage(memory).free > 1 << 30
         directory = tempfile.mkdtemp(prefix="clickhouse-", dir=memory if plenty else None)
-        _SESSIONS.append(Session(directory))
+        config = os.path.join(directory, "config.xml")
+        with open(config, "w") as file:
+            file.write(_CONFIG)
+        _SESSIONS.append(Session(f"{directory}/data?config-file={config}"))
         _SESSIONS[0].query("SET max_threads = 1, max_insert_threads = 1")
         atexit.register(shutil.rmtree, directory, True)
     return _SESSIONS[0]
@@ -76,6 +85,7 @@ def quoted(value: str) -> str:
 def run(statement: str, parameters: dict[str, str], settings: dict[str, str], data: bytes) -> bytes:
     """Run a statement as the server would; in the engine's thread."""
     of = session()
+    statement = statement.replace(f" ON CLUSTER `{CLUSTER}`", "")
     told = ", ".join(f"{name} = {quoted(value)}" for name, value in settings.items())
     if statement.startswith("INSERT"):
         insert, _, form = statement.partition(" FORMAT ")

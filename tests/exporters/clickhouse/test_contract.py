@@ -18,7 +18,7 @@ from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.testing.corpus import Whole, corpus, trace_id
 from collector.testing.exporters import BackendContract, Make, batch_of
 from tests.exporters.clickhouse.kept import kept
-from tests.exporters.clickhouse.server import Server, database, done, emptied, need_engine, serving
+from tests.exporters.clickhouse.server import CLUSTER, Server, database, done, emptied, need_engine, serving
 
 
 @pytest.fixture(scope="class")
@@ -35,6 +35,30 @@ class TestClickHouse(BackendContract):
     async def settings(self, tables: str) -> AsyncIterator[ClickHouseSettings]:
         async with serving(Server().answer) as url:
             yield ClickHouseSettings(endpoint=(url,), database=emptied(tables))
+
+
+class TestCluster(BackendContract):
+    """Distributed tables: what is other there."""
+
+    kind = KIND
+
+    @pytest.fixture
+    async def settings(self, tables: str) -> AsyncIterator[ClickHouseSettings]:
+        async with serving(Server().answer) as url:
+            yield ClickHouseSettings(
+                endpoint=(url,), database=emptied(tables), cluster_name=CLUSTER, distributed=True, compress="none"
+            )
+
+
+_OTHER_ON_CLUSTERS = {
+    "test_everything_comes_back",
+    "test_what_is_repeated_is_there_once",
+    "test_traces_are_deleted",
+    "test_only_what_is_old_is_forgotten",
+}
+for _name in dir(BackendContract):
+    if _name.startswith("test_") and _name not in _OTHER_ON_CLUSTERS:
+        setattr(TestCluster, _name, None)
 
 
 def foreign_tables(settings: ClickHouseSettings) -> list[str]:
@@ -68,6 +92,9 @@ class TestForeignTables(BackendContract):
     kind = KIND
     test_large_answers_come_in_pieces = None  # type: ignore[assignment] # these are the same as above
     test_it_takes_one_record = None  # type: ignore[assignment]
+    test_it_takes_batches_of_several_blocks = None  # type: ignore[assignment]
+    test_it_takes_texts_that_mean_something_elsewhere = None  # type: ignore[assignment]
+    test_what_was_taken_may_be_handed_over_again = None  # type: ignore[assignment]
     test_signals_come_side_by_side = None  # type: ignore[assignment]
     test_an_export_that_is_cancelled_leaves_it_usable = None  # type: ignore[assignment]
     test_who_reads_may_stop_at_any_time = None  # type: ignore[assignment]

@@ -29,6 +29,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "clickhouse": "collector.exporters.clickhouse.kind:KIND",
     "otlp": "collector.exporters.otlp.kind:GRPC",
     "otlphttp": "collector.exporters.otlp.kind:HTTP",
+    "postgres": "collector.exporters.postgres.kind:KIND",
     "sqlite": "collector.exporters.sqlite.kind:KIND",
 }
 """Where Ringtail's own kinds lie, by name."""

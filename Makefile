@@ -77,9 +77,10 @@ torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SE
 		$(BIN)/python -m pytest -q tests/hostile/test_queries.py tests/hostile/test_cardinality.py || status=1; \
 		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 
-torture-exporters: $(STAMP) ## forward to another Ringtail, store to SQLite and PostgreSQL under load, and kill either side 30 times: SEED=…
+torture-exporters: $(STAMP) ## forward to another Ringtail, store to SQLite, PostgreSQL and ClickHouse under load, and kill either side 30 times: SEED=…
 	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
-		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py tests/crash/test_sqlite.py tests/crash/test_postgres.py
+		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py tests/crash/test_sqlite.py tests/crash/test_postgres.py \
+		tests/crash/test_clickhouse.py
 
 overload: $(STAMP) ## attack a daemon with a small memory limit, and measure well-behaved clients beside: SECONDS=60 of each
 	@$(BIN)/python -m tests.hostile.run --seconds $(or $(SECONDS),60) $(OVERLOAD_ARGS)

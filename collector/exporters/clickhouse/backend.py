@@ -260,6 +260,20 @@ class ClickHouse(Backend):
                 counted += await self._counted(table, conditions)
         return counted
 
+    async def size(self) -> int | None:
+        """See `Backend.size`: of one replica of each shard."""
+        cluster = self._settings.cluster_name
+        tables = f"cluster('{cluster}', system, tables)" if cluster else "system.tables"
+        conditions = Conditions()
+        layouts = schema.names(self._settings)
+        names = [one for layout, _ in layouts for one in schema.made(self._settings, layout)]
+        found = await self._select(
+            f"SELECT toUInt64(ifNull(sum(total_bytes), 0)) FROM {tables}"
+            f" WHERE database = {conditions.value(self._settings.database)} AND {conditions.among('name', names)}",
+            conditions.parameters,
+        )
+        return int(found[0][0])
+
     async def _counted(self, table: Table, conditions: Conditions) -> int:
         found = await self._select(
             f"SELECT count() FROM {self._place(table)} WHERE {conditions.where}", conditions.parameters

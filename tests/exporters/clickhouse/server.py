@@ -1,5 +1,9 @@
 """ClickHouse's HTTP interface in front of chdb, which is the real engine in this process: one session, one query at a time.
 
+    python -m tests.exporters.clickhouse.server DIRECTORY PORT
+
+is one that can be killed: served.py starts it.
+
 What of the interface Ringtail uses: a statement in the body or in `query`, `param_NAME`, settings, bodies in LZ4 and zstd,
 X-ClickHouse-Exception-Code. Answers come whole.
 """
@@ -13,6 +17,7 @@ import os
 import re
 import shutil
 import ssl
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,19 +66,25 @@ def emptied(name: str) -> str:
 
 
 def session() -> Any:
+    """Return the engine: unless one was opened, a temporary one."""
     if not _SESSIONS:
-        from chdb.session import Session
-
         # Small files by the hundred: in memory where there is plenty, for a quarter of the time.
         memory = "/dev/shm"
         plenty = os.path.isdir(memory) and shutil.disk_usage(memory).free > 1 << 30
         directory = tempfile.mkdtemp(prefix="clickhouse-", dir=memory if plenty else None)
-        config = os.path.join(directory, "config.xml")
-        with open(config, "w") as file:
-            file.write(_CONFIG)
-        _SESSIONS.append(Session(f"{directory}/data?config-file={config}"))
-        _SESSIONS[0].query("SET max_threads = 1, max_insert_threads = 1")
         atexit.register(shutil.rmtree, directory, True)
+        opened(directory).query("SET max_threads = 1, max_insert_threads = 1")
+    return _SESSIONS[0]
+
+
+def opened(directory: str) -> Any:
+    """Open the engine of this process, which keeps its files in a directory."""
+    from chdb.session import Session
+
+    config = os.path.join(directory, "config.xml")
+    with open(config, "w") as file:
+        file.write(_CONFIG)
+    _SESSIONS.append(Session(f"{directory}/data?config-file={config}"))
     return _SESSIONS[0]
 
 
@@ -136,16 +147,27 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve on a free port; give the URL."""
+async def serving(answer: Any, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[str]:
+    """Serve on this port, or a free one; give the URL."""
     app = web.Application(client_max_size=256 * 1024 * 1024)
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None, max_line_size=1 << 20, auto_decompress=False)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
     await site.start()
     try:
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         yield f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
     finally:
         await runner.cleanup()
+
+
+async def _serve(directory: str, port: int) -> None:
+    _ENGINE.submit(opened, directory).result()
+    async with serving(Server().answer, port=port) as url:
+        print(url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))

@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture torture-exporters \
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query bench-backends oracle soak torture torture-exporters \
 	overload fuzz golden docs lock sbom clean
 
 help: ## list the targets
@@ -55,6 +55,9 @@ bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--sho
 
 bench-query: $(STAMP) ## how long queries take, in ring and log, idle and while receiving: QUERY_ARGS=--short
 	@$(BIN)/python -m tests.benchmarks.query $(QUERY_ARGS)
+
+bench-backends: $(STAMP) ## what backends cost beside their drivers, and how fast they answer: BACKENDS_ARGS="--short --only sqlite"
+	@$(BIN)/python -m tests.benchmarks.backends $(BACKENDS_ARGS)
 
 oracle: $(STAMP) ## compare TraceQL with its definition on 100,000 random traces: FORESTS=1700 of sixty each, SEED=…
 	@RINGTAIL_TRACEQL_FORESTS=$(or $(FORESTS),1700) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \

@@ -305,3 +305,8 @@ class Backend(Exporter):
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """Count the records with start_ns <= time < end_ns: what moving data is verified by, beside reading it. Raises
         Retryable or Unwelcome."""
+
+    async def size(self) -> int | None:
+        """Return how many bytes it occupies there, indexes included; None where that cannot be told, or counts for nothing.
+        Asked every minute. Raises as `read`."""
+        return None

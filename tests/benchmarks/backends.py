@@ -39,6 +39,7 @@ from tests.benchmarks.machine import describe
 from tests.benchmarks.subject import Missing, Subject
 
 SUBJECTS = {
+    "postgres": "tests.benchmarks.backend_postgres:Postgres",
     "sqlite": "tests.benchmarks.backend_sqlite:Sqlite",
 }
 """Where they are, by the backend's name."""

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -33,11 +34,20 @@ SETTINGS = {
 }
 
 
+def _found(name: str) -> list[str]:
+    found = [str(path) for place in PLACES for path in sorted(Path(place).glob(f"*/bin/{name}"), reverse=True)]
+    on_path = shutil.which(name)
+    return found if on_path is None else [*found, on_path]
+
+
+def installed() -> bool:
+    """Whether there is a server to start."""
+    return bool(_found("postgres"))
+
+
 def program(name: str) -> str:
     """The path of one of PostgreSQL's programs; skips or fails the test when there is none."""
-    found = [str(path) for place in PLACES for path in sorted(Path(place).glob(f"*/bin/{name}"), reverse=True)]
-    if on_path := shutil.which(name):
-        found.append(on_path)
+    found = _found(name)
     if not found:
         do_without(f"PostgreSQL's {name} is not installed")
     return found[0]
@@ -113,14 +123,25 @@ class Server:
 
     def connect(self, database: str = "", **more: object) -> psycopg.Connection[tuple[object, ...]]:
         """Connect as the owner of everything."""
-        return psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            dbname=database or self.database,
-            **more,  # type: ignore[arg-type]
-        )
+        return psycopg.connect(**(self.parameters() | ({"dbname": database} if database else {}) | more))
+
+    def parameters(self) -> dict[str, Any]:
+        """What libpq is told for that."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "dbname": self.database,
+        }
+
+    def cpu_s(self) -> float:
+        """CPU time so far, in seconds, of the server's processes, and of those that have ended."""
+        assert self._process is not None
+        pids = [self._process.pid, *_children(self._process.pid)]
+        # Of the server itself also what it has collected of children that ended.
+        ticks = sum(int(one) for pid in pids for one in _fields(pid)[11 : 15 if pid == pids[0] else 13])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """Kill -9 all of it at once, as a power cut would end it but for the page cache."""

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,15 @@ from tests.e2e.requirements import do_without
 PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql")
 USERS = ("postgres", "nobody")
 PATIENCE_S = 60.0
+_BECOME = """import os, sys
+uid, gid, *command = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(gid))
+os.setuid(int(uid))
+os.execv(command[0], command)
+"""
+"""Becomes another user, and then the command. Popen could do that itself, but by fork, not vfork: gRPC's handlers of forks
+then run while its threads do, and the child crashes, or answers in its parent's place."""
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "32MB",
@@ -64,11 +74,11 @@ class Server:
         """Start it; with a certificate and its key it speaks TLS, too."""
         self._postgres, initdb = program("postgres"), program("initdb")
         self.directory = Path(tempfile.mkdtemp(prefix="ringtail-postgres-"))
-        self._as: dict[str, object] = {}
+        self._as: list[str] = []
         if os.geteuid() == 0:
             owner = next(one for one in (_user(name) for name in USERS) if one is not None)
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
-            self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            self._as = [sys.executable, "-I", "-S", "-c", _BECOME, str(owner.pw_uid), str(owner.pw_gid)]
         self.data = self.directory / "data"
         secret = self.directory / "password"
         secret.write_text(self.password)
@@ -94,7 +104,7 @@ class Server:
             connection.execute(f"CREATE DATABASE {self.database}")
 
     def _run(self, command: list[str]) -> None:
-        subprocess.run(command, cwd="/", check=True, stdout=subprocess.DEVNULL, **self._as)  # type: ignore[call-overload]
+        subprocess.run([*self._as, *command], cwd="/", check=True, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -103,12 +113,7 @@ class Server:
             command += ["-c", f"{key}={value}"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command,
-                cwd="/",
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self._as,  # type: ignore[call-overload]
+                [*self._as, *command], cwd="/", stdout=log, stderr=log, start_new_session=True
             )
         end = time.monotonic() + PATIENCE_S
         while True:

@@ -27,8 +27,8 @@ from collector.security.secret import Secret
 from tests.benchmarks.subject import Missing, Replay, Subject
 from tests.exporters.postgres_server import Server, installed
 
-Copies = tuple[Signal, set[int], list[bytes]]
-"""Signal, days, and what COPY was sent."""
+Copies = tuple[Signal, list[bytes]]
+"""What COPY was sent."""
 
 
 class Postgres(Subject):
@@ -40,6 +40,7 @@ class Postgres(Subject):
     def __init__(self, directory: Path, threads: ThreadPoolExecutor) -> None:
         super().__init__(directory, threads)
         self._server: Server | None = None
+        self._days: dict[Signal, set[int]] = {}
 
     async def start(self) -> None:
         if not installed():
@@ -61,26 +62,32 @@ class Postgres(Subject):
             tls=ClientTls(insecure=True),
         )
 
-    async def fresh(self) -> Backend:
-        backend = self.made(KIND, self._settings())
-        await backend.start()
-        return backend
-
-    async def recorded(self, batches: Sequence[Batch]) -> Copies:
-        signal = batches[0].signal
-        days = {day for batch in batches for day in days_in(batch.blocks)}
-        return signal, days, [prepare(signal, batch.blocks, 1).copy for batch in batches]
-
-    async def floor(self, recorded: Copies) -> Replay:
-        signal, days, copies = recorded
+    async def _place(self) -> PostgresSettings:
+        """Return the settings of an empty schema, with partitions for what was recorded, as they are there in time."""
         settings = self._settings()
         clock = SystemClock()
         connections = Connections(settings, clock, self._threads)
         partitions = Partitions(settings.schema, connections, settings.partitions_ahead)
         async with connections.writing() as connection:
             await migrate(connection, settings.schema)
-        await partitions.provide(signal, days, clock.now_ns() // DAY_NS)
+        for signal, days in self._days.items():
+            await partitions.provide(signal, days, clock.now_ns() // DAY_NS)
         connections.close()
+        return settings
+
+    async def fresh(self) -> Backend:
+        backend = self.made(KIND, await self._place())
+        await backend.start()
+        return backend
+
+    async def recorded(self, batches: Sequence[Batch]) -> Copies:
+        signal = batches[0].signal
+        self._days = {signal: {day for batch in batches for day in days_in(batch.blocks)}}
+        return signal, [prepare(signal, batch.blocks, 1).copy for batch in batches]
+
+    async def floor(self, recorded: Copies) -> Replay:
+        signal, copies = recorded
+        settings = await self._place()
         assert self._server is not None
         own = await psycopg.AsyncConnection.connect(**self._server.parameters())
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(

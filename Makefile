@@ -21,10 +21,10 @@ help: ## list the targets
 run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 	@exec $(BIN)/ringtail run --config config/collector.yaml
 
-test: $(STAMP) ## run the tests
+test: $(STAMP) ## run the tests, WORKERS=3 at a time: many of them wait for servers and disks
 	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
 		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the rules of the house
 	@$(BIN)/ruff check .

@@ -165,7 +165,7 @@ async def write(subject: Subject, signal: Signal, request: int, extent: Extent) 
 
 async def ask(subject: Subject, extent: Extent) -> list[Answered]:
     backend = await subject.fresh()
-    source = fresh.Source(TRACES, LARGE).requests()
+    source = fresh.Source(TRACES, LARGE, templates=min(fresh.TEMPLATES, extent.asked)).requests()
     ids: list[bytes] = []
     blocks: list[Block] = []
     end = first_ns = 0
@@ -195,7 +195,7 @@ async def ask(subject: Subject, extent: Extent) -> list[Answered]:
         took = []
         for wanted in asked:
             began = time.perf_counter()
-            async with aclosing(backend.read(wanted)) as blocks_of:  # type: ignore[type-var]
+            async with aclosing(backend.read(wanted)) as blocks_of:
                 async for _ in blocks_of:
                     if first:
                         break

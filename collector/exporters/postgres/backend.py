@@ -167,7 +167,8 @@ class PostgresBackend(Backend):
                 break
         else:
             raise Retryable("the same offsets are being written by somebody else")
-        self._repeated += batch.records - sum(block.count for block in blocks)
+        if blocks is not batch.blocks:
+            self._repeated += batch.records - sum(block.count for block in blocks)
 
     async def _write(self, signal: Signal, source: int, prepared: Prepared) -> None:
         tables = TABLES[signal]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import date
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -91,6 +92,9 @@ METRIC_COLUMNS: Final = {
 }
 """Types by column."""
 
+_MIN_TIME: Final = attrgetter("min_time")
+_MAX_TIME: Final = attrgetter("max_time")
+
 Key = tuple[date, bytes]
 """Day and id."""
 
@@ -110,13 +114,13 @@ class Prepared(NamedTuple):
 
 def days_in(blocks: Sequence[Block]) -> set[int]:
     """Return the days that records are of, as days since the epoch."""
+    first = min(map(_MIN_TIME, blocks)) // DAY_NS
+    last = max(map(_MAX_TIME, blocks)) // DAY_NS
+    if last - first < 2:
+        return {first, last}
     found: set[int] = set()
     for block in blocks:
-        first, last = block.min_time // DAY_NS, block.max_time // DAY_NS
-        if last - first < 2:
-            found |= {first, last}
-        else:
-            found.update(np.unique(block.column("time") // np.uint64(DAY_NS)).tolist())
+        found.update(np.unique(block.column("time") // np.uint64(DAY_NS)).tolist())
     return found
 
 
@@ -149,7 +153,7 @@ def prepare(signal: Signal, blocks: Sequence[Block], source: int) -> Prepared:
         else:
             ranges.append((block.base_offset, block.end_offset))
     parts.append(TRAILER)
-    count = sum(block.count for block in blocks)
+    count = sum(end - first for first, end in ranges)
     return Prepared(b"".join(parts), shared.containers, shared.metrics, tuple(ranges), count)
 
 

@@ -38,7 +38,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.otlp.signals import LOGS, Signal
+from collector.otlp.signals import METRICS, Signal
 from collector.otlp.terms import Sought, Terms, in_doubt, pieces
 from collector.otlp.words import BODY, BODY_NUMBER, fold
 from collector.wal import grams
@@ -65,8 +65,8 @@ _FLAGS: Final = (grams.DOCUMENTS, grams.OPAQUE_BODIES, grams.OPAQUE_ATTRIBUTES, 
 
 
 def has_texts(signal: Signal) -> bool:
-    """Whether frames of the signal have sets of grams: only lines are searched for parts of them."""
-    return signal is LOGS
+    """Whether frames of the signal have sets of grams: lines and the fields of spans are searched for texts."""
+    return signal is not METRICS
 
 
 class Rows(NamedTuple):

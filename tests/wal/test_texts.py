@@ -15,7 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 
 from collector.otlp.block import Block
 from collector.otlp.scan import scan
-from collector.otlp.signals import LOGS, TRACES
+from collector.otlp.signals import LOGS, METRICS
 from collector.otlp.terms import TRACE, Sought, Terms
 from collector.otlp.words import ATTRIBUTE, BODY, fold
 from collector.query.logql.labels import value_text
@@ -431,10 +431,10 @@ def test_a_key_index_of_an_earlier_version_tells_nothing_of_texts(monkeypatch: p
     assert places(log, "nowhere at all", end_offset=end) == []
 
 
-def test_other_signals_have_no_texts() -> None:
-    log = open_log(files := MemoryFiles(), segment_bytes=12_000)
+def test_data_points_have_no_texts() -> None:
+    log = open_log(files := MemoryFiles(), signal=METRICS, segment_bytes=12_000)
     for seed in range(12):
-        log.append([BUILDERS[TRACES](24, seed=seed)], 24, seed, seed)
+        log.append([BUILDERS[METRICS](24, seed=seed)], 24, seed, seed)
     compact_all(files, log)
     assert len(log.sealed_segments) > 0
     everything = [one.base_offset for one in log.frames()]

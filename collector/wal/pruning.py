@@ -134,7 +134,7 @@ class KeyIndexes:
         for section, tokens in known:
             if not numbers.size:
                 break
-            with_key = _joined([section.find(token, read) for token in tokens])
+            with_key = section.find(tokens, read)
             if isinstance(with_key, Damaged):
                 return with_key
             numbers = np.intersect1d(numbers, with_key)

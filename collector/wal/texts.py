@@ -59,6 +59,8 @@ NEEDLES_MAX: Final = 256
 """Needles of a term that are looked for; a term of more is taken to be met."""
 NEEDLE_ROWS_MAX: Final = 16
 """Rows of each kind that are asked for one needle."""
+LONG_ENOUGH: Final = 6
+"""Rows of grams of five that make those of four superfluous: what has the ones has the others, but for shared bits."""
 
 _HEAD: Final = struct.Struct("<IIII")
 _FLAGS: Final = (grams.DOCUMENTS, grams.OPAQUE_BODIES, grams.OPAQUE_ATTRIBUTES, grams.DENSE)
@@ -147,11 +149,13 @@ class Flags(NamedTuple):
             if not frames & ~self.dense:
                 break
             frames &= row(number) | self.dense
+        asked = frames if len(rows.long) < LONG_ENOUGH else frames & self.dense
+        rest = frames & ~asked
         for number in rows.short:
-            if not frames:
+            if not asked:
                 break
-            frames &= row(number)
-        return frames
+            asked &= row(number)
+        return rest | asked
 
 
 def _bits(numbers: NDArray[np.uint64], frames: range) -> int:

@@ -288,18 +288,18 @@ def _find_traces(
         if whole.is_at_a_loss and patience.ends():
             break
         whole.judge(piece.block)
-    whole.judge_all()
-    if patience.side is not None:
+    if patience.side is None:
+        whole.judge_all()
+    else:
+        whole = _Whole(deadline, everything, planned, search, best, effort)
         whole.sieve = []
-        _find_by_rare_side(deadline, everything, patience.side, around, whole, known)
+        _find_by_rare_side(deadline, everything, patience.side, around, whole)
 
 
 @as_part("traces that have what is rare")
-def _find_by_rare_side(
-    deadline: Deadline, everything: View, side: Expression, around: Place, whole: _Whole, known: Numbering
-) -> None:
-    """Take the traces that have what is required and rare, but for those that are known."""
-    best = whole.best
+def _find_by_rare_side(deadline: Deadline, everything: View, side: Expression, around: Place, whole: _Whole) -> None:
+    """Take the traces that have what is required and rare."""
+    best, known = whole.best, Numbering()
 
     def may_bring(min_ns: int, max_ns: int) -> bool:
         """Tell whether a trace with a span in a time range, any of its spans, can take a place among the best."""

@@ -27,7 +27,7 @@ Little-endian:
 A section of kind 1 is named after its key column (`trace_id`, `service`, …) and is a sorted array of u64 entries: a token
 in the upper half, the number of a frame that holds a key with that token in the lower. It is cut into pages of 512
 entries; its table has each page's first entry (u64) and then each page's CRC32C (u32), padded to a multiple of 8. A lookup
-searches the table in memory and reads one page. Sections of kind 2, for log records, are all named `text`: see texts.py.
+searches the table in memory and reads one page. Sections of kind 2, for log records and spans, are all named `text`: see texts.py.
 Readers pass over kinds and names that they do not know: there is room for a denser form.
 
 A token is (key x 0x9e3779b97f4a7c15 mod 2^64) >> 32. The key of a string is `wire.hash_key`, of a number the number,

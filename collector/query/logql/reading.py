@@ -49,9 +49,7 @@ def _field(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _pair(
-    message: Extent, key: cython.pointer(Extent), value: cython.pointer(Extent)
-) -> cython.bint:
+def _pair(message: Extent, key: cython.pointer(Extent), value: cython.pointer(Extent)) -> cython.bint:
     """Read a KeyValue; False when it says something twice."""
     at: cython.pointer(cython.const[uint8_t]) = message.at
     end: cython.pointer(cython.const[uint8_t]) = at + message.length
@@ -206,9 +204,9 @@ def read(payload, start: int, length: int, stream: dict, name_of, flatten, text_
         elif kind == 24:
             _put(own, stream, name, str(cython.cast(int64_t, number)))
         else:
-            for name, text in flatten(name, _bytes(values[i])):
+            for part, text in flatten(name, _bytes(values[i])):
                 if text:
-                    _put(own, stream, name, text)
+                    _put(own, stream, part, text)
     if not _field(body, cython.address(kind), cython.address(number), cython.address(content)):
         return None
     if kind == 10:

@@ -88,8 +88,12 @@ FIELDS = st.one_of(
     st.builds(lambda value: tagged(5, common_pb2.AnyValue(**value).SerializeToString()), VALUES),
     st.builds(lambda pair: tagged(6, pair), PAIRS),
     st.builds(lambda one, other: tagged(6, one + other), PAIRS, PAIRS),
-    st.sampled_from([b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x38\x80\x80\x80\x80\x20", tagged(15, b"later")]),
-    st.sampled_from([b"\xa3\x06\xa4\x06", b"\x1b\x1c", b"\x28\x05", tagged(5, b"\x12\x01\x01"), tagged(5, b"\x42\x01x")]),
+    st.sampled_from(
+        [b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x38\x80\x80\x80\x80\x20", tagged(15, b"later")]
+    ),
+    st.sampled_from(
+        [b"\xa3\x06\xa4\x06", b"\x1b\x1c", b"\x28\x05", tagged(5, b"\x12\x01\x01"), tagged(5, b"\x42\x01x")]
+    ),
 )
 
 

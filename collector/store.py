@@ -21,11 +21,13 @@ import numpy as np
 
 from collector.errors import Malformed, Unavailable
 from collector.otlp.scan import BlockBuilder, scan
+from collector.otlp.tombstones import NONE
 from collector.otlp.validate import Accepted, accept, without
 from collector.otlp.wire import hash_key
 from collector.ring.per_trace import surplus
 from collector.ring.postings import key_of_column
 from collector.ring.ring import Ring, Snapshot
+from collector.wal.deletions import Deletions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
     from collector.otlp.terms import Piece, Sought, Terms
+    from collector.otlp.tombstones import Tombstones
     from collector.ring.ring import Lookup
     from collector.ring.search import Needed, Search, Stretch
     from collector.wal.log import Log
@@ -142,7 +145,10 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_lookup", "_ring", "_search", "behind", "index", "key", "log", "memo", "signal")
+    __slots__ = (
+        *("_candidates", "_hidden", "_lookup", "_ring", "_search"),
+        *("behind", "deletions", "index", "key", "log", "memo", "signal"),
+    )
 
     def __init__(
         self,
@@ -155,7 +161,11 @@ class View:
         lookup: Lookup | None = None,
         memo: Memo | None = None,
         search: Search | None = None,
+        hidden: Tombstones = NONE,
+        deletions: int = 0,
     ) -> None:
+        self.deletions = deletions
+        """How often something had been deleted by then: what was found out before may be of records that are gone."""
         self.memo = memo
         """What queries remember of the store; None: nothing is."""
         self.signal = signal
@@ -168,6 +178,7 @@ class View:
         self._candidates = candidates
         self._lookup = lookup
         self._search = search
+        self._hidden = hidden
         self.behind: Behind | None = None
         """Where what ring and log no longer hold is read from; None: nowhere."""
 
@@ -218,7 +229,11 @@ class View:
         """
         if self._search is None or not terms:
             return None
-        return self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
+        found = self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
+        if found is None or not self._hidden:
+            return found
+        hidden = self._hidden
+        return (one if one.offsets is None else one._replace(offsets=hidden.left_of(one.offsets)) for one in found)
 
     def word_counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
         """Return what the ring's keyword index knows of a text's words; see `Search.counts`. From any thread."""
@@ -263,6 +278,9 @@ class Store:
         """Spans of one trace that the ring takes; further ones are rejected. 0: any number. Of a store of traces only."""
         self.behind: Callable[[View], Behind] | None = None
         """Gives each view what lies behind it; None: nothing does."""
+        self.deletions = log.deletions if log is not None else Deletions(None, None)
+        """What was deleted; see `hide`."""
+        self._hides = 0
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -302,7 +320,7 @@ class Store:
             if stopping():
                 return ring
         filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin, keyword_index=ring.keyword_index)
-        for block in log.blocks(begin, log.next_offset, cached=False):
+        for block in log.blocks(begin, log.next_offset, cached=False, deleted=True):
             if block.base_offset != filled.next_offset:
                 filled.restart(block.base_offset)
             filled.append(block)
@@ -316,7 +334,16 @@ class Store:
         """Take a ring that `replay` has filled; until then every query reads the log."""
         ring.resize(self.ring.max_bytes)
         self.ring = ring
+        self.hide()
         self._tell()
+
+    def hide(self) -> None:
+        """Show nobody what `deletions` has by now. As long as the ring holds some of it, nothing is remembered of the ring:
+        what queries remember has a place for every offset."""
+        self._hides += 1
+        self.ring.hide(self.deletions.hidden)
+        if self.ring.hidden:
+            self.memo.forget()
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` whenever records were added, until the function that is returned is called.
@@ -461,7 +488,21 @@ class Store:
         if "trace_id" in self.signal.indexes:
             lookup = ring.lookup("trace_id")
         log = None if ring_only else self.log
-        view = View(self.signal, ring.snapshot(), log, index, key, candidates, lookup, self.memo, ring.search())
+        snapshot = ring.snapshot()
+        memo = None if ring.hidden else self.memo
+        view = View(
+            self.signal,
+            snapshot,
+            log,
+            index,
+            key,
+            candidates,
+            lookup,
+            memo,
+            ring.search(),
+            ring.hidden,
+            self._hides,
+        )
         if self.behind is not None and not ring_only and not held_only:
             view.behind = self.behind(view)
         return view
@@ -478,6 +519,7 @@ class Store:
                 "segments": self.log.segment_count,
                 "bytes": self.log.byte_size,
             }
+        stats["deleted"] = self.deletions.stats()
         return stats
 
 

@@ -1,9 +1,9 @@
 """The catalogue of services and their operations: every one that a readable span has, and no other.
 
 What was once looked at is not looked at again: a service's operation is remembered with the offset of its newest span,
-and is there as long as that offset can be read. Spans leave ring and log oldest first, so this is exact. The first
-question reads everything, further ones only what has come since. Where there is a backend, the first that it answers
-reads that, too, as far as its time allows; and what has gone there stays known.
+and is there as long as that offset can be read. Spans leave ring and log oldest first, so this is exact; when some are
+deleted, it is forgotten. The first question reads everything, further ones only what has come since. Where there is a
+backend, the first that it answers reads that, too, as far as its time allows; and what has gone there stays known.
 """
 
 from __future__ import annotations
@@ -44,12 +44,16 @@ class Operations:
         self._newest: dict[Operation, int] = {}
         self._next = 0
         self._reached = False
+        self._deletions = 0
         self._lock = threading.Lock()
 
     def known(self, deadline: Deadline, view: View) -> list[Operation]:
         """Return the operations of all spans that the view can read, sorted; learn what is new in it."""
         with self._lock:
-            if view.next_offset > self._next or (view.behind is not None and not self._reached):
+            if view.deletions > self._deletions:
+                self._newest, self._next, self._deletions, self._reached = {}, 0, view.deletions, False
+            is_new = view.next_offset > self._next or (view.behind is not None and not self._reached)
+            if is_new and view.deletions == self._deletions:
                 self._learn(deadline, view)
             first = _oldest(view)
             return sorted(operation for operation, newest in self._newest.items() if newest >= first)

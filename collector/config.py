@@ -278,6 +278,13 @@ class Traces:
     max_bytes: int = setting(
         64 * MIB, "size", "Bytes that the ring may hold, columns and indexes included.", low=1 * MIB, high=1 * TIB
     )
+    max_spans_per_trace: int = setting(
+        0,
+        "count",
+        "Spans of one trace that the ring takes; further ones are rejected. 0 is no limit.",
+        low=0,
+        high=100_000_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import random
 import resource
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -34,7 +35,7 @@ from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
 from collector.exporters.exports import Exports
-from collector.exporters.reaching import reading
+from collector.exporters.reaching import keyed, reading
 from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
@@ -433,6 +434,7 @@ class Daemon:
                     self.logger.bind(signal=one.name, **({"tenant": name} if name else {})),
                     timeout_s=query.backend_timeout,
                     shared=query.backend_shared,
+                    keyed=partial(keyed, self._exports, query.backend),
                 )
                 store.behind = way.reach
 

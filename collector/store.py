@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from collector.errors import Unavailable
-from collector.otlp.scan import BlockBuilder
+from collector.errors import Malformed, Unavailable
+from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.tombstones import NONE
-from collector.otlp.validate import Accepted, accept
+from collector.otlp.validate import Accepted, accept, without
 from collector.otlp.wire import hash_key
+from collector.ring.per_trace import surplus
 from collector.ring.postings import key_of_column
 from collector.ring.ring import Ring, Snapshot
 from collector.wal.deletions import Deletions
@@ -273,11 +274,13 @@ class Store:
         self._closed = False
         self.memo = Memo()
         """What queries remember, for the next one."""
+        self.spans_per_trace = 0
+        """Spans of one trace that the ring takes; further ones are rejected. 0: any number. Of a store of traces only."""
+        self.behind: Callable[[View], Behind] | None = None
+        """Gives each view what lies behind it; None: nothing does."""
         self.deletions = log.deletions if log is not None else Deletions(None, None)
         """What was deleted; see `hide`."""
         self._hides = 0
-        self.behind: Callable[[View], Behind] | None = None
-        """Gives each view what lies behind it; None: nothing does."""
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -385,13 +388,30 @@ class Store:
             raise Unavailable("the daemon is shutting down")
         if self.log is not None and self.log.failed is not None:
             raise Unavailable(f"the log of {self.signal.name} has failed: {self.log.failed}", 5.0)
+        over = self._over(payload) if self.spans_per_trace else []
+        if over:
+            payload = without(self.signal, payload, over)
         accepted = accept(self._builder, payload)
+        if over:
+            reason = (
+                f"{len(over)} spans rejected: their trace has {self.spans_per_trace} in memory "
+                "(stores.traces.max_spans_per_trace)"
+            )
+            message = f"{accepted.message}; {reason}" if accepted.message else reason
+            accepted = Accepted(accepted.records, accepted.rejected + len(over), message)
         if accepted.records == 0:
             done(accepted)
             return
         self._waiters.append((done, accepted))
         if not self._under_way and not self._scheduled:
             self._gather_from(self._builder.records)
+
+    def _over(self, payload: bytes | bytearray) -> list[int]:
+        """Return which spans of a request are too many of their traces; none of one that has to be judged first."""
+        try:
+            return surplus(self.ring, scan(self.signal, payload, 0), self.spans_per_trace)
+        except Malformed:
+            return []
 
     def _gather_from(self, records: int) -> None:
         """Commit in a while: when a turn of the loop brings no more than so many records."""

@@ -276,8 +276,8 @@ class Backend(Exporter):
     """An exporter that can also read what it was given. Reading may begin once `start` has returned, and goes on while
     batches are exported."""
 
-    keyed: ClassVar[bool] = True
-    """Whether it keeps each record's source and offset: then it can leave out what is `held`, and shows a record that it
+    keyed: bool = True
+    """Whether it keeps each record's source and offset, known once it has started: then it can leave out what is `held`, and shows a record that it
     was given twice once. If not, who reads must know repeated records by what is in them."""
 
     @abstractmethod
@@ -319,3 +319,8 @@ class Backend(Exporter):
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """Count the records with start_ns <= time < end_ns: what moving data is verified by, beside reading it. Raises
         Retryable or Unwelcome."""
+
+    async def size(self) -> int | None:
+        """Return how many bytes it occupies there, indexes included; None where that cannot be told, or counts for nothing.
+        Asked every minute. Raises as `read`."""
+        return None

@@ -28,8 +28,9 @@ from collector.exporters import instance
 from collector.exporters.base import Backend, Context, Source
 from collector.exporters.dead_letters import DeadLetters, place
 from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
-from collector.exporters.figures import Counts, ExporterMetrics, Reported
+from collector.exporters.figures import WRITE, Counts, ExporterMetrics, Reported
 from collector.exporters.kinds import find, kind_of
+from collector.exporters.measured import Measured
 from collector.exporters.passing_on import PassingOn, Reached
 from collector.exporters.retry import Backoff
 from collector.otlp.signals import BY_NAME
@@ -56,6 +57,8 @@ GRACE_S: Final = 1.0
 """How long batches that are under way may take at a stop."""
 FLUSH_S: Final = 5.0
 """The same without a log, for everything that the rings hold."""
+SIZE_S: Final = 60.0
+"""How often a backend is asked for its size."""
 STOP_S: Final = 2.0
 """How long an exporter may take to let go of everything."""
 COPIES: Final = 3
@@ -152,17 +155,20 @@ class Exports:
                 "signals": {
                     signal: delivery.stats() for (of, signal), delivery in running.deliveries.items() if of == tenant
                 },
+                "durations": self._metrics.durations(name),
+                "bytes": self._metrics.size(name),
                 "own": running.exporter.stats(),
             }
             for name, running in self._running.items()
         }
 
     def backend(self, name: str) -> Backend | None:
-        """Return the backend of that name, to read from; None when there is none, or it has not started yet."""
+        """Return the backend of that name, to read from, with what it takes counted; None when there is none, or it has not
+        started yet."""
         running = self._running.get(name)
         if running is None or not running.started.is_set() or not isinstance(running.exporter, Backend):
             return None
-        return running.exporter
+        return Measured(name, running.exporter, self._metrics, self._clock)
 
     def keeping(self, signal: str) -> list[str]:
         """Name the exporters that are backends and take a signal's records: who has to be told of deletions."""
@@ -334,6 +340,17 @@ class Exports:
         running.failing = ""
         logger.info("exporter started", signals=list(running.settings.signals))
         running.started.set()
+        if isinstance(running.exporter, Backend):
+            await self._weigh(running.name, running.exporter)
+
+    async def _weigh(self, name: str, backend: Backend) -> None:
+        """Ask a backend for its size, again and again. While it does not say, it is as large as it was."""
+        while True:
+            try:
+                self._metrics.note_size(name, await backend.size())
+            except Exception as error:  # noqa: BLE001 - as in `_bring_up`
+                self._logger.debug("size not known", exporter=name, reason=repr(error))
+            await asyncio.sleep(SIZE_S)
 
     async def _deliver(self, running: _Running, of: _Place) -> None:
         """Make an exporter's deliveries of a tenant; they begin when it has started."""
@@ -361,7 +378,7 @@ class Exports:
                 cursor,
                 self._dead_letters(running, of, name),
                 self._counts[running.name, of.tenant, name],
-                self._metrics.duration(running.name, signal),
+                self._metrics.duration(running.name, WRITE, signal),
                 Parts(self._clock, self._chance, self._threads, bound),
                 store.ring.next_offset if running.settings.start_at == "end" else store.ring.first_offset,
             )
@@ -450,6 +467,7 @@ class Exports:
 
     async def _end(self, running: _Running, grace_s: float) -> None:
         """Stop an exporter and its deliveries."""
+        self._metrics.note_size(running.name, None)
         for task in tuple(running.tasks):
             task.cancel()
         await asyncio.gather(*running.tasks, return_exceptions=True)

@@ -78,6 +78,12 @@ def _without(block: Block, deleted: frozenset[bytes]) -> Block | None:
     return scan(block.signal, regroup(Ref(0, 0, block, row) for row in rows), 0) if rows else None
 
 
+def keyed(exports: Exports, name: str) -> bool:
+    """Tell whether the backend of that name, as it is now, leaves out what is held."""
+    backend = exports.backend(name)
+    return backend is None or backend.keyed
+
+
 async def _named(backend: Backend, fits: Callable[[str], bool], signal: Signal, tenant: str) -> tuple[str, ...] | None:
     """Return the names to ask for; empty when it is to be all of them, None when there is nothing of the kind."""
     known = await backend.names(signal, tenant)

@@ -130,7 +130,7 @@ class OtlpTarget(Target):
             self._links = dict.fromkeys(SIGNALS, link)
         elif scheme in ("http", "https"):
             by_http = HttpSettings(endpoint=(url,), timeout=TIMEOUT_S, tls=tls, compression="none")
-            client = HttpClient(by_http, context)
+            client = HttpClient(by_http)
             for signal in SIGNALS:
                 endpoint = http_endpoints(by_http, signal.name)[0]
                 self._links[signal] = HttpLink(endpoint, url, client, by_http, context)

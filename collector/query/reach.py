@@ -5,12 +5,13 @@ The daemon gives each store a `Way` to the backend that is configured for readin
 that yields blocks for what is `Asked` (otlp/asked.py), which is told as much as is certain of what the query wants.
 
 Which records are where: a store holds the records of its own instance from an offset on, and the function leaves exactly
-those out, so no record comes twice. It is asked only when the time range begins before the oldest held record arrived,
-`SKEW_NS` added for clocks that are ahead: what arrived earlier can be in the backend only. `shared` backends, which other
-instances write to as well, are asked about every time.
+those out, so no record comes twice; what a backend without offsets gives again is known by its content (repeated.py). It
+is asked only when the time range begins before the oldest held record arrived, `SKEW_NS` added for clocks that are ahead:
+what arrived earlier can be in the backend only. `shared` backends, which other instances write to as well, are asked about
+every time.
 
 Offsets: records of a backend have none here. They get negative ones, ascending with their times, which name a record
-within one pass only; where an order has to be the same in the next query, `places` of query/offsets.py stand for them.
+within one pass only; where an order has to be the same in the next query, query/places.py has numbers for them.
 
 A backend may be away, slow, or wrong. Waiting for it ends with `timeout_s` for each view; then, and when it fails, the
 answer is made of what there is, and `missing` says so: every API tells it. After a failure it is left alone for `REST_S`.
@@ -79,15 +80,17 @@ class Way:
         timeout_s: float = TIMEOUT_S,
         rest_s: float = REST_S,
         shared: bool = False,
+        keyed: Callable[[], bool] = lambda: True,
     ) -> None:
         """`read` yields blocks of what is asked, on the event loop, without this store's records from an offset on; it
-        raises RingtailErrors. `name` is for people."""
+        raises RingtailErrors. When it is not `keyed`, it gives those, too. `name` is for people."""
         self.name = name
         self.loop = loop
         self.clock = clock
         self.timeout_s = timeout_s
         self._rest_s = rest_s
         self.shared = shared
+        self.keyed = keyed
         self.read = read
         self._logger = logger
         self._began_ns = clock.now_ns()
@@ -161,6 +164,11 @@ class Reach:
         self._waited_s = 0.0
         self.missing: list[str] = []
         """Why answers from this view may lack records; empty when they do not."""
+
+    @property
+    def keyed(self) -> bool:
+        """Whether what is held is left out; else who reads must know it again (repeated.py)."""
+        return self._way.keyed()
 
     def latest(self, view: View) -> int:
         """Return the latest time that a record may have which only the backend has, Unix ns."""

@@ -7,6 +7,7 @@ through once for all of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,9 +92,10 @@ def traces_of(
     if everything.log is not None or everything.behind is not None:
         first = everything.ring_offset
         log = View(everything.signal, Snapshot((), first, first), everything.log, None, 0, None)
-        log.behind = everything.behind
+        among = Among("trace_id", list(found))
         wanted = np.sort(np.array([np.frombuffer(trace, "u8")[1] for trace in found], np.uint64))
-        for piece in slices(log, start_ns, end_ns, deadline, among=Among("trace_id", list(found))):
+        behind = behind_slices(everything, start_ns, end_ns, deadline, among, newest_first=True)
+        for piece in chain(slices(log, start_ns, end_ns, deadline, among=among), behind):
             limit -= _take_several(found, wanted, piece, limit)
     for held in found.values():
         held.refs.sort(key=_arrival)

@@ -18,10 +18,10 @@ A segment that is compacted already is compacted again when records of it have b
 
 A damaged segment is left alone, for it holds bytes that nobody can read today and somebody may want to.
 
-Memory: the largest frame and its compressed form, and the entries of the key index; of log records also the sets of grams
-of up to 512 frames, 8 MiB, and those once more when they are turned over. Every step is well under a millisecond of CPU
-unless a frame is large, or makes the key index of log records (20 ms, nearly all without the GIL), and then yields to its
-caller, who decides how long to rest (compactor.py).
+Memory: the largest frame and its compressed form, and the entries of the key index; of log records and spans also the
+sets of grams of up to 512 frames, 8 MiB, and those once more when they are turned over. Every step is well under a
+millisecond of CPU unless a frame is large, or makes the key index of log records or spans (20 ms, nearly all without the
+GIL), and then yields to its caller, who decides how long to rest (compactor.py).
 Files are closed, and leftovers removed, whenever it ends.
 
 Left out: merging segments into larger ones. The name of a segment is its first offset, retention forgets whole ones,

@@ -30,9 +30,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
 from typing import Any, Final, Never, Self
 
 from collector.clock import Clock
@@ -40,8 +38,8 @@ from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.block import Block
 from collector.otlp.remains import rest_of
 from collector.otlp.signals import Signal
-from collector.otlp.terms import TRACE, Terms, of_texts
-from collector.wal import audit, frame, keys, segment, texts
+from collector.otlp.terms import Terms
+from collector.wal import audit, frame, segment
 from collector.wal.cache import BlockCache, Blocks
 from collector.wal.compression import Unpacker
 from collector.wal.counts import ReadCounts
@@ -49,12 +47,13 @@ from collector.wal.deletions import Deletions
 from collector.wal.files import Files, make_directories, sync_file
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
-from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
+from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes, asked
 from collector.wal.reader import Damage, DamageLedger
-from collector.wal.reading import Frames, Item, Making, Range, chosen, read_segment
+from collector.wal.reading import Frames, Item, Making, Range, chosen, overlapping, read_segment
 from collector.wal.recovery import Recovered, recover, write_index
 from collector.wal.retention import Retention, remove_segment
 from collector.wal.segment import OFFSETS_MAX, Predecessor, Segment, SegmentHeader
+from collector.wal.share import share
 from collector.wal.spare import give_up, link_spare
 from collector.wal.writer import SegmentWriter
 
@@ -65,10 +64,6 @@ TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
 
-TRACE_ID: Final = "trace_id"
-"""The key column that terms with ids of traces ask."""
-
-_base_offset = attrgetter("base_offset")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full: after a write was cut back, the next one may find room."""
@@ -508,6 +503,17 @@ class Log:
         found = self._read(make, within, index, any_of, terms)
         return found if deleted else rest_of(found, self.deletions.hidden, backwards=newest_first)
 
+    def share(self, terms: Terms, end_offset: int = TIME_MAX, start_ns: int = 0, end_ns: int = TIME_MAX) -> float:
+        """About which share of the records before an offset, with times in [start_ns, end_ns], `blocks` reads for these
+        terms, between 0 and 1: what a few segments tell (share.py).
+        """
+        within = Range(0, end_offset, start_ns, end_ns)
+        wanted = asked(within, None, (), terms)
+        if wanted is None:
+            return 1.0
+        segments = [known.latest for known in overlapping(self._segments, within)]
+        return share(self.key_indexes, [one for one in segments if chosen(one, within)], wanted)
+
     def _read(
         self,
         make: Making[Item],
@@ -517,18 +523,8 @@ class Log:
         terms: Terms,
     ) -> Iterator[Item]:
         """See `frames`."""
-        segments = self._segments
-        if within.start_offset > self.first_offset or within.end_offset < self._next_offset:
-            first = bisect_right(segments, within.start_offset, key=_base_offset) - 1
-            segments = segments[max(first, 0) : bisect_left(segments, within.end_offset, key=_base_offset)]
-        keyed = [(index, [keys.token(key, index) for key in any_of])] if index is not None else []
-        of_traces = [term for term in terms if all(sought.kind == TRACE for sought in term)]
-        keyed += [(TRACE_ID, [keys.token(sought.text, TRACE_ID) for sought in term]) for term in of_traces]
-        needles = texts.needles(of_texts(terms))
-        what = None
-        if keyed or needles:
-            offsets, times = (within.start_offset, within.end_offset), (within.start_ns, within.end_ns)
-            what = keys.Wanted(keyed, needles, offsets, times)
+        segments = overlapping(self._segments, within)
+        what = asked(within, index, any_of, terms)
         try:
             for known in reversed(segments) if within.newest_first else segments:
                 one = known.latest

@@ -153,7 +153,13 @@ async def reduced(
             assert 0 < log.first_offset < store.ring.first_offset
         held.named.append(Named(backend))
         way = held.ways[signal.name] = Way(
-            "tested", reading(held.named[-1], "tested", "", signal), loop, SystemClock(), held.logger, **options
+            "tested",
+            reading(held.named[-1], "tested", "", signal),
+            loop,
+            SystemClock(),
+            held.logger,
+            keyed=lambda: backend is None or backend.keyed,
+            **options,
         )
         store.behind = way.reach
     held.open()

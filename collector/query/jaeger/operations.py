@@ -2,8 +2,8 @@
 
 What was once looked at is not looked at again: a service's operation is remembered with the offset of its newest span,
 and is there as long as that offset can be read. Spans leave ring and log oldest first, so this is exact; when some are
-deleted, it is forgotten. The first question reads everything, further ones only what has come since. Where there is a backend,
-the first that it answers reads that, too, as far as its time allows; and what has gone there stays known.
+deleted, it is forgotten. The first question reads everything, further ones only what has come since. Where there is a
+backend, the first that it answers reads that, too, as far as its time allows; and what has gone there stays known.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Operations:
     def __init__(self) -> None:
         self._newest: dict[Operation, int] = {}
         self._next = 0
-        self._deletions = 0
         self._reached = False
+        self._deletions = 0
         self._lock = threading.Lock()
 
     def known(self, deadline: Deadline, view: View) -> list[Operation]:

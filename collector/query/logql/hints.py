@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from collector.otlp.asked import Hints
 from collector.query.logql import ast
-from collector.query.logql.required import required
+from collector.query.required import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,10 +21,10 @@ help: ## list the targets
 run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 	@exec $(BIN)/ringtail run --config config/collector.yaml
 
-test: $(STAMP) ## run the tests
+test: $(STAMP) ## run the tests, WORKERS=3 at a time: many of them wait for servers and disks
 	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
 		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the rules of the house
 	@$(BIN)/ruff check .
@@ -72,9 +72,9 @@ torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SE
 		$(BIN)/python -m pytest -q tests/hostile/test_queries.py tests/hostile/test_cardinality.py || status=1; \
 		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 
-torture-exporters: $(STAMP) ## forward from one Ringtail to another under load, and kill either of them 30 times: SEED=…
+torture-exporters: $(STAMP) ## forward to another Ringtail, store to SQLite and PostgreSQL under load, and kill either side 30 times: SEED=…
 	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
-		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py
+		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py tests/crash/test_sqlite.py tests/crash/test_postgres.py
 
 overload: $(STAMP) ## attack a daemon with a small memory limit, and measure well-behaved clients beside: SECONDS=60 of each
 	@$(BIN)/python -m tests.hostile.run --seconds $(or $(SECONDS),60) $(OVERLOAD_ARGS)

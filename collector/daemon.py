@@ -70,6 +70,7 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES
 from collector.wal.recovery import require_known_formats
 from collector.wal.reserve import Reserve
+from collector.wal.restored import require_restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -415,6 +416,7 @@ class Daemon:
         if self.config.wal.enabled:
             self._lock = DirectoryLock(directory, self._files)
             self._lock.acquire()
+            require_restored(directory)
         if not self._tenants.apart:
             return [""]
         if not self.config.wal.enabled:

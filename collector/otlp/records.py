@@ -235,8 +235,13 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
+def data_field(kind: int) -> int:
+    """Return the field of Metric that holds the points, by the `type` column."""
+    return _DATA_FIELDS[kind]
+
+
 def tagged(field: int, content: bytes) -> bytes:
-    """Return a field of bytes, or of a message that is bytes already."""
+    """Return a field of bytes, or of a message that is bytes already; its number is below 16."""
     length = len(content)
     out = bytearray((field << 3 | 2,))
     while length > 0x7F:

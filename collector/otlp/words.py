@@ -47,14 +47,14 @@ globals().update(
     ATTRIBUTE_LONG=ATTRIBUTE_LONG,
 )
 
-TextExtents = namedtuple("TextExtents", ("row", "kind", "start", "length", "flags"))  # noqa: PYI024: typed in words.pyi
+TextExtents = namedtuple("TextExtents", ("row", "kind", "start", "length", "flags"))  # noqa: PYI024 (typed in words.pyi)
 TextExtents.__doc__ = """Texts of a block, in the order of its rows.
 
 `row` u32: the record, or the group, that a text is of; `kind` u8; `start`, `length` u32: bytes of the payload.
 `flags` u8: an entry for each record or group of the block, without those of words.
 """
 
-Found = namedtuple("Found", ("start", "end", "folded"))  # noqa: PYI024: typed in words.pyi
+Found = namedtuple("Found", ("start", "end", "folded"))  # noqa: PYI024 (typed in words.pyi)
 Found.__doc__ = """A word of a text: bytes [start, end) of it, and its folded bytes, however many."""
 
 _APART = (

@@ -83,6 +83,10 @@ class Files(Protocol):
         """The file's size in bytes."""
         ...
 
+    def names(self, handle: int) -> int:
+        """How many names the open file has."""
+        ...
+
     def lock(self, handle: int) -> bool:
         """Take the exclusive lock of an open file without waiting; False when another handle holds it."""
         ...
@@ -166,6 +170,10 @@ class OperatingSystemFiles:
     def size(self, handle: int) -> int:
         """See `Files.size`."""
         return os.fstat(handle).st_size
+
+    def names(self, handle: int) -> int:
+        """See `Files.names`."""
+        return os.fstat(handle).st_nlink
 
     def lock(self, handle: int) -> bool:
         """See `Files.lock`: flock(2), which the kernel drops when the process ends, however it ends."""

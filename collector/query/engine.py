@@ -563,6 +563,11 @@ class Engine:
         finally:
             self._pending -= 1
 
+    def at_once(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Return `function(deadline, *args)`, run here: for lookups in memory that take less than a worker thread to begin,
+        some 0.1 ms."""
+        return function(Deadline(self.timeout_s, self.clock), *args)
+
     def close(self) -> None:
         """Let running queries end and take no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)

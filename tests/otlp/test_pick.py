@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.otlp.block import Block
 from collector.otlp.pick import pick
 from collector.otlp.records import group_bytes, record_bytes
 from collector.otlp.scan import scan
@@ -70,3 +71,6 @@ def test_what_cannot_be_picked() -> None:
             pick(parts)
     with pytest.raises(ValueError, match="needed"):
         pick([(points, first)])
+    cut = Block(TRACES, 0, spans.payload[:-1], spans.records, spans.groups, 0, 0)
+    with pytest.raises(ValueError, match="outside"):
+        pick([(cut, first + 2)])

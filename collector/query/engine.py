@@ -320,6 +320,8 @@ def log_slices(
     if view.log is None:
         return
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
+    if view.log.first_offset >= end:
+        return
     index, keys = among or (None, ())
     counts = deadline.effort.now.log.read if deadline is not None and deadline.effort is not None else None
     blocks = view.log.blocks(

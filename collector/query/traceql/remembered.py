@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from collector.otlp.merge import merge
 from collector.otlp.wire import hash_key
 from collector.query import match
-from collector.query.by_offset import ByOffset
+from collector.query.by_offset import ByOffset, merged
 from collector.query.engine import Slice
 from collector.query.traceql import values
 from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
@@ -34,11 +33,10 @@ from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from collector.otlp.block import Block
     from collector.query.engine import Deadline
     from collector.store import Memo, View
 
@@ -48,8 +46,6 @@ TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of a dictionary's texts; with more a field is hashed."""
 COMPARED_MAX: Final = 8
 """Values that all records are compared with, one after the other."""
-WINDOW_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of blocks that are read as one: numpy costs as much for a block of ten records as for one of a thousand."""
 
 _INTRINSICS: Final = (
     *("span:name", "span:kind", "span:status", "span:statusMessage"),
@@ -277,7 +273,7 @@ class Remembered:
                 pending.append(field)
         while pending:
             again = []
-            for block in _merged(ring.blocks, min(field.end for field in pending)):
+            for block in merged(ring.blocks, min(field.end for field in pending)):
                 deadline.check()
                 end = min(block.end_offset, ring.next_offset)
                 parts: dict[int, Evaluation] = {}
@@ -302,22 +298,6 @@ class Remembered:
                     else:
                         field.restart(0)
             pending = again
-
-
-def _merged(blocks: Sequence[Block], begin: int) -> Iterator[Block]:
-    """Yield the blocks that reach behind an offset, small ones that follow each other as one of `WINDOW_BYTES` or so."""
-    held: list[Block] = []
-    size = 0
-    for block in blocks:
-        if block.end_offset <= begin:
-            continue
-        if held and (size + block.nbytes > WINDOW_BYTES or block.base_offset != held[-1].end_offset):
-            yield merge(held) if len(held) > 1 else held[0]
-            held, size = [], 0
-        held.append(block)
-        size += block.nbytes
-    if held:
-        yield merge(held) if len(held) > 1 else held[0]
 
 
 def _is_single(node: Expression) -> bool:

@@ -153,7 +153,7 @@ async def write(subject: Subject, signal: Signal, request: int, extent: Extent) 
                     assert await backend.export(batch) is None
 
             found.ours.append(await cost_of(subject, everything, records))
-            size = await backend.size()
+            size = await subject.stored(backend)
             found.stored = size / records if size is not None else None
             await backend.stop()
             found.bare.append(await cost_of(subject, await subject.floor(recorded), records))

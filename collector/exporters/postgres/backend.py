@@ -51,6 +51,8 @@ UPKEEP_S: Final = 3600.0
 """How often partitions are made ahead and dropped."""
 UPKEEP_AGAIN_S: Final = 60.0
 """The same after that has failed."""
+SUMMARIZE_S: Final = 10.0
+"""How often BRIN takes note of what was written."""
 ATTEMPTS: Final = 3
 """How often a batch is cut anew, because others write the same offsets at the same time."""
 
@@ -107,18 +109,21 @@ class PostgresBackend(Backend):
             await self._partitions.provide(signal, range(today, today + self._settings.partitions_ahead + 1), today)
 
     async def _keep_up(self) -> None:
+        due = self._context.clock.monotonic()
         while True:
-            wait = UPKEEP_S
-            try:
-                await self._make_ahead()
-                if self._settings.retention:
-                    before = self._context.clock.now_ns() - round(self._settings.retention * 1e9)
-                    for signal in SIGNALS:
-                        await self.retain(signal, max(0, before) // DAY_NS * DAY_NS)
-            except RingtailError as error:
-                self._context.logger.warning("upkeep fails", reason=str(error))
-                wait = UPKEEP_AGAIN_S
-            await asyncio.sleep(wait)
+            if self._context.clock.monotonic() >= due:
+                due += UPKEEP_S
+                try:
+                    await self._make_ahead()
+                    if self._settings.retention:
+                        before = self._context.clock.now_ns() - round(self._settings.retention * 1e9)
+                        for signal in SIGNALS:
+                            await self.retain(signal, max(0, before) // DAY_NS * DAY_NS)
+                except RingtailError as error:
+                    self._context.logger.warning("upkeep fails", reason=str(error))
+                    due = self._context.clock.monotonic() + UPKEEP_AGAIN_S
+            await self._partitions.summarize()
+            await asyncio.sleep(SUMMARIZE_S)
 
     def health(self) -> Health:
         """Tell why the last statement failed, if it did."""
@@ -152,7 +157,8 @@ class PostgresBackend(Backend):
         if "\0" in batch.source.tenant:
             raise Permanent("a tenant with NUL in its name cannot be kept")
         blocks: Sequence[Block] = batch.blocks
-        await self._partitions.provide(batch.signal, days_in(blocks), self._today)
+        days = days_in(blocks)
+        await self._partitions.provide(batch.signal, days, self._today)
         source = await self._source(batch.source)
         for _ in range(ATTEMPTS):
             prepared = await self._threaded(prepare, batch.signal, blocks, source)
@@ -167,6 +173,7 @@ class PostgresBackend(Backend):
                 break
         else:
             raise Retryable("the same offsets are being written by somebody else")
+        self._partitions.grew(batch.signal, days)
         if blocks is not batch.blocks:
             self._repeated += batch.records - sum(block.count for block in blocks)
 
@@ -282,10 +289,11 @@ class PostgresBackend(Backend):
             return
         async with self._connections.reading() as connection:
             sources = await self._of_tenant(connection, wanted.signal, wanted.tenant)
-            days = await self._partitions.refresh(connection, wanted.signal)
+            indexed = wanted.trace_ids and wanted.signal is not METRICS
+            pages = None if indexed or not sources else await self._partitions.pages(connection, wanted.signal)
         if not sources:
             return
-        reader = Reader(self._connections, self._settings.schema, wanted, sources, days, self._context.threads)
+        reader = Reader(self._connections, self._settings.schema, wanted, sources, pages, self._context.threads)
         async with aclosing(reader.blocks()) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 yield block

@@ -31,6 +31,7 @@ from collector.errors import Permanent, Retryable, RingtailError, Unwelcome
 from collector.exporters.base import Backend, Health, Source
 from collector.exporters.postgres.connections import Connections
 from collector.exporters.postgres.copying import COLUMNS, CONTAINER_COLUMNS, METRIC_COLUMNS, days_in, prepare
+from collector.exporters.postgres.filters import of_tenant
 from collector.exporters.postgres.partitions import DAY_NS, Partitions, time_of
 from collector.exporters.postgres.reading import Reader
 from collector.exporters.postgres.schema import TABLES, migrate
@@ -276,24 +277,15 @@ class PostgresBackend(Backend):
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    async def _of_tenant(self, connection: Connection, signal: Signal, tenant: str) -> dict[Source, int]:
-        cursor = await connection.execute(
-            sql.SQL("SELECT instance, id FROM {}.sources WHERE tenant = %s AND signal = %s").format(self._schema),
-            (tenant, signal.name),
-        )
-        return {Source(instance, tenant, signal): number for instance, number in await cursor.fetchall()}
-
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
         """See `Backend.read`; reading.py says how."""
         if "\0" in wanted.tenant:
             return
-        async with self._connections.reading() as connection:
-            sources = await self._of_tenant(connection, wanted.signal, wanted.tenant)
-            indexed = wanted.trace_ids and wanted.signal is not METRICS
-            pages = None if indexed or not sources else await self._partitions.pages(connection, wanted.signal)
-        if not sources:
-            return
-        reader = Reader(self._connections, self._settings.schema, wanted, sources, pages, self._context.threads)
+        pages = None
+        if not wanted.trace_ids or wanted.signal is METRICS:
+            async with self._connections.reading() as connection:
+                pages = await self._partitions.pages(connection, wanted.signal)
+        reader = Reader(self._connections, self._settings.schema, wanted, pages, self._context.threads)
         async with aclosing(reader.blocks()) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 yield block
@@ -330,17 +322,17 @@ class PostgresBackend(Backend):
         write: bool = False,
     ) -> int:
         """Run a statement on exactly the records of a tenant within a time; return its count."""
+        whose = of_tenant(self._settings.schema, signal, tenant)
         async with self._connections.writing() if write else self._connections.reading() as connection:
-            sources = await self._of_tenant(connection, signal, tenant)
             first, last = time_of(start_ns), time_of(end_ns)
             cursor = await connection.execute(
                 sql.SQL(
-                    text + "source = ANY(%s) AND time >= %s AND time < %s"
+                    text + "{} AND time >= %s AND time < %s"
                     " AND (time, nanos) >= (%s, %s::smallint) AND (time, nanos) <= (%s, %s::smallint)"
-                ).format(self._schema, sql.Identifier(TABLES[signal].records)),
+                ).format(self._schema, sql.Identifier(TABLES[signal].records), whose.where),
                 [
                     *values,
-                    list(sources.values()),
+                    *whose.values,
                     first,
                     last + timedelta(microseconds=1),
                     *(first, start_ns % 1000),

@@ -149,8 +149,8 @@ class Connections:
             self._keep(connection)
 
     async def _begin(self, connection: Connection, limit: str) -> None:
+        await connection.execute("BEGIN")
         if connection.prepared_for == limit:
-            await connection.execute("")  # begins, and finds out whether the server is there
             return
         cursor = await connection.execute(_SESSION, (limit,))
         row = await cursor.fetchone()
@@ -228,7 +228,7 @@ class Connections:
     async def _connected(self, parameters: dict[str, Any]) -> Connection:
         try:
             async with asyncio.timeout(CONNECT_S):
-                connection = await Connection.connect("", prepare_threshold=None, autocommit=False, **parameters)
+                connection = await Connection.connect("", prepare_threshold=None, autocommit=True, **parameters)
         except psycopg.Error as error:
             raise cause_of(error) from None  # its context names the password's file, and more
         except TimeoutError as error:

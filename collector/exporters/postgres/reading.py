@@ -33,7 +33,7 @@ from collector.otlp.signals import METRICS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from collector.exporters.base import Source, Wanted
+    from collector.exporters.base import Wanted
     from collector.exporters.postgres.connections import Connection, Connections
     from collector.exporters.postgres.slices import Stretch
     from collector.otlp.block import Block
@@ -54,7 +54,6 @@ class Reader:
     connections: Connections
     schema: str
     wanted: Wanted
-    sources: dict[Source, int]
     pages: dict[int | None, int] | None
     """Of the tables of days, and of the rest (None). None where an index finds all that is wanted."""
     threads: Executor
@@ -124,7 +123,7 @@ class Reader:
 
     def _query(self, start_ns: int, end_ns: int) -> tuple[sql.Composed, list[Any]]:
         wanted = self.wanted
-        found = conditions(self.schema, wanted, self.sources)
+        found = conditions(self.schema, wanted)
         found.add("time >= %s AND time < %s", time_of(start_ns), time_of(end_ns) + timedelta(microseconds=1))
         way = sql.SQL("DESC" if wanted.newest_first else "ASC")
         columns = "record, (time AT TIME ZONE 'UTC')::date, container" + (

@@ -141,11 +141,12 @@ class ClickHouse(Backend):
 
     async def export(self, batch: Batch) -> Rejected | None:
         """See `Exporter.export`."""
+        larger = await self._threaded(native.joined, batch)
         try:
             for table in (await self._prepared()).get(batch.signal, ()):
                 if batch.source.tenant and not table.keyed:
                     raise Unwelcome(f"the table {table.name} has no column for tenants")
-                await self._insert(batch, table)
+                await self._insert(larger, table)
         except SchemaUnwelcome:
             self._tables = {}
             raise

@@ -9,12 +9,14 @@ the table are turned into them there.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import cramjam
 import zstandard
 
 from collector.exporters.clickhouse.sheet import PLACES, Sheet
+from collector.exporters.larger import larger
 from collector.otlp.signals import LOGS, METRICS, TRACES
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ def text(value: str) -> bytes:
     """Return a text with its length."""
     encoded = value.encode()
     return varint(len(encoded)) + encoded
+
+
+def joined(batch: Batch) -> Batch:
+    """Return a batch with its small blocks as larger ones."""
+    return replace(batch, blocks=tuple(larger(batch.blocks, RUN)))
 
 
 def laid_out(batch: Batch, table: Table) -> Iterator[bytes]:

@@ -62,6 +62,7 @@ class ClickHouse(Backend):
         self._tables: dict[Signal, tuple[Table, ...]] = {}
         self._lock = asyncio.Lock()
         self._version = ""
+        self._keyed = True
         self._bytes: Counter[str] = Counter()
 
     # --- tables -----------------------------------------------------------------------------------------------
@@ -70,6 +71,11 @@ class ClickHouse(Backend):
         """Make what is missing, and look at what is there. Raises Retryable or Unwelcome."""
         self._tables = {}
         await self._prepared()
+
+    @property
+    def keyed(self) -> bool:
+        """See `Backend.keyed`: whether all tables have the columns for it."""
+        return self._keyed
 
     async def _prepared(self) -> dict[Signal, tuple[Table, ...]]:
         async with self._lock:
@@ -97,7 +103,7 @@ class ClickHouse(Backend):
             )
             self._tell(table)
             found[layout.signal] = (*found.get(layout.signal, ()), table)
-        self.keyed = all(table.keyed for tables in found.values() for table in tables)
+        self._keyed = all(table.keyed for tables in found.values() for table in tables)
         return found
 
     async def _columns(self, layouts: Sequence[tuple[Layout, str]]) -> list[list[Any]]:

@@ -67,6 +67,14 @@ class Sheet:
         for i in range(TEXTS):
             release(cython.address(self.text[i]))
 
+    def clear(self) -> None:
+        """Begin anew, with the same buffers."""
+        i: cython.int
+        for i in range(TEXTS):
+            self.text[i].length = 0
+            self.total[i] = 0
+        self.count = 0
+
     def take(self, place: int) -> bytes:
         """Return what a buffer holds."""
         if not 0 <= place < TEXTS:

@@ -14,6 +14,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -22,8 +23,16 @@ from collector.errors import Retryable, RingtailError, Unwelcome
 from collector.exporters.base import PIECE_RECORDS, Backend, Health
 from collector.exporters.clickhouse import native, schema
 from collector.exporters.clickhouse.client import Client, SchemaUnwelcome
-from collector.exporters.clickhouse.filters import Conditions, add_range, add_tenant, hexadecimal, time_of
+from collector.exporters.clickhouse.filters import (
+    Conditions,
+    add_range,
+    add_tenant,
+    hexadecimal,
+    nanoseconds,
+    time_of,
+)
 from collector.exporters.clickhouse.reading import Pieces, Row, Rows, piece_is_full, statement
+from collector.exporters.clickhouse.windows import Held, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +71,7 @@ class ClickHouse(Backend):
         self._tables: dict[Signal, tuple[Table, ...]] = {}
         self._lock = asyncio.Lock()
         self._version = ""
+        self._keyed = True
         self._bytes: Counter[str] = Counter()
 
     # --- tables -----------------------------------------------------------------------------------------------
@@ -70,6 +80,11 @@ class ClickHouse(Backend):
         """Make what is missing, and look at what is there. Raises Retryable or Unwelcome."""
         self._tables = {}
         await self._prepared()
+
+    @property
+    def keyed(self) -> bool:
+        """See `Backend.keyed`: whether all tables have the columns for it."""
+        return self._keyed
 
     async def _prepared(self) -> dict[Signal, tuple[Table, ...]]:
         async with self._lock:
@@ -97,7 +112,7 @@ class ClickHouse(Backend):
             )
             self._tell(table)
             found[layout.signal] = (*found.get(layout.signal, ()), table)
-        self.keyed = all(table.keyed for tables in found.values() for table in tables)
+        self._keyed = all(table.keyed for tables in found.values() for table in tables)
         return found
 
     async def _columns(self, layouts: Sequence[tuple[Layout, str]]) -> list[list[Any]]:
@@ -141,11 +156,12 @@ class ClickHouse(Backend):
 
     async def export(self, batch: Batch) -> Rejected | None:
         """See `Exporter.export`."""
+        larger = await self._threaded(native.joined, batch)
         try:
             for table in (await self._prepared()).get(batch.signal, ()):
                 if batch.source.tenant and not table.keyed:
                     raise Unwelcome(f"the table {table.name} has no column for tenants")
-                await self._insert(batch, table)
+                await self._insert(larger, table)
         except SchemaUnwelcome:
             self._tables = {}
             raise
@@ -189,10 +205,39 @@ class ClickHouse(Backend):
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
         """See `Backend.read`."""
         tables = (await self._prepared()).get(wanted.signal, ())
+        pieces = Pieces(wanted.signal, tables)
+        if wanted.trace_ids:  # there is an index, and what it finds is small
+            async for rows in self._rows(tables, wanted):
+                yield await self._piece(pieces, rows)
+            return
+        if (held := await self._held(tables)) is None:
+            return
+        windows = Windows(wanted, held)
+        for start_ns, end_ns in windows:
+            came = 0
+            async for rows in self._rows(tables, replace(wanted, start_ns=start_ns, end_ns=end_ns)):
+                came += len(rows)
+                yield await self._piece(pieces, rows)
+            windows.came(came)
+
+    async def _held(self, tables: Sequence[Table]) -> Held | None:
+        """Return what tables have, as their parts know it; None for nothing."""
+        parts = []
+        for table in tables:
+            time = f"`{table.layout.time}`"
+            ends = (nanoseconds(f"{end}({time})", table.types[table.layout.time]) for end in ("min", "max"))
+            parts.append(f"SELECT count(), {', '.join(ends)} FROM {self._place(table)}")
+        found = [Held(*row) for row in await self._select(" UNION ALL ".join(parts), {}) if row[0]]
+        if not found:
+            return None
+        first, last = min(one.first_ns for one in found), max(one.last_ns for one in found)
+        return Held(sum(one.rows for one in found), first, last)
+
+    async def _rows(self, tables: Sequence[Table], wanted: Wanted) -> AsyncIterator[list[Row]]:
+        """Yield rows, as many as a block has."""
         asked = statement(tables, [self._place(one) for one in tables], wanted)
         if asked is None:
             return
-        pieces = Pieces(wanted.signal, tables)
         waiting: list[Row] = []
         nbytes = 0
         rows = Rows()
@@ -202,11 +247,11 @@ class ClickHouse(Backend):
                     waiting.append(row)
                     nbytes += len(row.container) + len(row.record) + len(row.columns)
                     if piece_is_full(waiting, nbytes):
-                        yield await self._piece(pieces, waiting)
+                        yield waiting
                         waiting, nbytes = [], 0
         rows.end()
         if waiting:
-            yield await self._piece(pieces, waiting)
+            yield waiting
 
     async def _piece(self, pieces: Pieces, rows: Sequence[Row]) -> Block:
         assert len(rows) <= PIECE_RECORDS

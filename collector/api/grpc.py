@@ -171,6 +171,8 @@ class QueryListener(GrpcReceiver):
         if request.past > PAST_MAX:
             raise InvalidQuery(f"past is at most {PAST_MAX}")
         offset = min(request.from_offset, END) if request.HasField("from_offset") else None
+        # One that begins further back is told when it has come to where the log ends now.
+        level = served.stores[signal.name].ring.next_offset if offset is not None else END
         tail = self._tails.open(
             served.stores[signal.name],
             request.query,
@@ -190,8 +192,8 @@ class QueryListener(GrpcReceiver):
                 found = await tail.next(patience_s)
                 await standing.require()
                 silent_s = 0.0 if found else silent_s + patience_s
-                if silent_s >= HEARTBEAT_S:
-                    silent_s = 0.0
+                if silent_s >= HEARTBEAT_S or (not found and tail.position >= level):
+                    silent_s, level = 0.0, END
                     yield message("TailResponse")(next_offset=tail.position).SerializeToString()
         except (Unauthenticated, Forbidden):
             why = REVOKED

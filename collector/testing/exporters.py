@@ -391,6 +391,25 @@ class BackendContract(ExporterContract):
         assert self.counted(signal, await self.read(backend, Wanted(signal))) == self.counted(signal, left)
         assert await backend.count(signal, "other", 0, 2**63 - 1) == 30
 
+    @pytest.mark.parametrize("signal", [TRACES, LOGS], ids=lambda one: one.name)
+    async def test_single_records_are_deleted(self, make: Make, signal: Signal) -> None:
+        """By their keys, unless it says that it has none."""
+        backend, sent = await self.filled(make, signal)
+        batch = batch_of(signal, [corpus(signal, RECORDS)])
+        other = batch_of(signal, [corpus(signal, 30)], tenant="other")
+        await backend.export(other)
+        first = batch.first_offset
+        ranges = [(first + 3, first + 5), (first + 39, first + 42), (first + 10**6, first + 10**6 + 1)]
+        deleted = await backend.delete_offsets(batch.source, ranges)
+        if deleted is None:
+            return
+        assert deleted == 5
+        assert await backend.delete_offsets(batch.source, ranges) == 0
+        assert await backend.delete_offsets(batch_of(signal, [corpus(signal, 1)], tenant="nobody").source, ranges) == 0
+        left = [one for number, one in enumerate(sent) if number not in (3, 4, 39, 40, 41)]
+        assert self.counted(signal, await self.read(backend, Wanted(signal))) == self.counted(signal, left)
+        assert await backend.count(signal, "other", 0, 2**63 - 1) == 30
+
     @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)
     async def test_records_are_counted(self, make: Make, signal: Signal) -> None:
         """From a time on, to before another."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,6 +60,10 @@ class MemoryBackend(Backend):
 
     async def delete(self, wanted: Wanted) -> int:
         return self._drop(self._of(wanted))
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
+        keys = [(source, offset) for first, end in ranges for offset in range(first, end)]
+        return self._drop([(key, None) for key in keys if key in self._kept])
 
     def _drop(self, found: Iterable[Any]) -> int:
         keys = [key for key, _ in found]

@@ -304,6 +304,20 @@ class PostgresBackend(Backend):
             write=True,
         )
 
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int:
+        """See `Backend.delete_offsets`. There is no index of offsets: it reads the records of the table once."""
+        if "\0" in source.tenant:
+            return 0
+        async with self._connections.writing() as connection:
+            known = (await self._of_tenant(connection, source.signal, source.tenant)).get(source)
+            cursor = await connection.execute(
+                sql.SQL("DELETE FROM {}.{} WHERE source = %s AND log_offset <@ %s::int8multirange").format(
+                    self._schema, sql.Identifier(TABLES[source.signal].records)
+                ),
+                (known, "{" + ",".join(f"[{first:d},{end:d})" for first, end in ranges) + "}"),
+            )
+            return int(cursor.rowcount)
+
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """See `Backend.count`."""
         if end_ns <= start_ns or "\0" in tenant:

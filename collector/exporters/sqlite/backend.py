@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -124,6 +124,13 @@ class SqliteBackend(Backend):
         """See base.py."""
         deleted = 0
         while some := await self._write(lambda writer: writer.delete(wanted)):
+            deleted += some
+        return deleted
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int:
+        """See base.py."""
+        deleted = 0
+        while some := await self._write(lambda writer: writer.delete_offsets(source, ranges)):
             deleted += some
         return deleted
 

@@ -309,12 +309,17 @@ class PostgresBackend(Backend):
         if "\0" in source.tenant:
             return 0
         async with self._connections.writing() as connection:
-            known = (await self._of_tenant(connection, source.signal, source.tenant)).get(source)
             cursor = await connection.execute(
-                sql.SQL("DELETE FROM {}.{} WHERE source = %s AND log_offset <@ %s::int8multirange").format(
-                    self._schema, sql.Identifier(TABLES[source.signal].records)
+                sql.SQL(
+                    "DELETE FROM {0}.{1} WHERE log_offset <@ %s::int8multirange"
+                    " AND source IN (SELECT id FROM {0}.sources WHERE instance = %s AND tenant = %s AND signal = %s)"
+                ).format(self._schema, sql.Identifier(TABLES[source.signal].records)),
+                (
+                    "{" + ",".join(f"[{first:d},{end:d})" for first, end in ranges) + "}",
+                    source.instance,
+                    source.tenant,
+                    source.signal.name,
                 ),
-                (known, "{" + ",".join(f"[{first:d},{end:d})" for first, end in ranges) + "}"),
             )
             return int(cursor.rowcount)
 

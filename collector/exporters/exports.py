@@ -31,6 +31,7 @@ from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
 from collector.exporters.figures import WRITE, Counts, ExporterMetrics, Reported
 from collector.exporters.kinds import find, kind_of
 from collector.exporters.measured import Measured
+from collector.exporters.passing_on import PassingOn, Reached
 from collector.exporters.retry import Backoff
 from collector.otlp.signals import BY_NAME
 from collector.wal.cursor import Cursor, State
@@ -125,6 +126,7 @@ class Exports:
         self._places: dict[str, _Place] = {}
         self._counts: defaultdict[tuple[str, str, str], Counts] = defaultdict(Counts)
         self._metrics = ExporterMetrics(registry, self._reported, tenants=tenants)
+        self._passing_on = PassingOn(self._reached, chance, logger, registry)
         self._changing = asyncio.Lock()
         self._bytes_max: int | None = None
         self._stopping = False
@@ -166,6 +168,25 @@ class Exports:
         if running is None or not running.started.is_set() or not isinstance(running.exporter, Backend):
             return None
         return Measured(name, running.exporter, self._metrics, self._clock)
+
+    def keeping(self, signal: str) -> list[str]:
+        """Name the exporters that are backends and take a signal's records: who has to be told of deletions."""
+        return [
+            name
+            for name, running in self._running.items()
+            if isinstance(running.exporter, Backend) and signal in running.settings.signals
+        ]
+
+    def pass_on(self, tenant: str) -> None:
+        """Have backends told what was deleted of a tenant, unless that is under way."""
+        if tenant in self._places and not self._stopping:
+            self._passing_on.wake(tenant, self._places[tenant].stores)
+
+    def _reached(self, name: str, tenant: str, signal: str) -> Reached | None:
+        running = self._running.get(name)
+        delivery = running.deliveries.get((tenant, signal)) if running is not None else None
+        backend = self.backend(name)
+        return Reached(backend, delivery.source, delivery.position) if backend is not None and delivery else None
 
     def troubles(self) -> list[str]:
         """Tell which exporters do not do their work, in a line each, for `/readyz`, which anybody may ask: without reasons."""
@@ -271,6 +292,7 @@ class Exports:
             for running in self._running.values():
                 await self._deliver(running, added)
             self._share_out()
+        self.pass_on(tenant)
 
     def _share_out(self) -> None:
         deliveries = list(self._deliveries())
@@ -456,6 +478,7 @@ class Exports:
         """Stop everything. The stores take nothing any more, and their logs can still be read."""
         self._stopping = True
         await asyncio.gather(*self._pending, return_exceptions=True)
+        await self._passing_on.stop()
         async with self._changing:
             running, self._running = list(self._running.values()), {}
             durable = all(one.directory is not None for one in self._places.values())

@@ -29,7 +29,7 @@ class Measured(Backend):
         self._backend = backend
         self._metrics = metrics
         self._clock = clock
-        self.keyed = backend.keyed  # type: ignore[misc]  # of the class, everywhere else
+        self.keyed = backend.keyed  # of the class, everywhere else
 
     @contextmanager
     def _timed(self, operation: str, signal: Signal) -> Iterator[None]:

@@ -10,6 +10,7 @@ import pytest
 
 from collector.otlp.signals import LOGS
 from collector.query.engine import Deadline
+from collector.query.traceql.conditions import PROBED
 from tests.api.asgi import Answer, call
 from tests.live import Live
 
@@ -166,6 +167,11 @@ async def test_search(live: Live) -> None:
     assert the_pass(answer, "what is returned of traces")["memory"]["records"] == 150
     trees = await explained(live, "{ name = `even` } >> { name = `odd` }", "traceql")
     assert {one["pass"] for one in trees["passes"]} >= {"spans", "whole traces"}
+    assert [one["part"] for one in trees["plan"][2:5]] == [
+        "some field has 'odd'",
+        'name = "even"',
+        "some field has 'even'",
+    ]
     rates = await explained(live, "{ name = `even` } | rate()", "traceql", start="999999999", end="1000000001")
     assert rates["answer"]["series"] == 1
     by_default = await call(live.app, "/api/explain", {"q": "{ }"})
@@ -182,7 +188,7 @@ async def test_remembered_columns_are_named(tmp_path: Path) -> None:
         ):
             spans = the_pass(await explained(live, query, "traceql"), "spans")
             assert spans["stages"][0]["how"].startswith(how)
-            assert spans["remembered"] == {"blocks": 24, "records": 400, "mayMatch": 1}
+            assert spans["remembered"] == {"blocks": 40 - PROBED, "records": 400, "mayMatch": 1}
 
 
 async def test_metrics(live: Live) -> None:

@@ -40,6 +40,7 @@ from tests.benchmarks.machine import describe
 from tests.benchmarks.subject import Missing, Subject
 
 SUBJECTS = {
+    "clickhouse": "tests.benchmarks.backend_clickhouse:ClickHouse",
     "postgres": "tests.benchmarks.backend_postgres:Postgres",
     "sqlite": "tests.benchmarks.backend_sqlite:Sqlite",
 }

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from psycopg import sql
 
 from collector.clock import SystemClock
-from collector.errors import Permanent, Retryable, Unwelcome
+from collector.errors import InvalidConfig, Permanent, Retryable, Unwelcome
 from collector.exporters.base import Batch, Context, Equal, Held, Source, Wanted
 from collector.exporters.postgres.backend import PostgresBackend
 from collector.exporters.postgres.kind import KIND
@@ -409,6 +409,13 @@ async def test_a_server_that_dies_and_comes_again_has_everything_once(server: Se
             server.resume()
         await deliver(backend, late)
         assert await backend.count(TRACES, "", 0, 2**63) == 805
+
+
+def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what installs it."""
+    monkeypatch.setattr("collector.exporters.postgres.kind.find_spec", lambda _: None)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(InvalidConfig, match=r"ringtail-collector\[postgres\]"):
+        made(PostgresSettings(endpoint="db"), threads)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import LOGS, SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
+from collector.query.deleting import Deleting
 from collector.query.engine import Engine
 from collector.query.spanmetrics.demand import SpanMetrics
 from collector.query.tails import Tails
@@ -501,6 +502,13 @@ class Daemon:
             self._pushes,
             lambda: self._exports.stats(name),
             self._exports.troubles,
+            Deleting(
+                stores,
+                engine,
+                self.logger.bind(tenant=name) if name else self.logger,
+                self._exports.keeping,
+                lambda: self._exports.pass_on(name),
+            ),
         )
 
     def _app_of(self, name: str) -> ASGIApp:

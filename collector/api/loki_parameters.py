@@ -64,7 +64,7 @@ class Parameters:
                 body += chunk
                 if len(body) > FORM_BYTES_MAX:
                     raise TooLarge(f"the form is larger than {FORM_BYTES_MAX} bytes")
-        pairs = parse_qsl(body.decode("ascii", "replace"), keep_blank_values=True)
+        pairs = parse_qsl(body.decode("ascii", "replace"), keep_blank_values=True) if body else []
         return cls([*pairs, *request.query_params.multi_items()], now_ns)
 
     def all(self, name: str) -> list[str]:

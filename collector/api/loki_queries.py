@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from collector.query.engine import Deadline, Engine
     from collector.query.logql.logs import Line
     from collector.store import Store, View
+
+
+SHORT_CHARS: Final = 1000
+"""Characters of a query that is parsed at once, on the event loop, in some 50 µs: a worker thread costs more than that."""
+_SLOW: Final = re.compile(r"\\+[pP]|\{\s*[0-9]")
+"""What regular expressions have that take ms to compile, a few characters long: classes of Unicode, and counted repetitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,10 @@ class Queries:
             return await self._engine.run(self._answer, plan, views, asked)
 
     async def _plan(self, parameters: Parameters) -> Plan:
-        return await self._engine.run(_prepare, parameters.text("query"))
+        text = parameters.text("query")
+        if len(text) <= SHORT_CHARS and not _SLOW.search(text):
+            return prepare(text)
+        return await self._engine.run(_prepare, text)
 
     def _views(self, plan: Plan, released: ExitStack) -> dict[bytes | None, View]:
         """Return the views that a plan needs, of one moment, to be released with the stack."""

@@ -57,7 +57,7 @@ def utc_text(ns: int) -> str:
 
 def streams(lines: list[Line], categorized: bool) -> list[dict[str, Any]]:
     """Group lines by their labels: the stream's alone if categorized, else the structured metadata among them."""
-    streams: dict[tuple[tuple[str, str], ...], list[list[Any]]] = {}
+    found: dict[tuple[str, ...], list[list[Any]]] = {}
     for line in lines:
         value: list[Any] = [str(line.time), line.text]
         if categorized:
@@ -66,8 +66,15 @@ def streams(lines: list[Line], categorized: bool) -> list[dict[str, Any]]:
             value.append({name: labels for name, labels in parts.items() if labels})
         else:
             labels = line.stream | line.metadata | line.parsed
-        streams.setdefault(tuple(sorted(labels.items())), []).append(value)
-    return [{"stream": dict(labels), "values": values} for labels, values in sorted(streams.items())]
+        # Names and texts in turn: as tuples these are in the order of the pairs, and are compared in half the time.
+        key: list[str] = []
+        for name in sorted(labels):
+            key += (name, labels[name])
+        found.setdefault(tuple(key), []).append(value)
+    return [
+        {"stream": dict(zip(key[::2], key[1::2], strict=True)), "values": values}
+        for key, values in sorted(found.items())
+    ]
 
 
 def instant(value: Value, time_ns: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collector import __version__
 from collector.cli.backup import backup, restore
 from collector.cli.completion import completion
 from collector.cli.conformance import conformance
+from collector.cli.delete import delete
 from collector.cli.migrate import migrate
 from collector.cli.moving import export_, import_, replay
 from collector.cli.query import query
@@ -65,6 +66,7 @@ for _command in (
     import_,
     replay,
     migrate,
+    delete,
     restore,
     conformance,
     completion,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from collector.config import Config
-    from collector.exporters.base import Backend
+    from collector.exporters.base import Backend, Exporter
     from collector.moving.migrate import Position
     from collector.otlp.signals import Signal
 
@@ -176,19 +176,26 @@ async def _compared(migration: Any, signal: Signal, tenant: str, whose: str) -> 
 
 
 def _backend(config: Config, name: str, threads: Executor) -> Backend:
+    from collector.exporters.base import Backend
+
+    made = configured(config, name, threads)
+    if not isinstance(made, Backend):
+        raise click.ClickException(f"{name} is no backend: nothing can be read from it")
+    return made
+
+
+def configured(config: Config, name: str, threads: Executor) -> Exporter:
+    """Make an exporter of the configuration. Raises ClickException for one that is not there, and InvalidConfig."""
     from prometheus_client import CollectorRegistry
 
     from collector import telemetry
     from collector.clock import SystemClock
-    from collector.exporters.base import Backend, Context
+    from collector.exporters.base import Context
     from collector.exporters.kinds import find, kind_of
 
     settings = config.exporters.get(name)
     kind = find(kind_of(name))
     if settings is None or kind is None:
-        raise click.ClickException(f"there is no exporter {name} in the configuration; KIND:PATH needs none")
+        raise click.ClickException(f"there is no exporter {name} in the configuration")
     logger = telemetry.logger(telemetry.Level("warning"), "console")
-    made = kind.make(settings, Context(name, SystemClock(), logger, CollectorRegistry(), threads, None))
-    if not isinstance(made, Backend):
-        raise click.ClickException(f"{name} is no backend: nothing can be read from it")
-    return made
+    return kind.make(settings, Context(name, SystemClock(), logger, CollectorRegistry(), threads, None))

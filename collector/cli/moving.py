@@ -12,6 +12,7 @@ import click
 
 from collector.cli.backup import Progress
 from collector.cli.connection import Client, as_client, base_url
+from collector.cli.running import load, with_settings
 from collector.cli.table import size
 from collector.cli.terminal import escaped
 from collector.errors import Malformed, RingtailError
@@ -19,10 +20,11 @@ from collector.errors import Malformed, RingtailError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from collector.config import Config
     from collector.moving.importing import Counts
     from collector.moving.replay import Position
     from collector.moving.source import Piece, Range
-    from collector.moving.target import Target
+    from collector.moving.target import ExporterTarget, OtlpTarget, Target
     from collector.otlp.signals import Signal
 
 INCOMPLETE: Final = 1
@@ -193,7 +195,9 @@ class _Bad:
 @click.option(
     "--shift", default="0s", metavar="now|DURATION", help="Move all times: the first to now, or by 1h or -1h."
 )
+@click.option("--to-exporter", metavar="NAME", help="Instead of --target: an exporter of the configuration.")
 @click.option("--state", metavar="FILE", help="Keep there how far this is; with a state from before, go on.")
+@with_settings
 @as_client
 def replay(
     client: Client,
@@ -205,9 +209,12 @@ def replay(
     target: str,
     speed: str,
     shift: str,
+    to_exporter: str | None,
     state: str | None,
+    files: tuple[str, ...],
+    options: tuple[str, ...],
 ) -> None:
-    """Send an interval of the log to any OTLP endpoint once more, at the pace in which it happened, or another."""
+    """Send an interval of the log to any OTLP endpoint, or exporter, once more, at the pace in which it happened, or another."""
     from collector.clock import SystemClock
     from collector.moving import replay as playing
     from collector.moving.source import persistent
@@ -218,12 +225,20 @@ def replay(
     if len(chosen) > 1 and (within.first or within.end < 2**63):
         raise click.UsageError("an offset is of one signal's log: --signal says which")
     rate, clock = _speed(speed), SystemClock()
-    asked = {"from": since, "to": until, "signals": [one.name for one in chosen], "target": target, "shift": shift}
+    if to_exporter is None and (files or options):
+        raise click.UsageError("--config and --set are for --to-exporter")
+    asked: dict[str, Any] = {"from": since, "to": until, "signals": [one.name for one in chosen], "shift": shift}
+    asked |= {"target": target} if to_exporter is None else {"exporter": to_exporter, "tenant": client.tenant or ""}
     position = _Kept(state, asked, within, None if shift == "now" else _shift(shift), clock.monotonic)
     within = position.now.within
     with ExitStack() as stack:
         open_source = _source(stack, client, endpoint, directory, "")
-        connection = stack.enter_context(_connected(client, target))
+        connection: Target = stack.enter_context(
+            _connected(client, target)
+            if to_exporter is None
+            else _exporter(client, load(files, options), to_exporter, position.now.instance)
+        )
+        position.save()
         stack.callback(position.save)
         shown = Progress("")
         began, before = clock.monotonic(), position.now.records
@@ -279,7 +294,7 @@ class _Kept:
 
         self._path, self._files, self._monotonic = path, OperatingSystemFiles(), monotonic
         self._next = monotonic() + STATE_EVERY_S
-        self.now = Position(asked, shift_ns, {}, within=within)
+        self.now = Position(asked, shift_ns, {}, instance=os.urandom(16).hex(), within=within)
         if path is not None and os.path.exists(path):
             try:
                 self.now = msgspec.json.decode(read_file(self._files, path, 2**20), type=Position)
@@ -357,14 +372,36 @@ def _source(
     return lambda signal, within: from_daemon(channel, signal, within, query, metadata, missed)
 
 
-def _connected(client: Client, target: str) -> Target:
+def _connected(client: Client, target: str) -> OtlpTarget:
     from collector import telemetry
     from collector.clock import SystemClock
     from collector.exporters.settings import ClientTls
-    from collector.moving.target import Target
+    from collector.moving.target import OtlpTarget
 
     tls = ClientTls(ca_file=client.cacert, cert_file=client.cert, key_file=client.key)
     logger = telemetry.logger(telemetry.Level("warning"), "console")
+    try:
+        return OtlpTarget(target, client.headers(), tls, SystemClock(), logger, waiting=_told_once())
+    except RingtailError as error:
+        raise click.BadParameter(str(error), param_hint="--target") from error
+
+
+def _exporter(client: Client, config: Config, name: str, instance: str) -> ExporterTarget:
+    from collector.cli.migrate import configured
+    from collector.clock import SystemClock
+    from collector.moving.target import ExporterTarget
+
+    return ExporterTarget(
+        lambda threads: configured(config, name, threads),
+        instance,
+        client.tenant or "",
+        SystemClock(),
+        waiting=_told_once(),
+    )
+
+
+def _told_once() -> Callable[[str], None]:
+    """Return what tells why something is tried again: each reason once."""
     said: set[str] = set()
 
     def waiting(reason: str) -> None:
@@ -372,7 +409,4 @@ def _connected(client: Client, target: str) -> Target:
             said.add(reason)
             click.echo(escaped(f"trying again: {reason}"), err=True)
 
-    try:
-        return Target(target, client.headers(), tls, SystemClock(), logger, waiting=waiting)
-    except RingtailError as error:
-        raise click.BadParameter(str(error), param_hint="--target") from error
+    return waiting

@@ -11,6 +11,7 @@ A metric's bytes are its own fields, then the field of its data (gauge, sum, …
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -64,22 +65,33 @@ class Container(NamedTuple):
 def containers(block: Block) -> list[Container]:
     """Return the container of each group of a block."""
     found = []
+    payload = block.payload
     outer_at = inner_at = -1
     outer = inner = b""
-    places = _extents(block, "envelope"), _extents(block, "scope_envelope")
-    for group in range(block.groups.count):
-        (start, length), (inner_start, inner_length) = places[0][group], places[1][group]
+    places = zip(_extents(block, "envelope"), _extents(block, "scope_envelope"), _metrics(block), strict=True)
+    for (start, length), (inner_start, inner_length), metric in places:
         if start != outer_at:
-            outer_at, outer = start, own_fields(block.payload, start, length, 2)
+            outer_at, outer = start, own_fields(payload, start, length, 2)
         if inner_start != inner_at:
-            inner_at, inner = inner_start, own_fields(block.payload, inner_start, inner_length, 2)
-        found.append(Container(outer, inner, None))
-    if block.signal is METRICS:
-        types = dict(zip(block.column("group").tolist(), block.column("type").tolist(), strict=True))
-        for group, (start, length) in enumerate(_extents(block, "metric")):
-            if group in types:
-                own, data = around(block.payload, start, length, data_field(types[group]))
-                found[group] = found[group]._replace(metric=Metric(own, data, types[group]))
+            inner_at, inner = inner_start, own_fields(payload, inner_start, inner_length, 2)
+        found.append(Container(outer, inner, metric))
+    return found
+
+
+def _metrics(block: Block) -> Iterable[Metric | None]:
+    """Return the metric of each group, None for one that no record refers to."""
+    if block.signal is not METRICS:
+        return repeat(None, block.groups.count)
+    types = dict(zip(block.column("group").tolist(), block.column("type").tolist(), strict=True))
+    payload = block.payload
+    found: list[Metric | None] = []
+    for group, (start, length) in enumerate(_extents(block, "metric")):
+        kind = types.get(group)
+        if kind is None:
+            found.append(None)
+        else:
+            own, data = around(payload, start, length, data_field(kind))
+            found.append(Metric(own, data, kind))
     return found
 
 

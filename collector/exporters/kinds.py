@@ -26,6 +26,7 @@ from collector.exporters.settings import ExporterSettings
 GROUPS: Final = ("ringtail.exporters", "ringtail.backends")
 
 BUILT_IN: Final[dict[str, str]] = {
+    "clickhouse": "collector.exporters.clickhouse.kind:KIND",
     "otlp": "collector.exporters.otlp.kind:GRPC",
     "otlphttp": "collector.exporters.otlp.kind:HTTP",
     "postgres": "collector.exporters.postgres.kind:KIND",

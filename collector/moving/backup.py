@@ -10,6 +10,7 @@ copy counts only if the segment's name still stood for the same nonce afterwards
 Cursors are read before the logs are cut, so they never lie behind a cut. INSTANCE stays out: what is restored gives out
 the offsets behind the cut again, for other records, and must not export them under the same keys; so it is an instance of
 its own. Indexes are made anew, from what is in the backup; a key index is taken along.
+What was deleted goes into the backup as it is hidden, and its bytes, too, where no compaction has erased them yet.
 
 Incremental: segments that an earlier backup has (the same name, nonce and size) are linked from there. Each backup is
 whole by itself; any earlier one may be removed.
@@ -35,7 +36,9 @@ from collector.moving import manifest
 from collector.moving.manifest import File, LogFacts, Manifest, checksum, copy
 from collector.otlp.signals import BY_NAME, SIGNALS, Signal
 from collector.tenants import DIRECTORY as TENANTS
-from collector.wal import cursor
+from collector.wal import cursor, deletions
+from collector.wal.deletions import NAME as DELETED
+from collector.wal.deletions import hidden_of
 from collector.wal.files import Files, make_directories, read_file, replace_file
 from collector.wal.pruning import key_index_state
 from collector.wal.recovery import FoundSegment, find_segment, find_segments, index_path, keys_path, scan, write_index
@@ -204,11 +207,23 @@ class _Run:
                     break
                 segments.append(taken[0])
                 damaged += taken[1]
+            self._deletions(directory, segments[-1].base_offset, segments[0].next_offset)
             self._files.fsync_directory(os.path.join(self._target, directory))
             records = sum(one.records for one in segments)
             first, end = segments[-1].base_offset, segments[0].next_offset
             return LogFacts(place, signal.name, first, end, records, damaged)
         raise Unavailable(f"{directory}: retention removes segments faster than they are read")
+
+    def _deletions(self, directory: str, first: int, end: int) -> None:
+        """Take along what was deleted of these offsets, so that it is shown in what is restored no more than here. Last: a
+        segment may have been compacted since, and what was erased in it has to be known; another may not have been, so its
+        bytes may be there. What backends have to be told stays with the original, which tells them."""
+        hidden = hidden_of(os.path.join(self._data, directory), self._files).within(first, end)
+        path = os.path.join(directory, DELETED)
+        self._remove(path)
+        if hidden:
+            deletions.write(os.path.join(self._target, directory), self._files, hidden, hidden)
+            self._add(path)
 
     def _cut(self, directory: str, one: FoundSegment) -> tuple[Segment, int] | None:
         """Copy what the newest segment holds in whole frames, all of it on the disk; None when it is gone."""

@@ -1,11 +1,12 @@
-"""The log played again: records go to an OTLP endpoint in the order and at the pace in which they once happened.
+"""The log played again: records go to an OTLP endpoint, or an exporter, in the order and at the pace in which they once happened.
 
 The pace goes by the oldest main time of each piece of the log: a piece is sent when as much time has passed since the first
 one as lies between their times, divided by the speed; what is older than a piece before it goes at once. Several signals are
 merged by these times. Times in the records stay, or are shifted all by the same, so that distances stay at any speed.
 
 It may be gone on with: `at` says for each signal what was acknowledged, and by how much times are shifted. What was under way
-when a replay ended is sent again. Memory: one piece a signal.
+when a replay ended is sent again: OTLP has no key for it, but an exporter is given every record under its offset in a source
+that is made up for the replay, so that a destination which keeps keys has it once. Memory: one piece a signal.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.exporters.base import Rejected
-    from collector.moving.source import Piece
+    from collector.moving.source import Piece, Runs
     from collector.otlp.signals import Signal
 
 WAIT_S: Final = 1.0
@@ -46,13 +47,15 @@ class Position(msgspec.Struct):
     rejected: int = 0
     refused: int = 0
     """Records of requests that were refused as a whole."""
+    instance: str = ""
+    """The made-up source's, under whose keys an exporter is given the records."""
     within: Range = Range()
     """The range, as it was understood when the replay began: `now-15m` means something else later."""
 
 
 def replay(
     pieces: Mapping[Signal, Iterator[Piece]],
-    send: Callable[[Signal, bytes], Rejected | None],
+    send: Callable[[Signal, bytes, Runs], Rejected | None],
     wait: Callable[[float], None],
     clock: Clock,
     position: Position,
@@ -83,7 +86,7 @@ def replay(
                     wait(min(left, WAIT_S))
                 late_s = -left
             try:
-                rejected = send(signal, shifted(signal, piece.payload, position.shift_ns))
+                rejected = send(signal, shifted(signal, piece.payload, position.shift_ns), piece.runs)
             except Permanent as error:
                 position.refused += piece.records
                 told(f"{piece.records} {signal.noun} before offset {piece.next_offset} are refused: {error}")

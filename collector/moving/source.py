@@ -11,7 +11,7 @@ A piece is what came at once, some 256 KiB at most by a daemon, a frame from a d
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from collector.api.messages import SERVICE, message
 from collector.errors import Malformed, Unavailable
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from collector.otlp.block import Block
     from collector.wal.files import Files
+
+Runs: TypeAlias = "tuple[tuple[int, int], ...]"
 
 END: Final = 2**63
 END_OF_TIME: Final = 2**64 - 1
@@ -53,6 +55,8 @@ class Piece(NamedTuple):
     """Where what comes after it begins: everything before it has been told, or is not wanted."""
     time_ns: int = 0
     """The oldest main time in it, where that was looked at; else 0."""
+    runs: Runs = ()
+    """Its records' offsets, as ranges [first, end) in their order; none where a query chose them."""
 
 
 def bound(text: str, now_ns: int) -> tuple[int | None, int | None]:
@@ -95,7 +99,8 @@ def from_directory(directory: str, signal: Signal, within: Range, files: Files) 
             return
         whole = within.first <= frame.base_offset and frame.end_offset <= within.end
         if whole and within.start_ns <= frame.min_time and frame.max_time < within.end_ns:
-            yield Piece(frame.payload, frame.count, frame.end_offset, frame.min_time)
+            runs = ((frame.base_offset, frame.end_offset),)
+            yield Piece(frame.payload, frame.count, frame.end_offset, frame.min_time, runs)
         elif frame.max_time >= within.start_ns and frame.min_time < within.end_ns:
             yield _narrowed(signal, frame.payload, frame.base_offset, frame.end_offset, within)
         else:
@@ -117,17 +122,21 @@ def _narrowed(signal: Signal, payload: bytes, base: int, end: int, within: Range
 def _rows(block: Block, rows: list[int], end: int) -> Piece:
     """Return these rows, which are in order, as a piece that ends before offset `end`."""
     oldest = int(block.column("time")[rows].min()) if rows else 0
+    base = block.base_offset
     if len(rows) == block.count:
-        return Piece(bytes(block.payload), block.count, end, oldest)
+        return Piece(bytes(block.payload), block.count, end, oldest, ((base, base + block.count),))
     parts: list[bytes] = []
+    runs: list[tuple[int, int]] = []
     at = 0
     while at < len(rows):
         behind = at + 1
         while behind < len(rows) and rows[behind] == rows[behind - 1] + 1:
             behind += 1
-        parts.append(bytes(cut(block, rows[at], rows[behind - 1] + 1).payload))
+        first, last = rows[at], rows[behind - 1]
+        parts.append(bytes(cut(block, first, last + 1).payload))
+        runs.append((base + first, base + last + 1))
         at = behind
-    return Piece(b"".join(parts), len(rows), end, oldest)
+    return Piece(b"".join(parts), len(rows), end, oldest, tuple(runs))
 
 
 def from_daemon(
@@ -189,7 +198,7 @@ def _read(
             missed(one.base_offset - at, "not held")
         at = one.base_offset + one.count
         payload = getattr(one, signal.name).SerializeToString()
-        piece = Piece(payload, one.count, at)
+        piece = Piece(payload, one.count, at, runs=((one.base_offset, at),))
         yield _narrowed(signal, payload, one.base_offset, at, within) if narrow else piece
 
 
@@ -224,6 +233,7 @@ def _tailed(
             elif one.WhichOneof("told") is not None:
                 payload = getattr(one, signal.name).SerializeToString()
                 piece = _narrowed(signal, payload, 0, one.next_offset, within._replace(first=0, end=END))
+                piece = piece._replace(runs=())
                 yield piece if one.next_offset <= end else _before(channel, signal, piece, at, end, metadata)
             elif one.next_offset:
                 yield Piece(b"", 0, one.next_offset)

@@ -21,7 +21,7 @@ from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.otlp.wire import own_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from collector.otlp.block import Block
 
@@ -53,29 +53,6 @@ class Ref(NamedTuple):
     """The record's offset in its signal's log."""
     block: Block
     row: int
-
-
-def gather(refs: Sequence[Ref], base_offset: int) -> tuple[Block, list[int]]:
-    """Return a block of records from several blocks, for a query to look at them at once; and which ref each row is of.
-
-    Its offsets are not those of the records, and of resources and scopes it has what they say and no more. Spans and log
-    records only.
-    """
-    assert refs[0].block.signal is not METRICS
-    resources: dict[bytes, dict[bytes, list[tuple[int, bytes]]]] = {}
-    for number, (_, _, block, row) in enumerate(refs):
-        group = block.records.number("group", row)
-        scopes = resources.setdefault(group_bytes(block, group, "resource"), {})
-        scopes.setdefault(group_bytes(block, group, "scope"), []).append((number, record_bytes(block, row)))
-    numbers: list[int] = []
-    parts = []
-    for resource, scopes in resources.items():
-        body = [tagged(1, resource)]
-        for scope, records in scopes.items():
-            body.append(tagged(2, tagged(1, scope) + b"".join([tagged(2, piece) for _, piece in records])))
-            numbers += [number for number, _ in records]
-        parts.append(tagged(1, b"".join(body)))
-    return scan(refs[0].block.signal, b"".join(parts), base_offset), numbers
 
 
 def isolate(ref: Ref) -> Ref:

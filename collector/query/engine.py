@@ -18,13 +18,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
-from collector.otlp.records import Ref, gather, isolate
+from collector.otlp.records import Ref, isolate
 from collector.store import key_matches
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ QUERIES_WAITING_MAX = 256
 
 
 FEW_ROWS = 32
-"""Records of one block that are looked at together with those of others, where an index has named them."""
-GATHERED_MAX = 512
-"""Records that are looked at together, from this many on."""
+"""Records that are looked at one by one, where an index has named them and they are of many blocks, at once."""
+BLOCKS_FEW = 8
+"""Blocks of which each is asked whether it is of interest; of more, arrays are."""
 
 
 WORK_S = 0.001
@@ -77,7 +77,7 @@ class Deadline:
     def __init__(self, seconds: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
         """`received` tells how many requests have come in so far, in any thread; None: the query never rests."""
         self.seconds = seconds
-        self._clock = clock
+        self.clock = clock
         self._received = received
         self._requests = received() if received is not None else 0
         self._rested = clock.monotonic()
@@ -92,12 +92,12 @@ class Deadline:
 
     def check(self) -> None:
         """Raise QueryTimeout when the time is over; rest if there is reason to."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._received is not None and now - self._rested >= WORK_S:
             requests = self._received()
             if requests != self._requests:
                 self._cancelled.wait(min(REST_MAX_S, REST * (now - self._rested)))
-                self._requests, now = self._received(), self._clock.monotonic()
+                self._requests, now = self._received(), self.clock.monotonic()
             self._rested = now
         if self._cancelled.is_set() or now > self._end:
             raise QueryTimeout(f"the query took longer than {self.seconds:g} s (query.timeout)")
@@ -136,76 +136,157 @@ def slices(
     """
     if view.index is not None:
         among = Among(view.index, (view.key,))
+    ring = _Range(view, start_ns, end_ns, deadline, wanted, newest_first)
+    log = log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=newest_first)
     if not newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=False)
-
-    def open_to(oldest: int, newest: int) -> bool:
-        return newest >= start_ns and oldest <= end_ns and (wanted is None or wanted(oldest, newest))
-
-    effort = deadline.effort if deadline is not None else None
-    if effort is not None:
-        effort.within(start_ns, end_ns)
-    for block, named in ring_parts(view, terms, open_to, newest_first=newest_first, effort=effort):
-        if deadline is not None:
-            deadline.check()
-        if not open_to(block.min_time, block.max_time):
-            if effort is not None:
-                effort.left_out(block)
-            continue
-        rows = live_rows(view, block, start_ns, end_ns, in_ring=True, named=named)
-        if effort is not None:
-            effort.of_ring(block, rows.size)
-        if rows.size:
-            yield Slice(block, rows)
+        yield from log
+    yield from ring.slices(terms)
     if newest_first:
-        yield from log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=True)
+        yield from log
 
 
-def ring_parts(
-    view: View,
-    terms: Terms,
-    open_to: Wanted,
-    *,
-    newest_first: bool,
-    effort: Effort | None = None,
-) -> Iterator[tuple[Block, NDArray[np.intp] | None]]:
-    """Yield the ring's blocks, each with the rows that can fulfil the terms; None: any can.
+class _Range:
+    """What a query looks at in the ring: its part of a view."""
 
-    What is in a stretch of the ring is not found out when the query is not `open_to` the times in it.
-    """
-    blocks = view.ring.blocks
+    def __init__(
+        self,
+        view: View,
+        start_ns: int,
+        end_ns: int,
+        deadline: Deadline | None,
+        wanted: Wanted | None,
+        newest_first: bool,
+    ) -> None:
+        self._view = view
+        self._start = start_ns
+        self._end = end_ns
+        self._deadline = deadline
+        self._wanted = wanted
+        self._newest_first = newest_first
+        self._effort = deadline.effort if deadline is not None else None
 
-    def needed(first: int, end: int) -> bool:
+    def open_to(self, oldest: int, newest: int) -> bool:
+        """Tell whether what lies between two times is of interest now."""
+        return newest >= self._start and oldest <= self._end and (self._wanted is None or self._wanted(oldest, newest))
+
+    def slices(self, terms: Terms) -> Iterator[Slice]:
+        """Yield every part that can hold records of the range which fulfil the terms."""
+        for part in self.parts(terms, few=0):
+            assert isinstance(part, Slice)
+            yield part
+
+    def parts(self, terms: Terms, few: int) -> Iterator[Slice | list[Ref]]:
+        """Yield the same; records that an index has named, at most `few` in a block, in lists of about as many."""
+        view, effort = self._view, self._effort
+        if effort is not None:
+            effort.within(self._start, self._end)
+        stretches = view.stretches(terms, self._is_needed, newest_first=self._newest_first)
+        if stretches is None:
+            for block in self._blocks():
+                yield from self._slice(block, None)
+            return
+        blocks = view.ring.blocks
+        if effort is not None:
+            stretches = effort.searched(blocks, stretches)
+        bases = view.ring.reaches().bases
+        refs: list[Ref] = []
+        for first, end, offsets in stretches:
+            if first >= end:
+                continue
+            if offsets is None:
+                low, high = np.searchsorted(bases, (first, end - 1), "right").tolist()
+                numbers = range(max(low - 1, 0), high)
+                for number in reversed(numbers) if self._newest_first else numbers:
+                    block = blocks[number]
+                    begin, last = max(first - block.base_offset, 0), min(end, block.end_offset) - block.base_offset
+                    yield from self._slice(block, np.arange(begin, last))
+                continue
+            found = np.searchsorted(bases, offsets, "right") - 1
+            rows = (offsets - bases[found]).astype(np.intp)
+            cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(rows)] if len(rows) else [0]
+            numbers_of = found[cuts[:-1]].tolist()
+            spans = list(zip(numbers_of, pairwise(cuts), strict=True))
+            for number, (begin, last) in reversed(spans) if self._newest_first else spans:
+                block = blocks[number]
+                if last - begin > few or view.index is not None:
+                    yield from self._slice(block, rows[begin:last])
+                    continue
+                refs += self._refs(block, rows[begin:last].tolist())
+                if len(refs) >= few:
+                    yield refs
+                    refs = []
+        if refs:
+            yield refs
+
+    def _is_needed(self, first: int, end: int) -> bool:
+        """Tell whether records of these offsets are of interest."""
         if first >= end:
             return False
-        bases, oldest, newest = view.ring.reaches()
-        low, high = np.searchsorted(bases, (first, end - 1), "right")
-        return open_to(int(oldest[low - 1 : high].min()), int(newest[low - 1 : high].max()))
+        bases, oldest, newest = self._view.ring.reaches()
+        low, high = np.searchsorted(bases, (first, end - 1), "right").tolist()
+        if not high:
+            return False  # All of it was deleted.
+        low = max(low - 1, 0)
+        return self.open_to(int(oldest[low:high].min()), int(newest[low:high].max()))
 
-    stretches = view.stretches(terms, needed, newest_first=newest_first)
-    if stretches is None:
-        yield from ((block, None) for block in ring_blocks(view, newest_first=newest_first, effort=effort))
-        return
-    if effort is not None:
-        stretches = effort.searched(blocks, stretches)
-    bases = view.ring.reaches().bases
-    for first, end, offsets in stretches:
-        if first >= end:
-            continue
-        if offsets is None:
-            low, high = np.searchsorted(bases, (first, end - 1), "right").tolist()
-            numbers = range(low - 1, high)
-            for number in reversed(numbers) if newest_first else numbers:
-                block = blocks[number]
-                begin, last = max(first - block.base_offset, 0), min(end, block.end_offset) - block.base_offset
-                yield block, np.arange(begin, last)
-            continue
-        found = np.searchsorted(bases, offsets, "right") - 1
-        rows = (offsets - bases[found]).astype(np.intp)
-        cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(rows)] if len(rows) else [0]
-        parts = list(pairwise(cuts))
-        for begin, last in reversed(parts) if newest_first else parts:
-            yield blocks[found[begin]], rows[begin:last]
+    def _is_open(self, block: Block) -> bool:
+        """Tell whether a block is of interest, now that it is its turn."""
+        if self._deadline is not None:
+            self._deadline.check()
+        if self.open_to(block.min_time, block.max_time):
+            return True
+        if self._effort is not None:
+            self._effort.left_out(block)
+        return False
+
+    def _slice(self, block: Block, named: NDArray[np.intp] | None) -> Iterator[Slice]:
+        """Yield what is left of a block, if anything is."""
+        if not self._is_open(block):
+            return
+        rows = live_rows(self._view, block, self._start, self._end, in_ring=True, named=named)
+        if self._effort is not None:
+            self._effort.of_ring(block, rows.size)
+        if rows.size:
+            yield Slice(block, rows)
+
+    def _refs(self, block: Block, rows: list[int]) -> list[Ref]:
+        """Return what is left of a few rows of a block."""
+        if not self._is_open(block):
+            return []
+        time, base = block.records.number, block.base_offset
+        refs = [Ref(time("time", row), base + row, block, row) for row in rows]
+        if block.min_time < self._start or block.max_time > self._end:
+            refs = [ref for ref in refs if self._start <= ref.time <= self._end]
+        if self._effort is not None:
+            self._effort.of_ring(block, len(refs))
+        return refs
+
+    def _blocks(self) -> Iterator[Block]:
+        """Yield the blocks that are of interest, or may be.
+
+        Of many blocks, those that are not are found at once: those of another time, and, when one is not wanted any more,
+        whether all behind it are not either.
+        """
+        blocks = list(ring_blocks(self._view, newest_first=self._newest_first, effort=self._effort))
+        if self._effort is not None or len(blocks) <= BLOCKS_FEW:
+            yield from blocks
+            return
+        if len(blocks) == len(self._view.ring.blocks):
+            _, oldest, newest = self._view.ring.reaches()
+            oldest, newest = (oldest[::-1], newest[::-1]) if self._newest_first else (oldest, newest)
+        else:
+            oldest = np.fromiter((block.min_time for block in blocks), np.uint64, len(blocks))
+            newest = np.fromiter((block.max_time for block in blocks), np.uint64, len(blocks))
+        places = np.flatnonzero((newest >= self._start) & (oldest <= self._end))
+        first = np.minimum.accumulate(oldest[places][::-1])[::-1]
+        last = np.maximum.accumulate(newest[places][::-1])[::-1]
+        for number, place in enumerate(places.tolist()):
+            block = blocks[place]
+            if not self.open_to(block.min_time, block.max_time) and not self.open_to(
+                int(first[number]), int(last[number])
+            ):
+                return
+            yield block
 
 
 def ring_blocks(view: View, *, newest_first: bool, effort: Effort | None = None) -> Iterator[Block]:
@@ -315,51 +396,108 @@ def newest(
     *,
     oldest: bool = False,
     terms: Terms = (),
+    among_few: Callable[[list[Ref]], list[Ref]] | None = None,
 ) -> list[Ref]:
     """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
 
     The order is (time, offset). Blocks that cannot hold a better record than those found are not selected from; nor
-    records that do not fulfil the `terms`, see `slices`.
+    records that do not fulfil the `terms`, see `slices`. Where these leave a few records of many blocks, `among_few`
+    selects among those, if it is given, at most FEW_ROWS at once; it agrees with `select`.
     """
-    found: list[Ref] = []
-    few: list[Ref] = []  # not looked at yet
     if limit <= 0:
-        return found
-    worst: tuple[int, int] | None = None  # of the best `limit` so far, once there are so many
-
-    def wanted(min_time: int, max_time: int) -> bool:
-        return worst is None or (min_time <= worst[0] if oldest else max_time >= worst[0])
-
-    for piece in slices(view, start_ns, end_ns, deadline, newest_first=not oldest, wanted=wanted, terms=terms):
-        block = piece.block
-        if terms and len(piece.rows) <= FEW_ROWS and block.end_offset > view.ring_offset:
-            few += _refs(block, piece.rows)
-            if len(few) < min(max(limit, FEW_ROWS), GATHERED_MAX):
-                continue
-            refs, few = _selected(few, view, select), []
-        else:
-            refs = _best(block, select(piece), limit, oldest=oldest)
-        if worst is not None:
-            refs = [ref for ref in refs if (ref[:2] < worst if oldest else ref[:2] > worst)]
-        if block.end_offset <= view.ring_offset and len(refs) * 4 < block.count:
-            refs = [isolate(ref) for ref in refs]  # do not hold a block of the log for a few records of it
-        found.extend(refs)
-        if len(found) >= limit:
-            found.sort(key=_order, reverse=not oldest)
-            del found[limit:]
-            worst = found[-1][:2]
-    found.extend(_selected(few, view, select))
-    found.sort(key=_order, reverse=not oldest)
-    return found[:limit]
-
-
-def _selected(refs: Sequence[Ref], view: View, select: Callable[[Slice], NDArray[np.intp]]) -> list[Ref]:
-    """Return which of some records are selected: asked once for all of them, not for each block they come from."""
-    if not refs:
         return []
-    block, numbers = gather(refs, view.next_offset)
-    rows = select(Slice(block, np.arange(block.count))).tolist()
-    return [Ref(refs[numbers[row]].time, refs[numbers[row]].offset, block, row) for row in rows]
+    best = _Best(limit, oldest=oldest)
+    ring = _Range(view, start_ns, end_ns, deadline, best.wants, not oldest)
+    among = Among(view.index, (view.key,)) if view.index is not None else None
+    log = log_slices(view, start_ns, end_ns, deadline, among, best.wants, terms, newest_first=not oldest)
+    few = min(limit, FEW_ROWS) if terms and among_few is not None else 0
+    parts: tuple[Iterator[Slice | list[Ref]], ...] = (ring.parts(terms, few), log)
+    is_dense = True  # nearly all records that the terms leave are found
+    for part in chain(*(reversed(parts) if oldest else parts)):
+        if isinstance(part, list):
+            assert among_few is not None
+            best.add_of(part, among_few, few)
+            continue
+        block, rows = part
+        in_ring = block.end_offset > view.ring_offset
+        if few and is_dense and in_ring and limit <= few < len(rows):
+            # The best of a block are most of what is wanted of it.
+            rows, tried = _split(block, rows, limit, oldest=oldest)
+            assert among_few is not None
+            is_dense = best.add_of(_refs(block, tried), among_few, few) * 2 >= limit
+            if not best.wants_one_of(block, rows):
+                continue
+        refs = best.better(_best(block, select(Slice(block, rows)), limit, oldest=oldest))
+        if not in_ring and len(refs) * 4 < block.count:
+            refs = [isolate(ref) for ref in refs]  # do not hold a block of the log for a few records of it
+        best.add(refs)
+    return best.found()
+
+
+class _Best:
+    """The best records so far: the newest or the oldest."""
+
+    def __init__(self, limit: int, *, oldest: bool) -> None:
+        self._limit = limit
+        self._oldest = oldest
+        self._found: list[Ref] = []
+        self._worst: tuple[int, int] | None = None  # of those, once there are enough
+
+    def wants(self, min_time: int, max_time: int) -> bool:
+        """See `Wanted`."""
+        worst = self._worst
+        return worst is None or (min_time <= worst[0] if self._oldest else max_time >= worst[0])
+
+    def wants_one_of(self, block: Block, rows: NDArray[np.intp]) -> bool:
+        """Tell whether some rows of a block can be better."""
+        if not rows.size:
+            return False
+        times = block.column("time")[rows]
+        return self.wants(int(times.min()), int(times.max()))
+
+    def better(self, refs: list[Ref]) -> list[Ref]:
+        """Return the records that are better than the worst of those found, if there are enough."""
+        worst = self._worst
+        if worst is None:
+            return refs
+        return [ref for ref in refs if (ref[:2] < worst if self._oldest else ref[:2] > worst)]
+
+    def add(self, refs: list[Ref]) -> None:
+        """Take records that were found."""
+        if not refs:
+            return
+        self._found += refs
+        if len(self._found) >= self._limit:
+            self._found.sort(key=_order, reverse=not self._oldest)
+            del self._found[self._limit :]
+            self._worst = self._found[-1][:2]
+
+    def add_of(self, refs: list[Ref], select: Callable[[list[Ref]], list[Ref]], at_once: int) -> int:
+        """Take those of some records that are selected, asked of the best first; return how many these were."""
+        refs.sort(key=_order, reverse=not self._oldest)
+        count = 0
+        for begin in range(0, len(refs), at_once):
+            head = self.better(refs[begin : begin + at_once])
+            if not head:
+                break
+            found = select(head)
+            count += len(found)
+            self.add(found)
+        return count
+
+    def found(self) -> list[Ref]:
+        """Return them, the best first."""
+        self._found.sort(key=_order, reverse=not self._oldest)
+        return self._found[: self._limit]
+
+
+def _split(
+    block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows of a block without the `limit` best, and those."""
+    order = np.lexsort((rows, block.column("time")[rows]))
+    rest, best = (order[limit:], order[:limit]) if oldest else (order[:-limit], order[-limit:])
+    return np.sort(rows[rest]), rows[best]
 
 
 def _order(ref: Ref) -> tuple[int, int]:

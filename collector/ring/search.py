@@ -145,6 +145,7 @@ class Search:
             low, high = max(begin * CHUNK, snapshot.first_offset), min(end * CHUNK, snapshot.next_offset)
             if not needed(low, high):
                 end = begin
+                size *= 4
                 continue
             offsets = _offsets(self._bits(terms, begin, end - begin), begin)
             found_from = min(max(self._tokens.first_offset, low), high)

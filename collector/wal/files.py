@@ -261,6 +261,15 @@ def read_file(files: Files, path: str, bytes_max: int) -> bytes:
         files.close(handle)
 
 
+def sync_file(files: Files, path: str) -> None:
+    """Have all that anybody has written to a file on the disk. Raises OSError."""
+    handle = files.open(path, write=True)
+    try:
+        files.fdatasync(handle)
+    finally:
+        files.close(handle)
+
+
 def replace_file(files: Files, path: str, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a start after a crash, sees the old file or the new one whole.
 

@@ -36,13 +36,15 @@ from typing import Any, Final, Never, Self
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.block import Block
+from collector.otlp.remains import rest_of
 from collector.otlp.signals import Signal
 from collector.otlp.terms import Terms
 from collector.wal import audit, frame, segment
 from collector.wal.cache import BlockCache, Blocks
 from collector.wal.compression import Unpacker
 from collector.wal.counts import ReadCounts
-from collector.wal.files import Files, make_directories
+from collector.wal.deletions import Deletions
+from collector.wal.files import Files, make_directories, sync_file
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes, asked
@@ -88,6 +90,7 @@ class Log:
         key_index_bytes: int,
         cache: BlockCache | None,
         recovered: Recovered,
+        deletions: Deletions,
     ) -> None:
         """Not for callers: see `open`."""
         self.signal = signal
@@ -97,6 +100,8 @@ class Log:
         """What opening the log found."""
         self.key_indexes = KeyIndexes(files, signal, logger, key_index_bytes)
         """What is known of the keys in its segments."""
+        self.deletions = deletions
+        """What was deleted of it."""
         self._cache = cache
         self._directory = directory
         self._files = files
@@ -116,7 +121,6 @@ class Log:
         self.failed: BaseException | None = None
         """Why nothing can be appended any more, or None."""
         self._closed = False
-        # Whether the last append, or the start, found no room.
         self._short = False
         # The active segment; None when one was sealed and the next could not be created yet.
         self._writer: SegmentWriter | None = None
@@ -173,6 +177,7 @@ class Log:
                 key_index_bytes=key_index_bytes,
                 cache=cache,
                 recovered=recovered,
+                deletions=Deletions.open(path, files, recovered.first_offset, recovered.next_offset),
             )
             log._start(recovered)
         except OSError as error:
@@ -413,11 +418,8 @@ class Log:
 
         Raises Unavailable if the last records could not be synced; the log is closed all the same.
         """
-        if self._closed:
-            return
-        self._closed = True
-        writer = self._writer
-        if writer is None:
+        writer, was_closed, self._closed = self._writer, self._closed, True
+        if was_closed or writer is None:
             return
         try:
             if self.failed is None:
@@ -435,11 +437,7 @@ class Log:
         if self._synced_offset >= end or not segments:
             return self._synced_offset
         try:
-            handle = self._files.open(segments[-1].path, write=True)
-            try:
-                self._files.fdatasync(handle)
-            finally:
-                self._files.close(handle)
+            sync_file(self._files, segments[-1].path)
         except FileNotFoundError:
             return self._synced_offset  # Sealed, which syncs it, and removed meanwhile.
         except OSError as error:
@@ -470,7 +468,7 @@ class Log:
         `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
         frame: those that it does not want are passed by, too. It may want less as the caller finds more.
 
-        A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
+        A frame that overlaps comes whole, also with records that were deleted. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
         that retention removes meanwhile. Damage on the way is stepped over, logged, counted, and listed in
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
@@ -492,15 +490,18 @@ class Log:
         *,
         cached: bool = True,
         counts: ReadCounts | None = None,
+        deleted: bool = False,
     ) -> Iterator[Block]:
         """The same as scanned blocks, those of compacted segments from the cache and into it, unless `cached` is false.
+        Records that were deleted are among them with `deleted` only.
 
         A frame with the right checksum whose payload is no valid request, as a program with other rules has written it, is
         told as damaged and left out: it costs its own records.
         """
         within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted, counts)
         make = Blocks(self._cache if cached else None, self.signal, self.tell_damaged)
-        return self._read(make, within, index, any_of, terms)
+        found = self._read(make, within, index, any_of, terms)
+        return found if deleted else rest_of(found, self.deletions.hidden, backwards=newest_first)
 
     def share(self, terms: Terms, end_offset: int = TIME_MAX, start_ns: int = 0, end_ns: int = TIME_MAX) -> float:
         """About which share of the records before an offset, with times in [start_ns, end_ns], `blocks` reads for these
@@ -541,10 +542,8 @@ class Log:
         """The frame that holds `offset`. Raises NotFound when it was removed, is damaged, or does not exist yet."""
         for found in self.frames(offset, offset + 1):
             return found
-        raise NotFound(
-            f"offset {offset} is not in the log of {self.signal.name}, "
-            f"which has {self.first_offset} to before {self.next_offset}"
-        )
+        held = f"which has {self.first_offset} to before {self.next_offset}"
+        raise NotFound(f"offset {offset} is not in the log of {self.signal.name}, {held}")
 
     def tell_damaged(self, frame: Frame, reason: str) -> None:
         """Log and count a frame that was read, and is of no use to its reader, as damaged; once."""

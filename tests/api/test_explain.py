@@ -10,6 +10,7 @@ import pytest
 
 from collector.otlp.signals import LOGS
 from collector.query.engine import Deadline
+from collector.query.traceql.conditions import PROBED
 from tests.api.asgi import Answer, call
 from tests.live import Live
 
@@ -187,7 +188,7 @@ async def test_remembered_columns_are_named(tmp_path: Path) -> None:
         ):
             spans = the_pass(await explained(live, query, "traceql"), "spans")
             assert spans["stages"][0]["how"].startswith(how)
-            assert spans["remembered"] == {"blocks": 24, "records": 400, "mayMatch": 1}
+            assert spans["remembered"] == {"blocks": 40 - PROBED, "records": 400, "mayMatch": 1}
 
 
 async def test_metrics(live: Live) -> None:

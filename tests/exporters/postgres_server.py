@@ -11,9 +11,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -22,6 +24,15 @@ from tests.e2e.requirements import do_without
 PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql")
 USERS = ("postgres", "nobody")
 PATIENCE_S = 60.0
+_BECOME = """import os, sys
+uid, gid, *command = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(gid))
+os.setuid(int(uid))
+os.execv(command[0], command)
+"""
+"""Becomes another user, and then the command. Popen could do that itself, but by fork, not vfork: gRPC's handlers of forks
+then run while its threads do, and the child crashes, or answers in its parent's place."""
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "32MB",
@@ -33,11 +44,20 @@ SETTINGS = {
 }
 
 
+def _found(name: str) -> list[str]:
+    found = [str(path) for place in PLACES for path in sorted(Path(place).glob(f"*/bin/{name}"), reverse=True)]
+    on_path = shutil.which(name)
+    return found if on_path is None else [*found, on_path]
+
+
+def installed() -> bool:
+    """Whether there is a server to start."""
+    return bool(_found("postgres"))
+
+
 def program(name: str) -> str:
     """The path of one of PostgreSQL's programs; skips or fails the test when there is none."""
-    found = [str(path) for place in PLACES for path in sorted(Path(place).glob(f"*/bin/{name}"), reverse=True)]
-    if on_path := shutil.which(name):
-        found.append(on_path)
+    found = _found(name)
     if not found:
         do_without(f"PostgreSQL's {name} is not installed")
     return found[0]
@@ -54,11 +74,11 @@ class Server:
         """Start it; with a certificate and its key it speaks TLS, too."""
         self._postgres, initdb = program("postgres"), program("initdb")
         self.directory = Path(tempfile.mkdtemp(prefix="ringtail-postgres-"))
-        self._as: dict[str, object] = {}
+        self._as: list[str] = []
         if os.geteuid() == 0:
             owner = next(one for one in (_user(name) for name in USERS) if one is not None)
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
-            self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            self._as = [sys.executable, "-I", "-S", "-c", _BECOME, str(owner.pw_uid), str(owner.pw_gid)]
         self.data = self.directory / "data"
         secret = self.directory / "password"
         secret.write_text(self.password)
@@ -84,7 +104,7 @@ class Server:
             connection.execute(f"CREATE DATABASE {self.database}")
 
     def _run(self, command: list[str]) -> None:
-        subprocess.run(command, cwd="/", check=True, stdout=subprocess.DEVNULL, **self._as)  # type: ignore[call-overload]
+        subprocess.run([*self._as, *command], cwd="/", check=True, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -93,12 +113,7 @@ class Server:
             command += ["-c", f"{key}={value}"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command,
-                cwd="/",
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self._as,  # type: ignore[call-overload]
+                [*self._as, *command], cwd="/", stdout=log, stderr=log, start_new_session=True
             )
         end = time.monotonic() + PATIENCE_S
         while True:
@@ -113,14 +128,25 @@ class Server:
 
     def connect(self, database: str = "", **more: object) -> psycopg.Connection[tuple[object, ...]]:
         """Connect as the owner of everything."""
-        return psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            dbname=database or self.database,
-            **more,  # type: ignore[arg-type]
-        )
+        return psycopg.connect(**(self.parameters() | ({"dbname": database} if database else {}) | more))
+
+    def parameters(self) -> dict[str, Any]:
+        """What libpq is told for that."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "dbname": self.database,
+        }
+
+    def cpu_s(self) -> float:
+        """CPU time so far, in seconds, of the server's processes, and of those that have ended."""
+        assert self._process is not None
+        pids = [self._process.pid, *_children(self._process.pid)]
+        # Of the server itself also what it has collected of children that ended.
+        ticks = sum(int(one) for pid in pids for one in _fields(pid)[11 : 15 if pid == pids[0] else 13])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """Kill -9 all of it at once, as a power cut would end it but for the page cache."""

@@ -15,6 +15,8 @@ from collector.errors import NotFound, Unavailable
 from collector.moving.backup import Done, back_up
 from collector.moving.restore import restore, verify
 from collector.otlp.signals import LOGS, TRACES
+from collector.otlp.tombstones import Tombstones
+from collector.testing import otlp
 from collector.wal import writer
 from collector.wal.compact import compact
 from collector.wal.cursor import Cursor, State
@@ -398,3 +400,20 @@ def test_an_empty_log_goes_on_where_it_was(tmp_path: Path) -> None:
     log.close()
     assert restored(tmp_path / "a", tmp_path / "new")[0][0] == first
     assert os.path.isdir(tmp_path / "new/traces")
+
+
+def test_what_was_deleted_stays_so(tmp_path: Path) -> None:
+    files = OperatingSystemFiles()
+    data, target, new = (str(tmp_path / name) for name in ("data", "backup", "new"))
+    log = open_log(files, directory=data, segment_bytes=4000)
+    for seed in range(8):
+        log.append([otlp.traces(5, seed=seed)], 5, seed, seed)
+    log.deletions.add(Tombstones([(2, 4), (38, 40)]), 0, 40, ["ab"], ["sqlite"])
+    back_up(data, target, files, now_ns=1, logger=RecordingLogger())
+    log.close()
+    assert not verify(target, files).problems
+    restore(target, new, files)
+    again = open_log(files, directory=new, segment_bytes=4000)
+    assert (again.next_offset, again.deletions.hidden, again.deletions.pending) == (40, log.deletions.hidden, ())
+    assert sum(block.count for block in again.blocks()) == 36
+    again.close()

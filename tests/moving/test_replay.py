@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from collector.cli import main
 from collector.errors import Malformed, Permanent, Unavailable
+from collector.exporters import kinds
 from collector.exporters.base import Rejected
 from collector.moving.replay import Position, replay, shifted
-from collector.moving.source import END, Piece, Range, from_directory, persistent, range_of
+from collector.moving.source import END, Piece, Range, Runs, from_directory, persistent, range_of
+from collector.moving.target import ExporterTarget, numbered
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.testing import otlp
 from collector.wal.files import OperatingSystemFiles
+from tests.exporters.memory_backend import KEPT, MemoryBackend, MemorySettings
 from tests.wal.logs import FakeClock, open_log
 
 SECOND = 10**9
@@ -38,7 +43,7 @@ class Played:
         self.sent: list[tuple[float, Signal, bytes]] = []
         self.refuse: set[bytes] = set()
 
-    def send(self, signal: Signal, payload: bytes) -> Rejected | None:
+    def send(self, signal: Signal, payload: bytes, runs: Runs) -> Rejected | None:
         if payload in self.refuse:
             raise Permanent("no")
         self.sent.append((self.clock.monotonic() - 1000.0, signal, payload))
@@ -152,3 +157,52 @@ def test_a_source_that_breaks_off_is_asked_again_as_long_as_more_comes() -> None
     assert asked == [0, 3, 6]
     with pytest.raises(Unavailable):
         list(persistent(make, 99))
+
+
+def test_an_exporter_is_given_each_record_under_its_offset(tmp_path: Path) -> None:
+    """However the log is cut into pieces: what was sent before a crash is sent again under the same keys."""
+    log = open_log(OperatingSystemFiles(), directory=str(tmp_path), signal=LOGS, segment_bytes=1000)
+    times = [BEGIN + number * SECOND for number in range(40)]
+    for at in range(0, 40, 4):
+        log.append([logs(*times[at : at + 4])], 4, times[at], times[at + 3])
+    log.close()
+    within = Range(start_ns=times[3], end_ns=times[30])
+    KEPT.pop("to", None)
+
+    def play(pieces: Iterator[Piece]) -> None:
+        with ExporterTarget(
+            lambda _: MemoryBackend(MemorySettings(name="to"), None),  # type: ignore[arg-type]
+            "1" * 32,
+            "",
+            FakeClock(),
+        ) as target:
+            target.__dict__["_reached"] = {LOGS: 0}  # A destination that keeps keys, but no position.
+            replay({LOGS: pieces}, target.send, target.wait, FakeClock(), Position({}, 0, {}), speed=None, to_now=False)
+
+    found = list(from_directory(str(tmp_path), LOGS, within, OperatingSystemFiles()))
+    play(iter(found[:4]))
+    joined = [one for one in found[2:] if one.records]
+    whole = Piece(
+        b"".join(one.payload for one in joined),
+        sum(one.records for one in joined),
+        joined[-1].next_offset,
+        runs=tuple(run for one in joined for run in one.runs),
+    )
+    play(iter([whole]))
+    assert {offset: ref.time for (_, offset), ref in KEPT.pop("to").items()} == {at: times[at] for at in range(3, 30)}
+    with pytest.raises(Malformed, match="for 2 offsets"):
+        list(numbered(LOGS, logs(1, 2, 3), ((0, 2),)))
+
+
+def test_the_command_finds_an_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.BUILT_IN, "memory", "tests.exporters.memory_backend:KIND")
+    KEPT.pop("to", None)
+    log = open_log(OperatingSystemFiles(), directory=str(tmp_path), signal=LOGS)
+    log.append([logs(BEGIN, BEGIN + SECOND)], 2, BEGIN, BEGIN + SECOND)
+    log.close()
+    asked = ("replay", "--directory", str(tmp_path), "--signal", "logs", "--speed", "max", "--to-exporter", "memory/a")
+    done = CliRunner().invoke(main, (*asked, "--set", "exporters.memory/a.name=to", "--shift", "1h"))
+    assert done.exit_code == 0, done.output
+    assert sorted(ref.time for ref in KEPT.pop("to").values()) == [BEGIN + 3600 * SECOND, BEGIN + 3601 * SECOND]
+    assert "there is no exporter memory/a" in CliRunner().invoke(main, asked).output
+    assert "--to-exporter" in CliRunner().invoke(main, (*asked[:-2], "--set", "a=b")).output

@@ -167,7 +167,8 @@ class PostgresBackend(Backend):
                 break
         else:
             raise Retryable("the same offsets are being written by somebody else")
-        self._repeated += batch.records - sum(block.count for block in blocks)
+        if blocks is not batch.blocks:
+            self._repeated += batch.records - sum(block.count for block in blocks)
 
     async def _write(self, signal: Signal, source: int, prepared: Prepared) -> None:
         tables = TABLES[signal]
@@ -348,3 +349,14 @@ class PostgresBackend(Backend):
         dropped = await self._partitions.drop(signal, before_ns)
         if dropped:
             self._context.logger.info("partitions dropped", signal=signal.name, days=dropped)
+
+    async def size(self) -> int:
+        """See `Backend.size`: everything in the schema."""
+        async with self._connections.reading() as connection:
+            cursor = await connection.execute(
+                "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'",
+                (self._settings.schema,),
+            )
+            row = await cursor.fetchone()
+            return int(row[0]) if row is not None else 0

@@ -7,13 +7,16 @@ needs no lock. Everything here runs in a thread; a thousand rows at a time hold 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import date
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
+from collector.exporters.larger import larger
 from collector.exporters.points import points
 from collector.exporters.postgres.pack import irregular, pack
 from collector.exporters.postgres.partitions import DAY_NS, day_of
@@ -89,6 +92,9 @@ METRIC_COLUMNS: Final = {
 }
 """Types by column."""
 
+_MIN_TIME: Final = attrgetter("min_time")
+_MAX_TIME: Final = attrgetter("max_time")
+
 Key = tuple[date, bytes]
 """Day and id."""
 
@@ -108,13 +114,13 @@ class Prepared(NamedTuple):
 
 def days_in(blocks: Sequence[Block]) -> set[int]:
     """Return the days that records are of, as days since the epoch."""
+    first = min(map(_MIN_TIME, blocks)) // DAY_NS
+    last = max(map(_MAX_TIME, blocks)) // DAY_NS
+    if last - first < 2:
+        return {first, last}
     found: set[int] = set()
     for block in blocks:
-        first, last = block.min_time // DAY_NS, block.max_time // DAY_NS
-        if last - first < 2:
-            found |= {first, last}
-        else:
-            found.update(np.unique(block.column("time") // np.uint64(DAY_NS)).tolist())
+        found.update(np.unique(block.column("time") // np.uint64(DAY_NS)).tolist())
     return found
 
 
@@ -134,64 +140,98 @@ def stored_json(text: str) -> str:
 def prepare(signal: Signal, blocks: Sequence[Block], source: int) -> Prepared:
     """Turn blocks of a source into what is written."""
     parts = [HEADER]
-    around: dict[Key, tuple[Any, ...]] = {}
-    metrics: dict[Key, tuple[Any, ...]] = {}
+    shared = _Shared(signal)
     ranges: list[tuple[int, int]] = []
-    for block in blocks:
-        groups = _Groups(block)
+    for block in larger(blocks, RUN):
+        groups = shared.groups(block)
         for first in range(0, block.count, RUN):
             end = min(block.count, first + RUN)
             parts.append(pack(KINDS[signal], _columns(block, groups, first, end, source)))
-        groups.note(around, metrics)
+        shared.note(block, groups)
         if ranges and ranges[-1][1] == block.base_offset:
             ranges[-1] = (ranges[-1][0], block.end_offset)
         else:
             ranges.append((block.base_offset, block.end_offset))
     parts.append(TRAILER)
-    return Prepared(b"".join(parts), around, metrics, tuple(ranges), sum(block.count for block in blocks))
+    count = sum(end - first for first, end in ranges)
+    return Prepared(b"".join(parts), shared.containers, shared.metrics, tuple(ranges), count)
 
 
-class _Groups:
-    """What the records of a block stand in, by group."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """What records stand in, as their columns have it."""
 
-    def __init__(self, block: Block) -> None:
-        self.block = block
-        self.containers = containers(block)
-        self.ids = [_id(one.resource, one.scope) for one in self.containers]
-        self.metric_ids = [_id(one.metric.key) if one.metric is not None else None for one in self.containers]
-        self.services = [group_bytes(block, group, "service").decode() for group in range(len(self.containers))]
-        self.names = (
-            [group_bytes(block, group, "name").decode() for group in range(len(self.containers))]
-            if block.signal is METRICS
-            else []
-        )
+    container: Container
+    id: bytes
+    metric_id: bytes | None
+    service: str
+    name: str
+    """Of a metric."""
 
-    def note(self, around: dict[Key, tuple[Any, ...]], metrics: dict[Key, tuple[Any, ...]]) -> None:
-        """Add the rows that the records refer to."""
-        count = len(self.containers)
-        days = self.block.column("time") // np.uint64(DAY_NS)
-        pairs = np.unique(days * np.uint64(count) + self.block.column("group"))
-        for number, group in (divmod(pair, count) for pair in pairs.tolist()):
-            day = day_of(number)
-            one = self.containers[group]
-            if (day, self.ids[group]) not in around:
-                around[day, self.ids[group]] = self._container(day, group, one)
-            if one.metric is not None and (day, self.metric_ids[group]) not in metrics:
-                told = description(one.metric)
-                key = self.metric_ids[group]
-                assert key is not None
-                metrics[day, key] = (
-                    *(day, key, stored(told.name), stored(told.description), stored(told.unit), told.type),
-                    *(told.temporality, told.monotonic, one.metric.own, one.metric.data),
+
+class _Shared:
+    """What the records of a batch stand in; each container is looked at once, however many groups have it."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self._known: dict[Container, _Group] = {}
+        self.containers: dict[Key, tuple[Any, ...]] = {}
+        """Rows of the table, by their keys."""
+        self.metrics: dict[Key, tuple[Any, ...]] = {}
+
+    def groups(self, block: Block) -> list[_Group]:
+        """Return those of a block."""
+        found = []
+        for number, container in enumerate(containers(block)):
+            group = self._known.get(container)
+            if group is None:
+                points = container.metric is not None
+                group = self._known[container] = _Group(
+                    container,
+                    _id(container.resource, container.scope),
+                    _id(container.metric.key) if container.metric is not None else None,
+                    group_bytes(block, number, "service").decode(),
+                    group_bytes(block, number, "name").decode() if points else "",
                 )
+            found.append(group)
+        return found
 
-    def _container(self, day: date, group: int, one: Container) -> tuple[Any, ...]:
-        outer, inner = resource(one.resource), scope(one.scope)
-        return (
-            *(day, self.ids[group], stored(self.services[group]), irregular([outer.attributes])[0]),
-            *(stored_json(outer.attributes), stored(outer.schema_url), stored(inner.name), stored(inner.version)),
-            *(stored_json(inner.attributes), stored(inner.schema_url), one.resource, one.scope),
-        )
+    def note(self, block: Block, groups: list[_Group]) -> None:
+        """Add the rows that the records of a block refer to."""
+        days = block.column("time") // np.uint64(DAY_NS)
+        for number in np.unique(days).tolist():
+            day = day_of(number)
+            # Groups that are alike are one object; several of one container differ in their metrics.
+            for group in {id(one): one for one in map(groups.__getitem__, _of(block, days == number))}.values():
+                if (day, group.id) not in self.containers:
+                    self.containers[day, group.id] = _container_row(day, group)
+                if group.metric_id is not None and (day, group.metric_id) not in self.metrics:
+                    self.metrics[day, group.metric_id] = _metric_row(day, group)
+
+
+def _of(block: Block, chosen: NDArray[np.bool_]) -> list[int]:
+    """Return the groups of some records."""
+    found: list[int] = np.unique(block.column("group")[chosen]).tolist()
+    return found
+
+
+def _container_row(day: date, group: _Group) -> tuple[Any, ...]:
+    outer, inner = resource(group.container.resource), scope(group.container.scope)
+    return (
+        *(day, group.id, stored(group.service), irregular([outer.attributes])[0]),
+        *(stored_json(outer.attributes), stored(outer.schema_url), stored(inner.name), stored(inner.version)),
+        *(stored_json(inner.attributes), stored(inner.schema_url), group.container.resource, group.container.scope),
+    )
+
+
+def _metric_row(day: date, group: _Group) -> tuple[Any, ...]:
+    metric = group.container.metric
+    assert metric is not None
+    told = description(metric)
+    return (
+        *(day, group.metric_id, stored(told.name), stored(told.description), stored(told.unit), told.type),
+        *(told.temporality, told.monotonic, metric.own, metric.data),
+    )
 
 
 def _id(*parts: bytes) -> bytes:
@@ -207,7 +247,7 @@ def _micros(times: NDArray[Any]) -> list[int]:
     return found
 
 
-def _columns(block: Block, groups: _Groups, first: int, end: int, source: int) -> list[list[Any]]:
+def _columns(block: Block, groups: list[_Group], first: int, end: int, source: int) -> list[list[Any]]:
     """Return the columns of a run of rows, in the order of `COLUMNS`."""
     signal = block.signal
     extract = rows.spans if signal is TRACES else rows.logs if signal is LOGS else points
@@ -218,8 +258,8 @@ def _columns(block: Block, groups: _Groups, first: int, end: int, source: int) -
     found["nanos"] = (times % np.uint64(1000)).tolist()
     found["source"] = [source] * (end - first)
     found["log_offset"] = list(range(block.base_offset + first, block.base_offset + end))
-    found["container"] = [groups.ids[group] for group in of]
-    found["service"] = [groups.services[group] for group in of]
+    found["container"] = [groups[group].id for group in of]
+    found["service"] = [groups[group].service for group in of]
     found["irregular"] = irregular(found["attributes"])
     if signal is TRACES:
         ends = block.column("end_time")[first:end]
@@ -228,8 +268,8 @@ def _columns(block: Block, groups: _Groups, first: int, end: int, source: int) -
     elif signal is LOGS:
         found["observed_time"] = _micros(block.column("observed_time")[first:end])
     else:
-        found["metric"] = [groups.metric_ids[group] for group in of]
-        found["name"] = [groups.names[group] for group in of]
+        found["metric"] = [groups[group].metric_id for group in of]
+        found["name"] = [groups[group].name for group in of]
         found["start_time"] = _micros(block.column("start_time")[first:end])
         found["int_value"] = [one if isinstance(one, int) else None for one in found["value"]]
     return [found[name] for name, _ in COLUMNS[signal]]

@@ -20,6 +20,7 @@ from collector.exporters.sqlite import schema
 from collector.exporters.sqlite.connection import cause, is_lasting, open_reader, open_writer
 from collector.exporters.sqlite.read import Read, count
 from collector.exporters.sqlite.write import Writer
+from collector.otlp.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collector.exporters.base import Batch, Context, Rejected, Source, Wanted
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 READERS: Final = 2
 """Reads that are served at a time."""
+UPKEEP_S: Final = 60.0
+"""How often retention is looked after."""
 VACUUMED_AT_ONCE: Final = 2_000
 """Pages that one transaction gives back, so that batches come in between."""
 
@@ -48,6 +51,7 @@ class SqliteBackend(Backend):
         self._trouble = ""
         self._figures: dict[str, int] = {}
         self._stored = self._repeated = 0
+        self._upkeep: asyncio.Task[None] | None = None
 
     # --- its life ---------------------------------------------------------------------------------------------
 
@@ -57,9 +61,26 @@ class SqliteBackend(Backend):
             self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
             self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         await self._write(lambda _: None)
+        if self._upkeep is None and self._settings.retention:
+            self._upkeep = asyncio.create_task(self._keep_up(), name="upkeep of SQLite")
+
+    async def _keep_up(self) -> None:
+        """Forget what is older than `retention`, again and again."""
+        while True:
+            before_ns = self._context.clock.now_ns() - round(self._settings.retention * 1e9)
+            try:
+                for signal in SIGNALS:
+                    await self.retain(signal, max(0, before_ns))
+            except RingtailError as error:
+                self._context.logger.warning("upkeep fails", reason=str(error))
+            await asyncio.sleep(UPKEEP_S)
 
     async def stop(self) -> None:
         """See base.py."""
+        upkeep, self._upkeep = self._upkeep, None
+        if upkeep is not None:
+            upkeep.cancel()
+            await asyncio.gather(upkeep, return_exceptions=True)
         writing, reading = self._writing, self._reading
         self._writing = self._reading = None
         if writing is not None:
@@ -113,6 +134,11 @@ class SqliteBackend(Backend):
         left = -1
         while left and left != (left := await self._write(lambda writer: writer.shrink(VACUUMED_AT_ONCE))):
             pass
+
+    async def size(self) -> int:
+        """See base.py: the file and its journal."""
+        await asyncio.get_running_loop().run_in_executor(self._context.threads, self._measure)
+        return sum(self._figures.values())
 
     async def _write(self, work: Callable[[Writer], T]) -> T:
         """Do something in the writer's thread. Raises Retryable, Permanent or Unwelcome."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from collector.declaration import setting
-from collector.exporters.settings import MIB, ExporterSettings
+from collector.exporters.settings import DAY_S, MIB, ExporterSettings
 
 JOURNAL_MODES: Final = ("wal", "delete", "truncate", "persist")
 SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
@@ -44,6 +44,13 @@ class SqliteSettings(ExporterSettings):
     )
     busy_timeout: float = setting(
         2.0, "duration", "PRAGMA busy_timeout: how long to wait for another process to let go.", low=0, high=3600
+    )
+    retention: float = setting(
+        0.0,
+        "duration",
+        "Records whose time is longer ago are deleted, and the file shrinks; 0 keeps everything.",
+        low=0,
+        high=36_500 * DAY_S,
     )
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from collector.errors import Permanent, Unwelcome
 from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
+from collector.exporters.larger import larger
 from collector.exporters.points import points
 from collector.exporters.sqlite.schema import OFFSET_MASK, SOURCES_MAX, row_id, stored_time
-from collector.otlp.merge import merge
 from collector.otlp.records import service_name
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 
@@ -142,7 +142,7 @@ class Writer:
                 batch.source.tenant,
             )
             source_id, position = self._source(batch.source, tenant_id)
-            for block in _larger(batch.blocks):
+            for block in larger(batch.blocks, RUN_RECORDS):
                 if block.end_offset > OFFSET_MASK:
                     raise Permanent(f"offset {block.end_offset} is beyond what the schema can hold, {OFFSET_MASK}")
                 added += self._write_block(block, source_id, tenant_id, fresh=block.base_offset >= position)
@@ -327,20 +327,6 @@ class Writer:
         """Give so many free pages back to the file system, at most; return how many are left."""
         self.connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
         return int(self.connection.execute("PRAGMA freelist_count").fetchone()[0])
-
-
-def _larger(blocks: tuple[Block, ...]) -> Iterator[Block]:
-    """Yield the blocks, small ones that follow each other as one: a statement, and a look at what is shared, cost more than a
-    row."""
-    run: list[Block] = []
-    count = 0
-    for block in blocks:
-        if run and (run[-1].end_offset != block.base_offset or count + block.count > RUN_RECORDS):
-            yield merge(run)
-            run, count = [], 0
-        run.append(block)
-        count += block.count
-    yield merge(run)
 
 
 def _digest(content: bytes) -> bytes:

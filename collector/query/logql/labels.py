@@ -13,8 +13,8 @@ Loki's default rules, which Grafana's queries are written for:
   `method` is `http_method`. * Values are text: numbers and truth values as JSON has them, bytes in base64,
   arrays and bodies that are not text as JSON. An empty text is the same as no label.
 
-`Records.labels` is the definition, record by record. `columns.py` has the same by columns; a test compares
-them. `levels.py` says what level a record has.
+`decoded` is the definition, of a record decoded by the protobuf library. `reading.py` has the same compiled, for most records, and
+`columns.py` by columns; tests compare them. `levels.py` says what level a record has.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from opentelemetry.proto.common.v1 import common_pb2
 
 from collector.otlp.records import group_bytes, record, resource, scope
 from collector.query.groups import alike, groups_of
+from collector.query.logql import reading
 from collector.query.logql.containers import Containers
-from collector.query.logql.levels import LEVEL, detected_level
+from collector.query.logql.levels import LEVEL, detected_level, told
 from collector.query.logql.row import DETAILS, ERROR, Row
 
 if TYPE_CHECKING:
@@ -175,6 +177,12 @@ class Container:
     """The index labels."""
     metadata: dict[str, str]
     """Their part of the structured metadata, under its final names."""
+    level: str
+    """The level that the index labels tell; empty if they tell none."""
+
+
+Own = tuple[bytes, int, dict[str, str]]
+"""What a record says itself: its line, its severity number, and its own part of the structured metadata."""
 
 
 class Records:
@@ -214,34 +222,52 @@ class Records:
     def metadata(self, block: Block, row: int, message: Any) -> dict[str, str]:
         """Return a record's structured metadata; `message` is the record, decoded."""
         container = self.container(block, block.records.number("group", row))
-        own: dict[str, str] = {}
-        _add(own, _own_fields(message), container.stream)
-        _add(own, flatten(message.attributes), container.stream)
-        metadata = container.metadata | own
-        if LEVEL not in container.stream:
-            metadata[LEVEL] = detected_level(
-                container.stream,
-                metadata,
-                message.severity_number,
-                lambda: value_text(message.body).encode(),
-            )
-        return metadata
+        return _metadata(container, decoded(message, container.stream))
 
     def labels(self, block: Block, row: int) -> dict[str, str]:
         """Return everything that label filters see of a record: stream labels and structured metadata."""
-        return self.container(block, int(block.column("group")[row])).stream | self.metadata(
-            block, row, record(block, row)
-        )
+        container = self.container(block, block.records.number("group", row))
+        return container.stream | _metadata(container, self.read(block, row, container))
 
     def row(self, block: Block, row: int) -> Row:
         """Return a record as the line that a pipeline begins with."""
-        message = record(block, row)
-        stream = self.container(block, block.records.number("group", row)).stream
-        metadata = self.metadata(block, row, message)
-        time = block.records.number("time", row)
-        line = Row(time, value_text(message.body).encode(), stream, dict(stream), metadata)
+        container = self.container(block, block.records.number("group", row))
+        found = self.read(block, row, container)
+        metadata = _metadata(container, found)
+        line = Row(block.records.number("time", row), found[0], container.stream, container.stream.copy(), metadata)
         line.error, line.details = metadata.pop(ERROR, ""), metadata.pop(DETAILS, "")
         return line
+
+    def read(self, block: Block, row: int, container: Container) -> Own:
+        """Return a record's line, severity number, and its own part of the structured metadata."""
+        start, length = block.records.number("start", row), block.records.number("length", row)
+        found = reading.read(block.payload, start, length, container.stream, self.name, _flattened, _line)
+        return decoded(record(block, row), container.stream) if found is None else found
+
+
+def decoded(message: Any, stream: dict[str, str]) -> Own:
+    """Return what a decoded record says: its line, its severity number, and its own part of the structured metadata."""
+    own: dict[str, str] = {}
+    _add(own, _own_fields(message), stream)
+    _add(own, flatten(message.attributes), stream)
+    return value_text(message.body).encode(), message.severity_number, own
+
+
+def _metadata(container: Container, found: Own) -> dict[str, str]:
+    """Return the structured metadata of a record of a container."""
+    line, severity_number, own = found
+    metadata = container.metadata | own
+    if LEVEL not in container.stream:
+        metadata[LEVEL] = detected_level(container.level, metadata, severity_number, line)
+    return metadata
+
+
+def _flattened(name: str, value: bytes) -> Iterator[tuple[str, str]]:
+    return _flatten(name, common_pb2.AnyValue.FromString(value))
+
+
+def _line(body: bytes) -> bytes:
+    return value_text(common_pb2.AnyValue.FromString(body)).encode()
 
 
 def _container(block: Block, group: int) -> Container:
@@ -269,7 +295,7 @@ def _container(block: Block, group: int) -> Container:
     _add(metadata, _scope_fields(message), stream)
     _add(metadata, flatten(message.attributes), stream)
     _add(metadata, flatten(others), stream)
-    return Container(stream, metadata)
+    return Container(stream, metadata, told(stream))
 
 
 def _named(attributes: Iterable[Any]) -> frozenset[str]:

@@ -21,7 +21,7 @@ from collector.query.levels import LEVELS as LINE_LEVELS
 from collector.query.levels import level_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 LEVEL: Final = "detected_level"
 
@@ -81,17 +81,20 @@ def of_line(line: bytes) -> str:
 
 def told(labels: Mapping[str, str]) -> str:
     """Return the level that labels tell; nothing if none does."""
-    return next((normalized(labels[name]) for name in LEVEL_LABELS if name in labels), "")
+    for name in LEVEL_LABELS:
+        text = labels.get(name)
+        if text is not None:
+            return normalized(text)
+    return ""
 
 
-def detected_level(
-    stream: Mapping[str, str], metadata: Mapping[str, str], severity_number: int, line: Callable[[], bytes]
-) -> str:
-    """Return the level of a record: of its stream's labels, its structured metadata, severity number and line, which is
-    asked for where nothing else tells one."""
-    if metadata.get(LEVEL):
-        return normalized(metadata[LEVEL])
-    found = told(stream) or told(metadata)
+def detected_level(of_stream: str, metadata: Mapping[str, str], severity_number: int, line: bytes) -> str:
+    """Return the level of a record: of its stream's labels (what they have `told`), its structured metadata, severity number
+    and line."""
+    own = metadata.get(LEVEL)
+    if own:
+        return normalized(own)
+    found = of_stream or told(metadata)
     if found:
         return found
-    return of_number(severity_number) if severity_number else of_line(line())
+    return of_number(severity_number) if severity_number else of_line(line)

@@ -4,9 +4,13 @@ Lines are cut into words, white space and punctuation. Lines with equally many p
 each other, as in Drain (He, Zhu, Zheng, Lyu: "Drain: an online log parsing approach with fixed depth tree", 2017): a line
 joins the cluster with which at least `SIMILAR` of its words agree, and where they do not agree the cluster has a wildcard; else it
 begins a cluster. Pieces with a digit may differ without being counted as different, because they mostly are numbers, times or ids; where all
-of a cluster agree, they stay. Adjacent wildcards are one. A pattern is what the line filter `|>` reads, and finds its lines.
+of a cluster agree, they stay. Adjacent wildcards are one.
 
-Bounded: `LINES_MAX` lines, the newest; `CLUSTERS_MAX` clusters, of which the one that was not seen for longest makes room for a new one;
+A pattern is what the line filter `|>` reads, and finds its lines. The filter takes each literal where it first occurs, so a pattern
+that says where texts stand is not enough: where a literal occurs before its place in one of the lines, it becomes part of a wildcard.
+Without it the literals behind it occur no later than at their places, so this ends with a pattern that finds all its lines.
+
+Bounded: `LINES_MAX` lines of `CHARS_MAX` characters, the newest; `CLUSTERS_MAX` clusters, of which the one that was not seen for longest makes room for a new one;
 `PIECES_MAX` pieces of a line, behind which it ends in a wildcard. Patterns tells what was not looked at, and what was left out.
 Cost: about 9 µs for a line of 250 bytes.
 """
@@ -16,18 +20,25 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from collector.query.logql.levels import LEVEL
+from collector.query.logql.patterns import filter_pattern
 from collector.query.logql.source import Statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collector.query.engine import Deadline
     from collector.query.logql.source import Source
     from collector.store import View
 
 LINES_MAX: Final = 50_000
-"""Lines that are looked at."""
+CHARS_MAX: Final = 32 << 20
+"""Lines that are looked at, and their characters."""
 CLUSTERS_MAX: Final = 300
 """Clusters at a time, and so patterns of an answer, levels aside: Loki's own number."""
 LINE_CHARS_MAX: Final = 3000
@@ -65,7 +76,7 @@ class Patterns(NamedTuple):
     lines: int
     """How many lines were looked at."""
     since_ns: int | None
-    """The oldest time that was looked at in full, when LINES_MAX ended it; None: all lines of the range."""
+    """The oldest time that was looked at in full, when LINES_MAX or CHARS_MAX ended it; None: all lines of the range."""
     left_out: int
     """Lines that are in no pattern, because their cluster made room for others."""
 
@@ -76,13 +87,25 @@ class _Cluster:
     places: dict[int, str]
     """The pieces with digits that all lines so far agree in."""
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    lines: set[str] = field(default_factory=set)
+    """Each as far as it is looked at, and a character more."""
 
-    def text(self) -> str:
-        """Return the pattern."""
-        parts: list[str] = []
-        for piece in self.pieces:
-            if piece != WILDCARD or not parts or parts[-1] != WILDCARD:
-                parts.append(piece)
+    def text(self, check: Callable[[], None]) -> str:
+        """Return the pattern. `check` is called now and then, and may raise."""
+        parts: list[str] = []  # literals and wildcards in turn
+        for is_wildcard, pieces in groupby(self.pieces, WILDCARD.__eq__):
+            parts.append(WILDCARD if is_wildcard else "".join(pieces))
+        is_certain = WILDCARD not in parts
+        while not is_certain:
+            check()
+            is_certain = True
+            pattern = filter_pattern("".join(parts))
+            for line in self.lines:
+                place = pattern.misfit(line.encode())
+                if place is not None:
+                    parts[place - 1 : place + 2] = [WILDCARD]
+                    is_certain = False
+                    break
         return "".join(parts)
 
 
@@ -122,6 +145,7 @@ class Miner:
             del cluster.places[place]
             cluster.pieces[place] = WILDCARD
         cluster.counts[level, interval] += 1
+        cluster.lines.add(line[: LINE_CHARS_MAX + 1])
 
     def _find(self, form: list[str], pieces: list[str], digits: list[int]) -> int:
         """Return the cluster of a line that has a new form; it may be a new one."""
@@ -163,11 +187,11 @@ class Miner:
             del self._groups[self._keys[number]]
         del self._keys[number]
 
-    def patterns(self) -> list[Pattern]:
-        """Return what was found, the most frequent first."""
+    def patterns(self, check: Callable[[], None] = lambda: None) -> list[Pattern]:
+        """Return what was found, the most frequent first. `check` is called now and then, and may raise."""
         merged: dict[tuple[str, str], Counter[int]] = {}
         for cluster in self._clusters.values():
-            text = cluster.text()
+            text = cluster.text(check)
             for (level, interval), count in cluster.counts.items():
                 merged.setdefault((text, level), Counter())[interval] += count
         found = [Pattern(text, level, sorted(counts.items())) for (text, level), counts in merged.items()]
@@ -178,18 +202,19 @@ def mine(deadline: Deadline, view: View, source: Source, start_ns: int, end_ns: 
     """Return the patterns of the newest lines with start_ns <= time <= end_ns. Raises QueryTimeout."""
     miner = Miner()
     statistics = Statistics()
-    looked_at = 0
+    looked_at = chars = 0
     since: int | None = None
     for piece in source.pieces(view, start_ns, end_ns, deadline):
         batch = source.batch(piece, view, deadline, statistics)
         if not batch.rows.size:
             continue
         times = batch.block.column("time")[batch.rows].tolist()
-        if looked_at + len(times) > LINES_MAX:
+        chars += int(np.minimum(batch.lines.sizes(), LINE_CHARS_MAX).sum())
+        if looked_at + len(times) > LINES_MAX or chars > CHARS_MAX:
             since = max(times) + 1
             break
         looked_at += len(times)
         levels = batch.column(LEVEL)
         for line, time, code in zip(batch.lines.all(), times, levels.codes.tolist(), strict=True):
             miner.add(line.decode(errors="replace"), levels.values[code], time // step_ns * step_ns)
-    return Patterns(miner.patterns(), looked_at, since, miner.left_out)
+    return Patterns(miner.patterns(deadline.check), looked_at, since, miner.left_out)

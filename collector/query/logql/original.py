@@ -21,7 +21,7 @@ from collector.query.logql.labels import (
     number_text,
 )
 from collector.query.logql.layer import MADE_MAX, Layer
-from collector.query.logql.levels import LEVEL, LEVEL_LABELS, normalized, of_number, told
+from collector.query.logql.levels import LEVEL, LEVEL_LABELS, normalized, of_number
 from collector.query.logql.lines import Lines, body_lines
 from collector.query.logql.row import SUFFIX
 
@@ -228,7 +228,7 @@ class Original(Layer):
                 builder.codes[places] = builder.code(container.stream[LEVEL])
         builder.take(self._stated(LEVEL), normalized)
         for container, places in containers:
-            text = told(container.stream)
+            text = container.level
             if text:
                 builder.codes[places[builder.codes[places] == 0]] = builder.code(text)
         for label in self._level_labels(containers):

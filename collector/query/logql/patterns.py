@@ -67,17 +67,25 @@ class Pattern:
 
     def fits(self, line: bytes) -> bool:
         """Tell whether a whole line fits, with something in each capture."""
+        return self.misfit(line) is None
+
+    def misfit(self, line: bytes) -> int | None:
+        """Return where a line does not fit: the place of a literal among literals and captures; None if it fits.
+
+        As in Loki, each literal is taken where it first occurs, and that is not thought over when a later one, or the
+        line's end, is not where it should be.
+        """
         nodes = self._nodes
         if not line or not nodes:
-            return not line and not nodes
+            return None if not line and not nodes else 0
         at = 0
         for place, node in enumerate(nodes):
             if isinstance(node, bytes):
                 found = line.find(node, at)
                 if found < 0 or (place and found == at):
-                    return False
+                    return place
                 at = found + len(node)
-        return isinstance(nodes[-1], str) == (at != len(line))
+        return None if isinstance(nodes[-1], str) == (at != len(line)) else len(nodes) - 1
 
 
 def parser_pattern(text: str, at: int | None = None) -> Pattern:

@@ -24,6 +24,7 @@ from collector.query.by_offset import ByOffset
 from collector.query.logql.column import ABSENT, KINDS, compact
 from collector.query.logql.known import SIZE, STREAM, Known
 from collector.query.logql.labels import Container, Records
+from collector.query.logql.levels import told
 from collector.query.logql.original import Original
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class _Field(ByOffset):
         if number is None:
             number = len(self._streams)
             self._note(key, number, sum(len(name) + len(text) + 2 * _ENTRY_BYTES for name, text in key))
-            self._streams.append(Container(dict(key), {}))
+            stream = dict(key)
+            self._streams.append(Container(stream, {}, told(stream)))
         return number
 
     def _text(self, text: str, kind: int) -> int:

@@ -22,12 +22,13 @@ from collector.query.logql.regex import literal
 from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from collector.clock import Clock
     from collector.otlp.block import Block
+    from collector.otlp.records import Ref
     from collector.otlp.terms import Terms
     from collector.query.engine import Deadline, Slice
     from collector.query.logql import ast
@@ -161,6 +162,30 @@ class Source:
         if here:
             batch.layer = BlockLayer(block, rows, self.records, deadline, here)
         return self.through(batch, deadline)
+
+    def rows(self, refs: Sequence[Ref], deadline: Deadline, statistics: Statistics) -> list[tuple[Ref, Row]]:
+        """Return what selector and pipeline leave of a few records of the ring, one by one. Raises QueryTimeout."""
+        effort, records = deadline.effort, self.records
+        began = effort.clock.monotonic() if effort is not None else 0.0
+        found: list[tuple[Ref, Row]] = []
+        size = 0
+        for ref in refs:
+            numbers = ref.block.records.number
+            if self.selection.has(records.container(ref.block, numbers("group", ref.row))):
+                size += numbers("body_length", ref.row)
+                found.append((ref, records.row(ref.block, ref.row)))
+        statistics.count_ring(len(found), size)
+        if effort is not None:
+            effort.stage(str(self.query.selector), len(refs), len(found), began)
+        for stage, step in zip(self.query.stages, self._steps, strict=True):
+            if not found:
+                break
+            deadline.check()
+            before, began = len(found), effort.clock.monotonic() if effort is not None else 0.0
+            found = [one for one in found if step.line(one[1])]
+            if effort is not None:
+                effort.stage(str(stage), before, len(found), began)
+        return found
 
     def through(self, batch: Batch, deadline: Deadline) -> Batch:
         """Return what the pipeline leaves of a batch. Raises QueryTimeout."""

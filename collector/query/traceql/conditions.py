@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collector.store import View
 
 _MIN_TIME, _MAX_TIME = attrgetter("min_time"), attrgetter("max_time")
-PROBED: Final = 16
+PROBED: Final = 8
 """Blocks of the ring that are evaluated before remembered columns are asked, and that must be left for it."""
 
 
@@ -190,8 +190,10 @@ def _shortened(
     offsets = np.flatnonzero(found.mask[: max(0, blocks[0].end_offset - first)]) + first
     bases = np.array([block.base_offset for block in blocks], np.int64)
     begins, ends = np.searchsorted(offsets, bases), np.searchsorted(offsets, [one.end_offset for one in blocks])
-    for at, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
-        block = blocks[at]
+    some = begins < ends
+    some |= (bases < first) & (view.first_offset < first)
+    for at in np.flatnonzero(some).tolist():
+        block, begin, end = blocks[at], begins[at], ends[at]
         parts: list[NDArray[np.intp]] = []
         evicted = min(first, block.end_offset)
         if max(view.first_offset, block.base_offset) < evicted:  # in the block's buffers still, and in the log

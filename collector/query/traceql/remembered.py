@@ -46,6 +46,8 @@ DISTINCT_MAX: Final = 32_768
 """Values of a field that is coded."""
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of a dictionary's texts; with more a field is hashed."""
+COMPARED_MAX: Final = 8
+"""Values that all records are compared with, one after the other."""
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 """Bytes of blocks that are read as one: numpy costs as much for a block of ten records as for one of a thousand."""
 
@@ -366,13 +368,23 @@ def verdict(deadline: Deadline, view: View, remembered: Remembered, node: Expres
     if found is None or field is None:
         return None
     if found.dictionary is not None:
-        holds = _OverDictionary(found.dictionary).mask(node)
-        return Verdict(holds[found.codes], exact=True) if len(holds) else Verdict(np.zeros(0, np.bool_), exact=True)
+        return Verdict(_of_codes(found.codes, _OverDictionary(found.dictionary).mask(node)), exact=True)
     if isinstance(node, Binary) and node.op == "=":
         for side in (node.left, node.right):
             if isinstance(side, Literal) and side.type is Type.STRING and side.value:
                 return Verdict(found.codes == np.uint64(hash_key(str(side.value).encode())), exact=False)
     return None
+
+
+def _of_codes(codes: NDArray[Any], holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for each code whether it holds: of a few by comparing, a tenth of what looking up costs."""
+    few = np.flatnonzero(holds)
+    if len(few) > COMPARED_MAX:
+        return np.asarray(holds[codes], np.bool_)
+    mask = np.zeros(len(codes), np.bool_)
+    for code in few.astype(codes.dtype):
+        mask |= codes == code
+    return mask
 
 
 def _only_field(node: Expression) -> Attribute | Intrinsic | None:

@@ -30,6 +30,7 @@ from collector.errors import QueryLimit
 from collector.otlp.records import service_name
 from collector.query.effort import as_part
 from collector.query.engine import END_OF_TIME, Deadline
+from collector.query.groups import alike
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
 from collector.query.traceql.candidates import (
@@ -468,18 +469,20 @@ def _add_whole(summaries: list[Summary], traces: Traces) -> None:
         if summary.has_root:
             summary.root_name = str(names.value(at) or "")
     for piece in traces.pieces:
-        groups = piece.block.column("group")[piece.rows]
-        failed = piece.block.column("status")[piece.rows] == STATUSES["error"]
+        block = piece.block
+        kinds, firsts = alike(block, np.arange(block.groups.count), "service")
+        named = [service_name(block, group) for group in firsts.tolist()]
+        services = kinds[block.column("group")[piece.rows]]
+        failed = block.column("status")[piece.rows] == STATUSES["error"]
         mine = traces.trace[piece.begin : piece.end]
-        named = {group: service_name(piece.block, group) for group in set(groups.tolist())}
-        cells = Counter(zip(mine.tolist(), groups.tolist(), failed.tolist(), strict=True))
-        for (trace, group, error), count in cells.items():
-            counts = summaries[trace].services.setdefault(named[group], [0, 0])
+        cells = Counter(zip(mine.tolist(), services.tolist(), failed.tolist(), strict=True))
+        for (trace, service, error), count in cells.items():
+            counts = summaries[trace].services.setdefault(named[service], [0, 0])
             counts[0] += count
             counts[1] += count if error else 0
         roots = traces.root_row[(traces.root_row >= piece.begin) & (traces.root_row < piece.end)]
         for row in roots.tolist():
-            summaries[traces.trace[row]].root_service = named[int(groups[row - piece.begin])]
+            summaries[traces.trace[row]].root_service = named[services[row - piece.begin]]
 
 
 def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Intrinsic, ...]) -> list[Span]:

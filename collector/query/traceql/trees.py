@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from collector.errors import QueryLimit
+from collector.otlp.pick import pick
 from collector.query.engine import Among, Deadline, Slice, log_slices
 from collector.query.traceql import structure, values
 from collector.query.traceql.ast import Attribute, Expression, Intrinsic
@@ -40,6 +41,13 @@ SPANS_MAX: Final = 2_000_000
 """Spans of traces that are looked at together; a trace with more cannot be queried as a whole."""
 HELD_BYTES_MAX: Final = 256 * 1024 * 1024
 """Bytes of the log's blocks that are held at a time for traces that are looked at together."""
+
+
+PICKED_ROWS: Final = 64
+"""Spans of a piece, on average: with fewer, all pieces are made one."""
+PICKED_MAX: Final = 65_536
+PICKED_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Spans, and their bytes, that are copied for that."""
 
 
 class Piece(NamedTuple):
@@ -81,6 +89,17 @@ class Traces:
         self.pieces.append(Piece(block, rows, self.count, self.count + len(rows)))
         self.count += len(rows)
         self._trace.append(numbers)
+
+    def condense(self) -> None:
+        """Put the spans of many pieces into one, if these are small: each piece costs as much as a hundred spans do."""
+        if len(self.pieces) < 2 or self.count > min(PICKED_MAX, PICKED_ROWS * len(self.pieces)):
+            return
+        size = sum(int(one.block.column("length")[one.rows].sum(dtype=np.int64)) for one in self.pieces)
+        if size > PICKED_BYTES_MAX:
+            return
+        self.offset = np.concatenate([one.block.base_offset + one.rows for one in self.pieces])
+        picked = pick([(one.block, one.rows) for one in self.pieces])
+        self.pieces = [Piece(picked, np.arange(self.count), 0, self.count)]
 
     # --- arrays, an entry for each span ---------------------------------------------------------------------
 
@@ -318,6 +337,7 @@ def assemble(deadline: Deadline, view: View, ids: Sequence[bytes], since_ns: int
         if begin < end:
             block = blocks[places[begin]]
             traces.add(block, (offsets[begin:end] - block.base_offset).astype(np.intp))
+    traces.condense()
     return traces
 
 

@@ -127,19 +127,20 @@ def stored(records: list[list[dict[str, Any]]], keyword_index: bool) -> Store:
         envelope.resource.attributes.add(key="host").value.string_value = ("order", "other")[number % 2]
         scope = envelope.scope_logs.add()
         scope.scope.name = "lib"
-        for record in each:
-            scope.log_records.add(time_unix_nano=(number + 1) * SECOND, **record)
+        for place, record in enumerate(each):
+            # Blocks overlap in time, and records of a block are not in order.
+            scope.log_records.add(time_unix_nano=(number * 3 + place * 5 % 7 + 1) * SECOND, **record)
         ring.append(scan(LOGS, request.SerializeToString(), ring.next_offset))
     return Store(LOGS, ring, None, loop)
 
 
-def asked(store: Store, query: str, limit: int = 1000) -> tuple[list[Line], RingEffort]:
+def asked(store: Store, query: str, limit: int = 1000, *, oldest_first: bool = False) -> tuple[list[Line], RingEffort]:
     plan = prepare(query)
     [source] = plan.sources.values()
     limited = deadline()
     limited.effort = Effort(SystemClock())
     with store.view() as view:
-        lines = read_lines(limited, view, source, 0, 1 << 62, limit, False, Statistics())
+        lines = read_lines(limited, view, source, 0, 1 << 62, limit, oldest_first, Statistics())
     return lines, limited.effort.now.ring
 
 
@@ -147,14 +148,15 @@ def asked(store: Store, query: str, limit: int = 1000) -> tuple[list[Line], Ring
     st.lists(st.lists(RECORDS, min_size=1, max_size=6), min_size=1, max_size=5),
     st.lists(STAGES, min_size=1, max_size=3),
     st.sampled_from([1, 3, 1000]),
+    st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_answers_are_the_same_with_the_index_and_without(
-    records: list[list[dict[str, Any]]], stages: list[str], limit: int
+    records: list[list[dict[str, Any]]], stages: list[str], limit: int, oldest_first: bool
 ) -> None:
     query = " ".join(['{service_name=~".+"}', *stages])
-    with_index, told = asked(stored(records, True), query, limit)
-    assert with_index == asked(stored(records, False), query, limit)[0]
+    with_index, told = asked(stored(records, True), query, limit, oldest_first=oldest_first)
+    assert with_index == asked(stored(records, False), query, limit, oldest_first=oldest_first)[0]
     assert told.keyword_candidates <= told.keyword_records
 
 

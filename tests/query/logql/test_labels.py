@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1 import common_pb2
 from collector.otlp.records import record
 from collector.otlp.signals import LOGS
 from collector.query.logql.labels import LABELS_ATTRIBUTE, label_name, number_text, value_text
-from collector.query.logql.levels import detected_level
+from collector.query.logql.levels import detected_level, told
 from tests.otlp.messages import requests
 from tests.query.logql.logs import REQUESTS, batch_of
 
@@ -179,7 +179,7 @@ def test_numbers_read_back(number: float) -> None:
     ],
 )
 def test_detected_levels(stream: dict[str, str], metadata: dict[str, str], number: int, line: str, level: str) -> None:
-    assert detected_level(stream, metadata, number, line.encode) == level
+    assert detected_level(told(stream), metadata, number, line.encode()) == level
 
 
 def test_a_resource_names_its_labels() -> None:

@@ -30,6 +30,8 @@ def test_every_line_is_in_one_pattern_that_finds_it(lines: list[str]) -> None:
     assert sum(one.lines for one in patterns) == len(lines)
     for line in lines:
         assert any(matches(one.text, line) for one in patterns), line
+    for cluster in miner._clusters.values():
+        assert all(matches(cluster.text(lambda: None), line) for line in cluster.lines)
 
 
 def matches(pattern: str, line: str) -> bool:
@@ -47,6 +49,10 @@ def matches(pattern: str, line: str) -> bool:
         (["took 5 ms now", "took 5  ms now"], ["took 5<_>ms now"]),
         (["a <b> c", "a <d> c"], ["a <_>> c"]),
         (["", ""], [""]),
+        # The filter would find these literals before their places.
+        (["a1 7", "7  7"], ["<_>"]),
+        (["GET a1 7", "GET 7  7"], ["GET <_>"]),
+        (["GET a1 7 x", "GET 7  7 x"], ["GET <_>7 x"]),
         (["x" * 5000], ["x" * 3000 + "<_>"]),
     ],
 )

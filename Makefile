@@ -7,12 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(shell grep -o 'collector/[a-z0-9_/]*\.py' pyproject.toml)
 STAMP := $(VENV)/.installed
+# `EXTRAS=dev,test-clickhouse` has the backends tested that others skip.
+EXTRAS ?= dev
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
-.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query oracle soak torture torture-exporters \
+.PHONY: help run test lint format conformance bench bench-memory bench-growth bench-log bench-query bench-backends oracle soak torture torture-exporters \
 	overload fuzz golden docs lock sbom clean
 
 help: ## list the targets
@@ -21,10 +23,10 @@ help: ## list the targets
 run: $(STAMP) ## build, and start the daemon on config/collector.yaml
 	@exec $(BIN)/ringtail run --config config/collector.yaml
 
-test: $(STAMP) ## run the tests
+test: $(STAMP) ## run the tests, WORKERS=3 at a time: many of them wait for servers and disks
 	@if [ -f tests/e2e/node/package-lock.json ] && command -v npm >/dev/null && [ ! -d tests/e2e/node/node_modules ]; then \
 		npm ci --prefix tests/e2e/node --no-audit --no-fund --silent; fi
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and the rules of the house
 	@$(BIN)/ruff check .
@@ -56,6 +58,9 @@ bench-log: $(STAMP) ## the log's own figures against their goals: LOG_ARGS=--sho
 bench-query: $(STAMP) ## how long queries take, in ring and log, idle and while receiving: QUERY_ARGS=--short
 	@$(BIN)/python -m tests.benchmarks.query $(QUERY_ARGS)
 
+bench-backends: $(STAMP) ## what backends cost beside their drivers, and how fast they answer: BACKENDS_ARGS="--short --only sqlite"
+	@$(BIN)/python -m tests.benchmarks.backends $(BACKENDS_ARGS)
+
 oracle: $(STAMP) ## compare TraceQL with its definition on 100,000 random traces: FORESTS=1700 of sixty each, SEED=…
 	@RINGTAIL_TRACEQL_FORESTS=$(or $(FORESTS),1700) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
 		$(BIN)/python -m pytest -q -s tests/query/traceql/test_trees.py -k long_form
@@ -72,9 +77,10 @@ torture: $(STAMP) ## the crash and fault tests in their long form: MINUTES=90 SE
 		$(BIN)/python -m pytest -q tests/hostile/test_queries.py tests/hostile/test_cardinality.py || status=1; \
 		$(BIN)/python -m tests.effort $(TORTURED); exit $$status
 
-torture-exporters: $(STAMP) ## forward from one Ringtail to another under load, and kill either of them 30 times: SEED=…
+torture-exporters: $(STAMP) ## forward to another Ringtail, store to SQLite, PostgreSQL and ClickHouse under load, and kill either side 30 times: SEED=…
 	@RINGTAIL_TORTURE_MINUTES=$(or $(MINUTES),90) $(if $(SEED),RINGTAIL_TEST_SEED=$(SEED)) \
-		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py
+		$(BIN)/python -m pytest -v -rs tests/crash/test_exporters.py tests/crash/test_sqlite.py tests/crash/test_postgres.py \
+		tests/crash/test_clickhouse.py
 
 overload: $(STAMP) ## attack a daemon with a small memory limit, and measure well-behaved clients beside: SECONDS=60 of each
 	@$(BIN)/python -m tests.hostile.run --seconds $(or $(SECONDS),60) $(OVERLOAD_ARGS)
@@ -116,5 +122,5 @@ $(STAMP): pyproject.toml build_proto.py $(wildcard proto/*/*/*.proto) $(COMPILED
 		{ echo "$$header is missing (Debian: apt-get install python3-dev)"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "building Ringtail in $(VENV)"
-	@$(PIP) -e '.[dev]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@$(PIP) -e '.[$(EXTRAS)]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@

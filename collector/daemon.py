@@ -41,6 +41,7 @@ from collector.notify import READY, STOPPING, notify
 from collector.otlp.signals import LOGS, SIGNALS, Signal
 from collector.preflight import examine
 from collector.quantities import split_address
+from collector.query.deleting import Deleting
 from collector.query.engine import Engine
 from collector.query.spanmetrics.demand import SpanMetrics
 from collector.query.tails import Tails
@@ -70,6 +71,7 @@ from collector.wal.metrics import LogMetrics
 from collector.wal.pruning import KEY_INDEX_BYTES
 from collector.wal.recovery import require_known_formats
 from collector.wal.reserve import Reserve
+from collector.wal.restored import require_restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -415,6 +417,7 @@ class Daemon:
         if self.config.wal.enabled:
             self._lock = DirectoryLock(directory, self._files)
             self._lock.acquire()
+            require_restored(directory)
         if not self._tenants.apart:
             return [""]
         if not self.config.wal.enabled:
@@ -499,6 +502,13 @@ class Daemon:
             self._pushes,
             lambda: self._exports.stats(name),
             self._exports.troubles,
+            Deleting(
+                stores,
+                engine,
+                self.logger.bind(tenant=name) if name else self.logger,
+                self._exports.keeping,
+                lambda: self._exports.pass_on(name),
+            ),
         )
 
     def _app_of(self, name: str) -> ASGIApp:

@@ -22,7 +22,7 @@ def setting(
     many: bool = False,
 ) -> Any:
     """Declare a key. `kind` is size, duration, count, number, address, memory, path, route, switch, choice,
-    name, host, origin, header, text or secret.
+    name, host, origin, header, text, password or secret.
 
     The first four have a range: `low` and `high` are inclusive. With `many` it is a list (a tuple) of that kind. A
     default of None may be null in a file, too; MISSING is for a key of a list's group that must be given.

@@ -36,6 +36,7 @@ from collector.tenants import stored_names
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock, require_writable
 from collector.wal.recovery import require_known_formats
+from collector.wal.restored import require_restored
 
 if TYPE_CHECKING:
     from collector.clock import Clock
@@ -106,6 +107,7 @@ def _directory(config: Config, found: Findings) -> int:
     names = [""]
     try:
         DirectoryLock(directory, files).check()
+        require_restored(directory)
         if config.tenants.enabled:
             names = stored_names(directory, files, config.tenants.max)
         for name in names:

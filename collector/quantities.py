@@ -184,6 +184,15 @@ def read_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def read_password(text: str) -> Secret:
+    """Read a password that somebody else has chosen: any text without control characters. No message repeats it."""
+    if text == REDACTED:
+        raise ValueError(f"{REDACTED} is what print-config shows in place of a secret")
+    if not text or len(text) > SECRET_CHARACTERS_MAX or not text.isprintable():
+        raise ValueError("it is empty, too long, or holds a control character")
+    return Secret(text)
+
+
 def read_header_value(text: str) -> Secret:
     """Read the value of a header, which may be a secret: printable ASCII. No message repeats it."""
     if text == REDACTED:
@@ -288,6 +297,7 @@ def accepted(metadata: Mapping[str, Any]) -> str:
         "host": "a host like grafana.example.com, or *",
         "text": "a text",
         "header value": "a header's value, a secret best as ${env:NAME} or Bearer ${env:NAME}",
+        "password": "a password, best as ${env:NAME}",
         "secret": f"a secret of at least {SECRET_CHARACTERS_MIN} characters, best as ${{env:NAME}}",
     }[kind]
     return words if low is None else f"{words} from {write(metadata, low)} to {write(metadata, high)}"
@@ -310,4 +320,5 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "text": read_text,
     "secret": read_secret,
     "header value": read_header_value,
+    "password": read_password,
 }

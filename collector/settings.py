@@ -51,7 +51,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z]+ ")
 """What a header's value may begin with, before a secret: `Bearer`."""
 _HEADER: Final = {"kind": "header", "low": None, "high": None, "choices": ()}
 _HEADER_VALUE: Final = {"kind": "header value", "low": None, "high": None, "choices": ()}
-_SECRETS: Final = ("secret", "header value")
+_SECRETS: Final = ("secret", "header value", "password")
 _NAMED: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:/[A-Za-z0-9_-]{1,64})?")
 _NULL: Final = "tag:yaml.org,2002:null"
 _EVERYWHERE: Final = ("", "0.0.0.0", "[::]")

@@ -21,10 +21,12 @@ import numpy as np
 
 from collector.errors import Unavailable
 from collector.otlp.scan import BlockBuilder
+from collector.otlp.tombstones import NONE
 from collector.otlp.validate import Accepted, accept
 from collector.otlp.wire import hash_key
 from collector.ring.postings import key_of_column
 from collector.ring.ring import Ring, Snapshot
+from collector.wal.deletions import Deletions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
     from collector.otlp.terms import Piece, Sought, Terms
+    from collector.otlp.tombstones import Tombstones
     from collector.ring.ring import Lookup
     from collector.ring.search import Needed, Search, Stretch
     from collector.wal.log import Log
@@ -134,7 +137,10 @@ class View:
     released as soon as the answer is made: `with store.view() as view`. Read it in any thread; it does not change.
     """
 
-    __slots__ = ("_candidates", "_lookup", "_ring", "_search", "index", "key", "log", "memo", "signal")
+    __slots__ = (
+        *("_candidates", "_hidden", "_lookup", "_ring", "_search"),
+        *("deletions", "index", "key", "log", "memo", "signal"),
+    )
 
     def __init__(
         self,
@@ -147,7 +153,11 @@ class View:
         lookup: Lookup | None = None,
         memo: Memo | None = None,
         search: Search | None = None,
+        hidden: Tombstones = NONE,
+        deletions: int = 0,
     ) -> None:
+        self.deletions = deletions
+        """How often something had been deleted by then: what was found out before may be of records that are gone."""
         self.memo = memo
         """What queries remember of the store; None: nothing is."""
         self.signal = signal
@@ -160,6 +170,7 @@ class View:
         self._candidates = candidates
         self._lookup = lookup
         self._search = search
+        self._hidden = hidden
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +219,11 @@ class View:
         """
         if self._search is None or not terms:
             return None
-        return self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
+        found = self._search.stretches(terms, self.ring, needed, newest_first=newest_first)
+        if found is None or not self._hidden:
+            return found
+        hidden = self._hidden
+        return (one if one.offsets is None else one._replace(offsets=hidden.left_of(one.offsets)) for one in found)
 
     def word_counts(self, sought: Sought) -> list[tuple[Piece, int | None]]:
         """Return what the ring's keyword index knows of a text's words; see `Search.counts`. From any thread."""
@@ -249,6 +264,9 @@ class Store:
         self._closed = False
         self.memo = Memo()
         """What queries remember, for the next one."""
+        self.deletions = log.deletions if log is not None else Deletions(None, None)
+        """What was deleted; see `hide`."""
+        self._hides = 0
         self._subscribers: tuple[Callable[[], None], ...] = ()
         self._observers: tuple[Callable[[Block], None], ...] = ()
 
@@ -288,7 +306,7 @@ class Store:
             if stopping():
                 return ring
         filled = Ring(self.signal, ring.capacity, ring.max_bytes, begin, keyword_index=ring.keyword_index)
-        for block in log.blocks(begin, log.next_offset, cached=False):
+        for block in log.blocks(begin, log.next_offset, cached=False, deleted=True):
             if block.base_offset != filled.next_offset:
                 filled.restart(block.base_offset)
             filled.append(block)
@@ -302,7 +320,16 @@ class Store:
         """Take a ring that `replay` has filled; until then every query reads the log."""
         ring.resize(self.ring.max_bytes)
         self.ring = ring
+        self.hide()
         self._tell()
+
+    def hide(self) -> None:
+        """Show nobody what `deletions` has by now. As long as the ring holds some of it, nothing is remembered of the ring:
+        what queries remember has a place for every offset."""
+        self._hides += 1
+        self.ring.hide(self.deletions.hidden)
+        if self.ring.hidden:
+            self.memo.forget()
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` whenever records were added, until the function that is returned is called.
@@ -428,7 +455,21 @@ class Store:
         if "trace_id" in self.signal.indexes:
             lookup = ring.lookup("trace_id")
         log = None if ring_only else self.log
-        return View(self.signal, ring.snapshot(), log, index, key, candidates, lookup, self.memo, ring.search())
+        snapshot = ring.snapshot()
+        memo = None if ring.hidden else self.memo
+        return View(
+            self.signal,
+            snapshot,
+            log,
+            index,
+            key,
+            candidates,
+            lookup,
+            memo,
+            ring.search(),
+            ring.hidden,
+            self._hides,
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""
@@ -442,6 +483,7 @@ class Store:
                 "segments": self.log.segment_count,
                 "bytes": self.log.byte_size,
             }
+        stats["deleted"] = self.deletions.stats()
         return stats
 
 

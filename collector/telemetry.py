@@ -179,6 +179,11 @@ class StoreCollector(Collector):
             for values, stats in found:
                 family.add_metric(values, stats["log"][key])
             yield family
+        for key, text in _DELETED_GAUGES:
+            family = GaugeMetricFamily(f"ringtail_deleted_{key}", text, labels=labels)
+            for values, stats in found:
+                family.add_metric(values, stats["deleted"][key])
+            yield family
         yield from self._span_metrics()
 
     def _span_metrics(self) -> Iterable[Metric]:
@@ -214,6 +219,11 @@ _RING_GAUGES = (
     ("ringtail_ring_column_bytes", "column_bytes", "Bytes of columns held."),
     ("ringtail_ring_index_bytes", "index_bytes", "Bytes of index arrays held."),
     ("ringtail_ring_bytes", "total_bytes", "Bytes held: payloads, columns and indexes."),
+)
+_DELETED_GAUGES = (
+    ("records", "Records that were deleted, and would be shown else."),
+    ("in_segments", "Those of them whose bytes are still in segments."),
+    ("pending", "Deletions that backends have not done yet."),
 )
 _LOG_GAUGES = (
     ("bytes", "Bytes of the log's segments."),

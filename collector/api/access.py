@@ -1,7 +1,7 @@
 """Who may ask the query API: an ASGI application around the others, which judges requests by their heads.
 
 Anybody may ask `/healthz` and `/readyz`, which say nothing about the data. Everything else wants the right to read;
-what is under `/-/`, and methods that delete or put, want the right to administer; Loki's push wants the right to write.
+what is under `/-/` or deletes, and methods that delete or put, want the right to administer; Loki's push wants the right to write.
 WebSockets are judged like requests, by the head that opens them; who gives an answer that lasts has it judged again (`AGAIN`). A path that does not exist is
 refused to strangers like any other. Errors have the form of the API whose path was asked: Prometheus' is JSON, Tempo's
 and Loki's are a line of text.
@@ -34,6 +34,8 @@ PEER: Final = "ringtail.peer"
 """Where a connection's state has the names in the client's certificate."""
 AGAIN: Final = "ringtail.again"
 """Where a request's state has what judges its client again, for answers that last; it raises what speaks against it."""
+DELETE_PATH: Final = "/api/delete"
+"""What is deleted by, whatever the method."""
 PUSH_PATH: Final = "/loki/api/v1/push"
 """What is written to."""
 
@@ -46,7 +48,8 @@ def right_for(method: str, path: str) -> int:
         return NOBODY
     if path == PUSH_PATH and method == "POST":
         return WRITE
-    return ADMINISTER if path.startswith(ADMINISTRATION) or method not in ASKING_METHODS else READ
+    administers = path.startswith(ADMINISTRATION) or path == DELETE_PATH or method not in ASKING_METHODS
+    return ADMINISTER if administers else READ
 
 
 class AccessControl:

@@ -13,6 +13,7 @@ from starlette.routing import Route, Router
 
 from collector.api import (
     admin,
+    delete,
     explain,
     jaeger,
     jaeger_metrics,
@@ -32,6 +33,7 @@ from collector.api.jaeger_traces import Traces
 from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
+from collector.query.deleting import Deleting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +57,7 @@ Prometheus  /api/v1/query?query=...
 Live        /api/tail?q={...}
 Together    /api/related?trace_id=<id>
 How         /api/explain?q=...&language=logql
+Delete      POST /api/delete?trace_id=<id>   DELETE /api/traces/<id>
 Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /readyz  /-/reload
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
@@ -109,9 +112,10 @@ def create_app(
     pushes: PushDoor | None = None,
     exporters: Callable[[], dict[str, Any]] = dict,
     troubles: Callable[[], list[str]] = list,
+    deleting: Deleting | None = None,
 ) -> Starlette:
     """Build the application over the three stores; `listeners` and `exporters` give their parts of `/api/stats`, `troubles`
-    what `/readyz` tells although all is well with the daemon; `limit` is how large answers may be (None: as large as by
+    what `/readyz` tells although all is well with the daemon; `deleting` deletes (None: by what there is here); `limit` is how large answers may be (None: as large as by
     default). Without `tails` there is no live tail, without `spans` there are no metrics made of spans, without `pushes`
     nothing is received."""
     limit = limit or ResponseLimit()
@@ -150,6 +154,7 @@ def create_app(
             *explain.routes(stores, engine, limit, more),
             *received.routes(stores, engine),
             *related.routes(stores, engine),
+            *delete.routes(deleting or Deleting(stores, engine, logger), engine.clock),
             *(tail.routes(stores, engine, tails) if tails is not None else ()),
             *(loki_tail.routes(stores["logs"], engine, tails) if tails is not None else ()),
             *(loki_push.routes(pushes) if pushes is not None else ()),

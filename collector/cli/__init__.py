@@ -13,8 +13,12 @@ from typing import Any
 import click
 
 from collector import __version__
+from collector.cli.backup import backup, restore
 from collector.cli.completion import completion
 from collector.cli.conformance import conformance
+from collector.cli.delete import delete
+from collector.cli.migrate import migrate
+from collector.cli.moving import export_, import_, replay
 from collector.cli.query import query
 from collector.cli.remote import healthcheck, stats
 from collector.cli.running import print_config, run, validate
@@ -57,6 +61,13 @@ for _command in (
     trace,
     tail,
     wal,
+    backup,
+    export_,
+    import_,
+    replay,
+    migrate,
+    delete,
+    restore,
     conformance,
     completion,
 ):

@@ -22,7 +22,7 @@ BAD_CONFIG = 2
 """Exit status for a configuration that has mistakes."""
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., Any]:
+def with_settings(command: Callable[..., None]) -> Callable[..., Any]:
     """Give a command the options `--config` and `--set`."""
     files = click.option(
         "--config",
@@ -38,7 +38,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., Any]:
     return files(options(command))
 
 
-def _load(files: tuple[str, ...], options: tuple[str, ...]) -> Config:
+def load(files: tuple[str, ...], options: tuple[str, ...]) -> Config:
     """Load settings, or tell every mistake and exit."""
     from collector.settings import load_files
 
@@ -58,10 +58,10 @@ def _refuse(problems: list[str]) -> NoReturn:
 
 
 @click.command()
-@_with_settings
+@with_settings
 def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
     """Run the daemon in the foreground, until Ctrl-C or SIGTERM."""
-    config = _load(files, options)
+    config = load(files, options)
     # numpy is not asked for linear algebra here, and its threads for that would spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import logging
@@ -82,11 +82,11 @@ def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
 
 
 @click.command()
-@_with_settings
+@with_settings
 @click.option("--settings-only", is_flag=True, help="Leave out the files, directories and addresses of this machine.")
 def validate(files: tuple[str, ...], options: tuple[str, ...], settings_only: bool) -> None:
     """Check a configuration; tell every mistake in it, and whatever else a start would fail on here and now."""
-    config = _load(files, options)
+    config = load(files, options)
     if not settings_only:
         from collector.daemon import findings
 
@@ -104,9 +104,9 @@ def validate(files: tuple[str, ...], options: tuple[str, ...], settings_only: bo
 
 
 @click.command("print-config")
-@_with_settings
+@with_settings
 def print_config(files: tuple[str, ...], options: tuple[str, ...]) -> None:
     """Print the settings in effect, defaults included, as YAML."""
     from collector.settings import dump
 
-    click.echo(dump(_load(files, options)), nl=False)
+    click.echo(dump(load(files, options)), nl=False)

@@ -89,7 +89,7 @@ def _export_by_grpc(client: Client, endpoint: str, signal: Signal, payload: byte
     import grpc
 
     scheme, _, address = base_url(endpoint).partition("://")
-    with _channel(client, scheme, address) as channel:
+    with open_channel(client, scheme, address) as channel:
         method = channel.unary_unary(f"/{signal.service}/Export")
         metadata = [(name.lower(), value) for name, value in client.headers().items()]
         try:
@@ -100,7 +100,8 @@ def _export_by_grpc(client: Client, endpoint: str, signal: Signal, payload: byte
             ) from error
 
 
-def _channel(client: Client, scheme: str, address: str) -> Any:
+def open_channel(client: Client, scheme: str, address: str) -> Any:
+    """Return a gRPC channel, a context manager; raise ClickException for files that cannot be used."""
     import grpc
 
     if scheme == "http":

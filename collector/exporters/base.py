@@ -19,7 +19,7 @@ a thread. Blocks may be read in any thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -276,8 +276,8 @@ class Backend(Exporter):
     """An exporter that can also read what it was given. Reading may begin once `start` has returned, and goes on while
     batches are exported."""
 
-    keyed: ClassVar[bool] = True
-    """Whether it keeps each record's source and offset: then it can leave out what is `held`, and shows a record that it
+    keyed: bool = True
+    """Whether it keeps each record's source and offset, known once it has started: then it can leave out what is `held`, and shows a record that it
     was given twice once. If not, who reads must know repeated records by what is in them."""
 
     @abstractmethod
@@ -296,6 +296,12 @@ class Backend(Exporter):
         """Delete exactly the records of these `trace_ids` within the time range, and return how many; repeating it changes
         nothing. Other fields of `wanted` but signal and tenant are not set. Raises Retryable or Unwelcome."""
 
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
+        """Delete the records of a source that have these offsets, ranges [first, end), and return how many there were;
+        repeating it changes nothing. None: it does not keep the keys of records, and cannot. Raises Retryable or Unwelcome.
+        """
+        return None
+
     @abstractmethod
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """Forget records whose main time is before that, as far as it is cheap: whole partitions will do. Never a newer
@@ -305,3 +311,8 @@ class Backend(Exporter):
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """Count the records with start_ns <= time < end_ns: what moving data is verified by, beside reading it. Raises
         Retryable or Unwelcome."""
+
+    async def size(self) -> int | None:
+        """Return how many bytes it occupies there, indexes included; None where that cannot be told, or counts for nothing.
+        Asked every minute. Raises as `read`."""
+        return None

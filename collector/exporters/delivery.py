@@ -372,7 +372,7 @@ class Delivery:
         flight = _Flight(self._taken, found.end_offset, sum(block.nbytes for block in found.blocks))
         self._taken = found.end_offset
         self._flush_at = None
-        if not found.blocks and not found.gaps:
+        if flight.end_offset == flight.first_offset:
             return
         self._window.append(flight)
         if not found.blocks:
@@ -415,7 +415,7 @@ class Delivery:
         if self._bounds:  # As it was before the crash.
             end, limits = min(end, self._bounds[0]), Limits(UNLIMITED, UNLIMITED)
         with view:
-            return gather(view, self._taken, end, limits, self._rest)
+            return gather(view, self._taken, end, limits, self._rest, store.deletions.hidden)
 
     # --- delivering -------------------------------------------------------------------------------------------
 

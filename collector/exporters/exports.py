@@ -28,8 +28,10 @@ from collector.exporters import instance
 from collector.exporters.base import Backend, Context, Source
 from collector.exporters.dead_letters import DeadLetters, place
 from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
-from collector.exporters.figures import Counts, ExporterMetrics, Reported
+from collector.exporters.figures import WRITE, Counts, ExporterMetrics, Reported
 from collector.exporters.kinds import find, kind_of
+from collector.exporters.measured import Measured
+from collector.exporters.passing_on import PassingOn, Reached
 from collector.exporters.retry import Backoff
 from collector.otlp.signals import BY_NAME
 from collector.wal.cursor import Cursor, State
@@ -54,6 +56,8 @@ GRACE_S: Final = 1.0
 """How long batches that are under way may take at a stop."""
 FLUSH_S: Final = 5.0
 """The same without a log, for everything that the rings hold."""
+SIZE_S: Final = 60.0
+"""How often a backend is asked for its size."""
 STOP_S: Final = 2.0
 """How long an exporter may take to let go of everything."""
 COPIES: Final = 3
@@ -122,6 +126,7 @@ class Exports:
         self._places: dict[str, _Place] = {}
         self._counts: defaultdict[tuple[str, str, str], Counts] = defaultdict(Counts)
         self._metrics = ExporterMetrics(registry, self._reported, tenants=tenants)
+        self._passing_on = PassingOn(self._reached, chance, logger, registry)
         self._changing = asyncio.Lock()
         self._bytes_max: int | None = None
         self._stopping = False
@@ -149,17 +154,39 @@ class Exports:
                 "signals": {
                     signal: delivery.stats() for (of, signal), delivery in running.deliveries.items() if of == tenant
                 },
+                "durations": self._metrics.durations(name),
+                "bytes": self._metrics.size(name),
                 "own": running.exporter.stats(),
             }
             for name, running in self._running.items()
         }
 
     def backend(self, name: str) -> Backend | None:
-        """Return the backend of that name, to read from; None when there is none, or it has not started yet."""
+        """Return the backend of that name, to read from, with what it takes counted; None when there is none, or it has not
+        started yet."""
         running = self._running.get(name)
         if running is None or not running.started.is_set() or not isinstance(running.exporter, Backend):
             return None
-        return running.exporter
+        return Measured(name, running.exporter, self._metrics, self._clock)
+
+    def keeping(self, signal: str) -> list[str]:
+        """Name the exporters that are backends and take a signal's records: who has to be told of deletions."""
+        return [
+            name
+            for name, running in self._running.items()
+            if isinstance(running.exporter, Backend) and signal in running.settings.signals
+        ]
+
+    def pass_on(self, tenant: str) -> None:
+        """Have backends told what was deleted of a tenant, unless that is under way."""
+        if tenant in self._places and not self._stopping:
+            self._passing_on.wake(tenant, self._places[tenant].stores)
+
+    def _reached(self, name: str, tenant: str, signal: str) -> Reached | None:
+        running = self._running.get(name)
+        delivery = running.deliveries.get((tenant, signal)) if running is not None else None
+        backend = self.backend(name)
+        return Reached(backend, delivery.source, delivery.position) if backend is not None and delivery else None
 
     def troubles(self) -> list[str]:
         """Tell which exporters do not do their work, in a line each, for `/readyz`, which anybody may ask: without reasons."""
@@ -265,6 +292,7 @@ class Exports:
             for running in self._running.values():
                 await self._deliver(running, added)
             self._share_out()
+        self.pass_on(tenant)
 
     def _share_out(self) -> None:
         deliveries = list(self._deliveries())
@@ -300,6 +328,17 @@ class Exports:
         running.failing = ""
         logger.info("exporter started", signals=list(running.settings.signals))
         running.started.set()
+        if isinstance(running.exporter, Backend):
+            await self._weigh(running.name, running.exporter)
+
+    async def _weigh(self, name: str, backend: Backend) -> None:
+        """Ask a backend for its size, again and again. While it does not say, it is as large as it was."""
+        while True:
+            try:
+                self._metrics.note_size(name, await backend.size())
+            except Exception as error:  # noqa: BLE001 - as in `_bring_up`
+                self._logger.debug("size not known", exporter=name, reason=repr(error))
+            await asyncio.sleep(SIZE_S)
 
     async def _deliver(self, running: _Running, of: _Place) -> None:
         """Make an exporter's deliveries of a tenant; they begin when it has started."""
@@ -327,7 +366,7 @@ class Exports:
                 cursor,
                 self._dead_letters(running, of, name),
                 self._counts[running.name, of.tenant, name],
-                self._metrics.duration(running.name, signal),
+                self._metrics.duration(running.name, WRITE, signal),
                 Parts(self._clock, self._chance, self._threads, bound),
                 store.ring.next_offset if running.settings.start_at == "end" else store.ring.first_offset,
             )
@@ -416,6 +455,7 @@ class Exports:
 
     async def _end(self, running: _Running, grace_s: float) -> None:
         """Stop an exporter and its deliveries."""
+        self._metrics.note_size(running.name, None)
         for task in tuple(running.tasks):
             task.cancel()
         await asyncio.gather(*running.tasks, return_exceptions=True)
@@ -438,6 +478,7 @@ class Exports:
         """Stop everything. The stores take nothing any more, and their logs can still be read."""
         self._stopping = True
         await asyncio.gather(*self._pending, return_exceptions=True)
+        await self._passing_on.stop()
         async with self._changing:
             running, self._running = list(self._running.values()), {}
             durable = all(one.directory is not None for one in self._places.values())

@@ -26,8 +26,11 @@ from collector.exporters.settings import ExporterSettings
 GROUPS: Final = ("ringtail.exporters", "ringtail.backends")
 
 BUILT_IN: Final[dict[str, str]] = {
+    "clickhouse": "collector.exporters.clickhouse.kind:KIND",
     "otlp": "collector.exporters.otlp.kind:GRPC",
     "otlphttp": "collector.exporters.otlp.kind:HTTP",
+    "postgres": "collector.exporters.postgres.kind:KIND",
+    "sqlite": "collector.exporters.sqlite.kind:KIND",
 }
 """Where Ringtail's own kinds lie, by name."""
 

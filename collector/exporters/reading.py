@@ -1,7 +1,7 @@
 """The next batch of a log: from the ring where it holds the offsets, else from the log's segments.
 
 Blocks stay whole where they fit into a batch at all; one that does not is divided, between requests where it can be. What
-cannot be read is told as a gap, so that no record is passed over in silence.
+cannot be read is told as a gap, so that no record is passed over in silence; what was deleted is none.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.otlp.cut import cut, parts
+from collector.otlp.tombstones import NONE
 from collector.query.offsets import from_offset
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from collector.otlp.block import Block
+    from collector.otlp.tombstones import Tombstones
     from collector.store import View
 
 REMOVED, DAMAGED, EVICTED = "retention", "damage", "eviction"
@@ -53,16 +55,20 @@ class Gathered:
     """A block that was read from the log, and of which the next batch wants more."""
 
 
-def gather(view: View, position: int, end: int, limits: Limits, rest: Block | None = None) -> Gathered:
+def gather(
+    view: View, position: int, end: int, limits: Limits, rest: Block | None = None, deleted: Tombstones = NONE
+) -> Gathered:
     """Read from a position on, up to `end`, as much as the limits allow, and at least one record if there is one.
 
-    `rest` is that of the last call, if any. For any thread. Raises Unavailable when the log cannot be read.
+    `rest` is that of the last call, if any; `deleted` is what the view may not show. For any thread. Raises Unavailable when the log cannot be read.
     """
     found = Gathered(position)
     records = size = 0
+    if rest is not None and deleted.touch(rest.base_offset, rest.end_offset):
+        rest = None  # It was read before.
     with closing(_pieces(view, position, end, rest)) as pieces:
         for block, first, behind in pieces:
-            _note_gap(found, view, block.base_offset + first)
+            _note_gap(found, view, block.base_offset + first, deleted)
             count = behind - first
             payload = len(block.payload) * count // block.count
             if found.blocks and (records + count > limits.records or size + payload > limits.size):
@@ -78,7 +84,7 @@ def gather(view: View, position: int, end: int, limits: Limits, rest: Block | No
                 _take(found, cut(block, first, behind))
             records += count
             size += payload
-    _note_gap(found, view, end)
+    _note_gap(found, view, end, deleted)
     return found
 
 
@@ -104,13 +110,12 @@ def _keep(found: Gathered, view: View, block: Block) -> None:
         found.rest = block
 
 
-def _note_gap(found: Gathered, view: View, offset: int) -> None:
-    """Note that nothing was found up to an offset, if so."""
-    if offset <= found.end_offset:
-        return
-    held = min(max(view.first_offset, found.end_offset), offset)
-    if held > found.end_offset:
-        found.gaps.append(Gap(found.end_offset, held, REMOVED if view.log is not None else EVICTED))
-    if offset > held:
-        found.gaps.append(Gap(held, offset, DAMAGED))
-    found.end_offset = offset
+def _note_gap(found: Gathered, view: View, offset: int, deleted: Tombstones) -> None:
+    """Note that nothing was found up to an offset, if so, of what was not deleted."""
+    for first, end in deleted.between(found.end_offset, offset):
+        held = min(max(view.first_offset, first), end)
+        if held > first:
+            found.gaps.append(Gap(first, held, REMOVED if view.log is not None else EVICTED))
+        if end > held:
+            found.gaps.append(Gap(held, end, DAMAGED))
+    found.end_offset = max(found.end_offset, offset)

@@ -212,8 +212,13 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
+def data_field(kind: int) -> int:
+    """Return the field of Metric that holds the points, by the `type` column."""
+    return _DATA_FIELDS[kind]
+
+
 def tagged(field: int, content: bytes) -> bytes:
-    """Return a field of bytes, or of a message that is bytes already. Its number is at most 15."""
+    """Return a field of bytes, or of a message that is bytes already; its number is below 16."""
     length = len(content)
     if length < 0x80:
         return bytes((field << 3 | 2, length)) + content

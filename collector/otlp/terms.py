@@ -14,7 +14,7 @@ not all are in an index: what it is told instead, as flags, `in_doubt` takes for
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.otlp.words import (
     ATTRIBUTE,
@@ -26,6 +26,9 @@ from collector.otlp.words import (
     WORD_BYTES_MAX,
     words,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 WHOLE, PREFIX, SUFFIX, WITHIN = range(4)
 """How a piece stands in a word of the record: it is the word, the word begins with it, ends with it, or has it inside."""
@@ -50,6 +53,27 @@ class Sought(NamedTuple):
 
 Term = tuple[Sought, ...]
 Terms = tuple[Term, ...]
+
+ALTERNATIVES_MAX: Final = 64
+"""Texts of one term; one with more says nothing."""
+TERMS_MAX: Final = 64
+"""Terms of one query; further ones say nothing."""
+
+
+def either(alternatives: Iterable[list[Term]]) -> list[Term]:
+    """Return what all alternatives ask for: everything of a single one, else of each the most telling term."""
+    asked = list(alternatives)
+    if len(asked) == 1:
+        return [term for term in asked[0] if len(term) <= ALTERNATIVES_MAX]
+    if not all(asked):
+        return []
+    term = tuple(dict.fromkeys(sought for one in asked for sought in max(one, key=_tells)))
+    return [term] if len(term) <= ALTERNATIVES_MAX else []
+
+
+def _tells(term: Term) -> int:
+    """Return how much a term tells, about: the least of its texts' lengths."""
+    return min(len(sought.text) for sought in term)
 
 
 class Piece(NamedTuple):

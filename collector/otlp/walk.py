@@ -150,7 +150,8 @@ def walk(
             return fail(scan, start, BAD_TAG)
         entry = message * FIELDS + field if field < FIELDS else 0
         kind = _kind[entry]
-        if tag < 0x80 and wire == 2 and _passes[entry] and depth < DEPTH - 1:
+        # A tag may take more bytes than it needs: then it is none of those that are passed over.
+        if start[0] < 0x80 and wire == 2 and _passes[entry] and depth < DEPTH - 1:
             at = _pass_plain_pairs(start, end)
             if at != start:
                 continue

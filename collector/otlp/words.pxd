@@ -43,6 +43,7 @@ cdef struct Words:  # to be zeroed first; `release_words` gives back what it hol
     int flags
 
 cdef bint record_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
+cdef bint span_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef bint resource_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef bint scope_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
 cdef void release_texts(Texts* texts) noexcept nogil

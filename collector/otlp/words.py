@@ -1,13 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The texts of log records, and their words: what keyword indexes are made of, and queries look for in them.
+"""The texts of log records and of spans, and their words: what keyword indexes are made of, and queries look for in them.
 
 Texts of a record, each of a kind:
 
 * BODY: what stands in its line. A body that is a string; of one that is an array or a key-value list, which a line shows
-  as JSON, all strings and all keys.
-* ATTRIBUTE: what can be the value of one of its labels. Strings among the attributes, nested ones too (not their keys), its
-  severity text and event name. Those of its resource and its scope, with the scope's name and version, are the same for
-  many records; they come apart, a group at a time.
+  as JSON, all strings and all keys. Of a span, none.
+* ATTRIBUTE: what can be the value of one of its labels, or of a span's fields. Strings among the attributes, nested ones
+  too (not their keys), its severity text and event name; a span's name, its status' message, and the strings among the
+  attributes of its events and links, with the names of events. Those of its resource and its scope, with the scope's name
+  and version, are the same for many records; they come apart, a group at a time.
 
 What a line or a label shows and no text tells is told by flags: BODY_NUMBER, the body has numbers, truth values or nulls;
 BODY_OPAQUE, it has bytes, or strings that JSON must escape; ATTRIBUTE_OPAQUE, an attribute has bytes. Numbers among the
@@ -33,6 +34,8 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, realloc
 from cython.cimports.libc.string import memcpy
 
+from collector.otlp.signals import TRACES
+
 globals().update(
     WORD_BYTES_MAX=WORD_BYTES,
     BODY=BODY,
@@ -44,14 +47,14 @@ globals().update(
     ATTRIBUTE_LONG=ATTRIBUTE_LONG,
 )
 
-TextExtents = namedtuple("TextExtents", ("row", "kind", "start", "length", "flags"))  # noqa: PYI024: typed in words.pyi
+TextExtents = namedtuple("TextExtents", ("row", "kind", "start", "length", "flags"))  # noqa: PYI024 (typed in words.pyi)
 TextExtents.__doc__ = """Texts of a block, in the order of its rows.
 
 `row` u32: the record, or the group, that a text is of; `kind` u8; `start`, `length` u32: bytes of the payload.
 `flags` u8: an entry for each record or group of the block, without those of words.
 """
 
-Found = namedtuple("Found", ("start", "end", "folded"))  # noqa: PYI024: typed in words.pyi
+Found = namedtuple("Found", ("start", "end", "folded"))  # noqa: PYI024 (typed in words.pyi)
 Found.__doc__ = """A word of a text: bytes [start, end) of it, and its folded bytes, however many."""
 
 _APART = (
@@ -286,6 +289,59 @@ def record_texts(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def span_texts(
+    texts: cython.pointer(Texts), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
+) -> cython.bint:
+    """Take the texts of a Span that has been validated; false when there is no memory."""
+    tag: uint32_t = 0
+    content: Extent
+    end: cython.pointer(cython.const[uint8_t]) = at + length
+    while at < end:
+        if at[0] & 7 == 1 and at[0] < 0x80 and end - at >= 9:  # times
+            at += 9
+            continue
+        at = _next(at, end, cython.address(tag), cython.address(content))
+        if tag == 74:  # attributes
+            if not _pair_texts(texts, cython.address(content), ATTRIBUTE, 0):
+                return False
+        elif tag == 42:  # name
+            if not _add(texts, cython.address(content), ATTRIBUTE):
+                return False
+        elif tag == 90:  # events: name, attributes
+            if not _part_texts(texts, cython.address(content), 18, 26):
+                return False
+        elif tag == 106:  # links: attributes
+            if not _part_texts(texts, cython.address(content), 0, 34):
+                return False
+        elif tag == 122 and not _part_texts(texts, cython.address(content), 18, 0):  # status: message
+            return False
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _part_texts(
+    texts: cython.pointer(Texts), part: cython.pointer(Extent), name: uint32_t, attributes: uint32_t
+) -> cython.bint:
+    """Take the texts of an event, a link or a status, which has a text and attributes with these tags."""
+    tag: uint32_t = 0
+    content: Extent
+    at: cython.pointer(cython.const[uint8_t]) = part.at
+    end: cython.pointer(cython.const[uint8_t]) = part.at + part.length
+    while at < end:
+        at = _next(at, end, cython.address(tag), cython.address(content))
+        if tag == attributes:
+            if not _pair_texts(texts, cython.address(content), ATTRIBUTE, 0):
+                return False
+        elif tag == name and not _add(texts, cython.address(content), ATTRIBUTE):
+            return False
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def resource_texts(
     texts: cython.pointer(Texts), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
 ) -> cython.bint:
@@ -333,8 +389,9 @@ def release_texts(texts: cython.pointer(Texts)) -> cython.void:
 
 
 def texts(block) -> TextExtents:
-    """Return the texts of a block's records."""
-    return _extents(block, block.count, ((record_texts_of, block.column("start"), block.column("length")),))
+    """Return the texts of a block's records, which are log records or spans."""
+    of = span_texts_of if block.signal is TRACES else record_texts_of
+    return _extents(block, block.count, ((of, block.column("start"), block.column("length")),))
 
 
 def container_texts(block) -> TextExtents:
@@ -377,6 +434,8 @@ def _extents(block, n: cython.Py_ssize_t, parts: tuple):
                     fine = record_texts(cython.address(found), base + start[i], length[i])
                 elif what == 1:
                     fine = resource_texts(cython.address(found), base + start[i], length[i])
+                elif what == 3:
+                    fine = span_texts(cython.address(found), base + start[i], length[i])
                 else:
                     fine = scope_texts(cython.address(found), base + start[i], length[i])
                 if not fine:
@@ -395,7 +454,7 @@ def _extents(block, n: cython.Py_ssize_t, parts: tuple):
     )
 
 
-record_texts_of, resource_texts_of, scope_texts_of = range(3)
+record_texts_of, resource_texts_of, scope_texts_of, span_texts_of = range(4)
 
 
 # --- words -------------------------------------------------------------------------------------------------

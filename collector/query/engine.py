@@ -77,7 +77,7 @@ class Deadline:
     def __init__(self, seconds: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
         """`received` tells how many requests have come in so far, in any thread; None: the query never rests."""
         self.seconds = seconds
-        self._clock = clock
+        self.clock = clock
         self._received = received
         self._requests = received() if received is not None else 0
         self._rested = clock.monotonic()
@@ -92,12 +92,12 @@ class Deadline:
 
     def check(self) -> None:
         """Raise QueryTimeout when the time is over; rest if there is reason to."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._received is not None and now - self._rested >= WORK_S:
             requests = self._received()
             if requests != self._requests:
                 self._cancelled.wait(min(REST_MAX_S, REST * (now - self._rested)))
-                self._requests, now = self._received(), self._clock.monotonic()
+                self._requests, now = self._received(), self.clock.monotonic()
             self._rested = now
         if self._cancelled.is_set() or now > self._end:
             raise QueryTimeout(f"the query took longer than {self.seconds:g} s (query.timeout)")
@@ -195,7 +195,7 @@ class _Range:
                 continue
             if offsets is None:
                 low, high = np.searchsorted(bases, (first, end - 1), "right").tolist()
-                numbers = range(low - 1, high)
+                numbers = range(max(low - 1, 0), high)
                 for number in reversed(numbers) if self._newest_first else numbers:
                     block = blocks[number]
                     begin, last = max(first - block.base_offset, 0), min(end, block.end_offset) - block.base_offset
@@ -224,7 +224,10 @@ class _Range:
             return False
         bases, oldest, newest = self._view.ring.reaches()
         low, high = np.searchsorted(bases, (first, end - 1), "right").tolist()
-        return self.open_to(int(oldest[low - 1 : high].min()), int(newest[low - 1 : high].max()))
+        if not high:
+            return False  # All of it was deleted.
+        low = max(low - 1, 0)
+        return self.open_to(int(oldest[low:high].min()), int(newest[low:high].max()))
 
     def _is_open(self, block: Block) -> bool:
         """Tell whether a block is of interest, now that it is its turn."""

@@ -21,7 +21,7 @@ KEYS_MAX = 64
 """Attributes that are looked for in one walk."""
 ABSENT, STRING, BOOL, INT, DOUBLE, ARRAY, KVLIST, BYTES, EMPTY = range(9)
 
-Values = namedtuple("Values", ("type", "integer", "double", "start", "length"))  # noqa: PYI024: typed in match.pyi
+Values = namedtuple("Values", ("type", "integer", "double", "start", "length"))  # noqa: PYI024 (typed in match.pyi)
 Values.__doc__ = """A column of AnyValues.
 
 `type` u8: 0 absent, or AnyValue's field number: 1 string, 2 bool, 3 int, 4 double, 5 array, 6 key-value list,

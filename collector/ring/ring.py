@@ -12,6 +12,9 @@ until its last record is gone, and they count until then. For the bytes, whole b
 the one just appended: then its records count as evicted, and the log has them. Small blocks are merged
 (`blocks.py`), so that neither a block's own cost nor the number of blocks grows with small requests.
 
+Records that were deleted stay where they are, and in the indexes, until it is their turn to leave: but nobody is shown them.
+A snapshot has what is left of their blocks, cut out, which costs as much memory as those once more, and is not in `total_bytes`.
+
 A ring of log records has a keyword index, too (`tokens.py`), unless it is made without. It is told of every record that
 comes, and how many have gone; capacity and bytes are as above.
 
@@ -28,7 +31,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from collector.otlp.block import RECORDS
+from collector.otlp.remains import remains
 from collector.otlp.signals import LOGS
+from collector.otlp.tombstones import NONE, Tombstones
 from collector.otlp.wire import hash_key
 from collector.otlp.words import (
     ATTRIBUTE,
@@ -109,7 +114,8 @@ class Lookup:
 
         What lies before that offset was evicted since, and is not among them. Two ids may share a key: look at them.
         """
-        found = [self._postings.find(key, snapshot.first_offset) for key in keys]
+        hidden = self._ring.hidden
+        found = [hidden.left_of(self._postings.find(key, snapshot.first_offset)) for key in keys]
         complete = max(self._ring.first_offset, snapshot.first_offset)
         offsets = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
         begin, end = np.searchsorted(offsets, (complete, snapshot.next_offset))
@@ -147,6 +153,10 @@ class Ring:
         self._make_indexes()
         self._tokens = Tokens(first_offset) if keyword_index and signal is LOGS else None
         self._snapshot: Snapshot | None = None
+        self.hidden: Tombstones = NONE
+        """What was deleted of what it holds."""
+        # Of blocks that have such records, what is left.
+        self._remains: dict[Block, tuple[Block, ...]] = {}
 
     @property
     def keyword_index(self) -> bool:
@@ -255,11 +265,35 @@ class Ring:
             if end == block.count:
                 self._blocks.popleft()
 
+    def hide(self, deleted: Tombstones) -> None:
+        """Show nobody these records from now on, nor those that were hidden before."""
+        self.hidden = (self.hidden | deleted).within(self.first_offset, self.next_offset)
+        self._remains = {}
+        self._snapshot = None
+
     def snapshot(self) -> Snapshot:
-        """Return the blocks as they are now. The same object until the ring changes."""
+        """Return the blocks as they are now, without what was deleted. The same object until the ring changes."""
         if self._snapshot is None:
-            self._snapshot = Snapshot(tuple(self._blocks), self.first_offset, self.next_offset)
+            if self.hidden:
+                self.hidden = self.hidden.within(self.first_offset, self.next_offset)
+            blocks = self._remaining() if self.hidden else tuple(self._blocks)
+            self._snapshot = Snapshot(blocks, self.first_offset, self.next_offset)
         return self._snapshot
+
+    def _remaining(self) -> tuple[Block, ...]:
+        """Cut what was deleted out of the blocks; what is left of a block is made once."""
+        known, self._remains = self._remains, {}
+        found: list[Block] = []
+        for block in self._blocks:
+            left = known.get(block)
+            if left is None:
+                if not self.hidden.touch(block.base_offset, block.end_offset):
+                    found.append(block)
+                    continue
+                left = tuple(remains(block, self.hidden))
+            self._remains[block] = left
+            found += left
+        return tuple(found)
 
     def restart(self, offset: int) -> None:
         """Go on at another offset, as after a damaged part of the log; everything held is evicted."""
@@ -283,7 +317,9 @@ class Ring:
 
     def find(self, index: str, key: int, limit: int = 1 << 62, before: int = 1 << 62) -> NDArray[np.int64]:
         """Return the offsets of live records with the key, newest first."""
-        return self._indexes[index].find(key, self.first_offset, limit, before)
+        if not self.hidden:
+            return self._indexes[index].find(key, self.first_offset, limit, before)
+        return self.hidden.left_of(self._indexes[index].find(key, self.first_offset, before=before))[:limit]
 
     def lookup(self, index: str) -> Lookup:
         """Return an index for a query to use in another thread."""
@@ -344,7 +380,7 @@ class Ring:
             assert index.postings == sum(map(len, expected.values())), f"number of postings of {name}"
             for key, offsets in expected.items():
                 assert index.count(key) == len(offsets), f"{name} key {key}"
-                assert self.find(name, key).tolist() == offsets[::-1], f"{name} key {key}"
+                assert index.find(key, self.first_offset).tolist() == offsets[::-1], f"{name} key {key}"
         if self._tokens is not None:
             self._check_tokens(self._tokens)
 

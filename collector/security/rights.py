@@ -17,7 +17,7 @@ WRITE: Final = 1
 READ: Final = 2
 """Query what is held, and see metrics and statistics."""
 ADMINISTER: Final = 4
-"""Change the daemon: everything under `/-/`."""
+"""Change the daemon: everything under `/-/`; and delete what is held."""
 
 RIGHTS: Final = {"write": WRITE, "read": READ, "administer": ADMINISTER}
 

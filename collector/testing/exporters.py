@@ -411,6 +411,12 @@ class BackendContract(ExporterContract):
         await backend.export(batch_of(signal, [corpus(signal, 10)], offset=1000))
         assert len(await self.read(backend, Wanted(signal))) == 10
 
+    async def test_it_tells_its_size_if_it_can(self, make: Make) -> None:
+        """In bytes; more of them when there is more in it, sooner or later."""
+        backend, _ = await self.filled(make, TRACES)
+        size = await backend.size()
+        assert size is None or size > 0
+
     async def test_who_reads_may_stop_at_any_time(self, make: Make) -> None:
         """And reading and exporting go on beside each other."""
         backend, sent = await self.filled(make, LOGS)

@@ -224,6 +224,17 @@ class MemoryFiles:
         """See `Files.size`."""
         return len(self._opened(handle).file.content)
 
+    def names(self, handle: int) -> int:
+        """See `Files.names`; links lie within one directory."""
+        file = self._opened(handle).file
+        pending, found = [self._root], 0
+        while pending:
+            for one in pending.pop().names.values():
+                found += one is file
+                if isinstance(one, _Directory):
+                    pending.append(one)
+        return found
+
     def lock(self, handle: int) -> bool:
         """See `Files.lock`."""
         file = self._opened(handle).file
@@ -520,6 +531,11 @@ class FaultyFiles:
         """See `Files.size`."""
         self._check("size")
         return self.inner.size(handle)
+
+    def names(self, handle: int) -> int:
+        """See `Files.names`."""
+        self._check("names")
+        return self.inner.names(handle)
 
     def lock(self, handle: int) -> bool:
         """See `Files.lock`."""

@@ -1,6 +1,7 @@
 """Compacting one sealed segment: its frames merged into larger ones, compressed, in a file that takes its place.
 
-1. Read the old file frame by frame, merge neighbours (merging.py), take their keys (keys.py) and compress them
+1. Read the old file frame by frame, merge neighbours (merging.py), put empty records in the place of those that were
+   deleted (deletions.py), take their keys (keys.py) and compress them
    (compression.py). Write the new file beside it as `<name>.log.tmp`, syncing every MiB, so that the one sync that
    acknowledges records never queues behind many megabytes of ours.
 2. What leaves the disk in the step after next is the only other copy, so each compressed payload has been decompressed
@@ -13,12 +14,14 @@
    one has another nonce and is made anew.
 6. Only now can no power cut bring the old file back, and it may be written over: `Log.recycle`.
 
+A segment that is compacted already is compacted again when records of it have been deleted since.
+
 A damaged segment is left alone, for it holds bytes that nobody can read today and somebody may want to.
 
-Memory: the largest frame and its compressed form, and the entries of the key index; of log records also the sets of grams
-of up to 512 frames, 8 MiB, and those once more when they are turned over. Every step is well under a millisecond of CPU
-unless a frame is large, or makes the key index of log records (20 ms, nearly all without the GIL), and then yields to its
-caller, who decides how long to rest (compactor.py).
+Memory: the largest frame and its compressed form, and the entries of the key index; of log records and spans also the
+sets of grams of up to 512 frames, 8 MiB, and those once more when they are turned over. Every step is well under a
+millisecond of CPU unless a frame is large, or makes the key index of log records or spans (20 ms, nearly all without the
+GIL), and then yields to its caller, who decides how long to rest (compactor.py).
 Files are closed, and leftovers removed, whenever it ends.
 
 Left out: merging segments into larger ones. The name of a segment is its first offset, retention forgets whole ones,
@@ -34,7 +37,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from collector.errors import Malformed
+from collector.otlp.remains import erased
+from collector.otlp.scan import scan
 from collector.otlp.signals import Signal
+from collector.otlp.tombstones import Tombstones
 from collector.wal import frame, segment
 from collector.wal.compression import Packer, Unpacker
 from collector.wal.files import Files, read_fully, replace_file, write_fully
@@ -68,10 +75,11 @@ def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None,
     to stay as it is, and OSError; then the segment is as it was.
     """
     result = Result(old.size)
+    deleted = log.deletions.hidden.within(old.base_offset, old.next_offset)
     temporary = f"{old.path}{TEMPORARY_SUFFIX}"
     try:
         with opened_segment(files, old) as (source, _), _created(files, temporary) as target:
-            made = yield from _rewrite(files, log.signal, old, source, target, nonce)
+            made = yield from _rewrite(files, log.signal, old, source, target, nonce, deleted)
             yield from made.read_back()
             keys = made.keys.encode(made.segment)
             replace_file(files, keys_path(old.path), keys)
@@ -91,7 +99,10 @@ def compact(log: Log, old: Segment, files: Files, nonce: int) -> Generator[None,
             log.logger.warning("directory not synced", path=os.path.dirname(old.path), error=str(error))
             log.recycle(old, durable=False)
         else:
-            log.recycle(old, durable=True)
+            # What was deleted shall not wait in a spare file for being written over.
+            log.recycle(old, durable=not deleted)
+            if deleted:
+                log.deletions.erased(old.base_offset, old.next_offset, deleted, log.first_offset)
     return result
 
 
@@ -162,20 +173,32 @@ class _Target:
 
 
 def _rewrite(
-    files: Files, signal: Signal, old: Segment, source: int, handle: int, nonce: int
+    files: Files, signal: Signal, old: Segment, source: int, handle: int, nonce: int, deleted: Tombstones
 ) -> Generator[None, None, _Target]:
-    """Write all of the segment to the new file, and sync it."""
+    """Write all of the segment to the new file, with empty records for those that were deleted, and sync it."""
     header = segment.decode_header(read_fully(files, source, segment.HEADER_SIZE, 0), old.path)
     if isinstance(header, Damaged):
         raise Unfit(header.reason)
-    target = _Target(files, handle, signal, old, replace(header, nonce=nonce, recycled=0, original_size=old.size))
+    size = header.original_size or old.size
+    target = _Target(files, handle, signal, old, replace(header, nonce=nonce, recycled=0, original_size=size))
     for item in merged(intact_frames(files, source, old)):
         if item is not None:
-            target.write(item[1])
+            target.write(_erased(signal, item[1], deleted))
         yield
     target.sync()
     yield
     return target
+
+
+def _erased(signal: Signal, one: Frame, deleted: Tombstones) -> Frame:
+    """The frame without what was deleted. Raises Unfit for one that is no request: it cannot be told from the rest."""
+    if not deleted.touch(one.base_offset, one.end_offset):
+        return one
+    try:
+        block = scan(signal, one.payload, one.base_offset)
+    except Malformed as error:
+        raise Unfit(str(error)) from error
+    return replace(one, payload=erased(block, deleted))
 
 
 def rebuild_keys(log: Log, of: Segment, files: Files) -> Generator[None, None, bool]:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Final, TypeVar
 
+from collector.errors import Unavailable
 from collector.wal.compact import compact, rebuild_keys
 from collector.wal.files import Files
 from collector.wal.log import Log
@@ -51,7 +52,7 @@ RETRY_S: Final = 600.0
 
 
 class Compactor:
-    """Compacts the sealed segments of some logs. `work` may be called instead of `start`, never beside it."""
+    """Compacts the sealed segments of some logs, and those again of which records were deleted. `work` may be called instead of `start`, never beside it."""
 
     def __init__(
         self,
@@ -113,21 +114,21 @@ class Compactor:
             key: until for key, until in self._resting.items() if key[0] is not log or key[1] >= log.first_offset
         }
         for one in reversed(log.sealed_segments):
-            done = one.compacted and (one.keyed or log.key_indexes.usable(one))
+            done = one.compacted and (one.keyed or log.key_indexes.usable(one)) and not _has_deleted(log, one)
             if not done and self._resting.get((log, one.base_offset), 0.0) <= now:
                 return one
         return None
 
     def _handle(self, log: Log, one: Segment) -> None:
         try:
-            if one.compacted:
+            if one.compacted and not _has_deleted(log, one):
                 self._rebuild_keys(log, one)
             else:
                 self._compact(log, one)
         except FileNotFoundError:
             # Retention was faster, or somebody has removed the file by hand.
             self._resting[log, one.base_offset] = log.clock.monotonic() + RETRY_S
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             self._failed(log, one, str(error), RETRY_S)
             self._pause(PAUSE_S)
         except Unfit as error:
@@ -186,3 +187,8 @@ class Compactor:
         self._metrics.of(log.signal).compaction_failures.inc()
         self._resting[log, old.base_offset] = log.clock.monotonic() + rest_s
         log.logger.warning("segment not compacted", signal=log.signal.name, path=old.path, reason=reason)
+
+
+def _has_deleted(log: Log, one: Segment) -> bool:
+    """Whether a segment still has bytes of records that were deleted."""
+    return log.deletions.present.touch(one.base_offset, one.next_offset)

@@ -41,6 +41,8 @@ SLOTS_AT: Final = (0, 4096)
 FILE_BYTES: Final = SLOTS_AT[1] + SLOT_BYTES
 BOUNDS_MAX: Final = 56
 OFFSET_MAX: Final = (1 << 63) - 1
+COPY_ATTEMPTS: Final = 3
+"""A reader beside the writer may find one slot torn; both only if it is very slow."""
 
 _HEAD: Final = struct.Struct("<8sHHIQQ")
 _CHECKSUM: Final = struct.Struct("<I")
@@ -154,6 +156,25 @@ class Cursor:
                 self._files.close(handle)
             except OSError:
                 pass  # All that must last has been synced.
+
+
+def copied(path: str, signal: Signal, files: Files) -> tuple[State, bytes] | None:
+    """Return what a cursor says that somebody else may be writing, and a file that says the same; None if it is damaged.
+
+    Raises UnsupportedFormat, and OSError.
+    """
+    handle = files.open(path)
+    try:
+        for _ in range(COPY_ATTEMPTS):
+            data = read_fully(files, handle, FILE_BYTES, 0)
+            slots = [_decode(data[at : at + SLOT_BYTES], signal, path) for at in SLOTS_AT]
+            whole = [slot for slot in slots if slot is not None]
+            if whole:
+                state = max(whole)[1]
+                return state, _new_file(signal, state)
+    finally:
+        files.close(handle)
+    return None
 
 
 def _encode(signal: Signal, sequence: int, state: State) -> bytes:

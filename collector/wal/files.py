@@ -83,6 +83,10 @@ class Files(Protocol):
         """The file's size in bytes."""
         ...
 
+    def names(self, handle: int) -> int:
+        """How many names the open file has."""
+        ...
+
     def lock(self, handle: int) -> bool:
         """Take the exclusive lock of an open file without waiting; False when another handle holds it."""
         ...
@@ -167,6 +171,10 @@ class OperatingSystemFiles:
         """See `Files.size`."""
         return os.fstat(handle).st_size
 
+    def names(self, handle: int) -> int:
+        """See `Files.names`."""
+        return os.fstat(handle).st_nlink
+
     def lock(self, handle: int) -> bool:
         """See `Files.lock`: flock(2), which the kernel drops when the process ends, however it ends."""
         try:
@@ -249,6 +257,15 @@ def read_file(files: Files, path: str, bytes_max: int) -> bytes:
     handle = files.open(path)
     try:
         return read_fully(files, handle, min(bytes_max, files.size(handle)), 0)
+    finally:
+        files.close(handle)
+
+
+def sync_file(files: Files, path: str) -> None:
+    """Have all that anybody has written to a file on the disk. Raises OSError."""
+    handle = files.open(path, write=True)
+    try:
+        files.fdatasync(handle)
     finally:
         files.close(handle)
 

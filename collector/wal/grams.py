@@ -28,12 +28,15 @@ from cython.cimports.collector.otlp.words import (
     release_texts,
     resource_texts,
     scope_texts,
+    span_texts,
 )
 from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, realloc
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memcmp, memcpy, memset
+
+from collector.otlp.signals import TRACES
 
 ROWS = 131072
 SET_BYTES = ROWS // 8
@@ -51,6 +54,8 @@ _SWAP_4 = cython.declare(uint64_t, 0x00000000F0F0F0F0)
 _fold = cython.declare(uint8_t[256])  # ASCII letters folded, everything else as it is
 
 _Folded = cython.struct(at=cython.pointer(uint8_t), room=cython.Py_ssize_t)
+_SEEN = cython.declare(cython.Py_ssize_t, 256)
+_Seen = cython.struct(at=cython.pointer(cython.const[uint8_t]), length=cython.Py_ssize_t)
 
 
 @cython.cfunc
@@ -64,7 +69,7 @@ _fill_table()
 
 
 def add(grams: bytearray, block) -> int:
-    """Put the grams of all texts of a block's records, and of their resources and scopes, into a set.
+    """Put the grams of all texts of a block's log records or spans, and of their resources and scopes, into a set.
 
     Returns what the set does not tell of these records: DOCUMENTS, some body is no string but shown as one;
     OPAQUE_BODIES, OPAQUE_ATTRIBUTES, something is shown otherwise than it stands in the payload; DENSE, there are too many
@@ -79,8 +84,9 @@ def add(grams: bytearray, block) -> int:
     payload: cython.const[uint8_t][::1] = block.payload
     start: cython.const[uint32_t][::1] = column("start")
     length: cython.const[uint32_t][::1] = column("length")
-    body_start: cython.const[uint32_t][::1] = column("body_start")
-    body_length: cython.const[uint32_t][::1] = column("body_length")
+    spans: cython.bint = block.signal is TRACES
+    body_start: cython.const[uint32_t][::1] = column("start" if spans else "body_start")
+    body_length: cython.const[uint32_t][::1] = column("length" if spans else "body_length")
     resource_start: cython.const[uint32_t][::1] = group("resource_start")
     resource_length: cython.const[uint32_t][::1] = group("resource_length")
     scope_start: cython.const[uint32_t][::1] = group("scope_start")
@@ -93,27 +99,32 @@ def add(grams: bytearray, block) -> int:
     bits: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), PyByteArray_AS_STRING(grams))
     texts: Texts
     folded: _Folded
+    seen: _Seen[256]
     i: cython.Py_ssize_t
     documents: cython.bint = False
     fine: cython.bint = True
     memset(cython.address(texts), 0, cython.sizeof(Texts))
     memset(cython.address(folded), 0, cython.sizeof(_Folded))
+    memset(cython.address(seen[0]), 0, _SEEN * cython.sizeof(_Seen))
     try:
         with cython.nogil:
             for i in range(start.shape[0]):
                 texts.count = 0
-                fine = record_texts(cython.address(texts), base + start[i], length[i])
-                fine = fine and _add_texts(bits, cython.address(texts), cython.address(folded))
+                if spans:
+                    fine = span_texts(cython.address(texts), base + start[i], length[i])
+                else:
+                    fine = record_texts(cython.address(texts), base + start[i], length[i])
+                fine = fine and _add_texts(bits, cython.address(texts), cython.address(folded), cython.address(seen[0]))
                 if not fine:
                     break
-                documents = documents or not _is_text(base + body_start[i], body_length[i])
+                documents = documents or not (spans or _is_text(base + body_start[i], body_length[i]))
             for i in range(resource_start.shape[0]):
                 if not fine:
                     break
                 texts.count = 0
                 fine = resource_texts(cython.address(texts), base + resource_start[i], resource_length[i])
                 fine = fine and scope_texts(cython.address(texts), base + scope_start[i], scope_length[i])
-                fine = fine and _add_texts(bits, cython.address(texts), cython.address(folded))
+                fine = fine and _add_texts(bits, cython.address(texts), cython.address(folded), cython.address(seen[0]))
         if not fine:
             raise MemoryError
         return (
@@ -158,9 +169,12 @@ def _is_text(at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_
 @cython.nogil
 @cython.exceptval(check=False)
 def _add_texts(
-    bits: cython.pointer(uint8_t), texts: cython.pointer(Texts), folded: cython.pointer(_Folded)
+    bits: cython.pointer(uint8_t),
+    texts: cython.pointer(Texts),
+    folded: cython.pointer(_Folded),
+    seen: cython.pointer(_Seen),
 ) -> cython.bint:
-    """Add the grams of some texts; false when there is no memory."""
+    """Add the grams of some texts; false when there is no memory. `seen` are some of those that were added before."""
     i: cython.Py_ssize_t
     at: cython.pointer(cython.const[uint8_t])
     length: cython.Py_ssize_t
@@ -169,6 +183,8 @@ def _add_texts(
     for i in range(texts.count):
         at = texts.text[i].at
         length = texts.text[i].length
+        if length < 4 or _was_seen(seen, at, length):
+            continue
         if not is_ascii(at, length):
             room = length + length // 2 + 4
             if room > folded.room:
@@ -181,6 +197,29 @@ def _add_texts(
             at = folded.at
         _add_grams(bits, at, length)
     return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def _was_seen(
+    seen: cython.pointer(_Seen), at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t
+) -> cython.bint:
+    """Tell whether a text of at least four bytes is known to have been seen; from now on it is, until another takes its
+    place.
+    """
+    first: uint32_t = 0
+    last: uint32_t = 0
+    memcpy(cython.address(first), at, 4)
+    memcpy(cython.address(last), at + length - 4, 4)
+    first = ((first ^ last << 1) + cython.cast(uint32_t, length)) * _SPREAD
+    seen += first >> 24
+    if seen.length == length and memcmp(seen.at, at, length) == 0:
+        return True
+    seen.at = at
+    seen.length = length
+    return False
 
 
 @cython.cfunc

@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from collector.errors import NotFound, Unavailable
+from collector.errors import Malformed, NotFound, Unavailable
+from collector.otlp.remains import remains
+from collector.otlp.scan import scan as scan_payload
 from collector.otlp.signals import BY_NAME, SIGNALS, Signal
+from collector.otlp.tombstones import Tombstones
+from collector.wal.deletions import hidden_of
 from collector.wal.files import Files
 from collector.wal.frame import Damaged, Frame
 from collector.wal.index import Summary
@@ -142,12 +146,17 @@ def cat(
 ) -> Iterator[Frame]:
     """Up to `limit` frames of one signal's log, in order, from the one that holds `from_offset` on.
 
-    Damaged ranges are passed over; `verify` names them. Raises UnsupportedFormat, NotFound when there is no such
+    Damaged ranges are passed over; `verify` names them. So are records that were deleted: of a frame that has such, the
+    rest comes as frames of their own. Raises UnsupportedFormat, NotFound when there is no such
     log, and Unavailable.
     """
     logs = _logs(files, directory)
     if signal not in logs:
         raise NotFound(f"{os.fspath(directory)} holds no log of {signal.name}")
+    try:
+        deleted = hidden_of(os.path.join(os.fspath(directory), signal.name), files)
+    except OSError as error:
+        raise Unavailable(f"{os.fspath(directory)} cannot be read: {error}") from error
     for one, end_offset in _with_ends(logs[signal], signal):
         if end_offset is not None and end_offset <= from_offset:
             continue
@@ -159,11 +168,26 @@ def cat(
                 for frame in read_segment(files, read[0], Range(from_offset), _pass_over, Frames()):
                     if limit <= 0:
                         return
-                    limit -= 1
                     from_offset = frame.end_offset
-                    yield frame
+                    for left in _left_of(signal, frame, deleted)[:limit]:
+                        limit -= 1
+                        yield left
             except OSError as error:
                 raise Unavailable(f"{one.path} cannot be read: {error}") from error
+
+
+def _left_of(signal: Signal, frame: Frame, deleted: Tombstones) -> list[Frame]:
+    """What was not deleted of a frame. A frame that is no request has nothing that can be told from the rest."""
+    if not deleted.touch(frame.base_offset, frame.end_offset):
+        return [frame]
+    try:
+        block = scan_payload(signal, frame.payload, frame.base_offset)
+    except Malformed:
+        return []
+    return [
+        Frame(one.base_offset, one.count, one.min_time, one.max_time, frame.append_time, bytes(one.payload))
+        for one in remains(block, deleted)
+    ]
 
 
 def _logs(files: Files, directory: str | os.PathLike[str]) -> dict[Signal, list[FoundSegment]]:

@@ -27,7 +27,7 @@ Little-endian:
 A section of kind 1 is named after its key column (`trace_id`, `service`, …) and is a sorted array of u64 entries: a token
 in the upper half, the number of a frame that holds a key with that token in the lower. It is cut into pages of 512
 entries; its table has each page's first entry (u64) and then each page's CRC32C (u32), padded to a multiple of 8. A lookup
-searches the table in memory and reads one page. Sections of kind 2, for log records, are all named `text`: see texts.py.
+searches the table in memory and reads one page. Sections of kind 2, for log records and spans, are all named `text`: see texts.py.
 Readers pass over kinds and names that they do not know: there is room for a denser form.
 
 A token is (key x 0x9e3779b97f4a7c15 mod 2^64) >> 32. The key of a string is `wire.hash_key`, of a number the number,
@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,6 +66,8 @@ HEADER_SIZE: Final = 64
 SORTED: Final = 1
 """The kind of a section of sorted entries; `texts.KIND` is the other."""
 PAGE_ENTRIES: Final = 512
+GAP_PAGES: Final = 2
+"""Pages that nobody asks for and that are read all the same, because two reads would take longer."""
 ENTRIES_MAX: Final = 1 << 21
 """Entries of one section (16 MiB). A segment with more has no such section, and is read whole."""
 HEAD_BYTES_MAX: Final = 1 << 26
@@ -78,8 +80,9 @@ _ENTRY_BYTES: Final = 8
 _PAGE_BYTES: Final = PAGE_ENTRIES * _ENTRY_BYTES
 _SPREAD: Final = 0x9E3779B97F4A7C15
 _SECOND: Final = 0xC2B2AE3D27D4EB4F
-_LOW: Final = 0xFFFFFFFF
 _WORD: Final = (1 << 64) - 1
+_HALF: Final = np.uint64(32)
+_LOW: Final = np.uint64(0xFFFFFFFF)
 
 assert _HEADER.size + _CHECKSUM.size == HEADER_SIZE
 assert (array("I").itemsize, array("Q").itemsize) == (4, 8)
@@ -277,27 +280,50 @@ class Section:
     """The first entry of every page."""
     checksums: NDArray[np.uint32]
 
-    def find(self, wanted: int, read: Callable[[int, int], bytes]) -> Entries | Damaged:
-        """The numbers of the frames that hold a key with the token `wanted`, rising.
+    def find(self, wanted: Sequence[int], read: Callable[[int, int], bytes]) -> Entries | Damaged:
+        """The numbers of the frames that hold a key with one of the tokens, in no order, perhaps several times.
 
         `read(position, length)` gives bytes of the file, fewer at its end.
         """
-        low, high = np.uint64(wanted << 32), np.uint64(wanted << 32 | _LOW)
-        begin = max(0, int(self.first.searchsorted(low, "right")) - 1)
-        end = int(self.first.searchsorted(high, "right"))
-        at = begin * _PAGE_BYTES
-        length = max(0, min(end * _PAGE_BYTES, self.length) - at)
-        data = read(self.position + at, length) if length else b""
-        if len(data) < length:
-            return Damaged("the key index is cut short")
-        for page in range(begin, end):
-            place = (page - begin) * _PAGE_BYTES
-            if google_crc32c.value(data[place : place + _PAGE_BYTES]) != self.checksums[page]:
-                return Damaged("key index page checksum mismatch")
-        entries = np.frombuffer(data, "<u8")
-        found = entries[entries.searchsorted(low) : entries.searchsorted(high, "right")]
-        numbers: Entries = found & np.uint64(_LOW)
+        low = np.array(wanted, np.uint64) << _HALF
+        high = low | _LOW
+        begins, ends = self.first.searchsorted(low, "right"), self.first.searchsorted(high, "right")
+        found = []
+        for begin, end in _joint(begins.tolist(), ends.tolist()):
+            at = begin * _PAGE_BYTES
+            length = min(end * _PAGE_BYTES, self.length) - at
+            data = read(self.position + at, length)
+            if len(data) < length:
+                return Damaged("the key index is cut short")
+            for page in range(begin, end):
+                place = (page - begin) * _PAGE_BYTES
+                if google_crc32c.value(data[place : place + _PAGE_BYTES]) != self.checksums[page]:
+                    return Damaged("key index page checksum mismatch")
+            entries = np.frombuffer(data, "<u8")
+            firsts, lasts = entries.searchsorted(low), entries.searchsorted(high, "right")
+            found += [
+                entries[first:last] for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True) if first < last
+            ]
+        if not found:
+            return np.empty(0, np.uint64)
+        numbers: Entries = (np.concatenate(found) if len(found) > 1 else found[0]) & _LOW
         return numbers
+
+
+def _joint(begins: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Join ranges of pages, from the one before `begins` to before `ends`, that touch, or nearly do; rising."""
+    begin = end = 0
+    for first, last in sorted((max(first, 1) - 1, last) for first, last in zip(begins, ends, strict=True)):
+        if first >= last:
+            continue
+        if begin < end and first <= end + GAP_PAGES:
+            end = max(end, last)
+            continue
+        if begin < end:
+            yield begin, end
+        begin, end = first, last
+    if begin < end:
+        yield begin, end
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,29 +30,30 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
 from typing import Any, Final, Never, Self
 
 from collector.clock import Clock
 from collector.errors import NotFound, TooLarge, Unavailable
 from collector.otlp.block import Block
+from collector.otlp.remains import rest_of
 from collector.otlp.signals import Signal
-from collector.otlp.terms import TRACE, Terms, of_texts
-from collector.wal import audit, frame, keys, segment, texts
+from collector.otlp.terms import Terms
+from collector.wal import audit, frame, segment
 from collector.wal.cache import BlockCache, Blocks
 from collector.wal.compression import Unpacker
 from collector.wal.counts import ReadCounts
-from collector.wal.files import Files, make_directories
+from collector.wal.deletions import Deletions
+from collector.wal.files import Files, make_directories, sync_file
 from collector.wal.frame import Frame
 from collector.wal.metrics import LogMetrics
-from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes
+from collector.wal.pruning import KEY_INDEX_BYTES, KeyIndexes, asked
 from collector.wal.reader import Damage, DamageLedger
-from collector.wal.reading import Frames, Item, Making, Range, chosen, read_segment
+from collector.wal.reading import Frames, Item, Making, Range, chosen, overlapping, read_segment
 from collector.wal.recovery import Recovered, recover, write_index
 from collector.wal.retention import Retention, remove_segment
 from collector.wal.segment import OFFSETS_MAX, Predecessor, Segment, SegmentHeader
+from collector.wal.share import share
 from collector.wal.spare import give_up, link_spare
 from collector.wal.writer import SegmentWriter
 
@@ -63,10 +64,6 @@ TIME_MAX: Final = 2**64 - 1
 RETENTION_RETRY_S: Final = 60.0
 """How long a failed removal rests before it is tried again."""
 
-TRACE_ID: Final = "trace_id"
-"""The key column that terms with ids of traces ask."""
-
-_base_offset = attrgetter("base_offset")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The disk is full: after a write was cut back, the next one may find room."""
@@ -93,6 +90,7 @@ class Log:
         key_index_bytes: int,
         cache: BlockCache | None,
         recovered: Recovered,
+        deletions: Deletions,
     ) -> None:
         """Not for callers: see `open`."""
         self.signal = signal
@@ -102,6 +100,8 @@ class Log:
         """What opening the log found."""
         self.key_indexes = KeyIndexes(files, signal, logger, key_index_bytes)
         """What is known of the keys in its segments."""
+        self.deletions = deletions
+        """What was deleted of it."""
         self._cache = cache
         self._directory = directory
         self._files = files
@@ -121,7 +121,6 @@ class Log:
         self.failed: BaseException | None = None
         """Why nothing can be appended any more, or None."""
         self._closed = False
-        # Whether the last append, or the start, found no room.
         self._short = False
         # The active segment; None when one was sealed and the next could not be created yet.
         self._writer: SegmentWriter | None = None
@@ -178,6 +177,7 @@ class Log:
                 key_index_bytes=key_index_bytes,
                 cache=cache,
                 recovered=recovered,
+                deletions=Deletions.open(path, files, recovered.first_offset, recovered.next_offset),
             )
             log._start(recovered)
         except OSError as error:
@@ -418,11 +418,8 @@ class Log:
 
         Raises Unavailable if the last records could not be synced; the log is closed all the same.
         """
-        if self._closed:
-            return
-        self._closed = True
-        writer = self._writer
-        if writer is None:
+        writer, was_closed, self._closed = self._writer, self._closed, True
+        if was_closed or writer is None:
             return
         try:
             if self.failed is None:
@@ -440,11 +437,7 @@ class Log:
         if self._synced_offset >= end or not segments:
             return self._synced_offset
         try:
-            handle = self._files.open(segments[-1].path, write=True)
-            try:
-                self._files.fdatasync(handle)
-            finally:
-                self._files.close(handle)
+            sync_file(self._files, segments[-1].path)
         except FileNotFoundError:
             return self._synced_offset  # Sealed, which syncs it, and removed meanwhile.
         except OSError as error:
@@ -475,7 +468,7 @@ class Log:
         `wanted` is asked, when it is their turn, about the times of the oldest and newest record of a segment and of a
         frame: those that it does not want are passed by, too. It may want less as the caller finds more.
 
-        A frame that overlaps comes whole. Segments and frames outside are passed by their index and header. The
+        A frame that overlaps comes whole, also with records that were deleted. Segments and frames outside are passed by their index and header. The
         log is seen as it is when the first frame is asked for: frames appended later may be missing, and those
         that retention removes meanwhile. Damage on the way is stepped over, logged, counted, and listed in
         `damaged`. Raises Unavailable when the system refuses to open or read a file.
@@ -497,15 +490,29 @@ class Log:
         *,
         cached: bool = True,
         counts: ReadCounts | None = None,
+        deleted: bool = False,
     ) -> Iterator[Block]:
         """The same as scanned blocks, those of compacted segments from the cache and into it, unless `cached` is false.
+        Records that were deleted are among them with `deleted` only.
 
         A frame with the right checksum whose payload is no valid request, as a program with other rules has written it, is
         told as damaged and left out: it costs its own records.
         """
         within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted, counts)
         make = Blocks(self._cache if cached else None, self.signal, self.tell_damaged)
-        return self._read(make, within, index, any_of, terms)
+        found = self._read(make, within, index, any_of, terms)
+        return found if deleted else rest_of(found, self.deletions.hidden, backwards=newest_first)
+
+    def share(self, terms: Terms, end_offset: int = TIME_MAX, start_ns: int = 0, end_ns: int = TIME_MAX) -> float:
+        """About which share of the records before an offset, with times in [start_ns, end_ns], `blocks` reads for these
+        terms, between 0 and 1: what a few segments tell (share.py).
+        """
+        within = Range(0, end_offset, start_ns, end_ns)
+        wanted = asked(within, None, (), terms)
+        if wanted is None:
+            return 1.0
+        segments = [known.latest for known in overlapping(self._segments, within)]
+        return share(self.key_indexes, [one for one in segments if chosen(one, within)], wanted)
 
     def _read(
         self,
@@ -516,18 +523,8 @@ class Log:
         terms: Terms,
     ) -> Iterator[Item]:
         """See `frames`."""
-        segments = self._segments
-        if within.start_offset > self.first_offset or within.end_offset < self._next_offset:
-            first = bisect_right(segments, within.start_offset, key=_base_offset) - 1
-            segments = segments[max(first, 0) : bisect_left(segments, within.end_offset, key=_base_offset)]
-        keyed = [(index, [keys.token(key, index) for key in any_of])] if index is not None else []
-        of_traces = [term for term in terms if all(sought.kind == TRACE for sought in term)]
-        keyed += [(TRACE_ID, [keys.token(sought.text, TRACE_ID) for sought in term]) for term in of_traces]
-        needles = texts.needles(of_texts(terms))
-        what = None
-        if keyed or needles:
-            offsets, times = (within.start_offset, within.end_offset), (within.start_ns, within.end_ns)
-            what = keys.Wanted(keyed, needles, offsets, times)
+        segments = overlapping(self._segments, within)
+        what = asked(within, index, any_of, terms)
         try:
             for known in reversed(segments) if within.newest_first else segments:
                 one = known.latest
@@ -545,10 +542,8 @@ class Log:
         """The frame that holds `offset`. Raises NotFound when it was removed, is damaged, or does not exist yet."""
         for found in self.frames(offset, offset + 1):
             return found
-        raise NotFound(
-            f"offset {offset} is not in the log of {self.signal.name}, "
-            f"which has {self.first_offset} to before {self.next_offset}"
-        )
+        held = f"which has {self.first_offset} to before {self.next_offset}"
+        raise NotFound(f"offset {offset} is not in the log of {self.signal.name}, {held}")
 
     def tell_damaged(self, frame: Frame, reason: str) -> None:
         """Log and count a frame that was read, and is of no use to its reader, as damaged; once."""

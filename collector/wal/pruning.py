@@ -23,12 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.otlp.signals import Signal
-from collector.wal import keys
+from collector.otlp.terms import TRACE, Terms, of_texts
+from collector.wal import keys, texts
 from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_file, read_fully
 from collector.wal.frame import Damaged
 from collector.wal.keys import KeyBuilder, KeyIndex, Wanted
 from collector.wal.reader import Stretch, intact_frames, opened_segment
+from collector.wal.reading import Range
 from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
@@ -42,8 +44,21 @@ HEAD_OVERHEAD: Final = 2048
 KEYS_BYTES_MAX: Final = 1 << 30
 FIRST_READ: Final = 16 * 1024
 """What is read of a key index at first: most heads are smaller."""
+TRACE_ID: Final = "trace_id"
+"""The key column that terms with ids of traces ask."""
 _OFFSET_MAX: Final = 2**32
 """Behind every offset that is relative to its segment."""
+
+
+def asked(within: Range, index: str | None, any_of: Sequence[int | bytes], terms: Terms) -> Wanted | None:
+    """What key indexes are asked for records in a range with one of some keys, which fulfil some terms; None: nothing."""
+    keyed = [(index, [keys.token(key, index) for key in any_of])] if index is not None else []
+    of_traces = [term for term in terms if all(sought.kind == TRACE for sought in term)]
+    keyed += [(TRACE_ID, [keys.token(sought.text, TRACE_ID) for sought in term]) for term in of_traces]
+    needles = texts.needles(of_texts(terms))
+    if not keyed and not needles:
+        return None
+    return Wanted(keyed, needles, (within.start_offset, within.end_offset), (within.start_ns, within.end_ns))
 
 
 class KeyIndexes:
@@ -119,7 +134,7 @@ class KeyIndexes:
         for section, tokens in known:
             if not numbers.size:
                 break
-            with_key = _joined([section.find(token, read) for token in tokens])
+            with_key = section.find(tokens, read)
             if isinstance(with_key, Damaged):
                 return with_key
             numbers = np.intersect1d(numbers, with_key)

@@ -7,10 +7,12 @@ everything wanted is there is not opened.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from collector.wal.compression import Unpacker
@@ -19,6 +21,8 @@ from collector.wal.files import Files
 from collector.wal.frame import Frame, Header
 from collector.wal.reader import READ_AHEAD, Damage, Stretch, Walk, Window, opened_segment
 from collector.wal.segment import Segment
+
+_base_offset = attrgetter("base_offset")
 
 
 class Held(Protocol):
@@ -96,6 +100,12 @@ class Range:
             and one.max_time >= self.start_ns
             and (self.wanted is None or self.wanted(one.min_time, one.max_time))
         )
+
+
+def overlapping(segments: Sequence[Segment], within: Range) -> Sequence[Segment]:
+    """The segments, of all in order, that have offsets in the range."""
+    first = bisect_right(segments, within.start_offset, key=_base_offset) - 1
+    return segments[max(first, 0) : bisect_left(segments, within.end_offset, key=_base_offset)]
 
 
 def chosen(segment: Segment, within: Range) -> bool:

@@ -5,7 +5,7 @@ and what it learns is kept; the next one takes in only what was appended since. 
 is found as fast as an old one, and an append pays nothing for it.
 
 Small frames are taken together as compaction would (merging.py), so one entry stands for a stretch of them. Texts are
-taken in from the first query for one on: they cost more than keys do, and a segment of log records is read once more then.
+taken in from the first query for one on: they cost more than keys do, and a segment is read once more then.
 """
 
 from __future__ import annotations

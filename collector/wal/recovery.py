@@ -67,6 +67,11 @@ class Recovered:
     spare: str | None
     """A file to write the next segment over."""
 
+    @property
+    def first_offset(self) -> int:
+        """The oldest offset that may still be there."""
+        return self.segments[0].base_offset if self.segments else self.next_offset
+
 
 @dataclass(frozen=True, slots=True)
 class FoundSegment:

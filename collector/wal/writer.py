@@ -64,7 +64,7 @@ class SegmentWriter:
         cls, files: Files, directory: str, header: SegmentHeader, size_max: int, *, direct: bool, spare: str | None
     ) -> Self:
         """Start a segment. Nothing of its name is on the disk yet: the caller syncs that, the first frame's sync the
-        header. `spare` is a file to write over, which becomes the segment.
+        header. `spare` is a file to write over, which becomes the segment, unless it has another name: in a backup.
 
         Space is never allocated beyond `size_max`. Raises OSError; what may be left then is an empty segment
         whose name nobody else uses, and the next attempt replaces it.
@@ -74,6 +74,9 @@ class SegmentWriter:
             files.unlink(path)
         except FileNotFoundError:
             pass
+        if spare is not None and _is_shared(files, spare):
+            files.unlink(spare)
+            spare = None
         made = segment.empty_segment(path, header.base_offset, header.nonce)
         handle = files.open(path if spare is None else spare, write=True, create=spare is None, direct=direct)
         writer = cls(files, made, header.nonce, handle, 0, size_max)
@@ -232,3 +235,12 @@ class SegmentWriter:
         except OSError:
             # No room for so much, or not a thing of this file system: writing decides what is possible.
             self._allocated = _NEVER
+
+
+def _is_shared(files: Files, path: str) -> bool:
+    """Whether a file has another name. Who gives it one does so while it is a segment, by that name: not later."""
+    handle = files.open(path)
+    try:
+        return files.names(handle) > 1
+    finally:
+        files.close(handle)

@@ -167,6 +167,11 @@ async def test_search(live: Live) -> None:
     assert the_pass(answer, "what is returned of traces")["memory"]["records"] == 150
     trees = await explained(live, "{ name = `even` } >> { name = `odd` }", "traceql")
     assert {one["pass"] for one in trees["passes"]} >= {"spans", "whole traces"}
+    assert [one["part"] for one in trees["plan"][2:5]] == [
+        "some field has 'odd'",
+        'name = "even"',
+        "some field has 'even'",
+    ]
     rates = await explained(live, "{ name = `even` } | rate()", "traceql", start="999999999", end="1000000001")
     assert rates["answer"]["series"] == 1
     by_default = await call(live.app, "/api/explain", {"q": "{ }"})

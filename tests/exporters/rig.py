@@ -14,13 +14,13 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 
 from collector.clock import SystemClock
 from collector.exporters.base import Batch, Exporter, Rejected, Source
 from collector.exporters.dead_letters import DeadLetters, letters
 from collector.exporters.delivery import Delivery, Parts
-from collector.exporters.figures import Counts
+from collector.exporters.figures import Counts, Durations
 from collector.exporters.settings import BatchSettings, ExporterSettings, RetryOnFailure, SendingQueue
 from collector.otlp.signals import TRACES
 from collector.ring.ring import Ring
@@ -190,7 +190,7 @@ class Rig:
             cursor,
             dead,
             counts,
-            Histogram("x", "x", registry=None),
+            Durations(),
             Parts(clock, random.Random(1), AtOnce(), logger, lambda _: asyncio.sleep(0)),
             0,
         )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 SECONDS_MAX = 1.0
 """CPU time of one input."""
@@ -40,6 +41,27 @@ class Target:
     def files(self, directory: Path) -> list[Path]:
         """Return this target's inputs that are kept in `CORPUS` or `REGRESSIONS`, in order."""
         return sorted((directory / self.name).glob("*"))
+
+
+def mutant(target: Target, kept: Sequence[bytes], chance: Random) -> bytes:
+    """Change one of a target's inputs in a few places, as its own mutations do, or byte by byte and word by word."""
+    data = chance.choice(kept)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        if target.mutate is not None and chance.random() < 0.7:
+            data = target.mutate(data, target.length_max, chance.getrandbits(32))
+            continue
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(4):
+            case 0:
+                data = data[:at] + chance.choice((*target.words, chance.randbytes(2))) + data[at:]
+            case 1:
+                data = data[:at] + data[at + chance.randint(1, 8) :]
+            case 2:
+                other = chance.choice(kept)
+                data = data[:at] + other[chance.randrange(len(other) + 1) :]
+            case _:
+                data = data[:at] + chance.randbytes(1) + data[at + 1 :]
+    return data[: target.length_max]
 
 
 class Exceeded(AssertionError):

@@ -7,13 +7,18 @@ import resource
 import time
 import warnings
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
+from tests.effort import seed_of_the_run
 from tests.fuzz import target
 from tests.fuzz.registry import ROOMS, load
-from tests.fuzz.target import CORPUS, GROWTH_BYTES_MAX, REGRESSIONS, SECONDS_MAX, Exceeded, Target, run
+from tests.fuzz.target import CORPUS, GROWTH_BYTES_MAX, REGRESSIONS, SECONDS_MAX, Exceeded, Target, mutant, run
 
+MUTANTS = 1000
+MUTATED_S = 0.6
+"""CPU time after which a target gets no more of them."""
 each_target = pytest.mark.parametrize("name", ROOMS)
 
 
@@ -36,6 +41,25 @@ def test_kept_inputs(name: str) -> None:
                 run(load(name), data)
             except Exception as error:
                 raise AssertionError(f"{name}: {place}: {error!r}") from error
+
+
+@each_target
+def test_mutants(name: str) -> None:
+    """A little fuzzing without a fuzzer: what is kept, changed in a few places, as the seed of the run has it."""
+    judged = load(name)
+    kept = [data for _, data in inputs(judged)]
+    chance = Random(f"{name} {seed_of_the_run()}")
+    end = time.process_time() + MUTATED_S
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(MUTANTS):
+            data = mutant(judged, kept, chance)
+            try:
+                run(judged, data)
+            except Exception as error:
+                raise AssertionError(f"{name}: {error!r} of {data.hex()}") from error
+            if time.process_time() > end:
+                break
 
 
 @each_target

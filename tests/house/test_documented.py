@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from collector.cli import main
 from collector.clock import SystemClock
 from collector.config import Config
 from collector.exporters.figures import Counts, ExporterMetrics, Figures, Reported
+from collector.exporters.passing_on import PassingOn
 from collector.memory import MemoryGuard
 from collector.otlp.signals import SIGNALS
 from collector.query.engine import Engine
@@ -95,6 +97,7 @@ async def app_and_registry() -> tuple[object, CollectorRegistry]:
     BlockCache(registry)
     TlsMetrics(registry)
     Authenticator([], None, registry)
+    PassingOn(lambda *_: None, random.Random(), None, registry)
     reported = Reported("otlp", "", SIGNALS[0], Counts(), Figures(0, 0, 0, 0.0), "")
     ExporterMetrics(registry, lambda: [reported], tenants=False)
     engine = Engine(1, 1.0, SystemClock())

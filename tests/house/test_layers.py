@@ -28,6 +28,7 @@ FLOORS: list[set[str]] = [
     {"settings", "memory"},
     {"tenant", "reload"},
     {"tenants"},
+    {"moving"},
     {"preflight"},
     {"daemon"},
     {"cli"},

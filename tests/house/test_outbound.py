@@ -27,6 +27,8 @@ KNOWN = {
     "conformance/launcher.py": "the kit's own server",
     "exporters/otlp/grpc.py": "the exporter otlp; tests/exporters/test_outbound.py",
     "exporters/otlp/http.py": "the exporter otlphttp; the same",
+    "exporters/postgres/connections.py": "the backend postgres; tests/exporters/test_postgres.py",
+    "exporters/sqlite/connection.py": "a file of this machine",
     "testing/assertions.py": "the pytest plugin, for the daemon that it has started",
     "notify.py": "systemd's socket, which is a file",
 }

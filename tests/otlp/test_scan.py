@@ -133,6 +133,14 @@ def test_same_depth_limit_of_groups(groups: int) -> None:
     assert scanner_accepts(TRACES, payload) == library_accepts(TRACES, payload)
 
 
+@pytest.mark.parametrize("tag", [b"\x4a", b"\xca\x00", b"\xca\x80\x00", b"\xca\x80\x80\x80\x00"])
+@pytest.mark.parametrize("pair", [b"\x0a\x01k\x12\x03\x0a\x01v", b"\x0a\x01k\x12\x03\x0a\x02v", b"\x0a\x01k\x6f"])
+def test_a_tag_may_take_more_bytes_than_it_needs(tag: bytes, pair: bytes) -> None:
+    attributes = tag + bytes([len(pair)]) + pair + length_delimited(9, pair)
+    payload = length_delimited(1, length_delimited(2, length_delimited(2, attributes)))
+    assert scanner_accepts(TRACES, payload) == library_accepts(TRACES, payload)
+
+
 def test_message_says_where() -> None:
     good = length_delimited(1, b"")
     with pytest.raises(Malformed, match=r"ExportTraceServiceRequest: at byte 2, a length reaches beyond"):

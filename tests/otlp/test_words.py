@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from collector.otlp.records import record, resource, scope
 from collector.otlp.scan import scan
-from collector.otlp.signals import LOGS
+from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.otlp.words import ATTRIBUTE, BODY, BODY_OPAQUE, WORD_BYTES_MAX, container_texts, fold, texts, words
 from tests.otlp import words_oracle as oracle
 from tests.otlp.messages import message
@@ -34,13 +35,14 @@ def test_any_bytes_have_words(text: bytes) -> None:
         assert 0 <= word.start < word.end <= len(text)
 
 
-@given(st.integers(0, 2**32))
-def test_texts_are_those_of_the_protobuf_library(seed: int) -> None:
-    request = message(LOGS.request_type.DESCRIPTOR, Random(seed))
-    block = scan(LOGS, request.SerializeToString(), 0)
+@pytest.mark.parametrize(("signal", "of_record"), [(LOGS, oracle.of_record), (TRACES, oracle.of_span)])
+@given(seed=st.integers(0, 2**32))
+def test_texts_are_those_of_the_protobuf_library(signal: Signal, of_record: Any, seed: int) -> None:
+    request = message(signal.request_type.DESCRIPTOR, Random(seed))
+    block = scan(signal, request.SerializeToString(), 0)
     found, held = texts(block), container_texts(block)
     for row in range(block.count):
-        expected, flags = oracle.of_record(record(block, row))
+        expected, flags = of_record(record(block, row))
         assert of_row(block, found, row) == expected
         assert found.flags[row] & flags == flags
     for group in range(block.groups.count):
@@ -73,6 +75,19 @@ def test_a_record_as_they_are() -> None:
     body.add(key="quote").value.string_value = 'a"b'
     block = scan(LOGS, request.SerializeToString(), 0)
     assert texts(block).flags.tolist() == [BODY_OPAQUE]
+
+
+def test_a_span_as_it_is() -> None:
+    request = TRACES.request_type()
+    made = request.resource_spans.add().scope_spans.add().spans.add(name="GET /cart", trace_state="t=1")
+    made.attributes.add(key="k").value.string_value = "v"
+    made.attributes.add(key="list").value.array_value.values.add().string_value = "member"
+    made.events.add(name="exception").attributes.add(key="k").value.string_value = "of an event"
+    made.links.add(trace_state="l=1").attributes.add(key="k").value.string_value = "of a link"
+    made.status.message = "deadlock"
+    block = scan(TRACES, request.SerializeToString(), 0)
+    expected = ("GET /cart", "deadlock", "exception", "member", "of a link", "of an event", "v")
+    assert of_row(block, texts(block), 0) == [(ATTRIBUTE, text) for text in expected]
 
 
 def test_characters_that_a_case_blind_expression_takes_for_one_another_are_folded_to_one() -> None:

@@ -86,6 +86,16 @@ def of_record(record: Any) -> tuple[list[tuple[int, str]], int]:
     return _sorted([*found, *((ATTRIBUTE, text) for text in (record.severity_text, record.event_name) if text)])
 
 
+def of_span(span: Any) -> tuple[list[tuple[int, str]], int]:
+    """The texts of a Span, sorted, and its flags."""
+    names = (span.name, span.status.message, *(event.name for event in span.events))
+    found: list[tuple[int, str] | int] = [(ATTRIBUTE, text) for text in names if text]
+    for part in (span, *span.events, *span.links):
+        for pair in part.attributes:
+            found += of_value(pair.value, ATTRIBUTE)
+    return _sorted(found)
+
+
 def of_container(resource: Any, scope: Any) -> tuple[list[tuple[int, str]], int]:
     """The texts of a resource and a scope, sorted, and their flags."""
     found: list[tuple[int, str] | int] = [(ATTRIBUTE, text) for text in (scope.name, scope.version) if text]

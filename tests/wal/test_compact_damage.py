@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.wal import merging
+from collector.wal import keys, merging
 from collector.wal.log import Log
 from tests.wal.logs import CountingNonces, RecordingLogger, open_log
 from tests.wal.test_compact import compact_all
@@ -81,4 +81,6 @@ def test_every_flipped_bit_and_every_prefix_of_a_key_index(image: Image, damaged
             assert frame in read(log, frame[0])
         assert log.damaged == ()
         found += log.sealed_segments[0].keyed is False
-    assert found > len(image[name(0, "keys")]) * 0.7
+    size = keys.head_size(image[name(0, "keys")])
+    assert isinstance(size, int)
+    assert found >= size, "whatever is wrong with the head; pages are judged when they are read"

@@ -1,8 +1,8 @@
 """The format's versions as they were first written, and as docs/on-disk-format.md tells them.
 
 `fixtures/v1` was written by the first release, `fixtures/v2` by the first that compacts, `fixtures/v2-texts` by the first
-whose key indexes tell of texts; none is ever written again, and every later release must read all of them. To see what
-today's code would write:
+whose key indexes tell of texts, `fixtures/v2-span-texts` by the first where those of spans do; none is ever written again,
+and every later release must read all of them. To see what today's code would write:
 `python -m tests.wal.test_format VERSION DIRECTORY`.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.otlp.signals import LOGS, TRACES
+from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.otlp.terms import Sought
 from collector.otlp.words import ATTRIBUTE, BODY
 from collector.testing.files import MemoryFiles
@@ -32,6 +33,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 FIXTURE = FIXTURES / "v1"
 COMPACTED = FIXTURES / "v2"
 TEXTS = FIXTURES / "v2-texts"
+SPAN_TEXTS = FIXTURES / "v2-span-texts"
 PAGE = Path(__file__).parents[2] / "docs" / "on-disk-format.md"
 COUNTS = (1, 2, 3, 1, 2, 3, 1)
 
@@ -110,6 +112,41 @@ def write_texts(files: Files, directory: str) -> None:
     log.close()
 
 
+def span_request(offset: int, count: int) -> bytes:
+    """An export request of spans with texts of each kind that spans have."""
+    made = ExportTraceServiceRequest()
+    scope = made.resource_spans.add().scope_spans.add()
+    scope.scope.name = "shop"
+    for number in range(offset, offset + count):
+        span = scope.spans.add(
+            trace_id=offset.to_bytes(16, "big"),
+            span_id=(number + 1).to_bytes(8, "big"),
+            name=f"Order {offset % 4}",
+            start_time_unix_nano=number * 10,
+        )
+        span.attributes.add(key="customer").value.string_value = f"customer-{number * 7919 % 100_000:05}"
+        span.events.add(name="cache").attributes.add(key="key").value.string_value = f"Größe-{offset}"
+        span.links.add().attributes.add(key="why").value.string_value = f"retry {offset * 977}"
+        if number % 7 == 3:
+            span.status.message = f"refused by bank-{offset}"
+    return made.SerializeToString(deterministic=True)
+
+
+def write_span_texts(files: Files, directory: str) -> None:
+    """The log of the fourth fixture: as the third, of spans."""
+    clock = FakeClock()
+    nonces = CountingNonces(0x0102030405060708)
+    log = open_log(files, directory=directory, clock=clock, entropy=nonces, segment_bytes=4000)
+    for step in range(20):
+        offset, count = log.next_offset, 1 + step % 3
+        log.append([span_request(offset, count)], count, offset * 10, (offset + count - 1) * 10)
+        clock.pass_time(1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "FRAME_RECORDS", 6)
+        compact_all(files, log, entropy=nonces)
+    log.close()
+
+
 def copy_of_fixture(fixture: Path = FIXTURE) -> MemoryFiles:
     """The fixture in memory, so that opening it changes nothing."""
     files = MemoryFiles()
@@ -138,6 +175,8 @@ def test_version_2_is_read() -> None:
     trace = frames[1].base_offset.to_bytes(16, "big")
     assert list(log.frames(0, end, index="trace_id", any_of=[trace])) == frames[1:2]
     assert log.sealed_segments[0].keyed
+    everything = ((Sought(ATTRIBUTE, b"nowhere", whole=True),),)
+    assert list(log.frames(0, end, terms=everything)) == frames, "it tells nothing of texts"
     assert log.check() == []
 
 
@@ -157,7 +196,7 @@ def test_version_2_is_what_is_written() -> None:
 
 
 def text_index(files: MemoryFiles, log: Log) -> keys.Content:
-    """What the key index of the third fixture tells."""
+    """What the key index of a fixture tells."""
     of = log.sealed_segments[0]
     found = keys.content(files.contents(of.path.replace(".log", ".keys")), of, Unpacker())
     assert not isinstance(found, Damaged)
@@ -189,15 +228,34 @@ def test_texts_of_version_2_are_read() -> None:
     assert log.check() == []
 
 
-def test_texts_of_version_2_are_what_is_written() -> None:
+def test_texts_of_spans_of_version_2_are_read() -> None:
+    log = open_log(copy_of_fixture(SPAN_TEXTS), segment_bytes=4000)
+    end = log.sealed_segments[0].next_offset
+    frames = list(log.frames(0, end))
+    assert len(frames) > 3
+    for wanted in ("CUSTOMER-23757", "größe-6", "retry 5862", "refused by bank-1", "order 2", "shop"):
+        named = list(log.frames(0, end, terms=((Sought(ATTRIBUTE, wanted.encode(), whole=False),),)))
+        assert named == [one for one in frames if wanted.lower() in one.payload.decode("utf-8", "replace").lower()]
+        assert named
+    assert log.sealed_segments[0].keyed
+    assert log.check() == []
+
+
+@pytest.mark.parametrize(
+    ("fixture", "signal", "write", "segment_bytes"),
+    [(TEXTS, LOGS, write_texts, 2500), (SPAN_TEXTS, TRACES, write_span_texts, 4000)],
+)
+def test_texts_of_version_2_are_what_is_written(
+    fixture: Path, signal: Signal, write: Callable[[Files, str], None], segment_bytes: int
+) -> None:
     """All that a key index tells; its bytes are zstd's."""
     files = MemoryFiles()
-    write_texts(files, "/data")
-    fixture = copy_of_fixture(TEXTS)
-    assert sorted(files.listdir("/data/logs")) == sorted(fixture.listdir("/data/logs"))
-    written = open_log(files, signal=LOGS, segment_bytes=2500)
-    first = open_log(fixture, signal=LOGS, segment_bytes=2500)
-    told, expected = text_index(files, written), text_index(fixture, first)
+    write(files, "/data")
+    before = copy_of_fixture(fixture)
+    assert sorted(files.listdir(f"/data/{signal.name}")) == sorted(before.listdir(f"/data/{signal.name}"))
+    written = open_log(files, signal=signal, segment_bytes=segment_bytes)
+    first = open_log(before, signal=signal, segment_bytes=segment_bytes)
+    told, expected = text_index(files, written), text_index(before, first)
     assert told.texts == expected.texts
     assert told.sections == expected.sections
     assert told.head[:3] == expected.head[:3], "positions depend on zstd"
@@ -288,4 +346,5 @@ def test_the_example_of_the_page_is_a_log() -> None:
 
 
 if __name__ == "__main__":
-    {"1": write, "2": write_compacted, "2-texts": write_texts}[sys.argv[1]](OperatingSystemFiles(), sys.argv[2])
+    writers = {"1": write, "2": write_compacted, "2-texts": write_texts, "2-span-texts": write_span_texts}
+    writers[sys.argv[1]](OperatingSystemFiles(), sys.argv[2])

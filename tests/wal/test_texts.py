@@ -11,11 +11,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from collector.otlp.block import Block
 from collector.otlp.scan import scan
-from collector.otlp.signals import LOGS, TRACES
+from collector.otlp.signals import LOGS, METRICS, TRACES
 from collector.otlp.terms import TRACE, Sought, Terms
 from collector.otlp.words import ATTRIBUTE, BODY, fold
 from collector.query.logql.labels import value_text
@@ -49,6 +50,20 @@ def request(bodies: Sequence[str | AnyValue], **attributes: str) -> bytes:
     for body in bodies:
         value = AnyValue(string_value=body) if isinstance(body, str) else body
         scope.log_records.add(body=value, attributes=[pair(key, text) for key, text in attributes.items()])
+    return made.SerializeToString()
+
+
+def spans(names: Sequence[str], **attributes: str) -> bytes:
+    """An export request of a span for each name, all with these attributes, an event, a link, and a status."""
+    made = ExportTraceServiceRequest()
+    envelope = made.resource_spans.add()
+    envelope.resource.attributes.append(pair("k8s.pod.name", "pod-7f9c"))
+    scope = envelope.scope_spans.add()
+    for name in names:
+        span = scope.spans.add(name=name, attributes=[pair(key, text) for key, text in attributes.items()])
+        span.events.add(name="ok")
+        span.links.add(attributes=[pair("why", "why not")])
+        span.status.message = "deadlock"
     return made.SerializeToString()
 
 
@@ -116,6 +131,25 @@ def test_a_set_has_the_grams_of_all_texts_and_no_others() -> None:
     held = bytearray(grams.SET_BYTES)
     assert grams.add(held, block([*LINES, "abc", ""], thread="Worker-11")) == 0
     expected = set().union(*map(grams_of, [line.encode() for line in (*LINES, "pod-7f9c", "shop.orders", "worker-11")]))
+    assert set(np.flatnonzero(np.unpackbits(np.frombuffer(held, "u1"), bitorder="little")).tolist()) == expected
+
+
+def test_a_set_has_the_grams_of_spans() -> None:
+    payload = spans(["GET /cart", "GET /cart", "get /cart"], customer="Größe 417", route="/cart")
+    held = bytearray(grams.SET_BYTES)
+    assert grams.add(held, scan(TRACES, payload, 0)) == 0
+    expected = set().union(
+        *map(grams_of, (b"get /cart", "größe 417".encode(), b"/cart", b"pod-7f9c", b"why not", b"deadlock"))
+    )
+    assert set(np.flatnonzero(np.unpackbits(np.frombuffer(held, "u1"), bitorder="little")).tolist()) == expected
+
+
+def test_texts_that_come_again_and_again_are_in_the_set() -> None:
+    """Of those that were added before, the newest are known."""
+    bodies = [f"{chr(97 + number % 26) * 4}{number:04}" for number in [*range(600), *range(600)]]
+    held = bytearray(grams.SET_BYTES)
+    grams.add(held, block(bodies))
+    expected = set().union(*map(grams_of, [body.encode() for body in (*bodies, "pod-7f9c", "shop.orders")]))
     assert set(np.flatnonzero(np.unpackbits(np.frombuffer(held, "u1"), bitorder="little")).tolist()) == expected
 
 
@@ -368,6 +402,37 @@ def test_only_frames_that_hold_a_text_are_read(compacted: bool) -> None:
 
 @pytest.mark.usefixtures("small_frames")
 @pytest.mark.parametrize("compacted", [True, False])
+def test_only_frames_are_read_that_hold_a_span_s_text(compacted: bool) -> None:
+    log = open_log(files := MemoryFiles(), segment_bytes=12_000)
+    for seed in range(24):
+        log.append([spans(["GET /cart"] * 24, customer=own(seed, "customer"))], 24, seed, seed)
+    log.sync()
+    if compacted:
+        compact_all(files, log)
+        assert len(log.sealed_segments) > 1
+    for seed in range(24):
+        assert places(log, own(seed, "customer"), kind=ATTRIBUTE) == [seed * 24]
+    assert places(log, own(3, "customer"), own(4, "customer"), kind=ATTRIBUTE) == []
+    assert len(places(log, "why not", "deadlock", "pod-7f9c", kind=ATTRIBUTE)) == 24
+    assert log.check() == []
+
+
+@pytest.mark.usefixtures("small_frames")
+def test_the_share_of_a_text() -> None:
+    log = a_log(files := MemoryFiles())
+    asked = terms_of([[b"10.1.2.3"]])
+    assert log.share(asked) == 1, "nobody knows"
+    compact_all(files, log)
+    assert log.share(asked) == pytest.approx(1 / 6, rel=0.3)
+    assert log.share(terms_of([[b"pod-7f9c"]])) == pytest.approx(1, abs=0.1)
+    assert log.share(terms_of([[b"nowhere"]])) == 0
+    assert log.share(()) == 1
+    assert log.share(terms_of([[b"nowhere"]]), 0) == 1, "there is nothing to read"
+    assert log.share(asked, log.next_offset, 2, 6) == 0
+
+
+@pytest.mark.usefixtures("small_frames")
+@pytest.mark.parametrize("compacted", [True, False])
 def test_terms_with_ids_of_traces(compacted: bool) -> None:
     log = open_log(files := MemoryFiles(), signal=LOGS, segment_bytes=12_000)
     ids = []
@@ -431,10 +496,10 @@ def test_a_key_index_of_an_earlier_version_tells_nothing_of_texts(monkeypatch: p
     assert places(log, "nowhere at all", end_offset=end) == []
 
 
-def test_other_signals_have_no_texts() -> None:
-    log = open_log(files := MemoryFiles(), segment_bytes=12_000)
+def test_data_points_have_no_texts() -> None:
+    log = open_log(files := MemoryFiles(), signal=METRICS, segment_bytes=12_000)
     for seed in range(12):
-        log.append([BUILDERS[TRACES](24, seed=seed)], 24, seed, seed)
+        log.append([BUILDERS[METRICS](24, seed=seed)], 24, seed, seed)
     compact_all(files, log)
     assert len(log.sealed_segments) > 0
     everything = [one.base_offset for one in log.frames()]

@@ -11,7 +11,9 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
 import zstandard
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collector.exporters.base import Context, Rejected
     from collector.exporters.otlp.settings import HttpSettings
     from collector.exporters.outbound import Endpoint
+    from collector.exporters.settings import ClientTls
     from collector.otlp.signals import Signal
 
 ZSTD_LEVEL: Final = 1
@@ -75,13 +78,29 @@ class _Resolver(AbstractResolver):
         """Nothing is held."""
 
 
+class Connecting(Protocol):
+    """What of an exporter's settings says how it connects."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that an exchange may take."""
+
+    @property
+    def tls(self) -> ClientTls:
+        """How TLS is spoken."""
+
+    @property
+    def allow_link_local(self) -> bool:
+        """See outbound.py."""
+
+
 class HttpClient:
     """The connections of one exporter, to all its endpoints."""
 
-    def __init__(self, settings: HttpSettings, context: Context) -> None:
+    def __init__(self, settings: Connecting) -> None:
         self._settings = settings
-        self._context = context
         self._session: aiohttp.ClientSession | None = None
+        self._context: ssl.SSLContext | None = None  # of that session; the authorities' certificates cost 40 ms to read
         self._requests: Counter[aiohttp.ClientSession] = Counter()  # under way
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -89,10 +108,10 @@ class HttpClient:
             connector = aiohttp.TCPConnector(
                 resolver=_Resolver(allow_link_local=self._settings.allow_link_local),
                 use_dns_cache=False,
-                ssl=self._tls(),
                 keepalive_timeout=IDLE_S,
                 limit=0,  # num_consumers is the limit
             )
+            self._context = None
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -105,8 +124,15 @@ class HttpClient:
             )
         return self._session
 
-    def _tls(self) -> ssl.SSLContext:
-        """Return how TLS is spoken. Raises Unwelcome for files that do not fit."""
+    def _tls(self, url: str) -> ssl.SSLContext | bool:
+        """Return how TLS is spoken, where it is. Raises Unwelcome for files that do not fit."""
+        if not url.startswith("https:"):
+            return True
+        if self._context is None:
+            self._context = self._made_tls()
+        return self._context
+
+    def _made_tls(self) -> ssl.SSLContext:
         tls = self._settings.tls
         try:
             made = ssl.create_default_context(cafile=tls.ca_file)
@@ -121,7 +147,29 @@ class HttpClient:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the answer. Raises Retryable or Unwelcome."""
+        async with self.asked(url, body, headers) as answer:
+            data = await answer.content.read(ANSWER_BYTES_MAX + 1)
+            while len(data) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
+                data += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(data))
+            if len(data) > ANSWER_BYTES_MAX:
+                answer.close()
+                raise Unwelcome(f"{answer.status}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
+            return answer.status, answer.headers, data
+
+    @asynccontextmanager
+    async def asked(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, silence_s: float | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a POST, and give the answer to read as it comes; who stops before its end closes the connection.
+
+        The whole exchange may take `timeout`; with `silence_s` it may take any time, but for pauses. What breaks in it,
+        also while it is read, raises Retryable or Unwelcome.
+        """
+        limits = aiohttp.ClientTimeout(total=self._settings.timeout, sock_connect=CONNECT_S)
+        if silence_s is not None:
+            limits = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=silence_s)
         session = self._opened()
+        tls = self._tls(url)
         self._requests[session] += 1
         try:
             async with session.post(
@@ -129,15 +177,11 @@ class HttpClient:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
+                ssl=tls,
                 server_hostname=self._settings.tls.server_name_override,
+                timeout=limits,
             ) as answer:
-                data = await answer.content.read(ANSWER_BYTES_MAX + 1)
-                while len(data) <= ANSWER_BYTES_MAX and not answer.content.at_eof():
-                    data += await answer.content.read(ANSWER_BYTES_MAX + 1 - len(data))
-                if len(data) > ANSWER_BYTES_MAX:
-                    answer.close()
-                    raise Unwelcome(f"{answer.status}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
-                return answer.status, answer.headers, data
+                yield answer
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, _Refused):
                 raise error.os_error.cause from None
@@ -145,7 +189,8 @@ class HttpClient:
         except aiohttp.ClientConnectorCertificateError as error:
             raise Unwelcome(f"no TLS: {error.certificate_error}") from error
         except TimeoutError as error:
-            raise Retryable(f"no answer within {self._settings.timeout:g} s (timeout)") from error
+            waited = self._settings.timeout if silence_s is None else silence_s
+            raise Retryable(f"no answer within {waited:g} s (timeout)") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable(f"{type(error).__name__}: {error}") from error
         finally:
@@ -219,7 +264,7 @@ def encoded(signal: Signal, payload: bytes, encoding: str, compression: str) -> 
 
 def http_exporter(settings: HttpSettings, context: Context) -> OtlpExporter:
     """Make the exporter `otlphttp`."""
-    client = HttpClient(settings, context)
+    client = HttpClient(settings)
     links: dict[Signal, Any] = {}
     for name in settings.signals:
         own = getattr(settings, f"{name}_endpoint")

@@ -1,8 +1,8 @@
 """The catalogue of services and their operations: every one that a readable span has, and no other.
 
 What was once looked at is not looked at again: a service's operation is remembered with the offset of its newest span,
-and is there as long as that offset can be read. Spans leave ring and log oldest first, so this is exact. The first
-question reads everything, further ones only what has come since.
+and is there as long as that offset can be read. Spans leave ring and log oldest first, so this is exact; when some are
+deleted, it is forgotten. The first question reads everything, further ones only what has come since.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ class Operations:
     def __init__(self) -> None:
         self._newest: dict[Operation, int] = {}
         self._next = 0
+        self._deletions = 0
         self._lock = threading.Lock()
 
     def known(self, deadline: Deadline, view: View) -> list[Operation]:
         """Return the operations of all spans that the view can read, sorted; learn what is new in it."""
         with self._lock:
-            if view.next_offset > self._next:
+            if view.deletions > self._deletions:
+                self._newest, self._next, self._deletions = {}, 0, view.deletions
+            if view.next_offset > self._next and view.deletions == self._deletions:
                 self._learn(deadline, view)
             first = view.first_offset
             return sorted(operation for operation, newest in self._newest.items() if newest >= first)

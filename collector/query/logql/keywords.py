@@ -17,23 +17,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from collector.otlp.terms import TRACE, Sought
+from collector.otlp.terms import TERMS_MAX, TRACE, Sought, either
 from collector.otlp.words import ATTRIBUTE, BODY
 from collector.query.logql import ast
 from collector.query.logql.containers import label_name
 from collector.query.logql.labels import SERVICE, UNKNOWN_SERVICE
 from collector.query.logql.regex import literal
-from collector.query.logql.required import required
+from collector.query.required import required
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from collector.otlp.terms import Term, Terms
-
-ALTERNATIVES_MAX: Final = 64
-"""Texts of one term; one with more says nothing."""
-TERMS_MAX: Final = 64
-"""Terms of one query; further ones say nothing."""
 
 _SERVICE_LABEL: Final = label_name(SERVICE)
 _NOT_STRINGS: Final = frozenset(
@@ -73,7 +68,7 @@ def terms(query: ast.LogQuery) -> Terms:
 def _line_terms(stage: ast.LineFilter) -> list[Term]:
     if stage.op[0] == "!" or any(operand.address for operand in stage.operands):
         return []
-    return _either([list(_operand_terms(stage.op, operand.value)) for operand in stage.operands])
+    return either([list(_operand_terms(stage.op, operand.value)) for operand in stage.operands])
 
 
 def _operand_terms(op: str, value: str) -> Iterator[Term]:
@@ -93,7 +88,7 @@ def _label_terms(condition: ast.LabelFilter) -> list[Term]:
         case ast.And():
             return [term for one in condition.terms for term in _label_terms(one)]
         case ast.Or():
-            return _either([_label_terms(one) for one in condition.terms])
+            return either([_label_terms(one) for one in condition.terms])
         case ast.Matcher(op="=" | "=~"):
             value = condition.value if condition.op == "=" else literal(condition.value)
             if condition.label == "trace_id" and value and _TRACE.fullmatch(value):
@@ -109,19 +104,3 @@ def _is_of_a_string(label: str, value: str) -> bool:
     if label in _NOT_STRINGS or (label == _SERVICE_LABEL and value == UNKNOWN_SERVICE):
         return False
     return _OTHER_TEXT.fullmatch(value) is None
-
-
-def _either(alternatives: Iterable[list[Term]]) -> list[Term]:
-    """Return what all alternatives ask for: everything of a single one, else of each the most telling term."""
-    asked = list(alternatives)
-    if len(asked) == 1:
-        return [term for term in asked[0] if len(term) <= ALTERNATIVES_MAX]
-    if not all(asked):
-        return []
-    term = tuple(sought for one in asked for sought in max(one, key=_tells))
-    return [term] if len(term) <= ALTERNATIVES_MAX else []
-
-
-def _tells(term: Term) -> int:
-    """Return how much a term tells, about: the least of its texts' lengths."""
-    return min(len(sought.text) for sought in term)

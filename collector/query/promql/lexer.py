@@ -18,7 +18,7 @@ _DIGITS_MAX = 100
 """Characters of a number: more than any that can be meant."""
 _DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhdwy]))+(?![\w.])")
 _DURATION_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"0[xX](?:_?[0-9a-fA-F])+|(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _OPERATORS = ("=~", "!~", "==", "!=", "<=", ">=", *"=<>+-*/%^(){}[],:@")
 

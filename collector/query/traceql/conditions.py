@@ -1,7 +1,8 @@
 """The spans that fulfil a condition: ring and log gone through newest block first, with what is remembered as a shortcut.
 
 The newest blocks are evaluated as they are, for most searches end there. When more of the ring is wanted, remembered
-columns (`remembered.py`) say at once which of its spans are left to look at, or are the answer.
+columns (`remembered.py`) say at once which of its spans are left to look at, or are the answer. In the log, key indexes say
+which frames can have the texts that a condition asks for (`keywords.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.keywords import terms
 from collector.query.traceql.names import Names
 from collector.query.traceql.remembered import START, Places, Remembered, verdict
 
@@ -55,6 +57,19 @@ def fulfilling(
     A view that is narrowed by a key is narrowed by one that the condition demands. Blocks whose time range is not
     `wanted` when their turn comes are passed over, and of the log whole segments.
     """
+    yield from in_ring(deadline, view, condition, start_ns, end_ns, wanted)
+    yield from in_log(deadline, view, condition, start_ns, end_ns, wanted)
+
+
+def in_ring(
+    deadline: Deadline,
+    view: View,
+    condition: Expression | None,
+    start_ns: int,
+    end_ns: int,
+    wanted: Wanted = lambda min_ns, max_ns: True,
+) -> Iterator[Slice]:
+    """Yield what the ring has of `fulfilling`."""
     effort = deadline.effort
     held = blocks = list(ring_blocks(view, newest_first=True, effort=effort))
     if start_ns > 0 or end_ns < END_OF_TIME:
@@ -92,10 +107,9 @@ def fulfilling(
         if effort is not None:
             effort.of_ring(block, piece.rows.size)
         yield from _evaluated(deadline, piece, condition)
-    yield from _of_the_log(deadline, view, condition, start_ns, end_ns, wanted)
 
 
-def _of_the_log(
+def in_log(
     deadline: Deadline,
     view: View,
     condition: Expression | None,
@@ -103,8 +117,10 @@ def _of_the_log(
     end_ns: int,
     wanted: Wanted | None = None,
 ) -> Iterator[Slice]:
+    """Yield what the log has of `fulfilling`: of its frames only those are read that can have the condition's texts."""
     among = Among(view.index, (view.key,)) if view.index is not None else None
-    for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, newest_first=True):
+    asked = terms(condition)
+    for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, asked, newest_first=True):
         yield from _evaluated(deadline, piece, condition)
 
 
@@ -147,7 +163,7 @@ def rest(deadline: Deadline, view: View, condition: Expression | None, start_ns:
             break
         rows = live_rows(view, block, start_ns, end_ns, in_ring=True)
         yield from _evaluated(deadline, Slice(block, rows[rows < first - block.base_offset]), condition)
-    yield from _of_the_log(deadline, view, condition, start_ns, end_ns)
+    yield from in_log(deadline, view, condition, start_ns, end_ns)
 
 
 def _evaluated(deadline: Deadline, piece: Slice, condition: Expression | None) -> Iterator[Slice]:

@@ -18,10 +18,11 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.traceql import values
+from collector.query.traceql.candidates import TRACE_SPREAD_NS, Candidate, fresh, having, having_rare, rare_side, sifted
 from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.remembered import DURATION, END, START, Known, Places, verdict
-from collector.query.traceql.search import TRACE_SPREAD_NS, Search, answer, fresh, having, sifted
+from collector.query.traceql.search import Search, answer
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import assemble
 
@@ -237,11 +238,7 @@ def matches(
             yield Batch(Evaluation(piece))
         return
     search = Search(None, 1, 1, start_ns, end_ns)
-    known = Numbering()
-    waiting: list[tuple[bytes, int]] = []
-    for piece in fulfilling(deadline, view, planned.seed, start_ns, end_ns):
-        waiting += fresh(known, *piece)
-    waiting = sifted(waiting, [having(deadline, everything, one, search) for one in planned.required])
+    waiting = _in_question(deadline, view, everything, planned, start_ns, end_ns)
     at, count = 0, TRACES_AT_ONCE
     while at < len(waiting):
         deadline.check()
@@ -258,3 +255,18 @@ def matches(
         at += len(some)
         for evaluation, _ in traces.parts(answer(traces, planned, search).members):
             yield Batch(evaluation)
+
+
+def _in_question(
+    deadline: Deadline, view: View, everything: View, planned: Plan, start_ns: int, end_ns: int
+) -> list[Candidate]:
+    """Return the traces that can have spans of the answer."""
+    since, until = max(0, start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, end_ns + TRACE_SPREAD_NS)
+    side = rare_side(everything, planned, since, until)
+    if side is not None:
+        return having_rare(deadline, everything, side, since, until)
+    known = Numbering()
+    found: list[Candidate] = []
+    for piece in fulfilling(deadline, view, planned.seed, start_ns, end_ns):
+        found += fresh(known, *piece)
+    return sifted(found, [having(deadline, everything, one, start_ns, end_ns) for one in planned.required])

@@ -274,7 +274,8 @@ class _Parser(Cursor[Token]):
     def _series_pipeline(self) -> Pipeline:
         at = self._token.at
         series = self._series(0)
-        assert not isinstance(series, Literal), "a function that makes series is in it"
+        if isinstance(series, Literal):
+            raise InvalidQuery("expected a function that makes series", at)
         return self._pipeline_behind(list(series.stages) if isinstance(series, Pipeline) else [series], at)
 
     def _series(self, least: int) -> SeriesOperand:

@@ -15,10 +15,10 @@ from collector.errors import QueryLimit
 from collector.query.engine import END_OF_TIME
 from collector.query.traceql import values
 from collector.query.traceql.ast import Attribute, Expression, Intrinsic
+from collector.query.traceql.candidates import TRACE_SPREAD_NS
 from collector.query.traceql.matches import matches
 from collector.query.traceql.plan import plan
 from collector.query.traceql.remembered import IS_ROOT
-from collector.query.traceql.search import TRACE_SPREAD_NS
 from collector.query.traceql.structure import Numbering
 
 if TYPE_CHECKING:

@@ -6,11 +6,13 @@ time range chooses at the end: spans of the answer that started in it count. Two
 1. `find`: go through ring and log, newest block first, and keep the best `limit` traces. A block whose newest span is
    older than the worst of them cannot bring a new one, and is not evaluated. A query over single spans (`Plan.flat`)
    gets by with that. Any other takes the traces that have a span of its seed, a batch at a time, and evaluates them
-   whole; when the first batch has not brought enough, traces without what is required are sorted out beforehand.
+   whole. When the first batch has not brought enough, and something that is required is rare in the log, the traces that
+   have it are evaluated instead (`candidates.py`); else traces without what is required are sorted out beforehand.
 2. `describe`: collect all spans of the traces found, evaluate the query on them, and put together what Tempo's API
    returns of each: root, duration, services, and the newest spans of the answer with the fields that the query mentions.
 
-In the ring all spans of a trace are looked at; in the log those that started within `TRACE_SPREAD_NS` of its newest.
+In the ring all spans of a trace are looked at; in the log those that started within `TRACE_SPREAD_NS` of the span by which
+it was found.
 
 `Search.below` and `Search.end_offset` page: traces before a place, as things stood at an offset.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,7 +33,16 @@ from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.groups import alike
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
-from collector.query.traceql.conditions import fulfilling
+from collector.query.traceql.candidates import (
+    TRACE_SPREAD_NS,
+    Candidate,
+    Patience,
+    fresh,
+    having,
+    rare_side,
+    sifted,
+)
+from collector.query.traceql.conditions import fulfilling, in_log, in_ring
 from collector.query.traceql.plan import Plan, plan
 from collector.query.traceql.structure import Numbering
 from collector.query.traceql.trees import Traces, assemble
@@ -46,8 +57,6 @@ if TYPE_CHECKING:
     from collector.query.traceql.spansets import Label, Sets
     from collector.store import View
 
-TRACE_SPREAD_NS: Final = 3600 * 10**9
-"""How far from its newest match a trace's spans are looked for in the log: an hour to both sides."""
 BATCH_FIRST: Final = 64
 """Traces that are evaluated whole at first; then four times as many each time."""
 BATCH_MAX: Final = 16_384
@@ -265,64 +274,90 @@ def _find_traces(
     deadline: Deadline, view: View, everything: View, planned: Plan, search: Search, best: _Best, effort: Effort
 ) -> None:
     """Find the traces of which a query over whole traces leaves spans."""
+    start, end = search.start_ns, search.end_ns
+    around = (max(0, start - TRACE_SPREAD_NS), min(END_OF_TIME, end + TRACE_SPREAD_NS))
     known = Numbering()
-    waiting: list[tuple[bytes, int]] = []
-    sieve: list[Numbering] | None = None
-    batch = BATCH_FIRST
-    for piece in fulfilling(deadline, view, planned.seed, search.start_ns, search.end_ns, best.may_bring):
+    whole = _Whole(deadline, everything, planned, search, best, effort)
+    patience = Patience(best.may_bring, lambda: rare_side(everything, planned, *around))
+    pieces = chain(
+        in_ring(deadline, view, planned.seed, start, end, best.may_bring),
+        in_log(deadline, view, planned.seed, start, end, patience.wanted),
+    )
+    for piece in pieces:
         effort.spans += len(piece.rows)
-        waiting += fresh(known, *piece)
-        while len(waiting) >= batch:
-            if sieve is None and batch > BATCH_FIRST:
-                sieve = [having(deadline, everything, one, search) for one in planned.required]
-            waiting = sifted(waiting, sieve or [])
-            if len(waiting) < batch:
+        whole.waiting += fresh(known, *piece)
+        if whole.is_at_a_loss and patience.ends():
+            break
+        whole.judge(piece.block)
+    if patience.side is None:
+        whole.judge_all()
+    else:
+        whole = _Whole(deadline, everything, planned, search, best, effort)
+        whole.sieve = []
+        _find_by_rare_side(deadline, everything, patience.side, around, whole)
+
+
+@as_part("traces that have what is rare")
+def _find_by_rare_side(deadline: Deadline, everything: View, side: Expression, around: Place, whole: _Whole) -> None:
+    """Take the traces that have what is required and rare."""
+    best, known = whole.best, Numbering()
+
+    def may_bring(min_ns: int, max_ns: int) -> bool:
+        """Tell whether a trace with a span in a time range, any of its spans, can take a place among the best."""
+        return best.may_bring(min_ns, min(END_OF_TIME, max_ns + TRACE_SPREAD_NS))
+
+    for piece in fulfilling(deadline, everything, side, *around, may_bring):
+        whole.effort.spans += len(piece.rows)
+        whole.waiting += fresh(known, *piece)
+        whole.judge(piece.block)
+    whole.judge_all()
+
+
+class _Whole:
+    """Traces that come into question, evaluated whole: more at a time, the more there are."""
+
+    def __init__(
+        self, deadline: Deadline, everything: View, planned: Plan, search: Search, best: _Best, effort: Effort
+    ) -> None:
+        self._deadline = deadline
+        self._view = everything
+        self._planned = planned
+        self._search = search
+        self.best = best
+        self.effort = effort
+        self._batch = BATCH_FIRST
+        self.waiting: list[Candidate] = []
+        self.sieve: list[Numbering] | None = None
+        """The traces that have what is required, of each requirement; None: not known yet."""
+
+    @property
+    def is_at_a_loss(self) -> bool:
+        """Whether the first traces were not enough, and it takes a pass over all spans to tell the next ones apart."""
+        return self.sieve is None and len(self.waiting) >= self._batch > BATCH_FIRST and bool(self._planned.required)
+
+    def judge(self, block: Block) -> None:
+        """Evaluate what is waiting if that is enough; what follows is no newer than this block."""
+        while len(self.waiting) >= self._batch:
+            if self.sieve is None and self._batch > BATCH_FIRST:
+                start, end = self._search.start_ns, self._search.end_ns
+                self.sieve = [having(self._deadline, self._view, one, start, end) for one in self._planned.required]
+            self.waiting = sifted(self.waiting, self.sieve or [])
+            if len(self.waiting) < self._batch:
                 break
-            _judge(deadline, everything, planned, search, waiting[:batch], best, effort)
-            del waiting[:batch]
-            batch = min(4 * batch, BATCH_MAX)
-            if not best.may_bring(piece.block.min_time, piece.block.max_time):
+            self._judge(self._batch)
+            self._batch = min(4 * self._batch, BATCH_MAX)
+            if not self.best.may_bring(block.min_time, block.max_time):
                 break
-    while waiting:
-        _judge(deadline, everything, planned, search, waiting[:BATCH_MAX], best, effort)
-        del waiting[:BATCH_MAX]
 
+    def judge_all(self) -> None:
+        """Evaluate what is left."""
+        while self.waiting:
+            self._judge(BATCH_MAX)
 
-def fresh(known: Numbering, block: Block, rows: NDArray[np.intp]) -> list[tuple[bytes, int]]:
-    """Return the traces of some rows that were not known yet, each with a time near which it is."""
-    if not rows.size:
-        return []
-    words = block.column("trace_id")[rows]
-    before = len(known)
-    numbers = known.add(words[:, 0], words[:, 1])
-    if len(known) == before:
-        return []
-    fresh = np.full(len(known) - before, -1, np.intp)
-    new = np.flatnonzero(numbers >= before)[::-1]
-    fresh[numbers[new] - before] = new
-    times = block.column("time")[rows[fresh]].tolist()
-    raw = np.ascontiguousarray(words[fresh]).tobytes()
-    return [(raw[16 * at : 16 * at + 16], time) for at, time in enumerate(times)]
-
-
-@as_part("traces that have what is required")
-def having(deadline: Deadline, view: View, condition: Expression, search: Search) -> Numbering:
-    """Return the traces that have a span which fulfils a condition."""
-    found = Numbering()
-    since, until = max(0, search.start_ns - TRACE_SPREAD_NS), min(END_OF_TIME, search.end_ns + TRACE_SPREAD_NS)
-    for block, rows in fulfilling(deadline, view, condition, since if view.log is not None else 0, until):
-        words = block.column("trace_id")[rows]
-        found.add(words[:, 0], words[:, 1])
-    return found
-
-
-def sifted(waiting: list[tuple[bytes, int]], sieve: list[Numbering]) -> list[tuple[bytes, int]]:
-    """Leave out the traces that one of these does not have."""
-    for having in sieve:
-        words = np.frombuffer(b"".join(trace for trace, _ in waiting), "u8").reshape(-1, 2)
-        kept = having.find(words[:, 0], words[:, 1]) >= 0
-        waiting = [one for one, keep in zip(waiting, kept.tolist(), strict=True) if keep]
-    return waiting
+    def _judge(self, count: int) -> None:
+        some = self.waiting[:count]
+        del self.waiting[:count]
+        _judge(self._deadline, self._view, self._planned, self._search, some, self.best, self.effort)
 
 
 @as_part("whole traces")
@@ -331,7 +366,7 @@ def _judge(
     view: View,
     planned: Plan,
     search: Search,
-    candidates: list[tuple[bytes, int]],
+    candidates: list[Candidate],
     best: _Best,
     effort: Effort,
 ) -> None:

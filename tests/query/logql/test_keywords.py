@@ -19,8 +19,8 @@ from collector.query.logql import keywords
 from collector.query.logql.logs import Line, read_lines
 from collector.query.logql.parser import parse
 from collector.query.logql.plan import prepare
-from collector.query.logql.required import required
 from collector.query.logql.source import Statistics
+from collector.query.required import required
 from collector.ring.ring import Ring
 from collector.store import Store
 from tests.query.logql.logs import SECOND, deadline

@@ -107,6 +107,7 @@ def test_the_same_tree(query: str, same: str) -> None:
         ('a{b=~"("}', 5, "is invalid"),
         ("a[5m] + 1", 0, "binary expression must contain only"),
         ("a[0s]", 1, "duration must be greater than 0"),
+        ("a + 0x_", 4, "not a number or a duration"),
         ("5 5", 2, "expected the end of the query"),
         ("-a[5m]", 1, "unary expression only allowed on expressions of type scalar or instant vector"),
     ],

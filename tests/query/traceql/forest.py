@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -23,6 +24,7 @@ COMPARE = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
+    "=~": lambda text, expression: re.fullmatch(expression, text) is not None,
 }
 
 
@@ -38,6 +40,7 @@ class Node:
     x: int | None
     time: int
     duration: int
+    who: str | None = None
     offset: int = -1
 
 
@@ -66,6 +69,7 @@ def forest(chance: Random, traces: int, spans_max: int) -> list[Node]:
                     chance.choice([None, 0, 1, 2]),
                     chance.randint(1, 60),
                     chance.randint(0, 20),
+                    chance.choice(WHO) if chance.random() < 0.2 else None,
                 )
             )
     chance.shuffle(nodes)
@@ -95,10 +99,13 @@ def payloads(chance: Random, nodes: list[Node]) -> list[bytes]:
             )
             if node.x is not None:
                 span.attributes.add(key="x").value.int_value = node.x
+            if node.who is not None:
+                span.attributes.add(key="who").value.string_value = node.who
         made.append(request.SerializeToString())
     return made
 
 
+WHO = ("customer-1", "customer-2", "customer-3")
 CONDITIONS = (
     "",
     *("span.x = 0", "span.x = 1", "span.x >= 1", "span.x = nil", 'name = "a"', 'name = "b"', 'name = "z"'),
@@ -107,6 +114,9 @@ CONDITIONS = (
     *("nestedSetParent < 0", "nestedSetLeft > 3", "nestedSetRight - nestedSetLeft = 1", "nestedSetParent = 0"),
     *("trace:duration > 40ns", 'rootName = "a"', 'rootServiceName = "s" && span.x = 1', "parent = nil"),
     *('span.x = 1 || name = "a" && duration > 5ns', '(span.x = 1 || name = "a" && duration > 5ns) && .x != 2'),
+    *('span.who = "customer-1"', '.who = "customer-2"', '.who = "customer-3"', '.who =~ "customer-(2|3)"'),
+    *('.who = "customer-1" || span.x = 1', '.who != "customer-1"', '!(.who = "customer-2")', '.who = "customer-9"'),
+    *('parent.who = "customer-1"', '.who = "customer-3" && childCount > 0'),
     *('name = "b" && span.x = 0 || duration > 10ns && .x = 1', 'parent = nil || span.x = 1 && name = "b"'),
 )
 STAGES = (
@@ -213,7 +223,7 @@ class Tree:
                 subject = self.parent(node) if field.parent else node
                 if subject is None:
                     return None
-                return subject.service if field.name == "service.name" else subject.x
+                return {"service.name": subject.service, "who": subject.who, "x": subject.x}[field.name]
         root = next((one for one in self.nodes if one.parent_id == 0), None)
         match field.name:
             case "span:name":

@@ -18,34 +18,41 @@ from collector.clock import SystemClock
 from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline
-from collector.query.traceql import ast, conditions, remembered, search, structure
+from collector.query.traceql import ast, candidates, conditions, remembered, search, structure
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan
 from collector.query.traceql.search import Search, describe, find
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
+from collector.wal import merging
 from tests.effort import seed_of_the_run
 from tests.query.traceql import forest
 from tests.query.traceql.forest import Node
 from tests.wal.logs import open_log
+from tests.wal.test_compact import compact_all
 
 FORESTS = int(os.environ.get("RINGTAIL_TRACEQL_FORESTS", "0"))
 """Forests of sixty traces that the long form looks at, with eight queries each."""
 
 
-def stored(chance: Random, nodes: list[Node], *, log: bool, capacity: int) -> Store:
+def stored(chance: Random, nodes: list[Node], *, log: bool, compacted: bool, capacity: int) -> Store:
     """A store of these spans: a ring that may be too small for them, and a log that has them all."""
     loop = asyncio.new_event_loop()
     loop.close()
     ring = Ring(TRACES, capacity, 1 << 22)
-    kept = open_log(MemoryFiles(), segment_bytes=6000) if log else None
+    files = MemoryFiles()
+    kept = open_log(files, segment_bytes=chance.choice([1500, 6000])) if log else None
     store = Store(TRACES, ring, kept, loop)
     for payload in forest.payloads(chance, nodes):
         block = scan(TRACES, payload, ring.next_offset)
         if kept is not None:
             kept.append([payload], block.count, block.min_time, block.max_time)
         ring.append(block)
+    if kept is not None and compacted:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(merging, "FRAME_RECORDS", chance.choice([4, 12]))
+            compact_all(files, kept)
     return store
 
 
@@ -67,12 +74,13 @@ def run(store: Store, query: ast.Query, *, start: int, end: int, limit: int) -> 
         below = (found[-1].time, found[-1].offset)
 
 
-def compare(seed: int, traces: int, spans: int, queries: int, counted: Counter[str]) -> None:
+def compare(seed: int, traces: int, spans: int, queries: int, counted: Counter[str], *, in_log: bool = False) -> None:
+    """Compare answers with their definition; `in_log`: spans of a log that is compacted, and hardly a ring."""
     chance = Random(seed)
     nodes = forest.forest(chance, traces, spans)
-    log = chance.random() < 0.3
-    capacity = chance.choice([len(nodes), max(1, len(nodes) // 2)])
-    store = stored(chance, nodes, log=log, capacity=capacity)
+    log = in_log or chance.random() < 0.3
+    capacity = 1 if in_log else chance.choice([len(nodes), max(1, len(nodes) // 2), 1])
+    store = stored(chance, nodes, log=log, compacted=in_log or chance.random() < 0.5, capacity=capacity)
     held = nodes if log else nodes[-capacity:]
     for _ in range(queries):
         text = forest.query(chance)
@@ -83,6 +91,8 @@ def compare(seed: int, traces: int, spans: int, queries: int, counted: Counter[s
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(conditions, "PROBED", chance.choice([0, 2, 16]))
             patch.setattr(remembered, "DISTINCT_MAX", chance.choice([1, 1000]))
+            patch.setattr(candidates, "FRAMES_FIRST", chance.choice([1, 3]))
+            patch.setattr(candidates, "RARE_SHARE", chance.choice([0.5, 1.0]))
             answered = list(run(store, query, start=start, end=end, limit=limit))
         assert answered == expected, f"seed {seed}: {text} in [{start}, {end}], pages of {limit}"
         counted["queries"] += 1
@@ -119,6 +129,44 @@ def test_batches_and_the_sieve_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(search, "BATCH_MAX", 4)
     for seed in range(15):
         compare(seed, 12, 6, 6, Counter())
+
+
+RARE = ('.who = "customer-1"', '.who = "customer-2"', 'span.who =~ "customer-(1|3)"', "span.x = 1", 'name = "a"', "")
+
+
+@pytest.fixture
+def rare_sides(monkeypatch: pytest.MonkeyPatch) -> list[ast.Expression]:
+    """Queries mostly for what few spans have; what was rare in them."""
+    monkeypatch.setattr(forest, "CONDITIONS", RARE)
+    found: list[ast.Expression] = []
+    find_by = search._find_by_rare_side
+
+    def noted(deadline: Any, everything: Any, side: ast.Expression, *rest: Any) -> None:
+        found.append(side)
+        find_by(deadline, everything, side, *rest)
+
+    monkeypatch.setattr(search, "_find_by_rare_side", noted)
+    return found
+
+
+def test_to_begin_at_a_rare_side_changes_nothing(rare_sides: list[ast.Expression]) -> None:
+    for seed in range(12):
+        compare(seed, 12, 6, 8, Counter(), in_log=True)
+    assert len(rare_sides) > 10
+
+
+def test_a_side_that_is_not_required_is_caught(
+    rare_sides: list[ast.Expression], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canary."""
+    not_required = parse('{ .who = "customer-3" }').pipeline.stages[0]
+    assert isinstance(not_required, ast.Filter)
+    right = candidates.rare_side
+    monkeypatch.setattr(search, "rare_side", lambda *asked: right(*asked) and not_required.expression)
+    with pytest.raises(AssertionError, match="seed"):
+        for seed in range(200):
+            compare(seed, 12, 6, 8, Counter(), in_log=True)
+    assert rare_sides
 
 
 @pytest.mark.parametrize("wrong", ["below", "above"])

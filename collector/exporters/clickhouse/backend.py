@@ -1,0 +1,299 @@
+"""ClickHouse as a backend: batches become large inserts in the tables of the OpenTelemetry Collector's exporter, and are
+read back.
+
+Exactly once: an insert has a token, the batch's key, by which the server knows one that is repeated; batches are repeated
+with the same bounds (`steady`). Tables that are made here remember 10,000 inserts. A batch of data points is up to five
+inserts, one a table, each with the token; what was there already is passed over.
+
+The tables are looked at when the backend starts, and again when the server says that one of them is not what it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgspec
+
+from collector.errors import Retryable, RingtailError, Unwelcome
+from collector.exporters.base import PIECE_RECORDS, Backend, Health
+from collector.exporters.clickhouse import native, schema
+from collector.exporters.clickhouse.client import Client, SchemaUnwelcome
+from collector.exporters.clickhouse.filters import Conditions, add_range, add_tenant, hexadecimal, time_of
+from collector.exporters.clickhouse.reading import Pieces, Row, Rows, piece_is_full, statement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from collector.exporters.base import Batch, Context, Rejected, Wanted
+    from collector.exporters.clickhouse.columns import Layout
+    from collector.exporters.clickhouse.schema import Table
+    from collector.exporters.clickhouse.settings import ClickHouseSettings
+    from collector.otlp.block import Block
+    from collector.otlp.signals import Signal
+
+PARTITIONS_MAX: Final = 10_000
+"""Partitions of a table that one call of `retain` drops."""
+DAY_NS: Final = 86_400 * 10**9
+SORT_BYTES: Final = 1024 * 1024 * 1024
+"""Bytes of an answer that the server sorts in memory; beyond, on its disk."""
+_PARTITION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_READING: Final = {
+    "output_format_json_quote_64bit_integers": "0",
+    "output_format_json_quote_denormals": "1",
+    "output_format_json_named_tuples_as_objects": "0",
+    "max_bytes_before_external_sort": str(SORT_BYTES),
+}
+
+
+class ClickHouse(Backend):
+    """See the module."""
+
+    parallel: ClassVar[int] = 4
+    steady: ClassVar[bool] = True
+
+    def __init__(self, settings: ClickHouseSettings, context: Context) -> None:
+        self._settings = settings
+        self._context = context
+        self._client = Client(settings, context.clock)
+        self._tables: dict[Signal, tuple[Table, ...]] = {}
+        self._lock = asyncio.Lock()
+        self._version = ""
+        self._bytes: Counter[str] = Counter()
+
+    # --- tables -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make what is missing, and look at what is there. Raises Retryable or Unwelcome."""
+        self._tables = {}
+        await self._prepared()
+
+    async def _prepared(self) -> dict[Signal, tuple[Table, ...]]:
+        async with self._lock:
+            if not self._tables:
+                self._tables = await self._prepare()
+            return self._tables
+
+    async def _prepare(self) -> dict[Signal, tuple[Table, ...]]:
+        settings = self._settings
+        (version,) = (await self._select("SELECT version()", {}))[0]
+        self._version = str(version)
+        numbers = tuple(int(one) for one in self._version.split(".")[:2] if one.isdecimal())
+        layouts = list(schema.names(settings))
+        rows = await self._columns(layouts)
+        if settings.create_schema and (missing := schema.missing(settings, layouts, {str(row[0]) for row in rows})):
+            await self._change(schema.create_database(settings))
+            for layout in missing:
+                for one in schema.create_table(settings, layout, numbers):
+                    await self._change(one)
+            rows = await self._columns(layouts)
+        found: dict[Signal, tuple[Table, ...]] = {}
+        for layout, name in layouts:
+            table = schema.adapted(
+                layout, name, [(column, of, default) for place, column, of, default in rows if place == name]
+            )
+            self._tell(table)
+            found[layout.signal] = (*found.get(layout.signal, ()), table)
+        self.keyed = all(table.keyed for tables in found.values() for table in tables)
+        return found
+
+    async def _columns(self, layouts: Sequence[tuple[Layout, str]]) -> list[list[Any]]:
+        """Return table, name, type and kind of default of all columns."""
+        conditions = Conditions()
+        tables = [one for layout, _ in layouts for one in schema.made(self._settings, layout)]
+        return await self._select(
+            "SELECT table, name, type, default_kind FROM system.columns"
+            f" WHERE database = {conditions.value(self._settings.database)} AND {conditions.among('table', tables)}",
+            conditions.parameters,
+        )
+
+    def _tell(self, table: Table) -> None:
+        missing = [one.name for one in table.layout.columns if one.name not in table.types]
+        if missing:
+            self._context.logger.warning("columns are missing, and left out", table=table.name, columns=missing)
+        if not table.keyed:
+            self._context.logger.warning(
+                "a table does not say whose its rows are: tenants are refused, and what is read twice is not known",
+                table=table.name,
+            )
+
+    async def _select(self, sql: str, parameters: Mapping[str, str]) -> list[list[Any]]:
+        try:
+            data = await self._client.ask(f"{sql} FORMAT JSONCompactEachRow", parameters, _READING)
+            return [msgspec.json.decode(line) for line in data.splitlines() if line]
+        except msgspec.DecodeError as error:
+            raise Retryable("the answer is none of ClickHouse's") from error
+
+    async def _change(self, sql: str, parameters: Mapping[str, str] | None = None) -> None:
+        settings = {"distributed_ddl_output_mode": "throw"} if self._settings.cluster_name else {}
+        await self._client.ask(sql, parameters or {}, settings)
+
+    def _place(self, table: Table) -> str:
+        return schema.quoted(self._settings, table.name)
+
+    def _local(self, table: Table) -> str:
+        return f"{schema.local(self._settings, table.name)}{schema.on_cluster(self._settings)}"
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    async def export(self, batch: Batch) -> Rejected | None:
+        """See `Exporter.export`."""
+        try:
+            for table in (await self._prepared()).get(batch.signal, ()):
+                if batch.source.tenant and not table.keyed:
+                    raise Unwelcome(f"the table {table.name} has no column for tenants")
+                await self._insert(batch, table)
+        except SchemaUnwelcome:
+            self._tables = {}
+            raise
+        return None
+
+    async def _insert(self, batch: Batch, table: Table) -> None:
+        compression = self._settings.compress
+        body = await self._threaded(native.body, batch, table, compression)
+        if not body:
+            return
+        columns = ", ".join(f"`{one.name}`" for one in table.sent)
+        await self._client.insert(
+            f"INSERT INTO {self._place(table)} ({columns}) FORMAT Native",
+            body,
+            compression if compression != "none" else "",
+            self._inserting(batch),
+        )
+        self._bytes[table.name] += len(body)
+
+    def _inserting(self, batch: Batch) -> dict[str, str]:
+        """Return the settings of an insert: all of it or nothing, known again, and no limit that a batch cannot keep."""
+        waiting = "1" if self._settings.async_insert else "0"
+        found = {
+            "insert_deduplicate": "1",
+            "insert_deduplication_token": batch.key,
+            "deduplicate_blocks_in_dependent_materialized_views": "1",
+            "max_partitions_per_insert_block": "0",
+            "async_insert": waiting,
+            "wait_for_async_insert": "1",
+            "async_insert_deduplicate": waiting,
+        }
+        if self._settings.distributed:
+            found["distributed_foreground_insert"] = "1"
+        return found
+
+    async def _threaded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._context.threads, function, *arguments)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
+        """See `Backend.read`."""
+        tables = (await self._prepared()).get(wanted.signal, ())
+        asked = statement(tables, [self._place(one) for one in tables], wanted)
+        if asked is None:
+            return
+        pieces = Pieces(wanted.signal, tables)
+        waiting: list[Row] = []
+        nbytes = 0
+        rows = Rows()
+        async with self._client.opened(*asked, _READING) as answer:
+            async for chunk in answer.iter_any():
+                for row in await self._threaded(rows.add, chunk):
+                    waiting.append(row)
+                    nbytes += len(row.container) + len(row.record) + len(row.columns)
+                    if piece_is_full(waiting, nbytes):
+                        yield await self._piece(pieces, waiting)
+                        waiting, nbytes = [], 0
+        rows.end()
+        if waiting:
+            yield await self._piece(pieces, waiting)
+
+    async def _piece(self, pieces: Pieces, rows: Sequence[Row]) -> Block:
+        assert len(rows) <= PIECE_RECORDS
+        try:
+            made: Block = await self._threaded(pieces.block, rows)
+        except RingtailError as error:
+            raise Unwelcome(f"a row cannot be read: {error}") from error
+        return made
+
+    # --- forgetting -------------------------------------------------------------------------------------------
+
+    async def delete(self, wanted: Wanted) -> int:
+        """See `Backend.delete`."""
+        deleted = 0
+        for table in (await self._prepared()).get(wanted.signal, ()):
+            conditions = Conditions()
+            if not table.layout.traced or not wanted.trace_ids or not add_tenant(conditions, table, wanted.tenant):
+                continue
+            add_range(conditions, table, wanted.start_ns, wanted.end_ns)
+            conditions.parts.append(conditions.among("TraceId", [hexadecimal(one) for one in wanted.trace_ids]))
+            count = await self._counted(table, conditions)
+            if count:
+                await self._change(f"DELETE FROM {self._local(table)} WHERE {conditions.where}", conditions.parameters)
+            deleted += count
+        return deleted
+
+    async def retain(self, signal: Signal, before_ns: int) -> None:
+        """See `Backend.retain`: whole days."""
+        for table in (await self._prepared()).get(signal, ()):
+            conditions = Conditions()
+            last = f"max({time_of(table)})"
+            day_ns = (before_ns // DAY_NS - 1) * DAY_NS  # a day more: the server's days may begin at another hour
+            found = await self._select(
+                f"SELECT DISTINCT partition FROM (SELECT _partition_id AS partition FROM {self._place(table)}"
+                f" GROUP BY partition HAVING {last} < {conditions.value(min(day_ns, 2**63 - 1), 'Int64')}"
+                f" LIMIT {PARTITIONS_MAX})",
+                conditions.parameters,
+            )
+            for (partition,) in found:
+                if not isinstance(partition, str) or not _PARTITION.fullmatch(partition):
+                    raise Retryable("a partition has an id that is none")
+                await self._change(f"ALTER TABLE {self._local(table)} DROP PARTITION ID '{partition}'")
+
+    async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
+        """See `Backend.count`."""
+        counted = 0
+        for table in (await self._prepared()).get(signal, ()):
+            conditions = Conditions()
+            if end_ns > start_ns and add_tenant(conditions, table, tenant):
+                add_range(conditions, table, start_ns, end_ns - 1)
+                counted += await self._counted(table, conditions)
+        return counted
+
+    async def size(self) -> int | None:
+        """See `Backend.size`: of one replica of each shard."""
+        cluster = self._settings.cluster_name
+        tables = f"cluster('{cluster}', system, tables)" if cluster else "system.tables"
+        conditions = Conditions()
+        layouts = schema.names(self._settings)
+        names = [one for layout, _ in layouts for one in schema.made(self._settings, layout)]
+        found = await self._select(
+            f"SELECT toUInt64(ifNull(sum(total_bytes), 0)) FROM {tables}"
+            f" WHERE database = {conditions.value(self._settings.database)} AND {conditions.among('name', names)}",
+            conditions.parameters,
+        )
+        return int(found[0][0])
+
+    async def _counted(self, table: Table, conditions: Conditions) -> int:
+        found = await self._select(
+            f"SELECT count() FROM {self._place(table)} WHERE {conditions.where}", conditions.parameters
+        )
+        return int(found[0][0])
+
+    # --- what it knows ----------------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """See `Exporter.health`."""
+        return Health(ok=True)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the server's version, and per table what was inserted."""
+        return {
+            "version": self._version,
+            "keyed": self.keyed,
+            "tables": {name: {"body_bytes": self._bytes[name]} for name in self._bytes},
+        }
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._client.close()

@@ -1,0 +1,182 @@
+"""What stands around records, apart from them: resource, scope and metric as bytes that repeat, and requests made of them
+again.
+
+A backend that keeps each record's own bytes keeps these beside, once for all records that share them: the fields of the
+ResourceSpans, of the ScopeSpans and of the Metric but for their children, as they stood, so schema URLs and fields of
+later OTLP versions are among them. `containers` takes them out of a block, one entry a group; `assembled` puts records
+back into them, without a look inside.
+
+A metric's bytes are its own fields, then the field of its data (gauge, sum, …) with what that holds beside points.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from collector.exporters import jsontext
+from collector.exporters.points import around
+from collector.otlp.block import METRIC_TYPES
+from collector.otlp.records import (
+    RESOURCE_ATTRIBUTES,
+    SCOPE_ATTRIBUTES,
+    data_field,
+    tagged,
+)
+from collector.otlp.signals import METRICS
+from collector.otlp.wire import own_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from collector.otlp.block import Block
+    from collector.otlp.signals import Signal
+
+
+class Metric(NamedTuple):
+    """A metric without its points."""
+
+    own: bytes
+    """Its fields but the data."""
+    data: bytes
+    """The fields of its data but points."""
+    type: int
+    """As in otlp/block.py."""
+
+    @property
+    def key(self) -> bytes:
+        """Bytes that are equal for equal metrics."""
+        return b"%d %d " % (self.type, len(self.own)) + self.own + self.data
+
+
+class Container(NamedTuple):
+    """What stands around the records of one group."""
+
+    resource: bytes
+    """The fields of the ResourceSpans (…Logs, …Metrics) but for the scopes: resource and schema URL."""
+    scope: bytes
+    """The fields of the ScopeSpans (…) but for the records."""
+    metric: Metric | None
+
+
+def containers(block: Block) -> list[Container]:
+    """Return the container of each group of a block."""
+    found = []
+    payload = block.payload
+    outer_at = inner_at = -1
+    outer = inner = b""
+    places = zip(_extents(block, "envelope"), _extents(block, "scope_envelope"), _metrics(block), strict=True)
+    for (start, length), (inner_start, inner_length), metric in places:
+        if start != outer_at:
+            outer_at, outer = start, own_fields(payload, start, length, 2)
+        if inner_start != inner_at:
+            inner_at, inner = inner_start, own_fields(payload, inner_start, inner_length, 2)
+        found.append(Container(outer, inner, metric))
+    return found
+
+
+def _metrics(block: Block) -> Iterable[Metric | None]:
+    """Return the metric of each group, None for one that no record refers to."""
+    if block.signal is not METRICS:
+        return repeat(None, block.groups.count)
+    types = dict(zip(block.column("group").tolist(), block.column("type").tolist(), strict=True))
+    payload = block.payload
+    found: list[Metric | None] = []
+    for group, (start, length) in enumerate(_extents(block, "metric")):
+        kind = types.get(group)
+        if kind is None:
+            found.append(None)
+        else:
+            own, data = around(payload, start, length, data_field(kind))
+            found.append(Metric(own, data, kind))
+    return found
+
+
+def _extents(block: Block, part: str) -> list[tuple[int, int]]:
+    columns = (block.group_column(f"{part}_{end}").tolist() for end in ("start", "length"))
+    return list(zip(*columns, strict=True))
+
+
+class Resource(NamedTuple):
+    """What people call a resource."""
+
+    attributes: str
+    """As JSON."""
+    schema_url: str
+
+
+class Scope(NamedTuple):
+    """What people call a scope."""
+
+    name: str
+    version: str
+    attributes: str
+    schema_url: str
+
+
+class Description(NamedTuple):
+    """What people call a metric."""
+
+    name: str
+    description: str
+    unit: str
+    type: str
+    temporality: int
+    """0 unspecified, or none; 1 delta, 2 cumulative."""
+    monotonic: bool
+
+
+def resource(container: bytes) -> Resource:
+    """Read `Container.resource`."""
+    found = trace_pb2.ResourceSpans.FromString(container)  # the fields have the same numbers for all signals
+    return Resource(jsontext.members(found.resource.SerializeToString(), RESOURCE_ATTRIBUTES), found.schema_url)
+
+
+def scope(container: bytes) -> Scope:
+    """Read `Container.scope`."""
+    found = trace_pb2.ScopeSpans.FromString(container)
+    attributes = jsontext.members(found.scope.SerializeToString(), SCOPE_ATTRIBUTES)
+    return Scope(found.scope.name, found.scope.version, attributes, found.schema_url)
+
+
+def description(metric: Metric) -> Description:
+    """Read a metric."""
+    found = metrics_pb2.Metric.FromString(metric.own + tagged(data_field(metric.type), metric.data))
+    data = getattr(found, METRIC_TYPES[metric.type])
+    return Description(
+        found.name,
+        found.description,
+        found.unit,
+        METRIC_TYPES[metric.type],
+        getattr(data, "aggregation_temporality", 0),
+        getattr(data, "is_monotonic", False),
+    )
+
+
+def assembled(signal: Signal, rows: Iterable[tuple[Container, bytes]]) -> bytes:
+    """Return one request with these records, each given with what it stands in. Records that share a container share it
+    again; containers and records keep the order of their first appearance."""
+    envelopes: dict[bytes, dict[bytes, Any]] = {}
+    for container, record in rows:
+        scopes = envelopes.setdefault(container.resource, {})
+        if signal is METRICS:
+            scopes.setdefault(container.scope, {}).setdefault(container.metric, []).append(tagged(1, record))
+        else:
+            scopes.setdefault(container.scope, []).append(tagged(2, record))
+    parts = []
+    for outer, scopes in envelopes.items():
+        body = [outer]
+        for inner, records in scopes.items():
+            inside = (
+                [_with_points(metric, points) for metric, points in records.items()] if signal is METRICS else records
+            )
+            body.append(tagged(2, inner + b"".join(inside)))
+        parts.append(tagged(1, b"".join(body)))
+    return b"".join(parts)
+
+
+def _with_points(metric: Metric, points: list[bytes]) -> bytes:
+    return tagged(2, metric.own + tagged(data_field(metric.type), metric.data + b"".join(points)))

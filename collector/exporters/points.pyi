@@ -1,0 +1,6 @@
+from typing import Any
+
+from collector.otlp.block import Block
+
+def points(block: Block, first: int, end: int) -> dict[str, list[Any]]: ...
+def around(payload: bytes | bytearray, start: int, length: int, field: int) -> tuple[bytes, bytes]: ...

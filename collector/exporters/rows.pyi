@@ -1,0 +1,6 @@
+from typing import Any
+
+from collector.otlp.block import Block
+
+def spans(block: Block, first: int, end: int) -> dict[str, list[Any]]: ...
+def logs(block: Block, first: int, end: int) -> dict[str, list[Any]]: ...

@@ -1,0 +1,1 @@
+"""The backend `sqlite`: everything in one file that anybody can open."""

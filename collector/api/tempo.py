@@ -285,8 +285,8 @@ def _wants_protobuf(request: Request) -> bool:
 
 def _is_at_hand(view: View) -> bool:
     """Tell whether a trace is a few spans, and all of them in the ring."""
-    spans = view.candidates
-    in_log = view.log is not None and view.log.first_offset < view.ring_offset
+    spans, blocks = view.candidates, view.ring.blocks
+    in_log = view.log is not None and (not blocks or view.log.first_offset < blocks[0].base_offset)
     return spans is not None and len(spans) <= AT_HAND_SPANS and not in_log
 
 

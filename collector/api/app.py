@@ -31,6 +31,7 @@ from collector.api import (
 )
 from collector.api.jaeger_traces import Traces
 from collector.api.limit import LimitedResponses, ResponseLimit
+from collector.api.partial import PartialAnswers
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 from collector.query.deleting import Deleting
@@ -169,7 +170,7 @@ def create_app(
             ClientDisconnect: on_gone,
             Exception: on_defect,
         },
-        middleware=[Middleware(LimitedResponses, limit)],
+        middleware=[Middleware(PartialAnswers), Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
     app.router = KnownRoutes(app.router)  # without redirects: Starlette reads the query as UTF-8 for them

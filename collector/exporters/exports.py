@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.exporters.base import Exporter
     from collector.exporters.settings import ExporterSettings
+    from collector.otlp.signals import Signal
     from collector.store import Store
     from collector.wal.files import Files
 
@@ -187,6 +188,11 @@ class Exports:
         delivery = running.deliveries.get((tenant, signal)) if running is not None else None
         backend = self.backend(name)
         return Reached(backend, delivery.source, delivery.position) if backend is not None and delivery else None
+
+    def source(self, tenant: str, signal: Signal) -> Source | None:
+        """Return what a tenant's records of a signal are known by in destinations; None while that is not known."""
+        place = self._places.get(tenant)
+        return Source(place.instance, tenant, signal) if place is not None and place.instance else None
 
     def troubles(self) -> list[str]:
         """Tell which exporters do not do their work, in a line each, for `/readyz`, which anybody may ask: without reasons."""

@@ -11,9 +11,9 @@ from collector.exporters.base import PIECE_RECORDS, Backend, Batch, Context, Rej
 from collector.exporters.kinds import Kind
 from collector.exporters.settings import ExporterSettings
 from collector.otlp.block import Block
-from collector.otlp.records import Ref, isolate, regroup
+from collector.otlp.records import Ref, group_bytes, isolate, regroup
 from collector.otlp.scan import scan
-from collector.otlp.signals import Signal
+from collector.otlp.signals import METRICS, Signal
 
 KEPT: dict[str, dict[tuple[Source, int], Ref]] = {}
 """Destinations by name: they outlive backends."""
@@ -57,6 +57,10 @@ class MemoryBackend(Backend):
         found = sorted((ref for _, ref in self._of(wanted)), key=lambda ref: ref.time, reverse=wanted.newest_first)
         for first in range(0, len(found), PIECE_RECORDS):
             yield scan(wanted.signal, regroup(found[first : first + PIECE_RECORDS]), 0)
+
+    async def names(self, signal: Signal, tenant: str) -> set[str] | None:
+        refs = [ref for (source, _), ref in self._kept.items() if source.signal is signal is METRICS]
+        return {group_bytes(ref.block, 0, "name").decode() for ref in refs}
 
     async def delete(self, wanted: Wanted) -> int:
         return self._drop(self._of(wanted))

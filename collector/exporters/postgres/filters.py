@@ -84,7 +84,7 @@ def conditions(schema: str, wanted: Wanted) -> Conditions:
 
 
 def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal) -> None:
-    objects = [_object(equal.key, value) for value in equal.values]
+    objects = [made for value in equal.values for made in _objects(equal.key, value)]
     own = " OR ".join(["irregular", *["attributes @> %s::jsonb"] * len(objects)])
     around = " OR ".join(["irregular", *["resource_attributes @> %s::jsonb"] * len(objects)])
     of_resource = (
@@ -103,17 +103,23 @@ def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal)
         found.add(f"({own} OR {of_resource})", *objects, *days, *objects, **names)
 
 
-def _object(key: str, value: str | float | bool) -> str:
-    """Return the JSON object that a record's attributes contain, if it has this one."""
+def _objects(key: str, value: str | float | bool) -> tuple[str, str]:
+    """Return JSON objects of which a record's attributes contain one, if it has this one: as a value, or in an array."""
+    alone = _object(key, value, "")
+    return alone, _object(key, value, "[]")
+
+
+def _object(key: str, value: str | float | bool, around: str) -> str:
     made = AnyValue()
     if isinstance(value, bool):
         made.bool_value = value
     elif isinstance(value, int):
         if not -_INT64 <= value < _INT64:
-            return stored_json(json.dumps({stored(key): value}))
+            return stored_json(json.dumps({stored(key): [value] if around else value}))
         made.int_value = value
     elif isinstance(value, float):
         made.double_value = value
     else:
         made.string_value = stored(value)
-    return stored_json(f"{{{json.dumps(stored(key))}:{jsontext.value(made.SerializeToString())}}}")
+    text = around[:1] + jsontext.value(made.SerializeToString()) + around[1:]
+    return stored_json(f"{{{json.dumps(stored(key))}:{text}}}")

@@ -76,6 +76,7 @@ def read_lines(
         deadline,
         oldest=oldest_first,
         terms=source.terms,
+        hints=source.hints,
         among_few=among_few,
     )
     size = sum([ref.block.records.number("length", ref.row) for ref in refs])

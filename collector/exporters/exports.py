@@ -178,6 +178,12 @@ class Exports:
             if isinstance(running.exporter, Backend) and signal in running.settings.signals
         ]
 
+    def deleted_traces(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
+        """Return the traces that an exporter still has to be told to delete."""
+        place = self._places.get(tenant)
+        pending = place.stores[signal.name].deletions.pending if place is not None else ()
+        return frozenset(bytes.fromhex(each) for one in pending if name in one.backends for each in one.trace_ids)
+
     def pass_on(self, tenant: str) -> None:
         """Have backends told what was deleted of a tenant, unless that is under way."""
         if tenant in self._places and not self._stopping:

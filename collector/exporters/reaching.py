@@ -1,7 +1,8 @@
 """The seam between queries and the backend that they read back from: what is asked, in the words of the backend protocol.
 
 `query/reach.py` knows no backends, and backends know no queries; here one's question becomes the other's `Wanted`, with
-this instance's own records, which ring and log hold, left out.
+this instance's own records, which ring and log hold, left out. So are traces that were deleted, and of which the backend was
+not told yet.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from collector.errors import Retryable
 from collector.exporters.base import Equal, Held, Wanted
+from collector.otlp.records import Ref, regroup
+from collector.otlp.scan import scan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -57,9 +60,22 @@ def reading(exports: Exports, name: str, tenant: str, signal: Signal) -> Callabl
         blocks: Any = backend.read(wanted)
         async with aclosing(blocks):
             async for block in blocks:
-                yield block
+                left = _without(block, exports.deleted_traces(name, tenant, signal))
+                if left is not None:
+                    yield left
 
     return read
+
+
+def _without(block: Block, deleted: frozenset[bytes]) -> Block | None:
+    """Return a block without these traces; None when nothing is left."""
+    if not deleted:
+        return block
+    column = block.column("trace_id")
+    rows = [row for row in range(block.count) if column[row].tobytes() not in deleted]
+    if len(rows) == block.count:
+        return block
+    return scan(block.signal, regroup(Ref(0, 0, block, row) for row in rows), 0) if rows else None
 
 
 def keyed(exports: Exports, name: str) -> bool:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from collector.api.app import create_app
@@ -20,8 +21,10 @@ from collector.exporters.base import Backend, Batch, Context, Source
 from collector.exporters.kinds import Kind
 from collector.exporters.reaching import reading
 from collector.exporters.settings import ExporterSettings
+from collector.otlp.remains import remains
 from collector.otlp.scan import scan
-from collector.otlp.signals import SIGNALS, Signal
+from collector.otlp.signals import METRICS, SIGNALS, Signal
+from collector.otlp.tombstones import Tombstones
 from collector.query.engine import Engine
 from collector.query.reach import Way
 from collector.ring.ring import Ring
@@ -42,12 +45,19 @@ BEGIN: Final = TIME_NS // SECOND_NS
 TEXTS: Final = ("plain", "GET /cart", "order failed", "läuft")
 
 
-def requests(signal: Signal) -> list[bytes]:
-    """The corpus in requests, in order of time."""
+def requests(signal: Signal, without: frozenset[bytes] = frozenset()) -> list[bytes]:
+    """The corpus in requests, in order of time, without some traces."""
     block = scan(signal, corpus(signal, COUNT, texts=TEXTS), 0)
     batch = Batch(Source(INSTANCE, "", signal), (block,), 0, COUNT)
     parts = (batch.part(first, first + EACH) for first in range(0, COUNT, EACH))
-    return [bytes(part.payload) for part in parts if part is not None]
+    found = [bytes(part.payload) for part in parts if part is not None]
+    return found if not without or signal is METRICS else [_less(signal, one, without) for one in found]
+
+
+def _less(signal: Signal, payload: bytes, without: frozenset[bytes]) -> bytes:
+    block = scan(signal, payload, 0)
+    gone = [row for row in range(block.count) if block.column("trace_id")[row].tobytes() in without]
+    return b"".join(bytes(one.payload) for one in remains(block, Tombstones.of(np.array(gone, np.int64))))
 
 
 class Named:
@@ -56,9 +66,13 @@ class Named:
     def __init__(self, backend: Backend | None, instance: str = INSTANCE) -> None:
         self.found = backend
         self.instance = instance
+        self.deleted: frozenset[bytes] = frozenset()
 
     def backend(self, name: str) -> Backend | None:
         return self.found
+
+    def deleted_traces(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
+        return self.deleted
 
     def source(self, tenant: str, signal: Signal) -> Source:
         return Source(self.instance, tenant, signal)
@@ -73,6 +87,7 @@ class Held:
         self.ways: dict[str, Way] = {}
         self.engine = Engine(threads, 30.0, SystemClock())
         self.app: Any = None
+        self.named: list[Named] = []
 
     def open(self) -> None:
         self.app = create_app(self.stores, self.engine, CollectorRegistry(), list, dict, dict, self.logger)
@@ -82,13 +97,13 @@ class Held:
 
 
 @asynccontextmanager
-async def whole() -> AsyncIterator[Held]:
-    """Everything in memory."""
+async def whole(without: frozenset[bytes] = frozenset()) -> AsyncIterator[Held]:
+    """Everything in memory, but for some traces."""
     held = Held()
     loop = asyncio.get_running_loop()
     for signal in SIGNALS:
         store = held.stores[signal.name] = Store(signal, Ring(signal, 10_000, 1 << 24), None, loop)
-        for one in requests(signal):
+        for one in requests(signal, without):
             await store.append(one)
     held.open()
     yield held
@@ -136,9 +151,10 @@ async def reduced(
             log.retain(log.byte_size // 2, None)
             log.enforce_retention()
             assert 0 < log.first_offset < store.ring.first_offset
+        held.named.append(Named(backend))
         way = held.ways[signal.name] = Way(
             "tested",
-            reading(Named(backend), "tested", "", signal),
+            reading(held.named[-1], "tested", "", signal),
             loop,
             SystemClock(),
             held.logger,

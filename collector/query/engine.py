@@ -30,7 +30,7 @@ import numpy as np
 from collector.errors import Overloaded, QueryTimeout
 from collector.otlp.asked import NOTHING, Asked
 from collector.otlp.records import Ref, isolate
-from collector.query.places import places
+from collector.query.best import Best, best_of, refs_of, split_off
 from collector.query.reach import ONLY_HELD, Reach
 from collector.query.repeated import without_held
 from collector.ring.search import Stretch
@@ -536,7 +536,7 @@ def newest(
     """
     if limit <= 0:
         return []
-    best = _Best(limit, oldest=oldest)
+    best = Best(limit, oldest=oldest)
     ring = _Range(view, start_ns, end_ns, deadline, best.wants, not oldest)
     among = Among(view.index, (view.key,)) if view.index is not None else None
     log = log_slices(view, start_ns, end_ns, deadline, among, best.wants, terms, hints, newest_first=not oldest)
@@ -552,99 +552,16 @@ def newest(
         in_ring = block.end_offset > view.ring_offset
         if few and is_dense and in_ring and limit <= few < len(rows):
             # The best of a block are most of what is wanted of it.
-            rows, tried = _split(block, rows, limit, oldest=oldest)
+            rows, tried = split_off(block, rows, limit, oldest=oldest)
             assert among_few is not None
-            is_dense = best.add_of(_refs(block, tried), among_few, few) * 2 >= limit
+            is_dense = best.add_of(refs_of(block, tried), among_few, few) * 2 >= limit
             if not best.wants_one_of(block, rows):
                 continue
-        refs = best.better(_best(block, select(Slice(block, rows)), limit, oldest=oldest))
+        refs = best.better(best_of(block, select(Slice(block, rows)), limit, oldest=oldest))
         if not in_ring and len(refs) * 4 < block.count:
             refs = [isolate(ref) for ref in refs]  # do not hold a block of the log for a few records of it
         best.add(refs)
     return best.found()
-
-
-class _Best:
-    """The best records so far: the newest or the oldest."""
-
-    def __init__(self, limit: int, *, oldest: bool) -> None:
-        self._limit = limit
-        self._oldest = oldest
-        self._found: list[Ref] = []
-        self._worst: tuple[int, int] | None = None  # of those, once there are enough
-
-    def wants(self, min_time: int, max_time: int) -> bool:
-        """See `Wanted`."""
-        worst = self._worst
-        return worst is None or (min_time <= worst[0] if self._oldest else max_time >= worst[0])
-
-    def wants_one_of(self, block: Block, rows: NDArray[np.intp]) -> bool:
-        """Tell whether some rows of a block can be better."""
-        if not rows.size:
-            return False
-        times = block.column("time")[rows]
-        return self.wants(int(times.min()), int(times.max()))
-
-    def better(self, refs: list[Ref]) -> list[Ref]:
-        """Return the records that are better than the worst of those found, if there are enough."""
-        worst = self._worst
-        if worst is None:
-            return refs
-        return [ref for ref in refs if (ref[:2] < worst if self._oldest else ref[:2] > worst)]
-
-    def add(self, refs: list[Ref]) -> None:
-        """Take records that were found."""
-        if not refs:
-            return
-        self._found += refs
-        if len(self._found) >= self._limit:
-            self._found.sort(key=_order, reverse=not self._oldest)
-            del self._found[self._limit :]
-            self._worst = self._found[-1][:2]
-
-    def add_of(self, refs: list[Ref], select: Callable[[list[Ref]], list[Ref]], at_once: int) -> int:
-        """Take those of some records that are selected, asked of the best first; return how many these were."""
-        refs.sort(key=_order, reverse=not self._oldest)
-        count = 0
-        for begin in range(0, len(refs), at_once):
-            head = self.better(refs[begin : begin + at_once])
-            if not head:
-                break
-            found = select(head)
-            count += len(found)
-            self.add(found)
-        return count
-
-    def found(self) -> list[Ref]:
-        """Return them, the best first."""
-        self._found.sort(key=_order, reverse=not self._oldest)
-        return self._found[: self._limit]
-
-
-def _split(
-    block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows of a block without the `limit` best, and those."""
-    order = np.lexsort((rows, block.column("time")[rows]))
-    rest, best = (order[limit:], order[:limit]) if oldest else (order[:-limit], order[-limit:])
-    return np.sort(rows[rest]), rows[best]
-
-
-def _order(ref: Ref) -> tuple[int, int]:
-    return ref[:2]
-
-
-def _best(block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool) -> list[Ref]:
-    """Return refs to the best `limit` rows of one block."""
-    if rows.size > limit:
-        order = np.lexsort((places(block, rows), block.column("time")[rows]))
-        rows = rows[order[:limit] if oldest else order[-limit:]]
-    return _refs(block, rows)
-
-
-def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
-    times, offsets = block.column("time")[rows].tolist(), places(block, rows).tolist()
-    return [Ref(time, offset, block, row) for time, offset, row in zip(times, offsets, rows.tolist(), strict=True)]
 
 
 IDLE_MAX = 16

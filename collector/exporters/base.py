@@ -276,9 +276,11 @@ class Backend(Exporter):
     """An exporter that can also read what it was given. Reading may begin once `start` has returned, and goes on while
     batches are exported."""
 
-    keyed: bool = True
-    """Whether it keeps each record's source and offset, known once it has started: then it can leave out what is `held`, and shows a record that it
-    was given twice once. If not, who reads must know repeated records by what is in them."""
+    @property
+    def keyed(self) -> bool:
+        """Whether it keeps each record's source and offset, known once it has started: then it can leave out what is `held`, and
+        shows a record that it was given twice once. If not, who reads must know repeated records by what is in them."""
+        return True
 
     @abstractmethod
     def read(self, wanted: Wanted) -> AsyncIterator[Block]:

@@ -29,7 +29,11 @@ class Measured(Backend):
         self._backend = backend
         self._metrics = metrics
         self._clock = clock
-        self.keyed = backend.keyed  # of the class, everywhere else
+
+    @property
+    def keyed(self) -> bool:
+        """See base.py."""
+        return self._backend.keyed
 
     @contextmanager
     def _timed(self, operation: str, signal: Signal) -> Iterator[None]:

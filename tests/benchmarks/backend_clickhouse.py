@@ -65,7 +65,7 @@ class ClickHouse(Subject):
                 columns = (*layout.columns, *OWN, *KEPT)
                 name = schema.base_name(ClickHouseSettings(), batch.signal) + layout.suffix
                 table = schema.Table(layout, name, {one.name: one.type for one in columns}, columns)
-                body = native.body(batch, table, "lz4")
+                body = native.body(native.joined(batch), table, "lz4")
                 if body:
                     told = ", ".join(f"`{one.name}`" for one in columns)
                     found.append((f"{name} ({told}) FORMAT Native", body))

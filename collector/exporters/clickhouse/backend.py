@@ -2,7 +2,8 @@
 read back.
 
 Exactly once: an insert has a token, the batch's key, by which the server knows one that is repeated; batches are repeated
-with the same bounds (`steady`). Tables that are made here remember 10,000 inserts. A batch of data points is up to five
+with the same bounds (`steady`). Tables that are made here remember 10,000 inserts; what they remember without having it is
+mended (doubts.py). A batch of data points is up to five
 inserts, one a table, each with the token; what was there already is passed over.
 
 The tables are looked at when the backend starts, and again when the server says that one of them is not what it was.
@@ -14,6 +15,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -22,8 +24,17 @@ from collector.errors import Retryable, RingtailError, Unwelcome
 from collector.exporters.base import PIECE_RECORDS, Backend, Health
 from collector.exporters.clickhouse import native, schema
 from collector.exporters.clickhouse.client import Client, SchemaUnwelcome
-from collector.exporters.clickhouse.filters import Conditions, add_range, add_tenant, hexadecimal, time_of
+from collector.exporters.clickhouse.doubts import SLICE, Doubts, offsets_of
+from collector.exporters.clickhouse.filters import (
+    Conditions,
+    add_range,
+    add_tenant,
+    hexadecimal,
+    nanoseconds,
+    time_of,
+)
 from collector.exporters.clickhouse.reading import Pieces, Row, Rows, piece_is_full, statement
+from collector.exporters.clickhouse.windows import Held, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,8 +71,11 @@ class ClickHouse(Backend):
         self._context = context
         self._client = Client(settings, context.clock)
         self._tables: dict[Signal, tuple[Table, ...]] = {}
+        self._doubts = Doubts(self.parallel)
         self._lock = asyncio.Lock()
         self._version = ""
+        self._keyed = True
+        self._alone: frozenset[str] = frozenset()
         self._bytes: Counter[str] = Counter()
 
     # --- tables -----------------------------------------------------------------------------------------------
@@ -70,6 +84,11 @@ class ClickHouse(Backend):
         """Make what is missing, and look at what is there. Raises Retryable or Unwelcome."""
         self._tables = {}
         await self._prepared()
+
+    @property
+    def keyed(self) -> bool:
+        """See `Backend.keyed`: whether all tables have the columns for it."""
+        return self._keyed
 
     async def _prepared(self) -> dict[Signal, tuple[Table, ...]]:
         async with self._lock:
@@ -97,7 +116,8 @@ class ClickHouse(Backend):
             )
             self._tell(table)
             found[layout.signal] = (*found.get(layout.signal, ()), table)
-        self.keyed = all(table.keyed for tables in found.values() for table in tables)
+        self._keyed = all(table.keyed for tables in found.values() for table in tables)
+        self._alone = await self._without_replicas([table for tables in found.values() for table in tables])
         return found
 
     async def _columns(self, layouts: Sequence[tuple[Layout, str]]) -> list[list[Any]]:
@@ -109,6 +129,20 @@ class ClickHouse(Backend):
             f" WHERE database = {conditions.value(self._settings.database)} AND {conditions.among('table', tables)}",
             conditions.parameters,
         )
+
+    async def _without_replicas(self, tables: Sequence[Table]) -> frozenset[str]:
+        """Return the names of those that can be mended: whose rows are seen at once, which a replica's are not."""
+        conditions = Conditions()
+        rows = {f"{one.name}_local" if self._settings.distributed else one.name: one for one in tables if one.keyed}
+        if not rows:
+            return frozenset()
+        found = await self._select(
+            f"SELECT name FROM system.tables WHERE database = {conditions.value(self._settings.database)}"
+            f" AND {conditions.among('name', rows)} AND engine LIKE '%MergeTree'"
+            " AND NOT match(engine, '^(Replicated|Shared)')",
+            conditions.parameters,
+        )
+        return frozenset(rows[name].name for (name,) in found)
 
     def _tell(self, table: Table) -> None:
         missing = [one.name for one in table.layout.columns if one.name not in table.types]
@@ -141,36 +175,74 @@ class ClickHouse(Backend):
 
     async def export(self, batch: Batch) -> Rejected | None:
         """See `Exporter.export`."""
+        larger = await self._threaded(native.joined, batch)
+        doubtful = self._doubts.has(batch)
         try:
             for table in (await self._prepared()).get(batch.signal, ()):
                 if batch.source.tenant and not table.keyed:
                     raise Unwelcome(f"the table {table.name} has no column for tenants")
-                await self._insert(batch, table)
-        except SchemaUnwelcome:
-            self._tables = {}
+                if await self._insert(larger, table, batch.key) and doubtful and table.name in self._alone:
+                    await self._mend(batch, table)
+        except BaseException as error:
+            self._doubts.failed(batch)
+            if isinstance(error, SchemaUnwelcome):
+                self._tables = {}
             raise
+        self._doubts.taken(batch)
         return None
 
-    async def _insert(self, batch: Batch, table: Table) -> None:
+    async def _insert(self, batch: Batch, table: Table, token: str) -> bool:
+        """Insert what of a batch belongs into a table; False when nothing does."""
         compression = self._settings.compress
         body = await self._threaded(native.body, batch, table, compression)
         if not body:
-            return
+            return False
         columns = ", ".join(f"`{one.name}`" for one in table.sent)
         await self._client.insert(
             f"INSERT INTO {self._place(table)} ({columns}) FORMAT Native",
             body,
             compression if compression != "none" else "",
-            self._inserting(batch),
+            self._inserting(token),
         )
         self._bytes[table.name] += len(body)
+        return True
 
-    def _inserting(self, batch: Batch) -> dict[str, str]:
+    async def _mend(self, batch: Batch, table: Table) -> None:
+        """Insert what is missing of a batch that a table says to have: see doubts.py."""
+        owed = offsets_of(batch, table)
+        missing: set[int] = set()
+        for at in range(0, len(owed), SLICE):
+            some = owed[at : at + SLICE]
+            conditions = Conditions()
+            add_tenant(conditions, table, batch.source.tenant)
+            add_range(
+                conditions,
+                table,
+                min(one.min_time for one in batch.blocks),
+                max(one.max_time for one in batch.blocks),
+            )
+            conditions.parts += [
+                f"RingtailInstance = {conditions.value(batch.source.instance)}",
+                f"RingtailOffset >= {conditions.value(int(some[0]), 'UInt64')}",
+                f"RingtailOffset <= {conditions.value(int(some[-1]), 'UInt64')}",
+            ]
+            if await self._counted(table, conditions) < len(some):
+                there = await self._select(
+                    f"SELECT RingtailOffset FROM {self._place(table)} WHERE {conditions.where}", conditions.parameters
+                )
+                missing |= set(some.tolist()).difference(one for (one,) in there)
+        if missing and (found := batch.separated(missing)[0]) is not None:
+            self._context.logger.warning(
+                "the server knew an insert without having its rows", table=table.name, records=len(missing)
+            )
+            await self._insert(found, table, f"{batch.key}/{min(missing)}+{len(missing)}")
+
+    def _inserting(self, token: str) -> dict[str, str]:
         """Return the settings of an insert: all of it or nothing, known again, and no limit that a batch cannot keep."""
         waiting = "1" if self._settings.async_insert else "0"
         found = {
             "insert_deduplicate": "1",
-            "insert_deduplication_token": batch.key,
+            "insert_deduplication_token": token,
             "deduplicate_blocks_in_dependent_materialized_views": "1",
             "max_partitions_per_insert_block": "0",
             "async_insert": waiting,
@@ -189,10 +261,39 @@ class ClickHouse(Backend):
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
         """See `Backend.read`."""
         tables = (await self._prepared()).get(wanted.signal, ())
+        pieces = Pieces(wanted.signal, tables)
+        if wanted.trace_ids:  # there is an index, and what it finds is small
+            async for rows in self._rows(tables, wanted):
+                yield await self._piece(pieces, rows)
+            return
+        if (held := await self._held(tables)) is None:
+            return
+        windows = Windows(wanted, held)
+        for start_ns, end_ns in windows:
+            came = 0
+            async for rows in self._rows(tables, replace(wanted, start_ns=start_ns, end_ns=end_ns)):
+                came += len(rows)
+                yield await self._piece(pieces, rows)
+            windows.came(came)
+
+    async def _held(self, tables: Sequence[Table]) -> Held | None:
+        """Return what tables have, as their parts know it; None for nothing."""
+        parts = []
+        for table in tables:
+            time = f"`{table.layout.time}`"
+            ends = (nanoseconds(f"{end}({time})", table.types[table.layout.time]) for end in ("min", "max"))
+            parts.append(f"SELECT count(), {', '.join(ends)} FROM {self._place(table)}")
+        found = [Held(*row) for row in await self._select(" UNION ALL ".join(parts), {}) if row[0]]
+        if not found:
+            return None
+        first, last = min(one.first_ns for one in found), max(one.last_ns for one in found)
+        return Held(sum(one.rows for one in found), first, last)
+
+    async def _rows(self, tables: Sequence[Table], wanted: Wanted) -> AsyncIterator[list[Row]]:
+        """Yield rows, as many as a block has."""
         asked = statement(tables, [self._place(one) for one in tables], wanted)
         if asked is None:
             return
-        pieces = Pieces(wanted.signal, tables)
         waiting: list[Row] = []
         nbytes = 0
         rows = Rows()
@@ -202,11 +303,11 @@ class ClickHouse(Backend):
                     waiting.append(row)
                     nbytes += len(row.container) + len(row.record) + len(row.columns)
                     if piece_is_full(waiting, nbytes):
-                        yield await self._piece(pieces, waiting)
+                        yield waiting
                         waiting, nbytes = [], 0
         rows.end()
         if waiting:
-            yield await self._piece(pieces, waiting)
+            yield waiting
 
     async def _piece(self, pieces: Pieces, rows: Sequence[Row]) -> Block:
         assert len(rows) <= PIECE_RECORDS

@@ -100,8 +100,8 @@ class Client:
         self._at = 0
         self._headers = {name: value.reveal() for name, value in settings.headers.items()}
         self._headers["X-ClickHouse-User"] = settings.username
-        if password := settings.password.reveal():
-            self._headers["X-ClickHouse-Key"] = password
+        if settings.password is not None:
+            self._headers["X-ClickHouse-Key"] = settings.password.reveal()
 
     async def ask(self, statement: str, parameters: Mapping[str, str], settings: Mapping[str, str]) -> bytes:
         """Run a statement, and return its answer. Raises Retryable, Permanent or Unwelcome."""

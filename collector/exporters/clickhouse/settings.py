@@ -56,7 +56,7 @@ class ClickHouseSettings(ExporterSettings):
         many=True,
     )
     username: str = setting("default", "text", "The user.")
-    password: Secret = setting(Secret(""), "secret", "The user's password.")
+    password: Secret | None = setting(None, "password", "The user's password.")
     headers: Mapping[str, Secret] = headers("Sent with every request, for what stands between.")
     tls: ClientTls = section(ClientTls, "How TLS is spoken.")
     allow_link_local: bool = setting(
@@ -141,7 +141,8 @@ def problems(settings: ClickHouseSettings) -> Iterable[tuple[str, str]]:
         yield "tls.insecure", "is for otlp; here the endpoint says http:// or https://"
     if (settings.tls.cert_file is None) != (settings.tls.key_file is None):
         yield "tls.cert_file", "cert_file and key_file belong together"
-    if not settings.username.isprintable() or not settings.password.reveal().isprintable():
+    password = "" if settings.password is None else settings.password.reveal()
+    if not settings.username.isprintable() or not password.isprintable():
         yield "username", "and password are printable: they are sent as headers"
 
 

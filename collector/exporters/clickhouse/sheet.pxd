@@ -76,6 +76,18 @@ cdef enum:  # buffers; a map has three: offsets, keys, values
     GROUP_CONTAINER = 84
     TEXTS = 85
 
+cdef enum:
+    # Columns of groups, each a start and then a length: _GROUP_COLUMNS.
+    ENVELOPE = 0
+    SERVICE_NAME = 2
+    RESOURCE_MESSAGE = 4
+    SCOPE_ENVELOPE = 6
+    SCOPE_MESSAGE = 8
+    METRIC_MESSAGE = 10
+    TEMPORALITY_BYTE = 12
+    MONOTONIC_BYTE = 13
+    PLACED = 14
+
 cdef struct Group:
     Extent service
     Extent resource_schema
@@ -99,7 +111,13 @@ cdef class Sheet:
     cdef Group group
     cdef Py_ssize_t envelope_at  # where what the group has was found, in the block at hand
     cdef Py_ssize_t scope_at
-    cdef int add_group(self, block, Py_ssize_t group, int kind) except? -1
+    cdef Extent resource
+    cdef const uint8_t[::1] table  # the columns of the block's groups
+    cdef Py_ssize_t place[14]  # where in it each begins
+    cdef int begin(self, block) except? -1
+    cdef uint32_t word(self, int column, Py_ssize_t group) noexcept
+    cdef bint is_resource(self, Extent message) noexcept
+    cdef int add_group(self, const uint8_t* base, Py_ssize_t group, int kind) except? -1
     cdef int put_container(self, int kind) except? -1
     cdef int put_common(self, const uint8_t* record, uint32_t length, uint64_t offset) except? -1
     cdef int put_pairs(self, int to, const uint8_t* at, const uint8_t* end, uint32_t field) except? -1

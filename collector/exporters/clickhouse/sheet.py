@@ -39,11 +39,17 @@ from cython.cimports.collector.exporters.jsontext import Text, field_of, put, pu
 from cython.cimports.collector.otlp.wire import Extent, next_field, read_varint, write_varint
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcmp, memcpy, memset
 
 from collector.otlp.records import data_field
 
 _Bytes = cython.typedef(cython.pointer(cython.const[uint8_t]))
+
+_GROUP_COLUMNS: tuple = (
+    *("envelope_start", "envelope_length", "service_start", "service_length", "resource_start", "resource_length"),
+    *("scope_envelope_start", "scope_envelope_length", "scope_start", "scope_length", "metric_start", "metric_length"),
+    *("temporality", "monotonic"),
+)
 
 
 @cython.cclass
@@ -60,6 +66,14 @@ class Sheet:
         i: cython.int
         for i in range(TEXTS):
             release(cython.address(self.text[i]))
+
+    def clear(self) -> None:
+        """Begin anew, with the same buffers."""
+        i: cython.int
+        for i in range(TEXTS):
+            self.text[i].length = 0
+            self.total[i] = 0
+        self.count = 0
 
     def take(self, place: int) -> bytes:
         """Return what a buffer holds."""
@@ -92,52 +106,73 @@ class Sheet:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def add_group(self, block, group: cython.Py_ssize_t, kind: cython.int) -> cython.int:
+    def begin(self, block) -> cython.int:
+        """Get ready for a block: where its groups' columns lie."""
+        self.envelope_at = self.scope_at = -1
+        self.resource.length = 0
+        self.resource.at = cython.NULL
+        self.table = block.groups.buffer
+        columns = block.groups.layout.columns
+        count: cython.Py_ssize_t = block.groups.count
+        i: cython.int
+        for i in range(PLACED):
+            found = columns.get(_GROUP_COLUMNS[i])
+            self.place[i] = 0 if found is None else found[1] * count
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def word(self, column: cython.int, group: cython.Py_ssize_t) -> uint32_t:
+        """Return an entry of a column of groups."""
+        value: uint32_t = 0
+        memcpy(cython.address(value), cython.address(self.table[self.place[column] + 4 * group]), 4)
+        return value
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def add_group(self, base: _Bytes, group: cython.Py_ssize_t, kind: cython.int) -> cython.int:
         """Look at what stands around the records of a group; `kind` is the type of data points, else 0. A resource or a scope
         that the last group had, too, is not looked at again."""
-        view: cython.const[uint8_t][::1] = block.payload
-        base: _Bytes = cython.address(view[0])
-        numbers = block.groups.number
         at: _Bytes
         end: _Bytes
         tag: uint32_t = 0
         wanted: uint32_t
         number: uint64_t = 0
         part: Extent
-        length: cython.Py_ssize_t
         g: cython.pointer(Group) = cython.address(self.group)
-        start: cython.Py_ssize_t = numbers("envelope_start", group)
+        start: cython.Py_ssize_t = self.word(ENVELOPE, group)
         if start != self.envelope_at:
             self.envelope_at = start
-            length = numbers("envelope_length", group)
+            at = base + start
+            end = at + self.word(ENVELOPE + 1, group)
             self.text[GROUP_OUTER].length = 0
-            put_others(cython.address(self.text[GROUP_OUTER]), base + start, base + start + length, 2)
-            g.resource_schema = field_of(extent(base + start, base + start + length), 3)
-            start = numbers("service_start", group)
-            g.service.at = base + start
-            g.service.length = numbers("service_length", group)
-            start = numbers("resource_start", group)
-            length = numbers("resource_length", group)
-            self.text[GROUP_RESOURCE_KEYS].length = self.text[GROUP_RESOURCE_VALUES].length = 0
-            g.resource_pairs = put_key_values(
-                cython.address(self.text[GROUP_RESOURCE_KEYS]),
-                cython.address(self.text[GROUP_RESOURCE_VALUES]),
-                cython.address(self.text[SCRATCH]),
-                base + start,
-                base + start + length,
-                1,
-            )
-        start = numbers("scope_envelope_start", group)
+            put_others(cython.address(self.text[GROUP_OUTER]), at, end, 2)
+            g.resource_schema = field_of(extent(at, end), 3)
+            g.service.at = base + self.word(SERVICE_NAME, group)
+            g.service.length = self.word(SERVICE_NAME + 1, group)
+            part.at = base + self.word(RESOURCE_MESSAGE, group)
+            part.length = self.word(RESOURCE_MESSAGE + 1, group)
+            if not self.is_resource(part):
+                self.resource = part
+                self.text[GROUP_RESOURCE_KEYS].length = self.text[GROUP_RESOURCE_VALUES].length = 0
+                g.resource_pairs = put_key_values(
+                    cython.address(self.text[GROUP_RESOURCE_KEYS]),
+                    cython.address(self.text[GROUP_RESOURCE_VALUES]),
+                    cython.address(self.text[SCRATCH]),
+                    part.at,
+                    part.at + part.length,
+                    1,
+                )
+        start = self.word(SCOPE_ENVELOPE, group)
         if start != self.scope_at:
             self.scope_at = start
-            length = numbers("scope_envelope_length", group)
-            self.text[GROUP_INNER].length = 0
-            put_others(cython.address(self.text[GROUP_INNER]), base + start, base + start + length, 2)
-            g.scope_schema = field_of(extent(base + start, base + start + length), 3)
-            start = numbers("scope_start", group)
-            length = numbers("scope_length", group)
             at = base + start
-            end = at + length
+            end = at + self.word(SCOPE_ENVELOPE + 1, group)
+            self.text[GROUP_INNER].length = 0
+            put_others(cython.address(self.text[GROUP_INNER]), at, end, 2)
+            g.scope_schema = field_of(extent(at, end), 3)
+            at = base + self.word(SCOPE_MESSAGE, group)
+            end = at + self.word(SCOPE_MESSAGE + 1, group)
             self.text[GROUP_SCOPE_KEYS].length = self.text[GROUP_SCOPE_VALUES].length = 0
             g.scope_pairs = put_key_values(
                 cython.address(self.text[GROUP_SCOPE_KEYS]),
@@ -159,15 +194,13 @@ class Sheet:
                     g.scope_dropped = cython.cast(uint32_t, number)
         self.text[GROUP_METRIC].length = 0
         if kind:
-            start = numbers("metric_start", group)
-            length = numbers("metric_length", group)
-            at = base + start
-            end = at + length
+            at = base + self.word(METRIC_MESSAGE, group)
+            end = at + self.word(METRIC_MESSAGE + 1, group)
             g.metric = field_of(extent(at, end), 1)
             g.description = field_of(extent(at, end), 2)
             g.unit = field_of(extent(at, end), 3)
-            g.temporality = numbers("temporality", group)
-            g.monotonic = numbers("monotonic", group)
+            g.temporality = self.table[self.place[TEMPORALITY_BYTE] + group]
+            g.monotonic = self.table[self.place[MONOTONIC_BYTE] + group]
             if self.keeps:
                 wanted = data_field(kind)
                 put_others(cython.address(self.text[GROUP_METRIC]), at, end, wanted)
@@ -179,6 +212,14 @@ class Sheet:
                 put_byte(cython.address(self.text[GROUP_METRIC]), cython.cast(uint8_t, wanted << 3 | 2))
                 put_text(cython.address(self.text[GROUP_METRIC]), self.text[SCRATCH].at, self.text[SCRATCH].length)
         return self.put_container(kind) if self.keeps else 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_resource(self, message: Extent) -> cython.bint:
+        """Tell whether a resource is, byte for byte, the last one: small requests have one each."""
+        if self.resource.at == cython.NULL or message.length != self.resource.length:
+            return False
+        return memcmp(message.at, self.resource.at, message.length) == 0
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -242,7 +283,7 @@ class Sheet:
     def add_spans(self, block, first: int, end: int) -> None:
         """Add the rows [first, end) of a block of spans."""
         _check(block, first, end)
-        self.envelope_at = self.scope_at = -1
+        self.begin(block)
         view: cython.const[uint8_t][::1] = block.payload
         starts: cython.const[uint32_t][::1] = block.column("start")
         lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -269,7 +310,7 @@ class Sheet:
         for row in range(first, end):
             if groups[row] != group:
                 group = groups[row]
-                self.add_group(block, group, 0)
+                self.add_group(cython.address(view[0]), group, 0)
             begin = at = cython.address(view[0]) + starts[row]
             behind = at + lengths[row]
             self.put_common(begin, lengths[row], base_offset + row)
@@ -338,7 +379,7 @@ class Sheet:
     def add_logs(self, block, first: int, end: int) -> None:
         """Add the rows [first, end) of a block of log records."""
         _check(block, first, end)
-        self.envelope_at = self.scope_at = -1
+        self.begin(block)
         view: cython.const[uint8_t][::1] = block.payload
         starts: cython.const[uint32_t][::1] = block.column("start")
         lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -363,7 +404,7 @@ class Sheet:
         for row in range(first, end):
             if groups[row] != group:
                 group = groups[row]
-                self.add_group(block, group, 0)
+                self.add_group(cython.address(view[0]), group, 0)
             begin = at = cython.address(view[0]) + starts[row]
             behind = at + lengths[row]
             self.put_common(begin, lengths[row], base_offset + row)
@@ -395,7 +436,7 @@ class Sheet:
     def add_points(self, block, first: int, end: int, kind: int) -> None:
         """Add those of the rows [first, end) of a block of data points that are of a type."""
         _check(block, first, end)
-        self.envelope_at = self.scope_at = -1
+        self.begin(block)
         view: cython.const[uint8_t][::1] = block.payload
         starts: cython.const[uint32_t][::1] = block.column("start")
         lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -434,7 +475,7 @@ class Sheet:
                 continue
             if groups[row] != group:
                 group = groups[row]
-                self.add_group(block, group, wanted)
+                self.add_group(cython.address(view[0]), group, wanted)
             begin = at = cython.address(view[0]) + starts[row]
             behind = at + lengths[row]
             self.put_common(begin, lengths[row], base_offset + row)
@@ -605,22 +646,17 @@ PLACES = {
     "RingtailOffset": (OFFSET,),
     "RingtailRecord": (RECORD,),
     "RingtailContainer": (CONTAINER,),
-    "Timestamp": (TIME,),
-    "TimeUnix": (TIME,),
-    "StartTimeUnix": (OTHER_TIME,),
-    "Duration": (OTHER_TIME,),
+    **dict.fromkeys(("Timestamp", "TimeUnix"), (TIME,)),
+    **dict.fromkeys(("StartTimeUnix", "Duration"), (OTHER_TIME,)),
     "TraceId": (TRACE_ID,),
     "SpanId": (SPAN_ID,),
     "ParentSpanId": (PARENT,),
     "TraceState": (STATE,),
-    "SpanName": (NAME,),
-    "EventName": (NAME,),
+    **dict.fromkeys(("SpanName", "EventName"), (NAME,)),
     "SpanKind": (KIND,),
     "StatusCode": (STATUS,),
     "StatusMessage": (MESSAGE,),
-    "SpanAttributes": (ATTRIBUTES, ATTRIBUTES + 1, ATTRIBUTES + 2),
-    "LogAttributes": (ATTRIBUTES, ATTRIBUTES + 1, ATTRIBUTES + 2),
-    "Attributes": (ATTRIBUTES, ATTRIBUTES + 1, ATTRIBUTES + 2),
+    **dict.fromkeys(("SpanAttributes", "LogAttributes", "Attributes"), (ATTRIBUTES, ATTRIBUTES + 1, ATTRIBUTES + 2)),
     "Events.Timestamp": (EVENTS, EVENT_TIME),
     "Events.Name": (EVENTS, EVENT_NAME),
     "Events.Attributes": (EVENTS, EVENT_MAP, EVENT_MAP + 1, EVENT_MAP + 2),
@@ -628,8 +664,7 @@ PLACES = {
     "Links.SpanId": (LINKS, LINK_SPAN_ID),
     "Links.TraceState": (LINKS, LINK_STATE),
     "Links.Attributes": (LINKS, LINK_MAP, LINK_MAP + 1, LINK_MAP + 2),
-    "TraceFlags": (FLAGS,),
-    "Flags": (FLAGS,),
+    **dict.fromkeys(("TraceFlags", "Flags"), (FLAGS,)),
     "SeverityText": (SEVERITY_TEXT,),
     "SeverityNumber": (SEVERITY,),
     "Body": (BODY,),

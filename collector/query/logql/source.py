@@ -16,10 +16,11 @@ from collector.otlp.asked import NOTHING
 from collector.query.engine import Among, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
+from collector.query.logql.containers import label_name
 from collector.query.logql.explain import noted
 from collector.query.logql.hints import hints_of
 from collector.query.logql.known import STREAM, BlockLayer
-from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
+from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records
 from collector.query.logql.regex import literal
 from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
 
@@ -178,9 +179,10 @@ class Source:
         size = 0
         for ref in refs:
             numbers = ref.block.records.number
-            if self.selection.has(records.container(ref.block, numbers("group", ref.row))):
+            container = records.container(ref.block, numbers("group", ref.row))
+            if self.selection.has(container):
                 size += numbers("body_length", ref.row)
-                found.append((ref, records.row(ref.block, ref.row)))
+                found.append((ref, records.row(ref.block, ref.row, container)))
         statistics.count_ring(len(found), size)
         if effort is not None:
             effort.stage(str(self.query.selector), len(refs), len(found), began)

@@ -45,7 +45,7 @@ HELD_BYTES_MAX: Final = 256 * 1024 * 1024
 """Bytes of the log's blocks that are held at a time for traces that are looked at together."""
 
 
-PICKED_ROWS: Final = 64
+PICKED_ROWS: Final = 256
 """Spans of a piece, on average: with fewer, all pieces are made one."""
 PICKED_MAX: Final = 65_536
 PICKED_BYTES_MAX: Final = 32 * 1024 * 1024

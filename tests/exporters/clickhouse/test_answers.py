@@ -90,6 +90,8 @@ class Stub:
         if "system.columns" in statement:
             asked = [value for name, value in request.query.items() if name.startswith("param_")]
             return web.Response(text="".join(self._columns(one) for one in asked[1:] if one not in self.missing))
+        if statement.startswith("SELECT count()"):
+            return web.Response(text="[5, 1000000000, 2000000000]\n")
         if statement.startswith("CREATE TABLE"):
             self.missing -= {one for one in self.missing if f"`{one}` (" in statement}
         if statement.startswith("INSERT") and self.failures:

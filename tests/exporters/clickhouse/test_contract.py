@@ -14,9 +14,9 @@ from collector.exporters.clickhouse.columns import LAYOUTS
 from collector.exporters.clickhouse.kind import KIND
 from collector.exporters.clickhouse.schema import base_name
 from collector.exporters.clickhouse.settings import ClickHouseSettings
-from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
+from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.testing.corpus import Whole, corpus, trace_id
-from collector.testing.exporters import BackendContract, Make, batch_of
+from collector.testing.exporters import RECORDS, BackendContract, Make, batch_of
 from tests.exporters.clickhouse.kept import kept
 from tests.exporters.clickhouse.server import CLUSTER, Server, database, done, emptied, need_engine, serving
 
@@ -35,6 +35,25 @@ class TestClickHouse(BackendContract):
     async def settings(self, tables: str) -> AsyncIterator[ClickHouseSettings]:
         async with serving(Server().answer) as url:
             yield ClickHouseSettings(endpoint=(url,), database=emptied(tables))
+
+    @pytest.mark.parametrize("signal", [TRACES, METRICS], ids=lambda one: one.name)
+    async def test_an_insert_that_is_known_but_not_there_is_mended(
+        self, make: Make, settings: ClickHouseSettings, signal: Signal
+    ) -> None:
+        """As it is when a server without replicas dies at the wrong moment."""
+        backend, sent = await self.filled(make, signal)
+        for layout in LAYOUTS[signal]:
+            name = f"{settings.database}.{base_name(settings, signal)}{layout.suffix}"
+            done(f"DELETE FROM {name} WHERE RingtailOffset % 3 = 0")
+        assert len(await self.read(backend, Wanted(signal))) < len(sent)
+        again = await make()
+        part = batch_of(signal, [corpus(signal, RECORDS)]).part(0, 40)
+        for _ in range(2):
+            await again.export(part)
+        found = await self.read(again, Wanted(signal))
+        lost = sum(offset % 3 == 0 for offset in range(40, RECORDS))
+        assert len(found) == RECORDS - lost
+        assert not self.counted(signal, found) - self.counted(signal, sent)
 
 
 class TestCluster(BackendContract):

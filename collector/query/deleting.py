@@ -144,7 +144,7 @@ class Deleting:
             done.backends = sorted({*done.backends, *backends})
 
     async def _of_traces(self, store: Store, ids: Sequence[bytes]) -> Tombstones:
-        with store.view() as view:
+        with store.view(held_only=True) as view:  # Backends are told by themselves.
             return await self._engine.run(of_traces, view, ids)
 
     async def _matching(self, store: Store, wanted: Deletion, end: int) -> tuple[Tombstones, tuple[bytes, ...]]:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from collector.errors import Retryable
-from collector.exporters.base import Wanted
+from collector.exporters.base import Backend, Exporter, Wanted
 from collector.exporters.kinds import Kind, find
+from collector.exporters.measured import Measured
 from collector.exporters.settings import ExporterSettings
 from collector.otlp.block import Block
 from collector.otlp.cut import cut
@@ -337,3 +338,11 @@ def test_a_daemon_in_memory_only_reads_what_its_rings_let_go_of(tmp_path: Path) 
         read = exported(daemon)["queries"]["traces"]
         assert read["records"] > 0
         assert read["failing"] == ""
+
+
+def test_what_backends_tell_is_not_lost_on_the_way() -> None:
+    """Queries see a backend through the one that measures it: it passes on all that a backend can say of itself."""
+    said = {
+        name for kind in (Backend, Exporter) for name, one in vars(kind).items() if callable(one) and name[0] != "_"
+    }
+    assert said - {"start", "stop"} <= set(vars(Measured))

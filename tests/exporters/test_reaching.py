@@ -19,6 +19,7 @@ from collector.exporters.settings import ExporterSettings
 from collector.otlp.block import Block
 from collector.otlp.cut import cut
 from collector.otlp.signals import TRACES
+from collector.otlp.tombstones import NONE
 from collector.testing.corpus import trace_id
 from collector.testing.exporters import batch_of
 from tests.daemon import Daemon
@@ -285,6 +286,21 @@ async def test_what_others_have_written_is_found(tmp_path: Path) -> None:
         assert len(found) == len(set(found)) == COUNT // 3 + 1
         assert (b"o" * 16).hex() in found
         assert sum(one["spanSets"][0]["matched"] for one in answer.json["traces"]) == COUNT + 1
+
+
+async def test_traces_that_were_deleted_are_not_shown_before_the_backend_knows(tmp_path: Path) -> None:
+    kind, settings = _backend("memory", tmp_path)
+    async with made(kind, settings, tmp_path) as backend, reduced(backend) as little:
+        gone = trace_id(3).hex()
+        assert (await little.ask(f"/api/v2/traces/{gone}", {})).status == 200
+        store = little.stores["traces"]
+        store.deletions.add(NONE, 0, store.ring.next_offset, [gone], ["tested"])
+        assert (await little.ask(f"/api/v2/traces/{gone}", {})).status == 404
+        answer = await little.ask("/api/search", {"q": "{}", **EVERYTHING, "limit": 1000})
+        found = {one["traceID"] for one in answer.json["traces"]}
+        assert found == {trace_id(number).hex() for number in range(COUNT // 3)} - {gone}
+        store.deletions.passed_on(store.deletions.pending[0].number, "tested")
+        assert (await little.ask(f"/api/v2/traces/{gone}", {})).status == 200, "now it is the backend's matter"
 
 
 async def test_pages_fit_together(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ async def _run(
                 SystemClock(),
                 random.SystemRandom(),
                 saved=save,
-                progress=lambda noun, done, whole: progress.tell(f"{noun}: {done} of {whole}"),
+                progress=lambda noun, done, whole: progress.bar(done, whole, f"{done} of {whole} {noun}"),
             )
             for tenant in tenants:
                 for signal in signals:

@@ -428,8 +428,7 @@ class BackendContract(ExporterContract):
         if await backend.delete_offsets(batch.source, [(10**6, 10**6 + 1)]) is None:
             return
         await backend.export(batch_of(signal, [corpus(signal, 30)], tenant="other"))
-        first = batch.first_offset
-        ranges = [(first + 3, first + 5), (first + 39, first + 42), (first + 10**6, first + 10**6 + 1)]
+        ranges = [(3, 5), (39, 42), (10**6, 10**6 + 1)]
         assert await backend.delete_offsets(batch.source, ranges) == 5
         assert await backend.delete_offsets(batch.source, ranges) == 0
         assert await backend.delete_offsets(batch_of(signal, [corpus(signal, 1)], tenant="nobody").source, ranges) == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -17,6 +19,7 @@ from collector.testing import otlp
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.inspect import verify
 from tests.daemon import Daemon
+from tests.e2e.test_forward import until
 
 FILES = OperatingSystemFiles()
 SECRET = "Geheimnis"
@@ -152,11 +155,18 @@ ALL = {"traces": 5, "logs": 4}
 
 
 def test_what_was_deleted_is_shown_by_nothing(tmp_path: Path) -> None:
-    """Of the ring, and of the log where the ring is small: of both signals in turn, with a kill -9 between."""
+    """Of the ring, and of the log where the ring is small: of both signals in turn, with a kill -9 between; and the backend
+    has nothing of it in the end."""
+    database = tmp_path / "kept.sqlite"
     small, large = "traces", "logs"
 
     def settings(small: str, large: str) -> list[str]:
-        return [*SETTINGS, f"stores.{small}.capacity=60", f"stores.{large}.capacity=100000"]
+        return [
+            *SETTINGS,
+            f"exporters.sqlite.path={database}",
+            f"stores.{small}.capacity=60",
+            f"stores.{large}.capacity=100000",
+        ]
 
     with Daemon(tmp_path, *settings(small, large)) as daemon:
         fill(daemon)
@@ -165,7 +175,7 @@ def test_what_was_deleted_is_shown_by_nothing(tmp_path: Path) -> None:
         assert delete(daemon, trace_id=TRACE.hex(), dry_run="true") == ALL
         done = CliRunner().invoke(main, ["delete", TRACE.hex(), "--endpoint", f"http://{daemon.api}"], "y\n")
         assert done.output.splitlines()[0] == "5 spans, 4 log records match"
-        assert done.output.splitlines()[-1] == "5 spans, 4 log records deleted"
+        assert done.output.splitlines()[-1] == "5 spans, 4 log records deleted; being deleted from sqlite, too"
         assert delete(daemon, signal="logs", query='{service_name="shop"} |= "alone"') == {"logs": 4}
         assert leaks(daemon) == set()
         daemon.kill()
@@ -181,4 +191,13 @@ def test_what_was_deleted_is_shown_by_nothing(tmp_path: Path) -> None:
         # What comes later of a trace is meant by nobody.
         assert daemon.export(TRACES.http_path, secret_spans(TRACE, "later", 2)).code == 200
         assert b"later-name" in daemon.get(f"/api/v2/traces/{TRACE.hex()}").body
+        with closing(sqlite3.connect(database)) as connection:
+            until(lambda: all(not one["pending"] for one in deleted(daemon).values()), "the backend was told")
+            found = [
+                row[0]
+                for table in ("otlp_spans", "otlp_logs")
+                for row in connection.execute(f"SELECT record FROM {table}")
+            ]
+            assert len(found) >= 6 * 80
+            assert not any(SECRET.encode() in record or b"open-name" in record for record in found)
     assert verify(daemon.data, FILES).problems == []

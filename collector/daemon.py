@@ -435,6 +435,7 @@ class Daemon:
                     timeout_s=query.backend_timeout,
                     shared=query.backend_shared,
                     keyed=partial(keyed, self._exports, query.backend),
+                    pending=partial(getattr, store.deletions, "pending"),
                 )
                 store.behind = way.reach
 

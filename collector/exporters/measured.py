@@ -61,6 +61,10 @@ class Measured(Backend):
             self._metrics.duration(self._name, "read", wanted.signal).observe(took)
             await blocks.aclose()  # type: ignore[attr-defined]  # an asynchronous generator, as the contract has it
 
+    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
+        """See base.py."""
+        return await self._backend.names(signal, tenant)
+
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """See base.py."""
         with self._timed("count", signal):
@@ -75,10 +79,6 @@ class Measured(Backend):
         """See base.py."""
         with self._timed("delete", source.signal):
             return await self._backend.delete_offsets(source, ranges)
-
-    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
-        """See base.py."""
-        return await self._backend.names(signal, tenant)
 
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """See base.py."""

@@ -444,6 +444,7 @@ def behind_slices(
             if rows.size and (block.min_time < start_ns or block.max_time > end_ns):
                 times = block.column("time")[rows]
                 rows = rows[(times >= start_ns) & (times <= end_ns)]
+            rows = reach.shown(block, rows)
             if rows.size and not reach.keyed:
                 held = slices(view, block.min_time, block.max_time, deadline, among=among, hints=ONLY_HELD)
                 rows = without_held(block, rows, held)

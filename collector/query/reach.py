@@ -8,7 +8,7 @@ Which records are where: a store holds the records of its own instance from an o
 those out, so no record comes twice; what a backend without offsets gives again is known by its content (repeated.py). It
 is asked only when the time range begins before the oldest held record arrived, `SKEW_NS` added for clocks that are ahead:
 what arrived earlier can be in the backend only. `shared` backends, which other instances write to as well, are asked about
-every time.
+every time. Traces that were deleted, and of which the backend has not been told yet, are left out here.
 
 Offsets: records of a backend have none here. They get negative ones, ascending with their times, which name a record
 within one pass only; where an order has to be the same in the next query, query/places.py has numbers for them.
@@ -30,17 +30,23 @@ from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from collector.errors import QueryTimeout, RingtailError
 from collector.otlp.asked import Hints
 from collector.otlp.block import Block
+from collector.otlp.signals import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from numpy.typing import NDArray
 
     from collector.clock import Clock
     from collector.otlp.asked import Asked
     from collector.query.engine import Deadline
     from collector.store import View
+    from collector.wal.deletions import Pending
     from collector.wal.log import Log
 
 SKEW_NS: Final = 600 * 10**9
@@ -59,6 +65,7 @@ OLDEST: Final = -(2**62)
 """The offset of the first record, where the oldest come first."""
 ONLY_HELD: Final = Hints(since_ns=2**64)
 """For a query that wants nothing of a backend."""
+NO_TRACES: Final = np.empty((0, 2), np.uint64)
 MESSAGE_MAX: Final = 300
 """Characters of a reason."""
 
@@ -81,9 +88,11 @@ class Way:
         rest_s: float = REST_S,
         shared: bool = False,
         keyed: Callable[[], bool] = lambda: True,
+        pending: Callable[[], tuple[Pending, ...]] = tuple,
     ) -> None:
         """`read` yields blocks of what is asked, on the event loop, without this store's records from an offset on; it
-        raises RingtailErrors. When it is not `keyed`, it gives those, too. `name` is for people."""
+        raises RingtailErrors. When it is not `keyed`, it gives those, too. `name` is the exporter's. `pending` tells
+        which deletions backends do not know of yet."""
         self.name = name
         self.loop = loop
         self.clock = clock
@@ -91,6 +100,8 @@ class Way:
         self._rest_s = rest_s
         self.shared = shared
         self.keyed = keyed
+        self._pending = pending
+        self._deleted: tuple[tuple[Pending, ...], NDArray[np.uint64]] = ((), NO_TRACES)
         self.read = read
         self._logger = logger
         self._began_ns = clock.now_ns()
@@ -122,6 +133,16 @@ class Way:
             if arrival != END_OF_TIME:
                 self._arrival = (first_offset, arrival)
         return arrival
+
+    @property
+    def deleted(self) -> NDArray[np.uint64]:
+        """The ids of traces that were deleted, and that the backend still has: rows of two words."""
+        pending = self._pending()
+        if pending is not self._deleted[0]:
+            ids = {one for deletion in pending if self.name in deletion.backends for one in deletion.trace_ids}
+            words = np.frombuffer(bytes.fromhex("".join(sorted(ids))), np.uint64).reshape(-1, 2)
+            self._deleted = (pending, words)
+        return self._deleted[1]
 
     @property
     def resting(self) -> str:
@@ -169,6 +190,16 @@ class Reach:
     def keyed(self) -> bool:
         """Whether what is held is left out; else who reads must know it again (repeated.py)."""
         return self._way.keyed()
+
+    def shown(self, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the rows that are of no trace that was deleted."""
+        deleted = self._way.deleted
+        if not len(deleted) or block.signal is METRICS:
+            return rows
+        words = block.column("trace_id")[rows]
+        near = np.flatnonzero(np.isin(words[:, 1], deleted[:, 1]))
+        gone = {one.tobytes() for one in deleted}
+        return np.delete(rows, [at for at in near.tolist() if words[at].tobytes() in gone])
 
     def latest(self, view: View) -> int:
         """Return the latest time that a record may have which only the backend has, Unix ns."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,6 +160,7 @@ async def reduced(
             SystemClock(),
             held.logger,
             keyed=lambda: backend is None or backend.keyed,
+            pending=partial(getattr, store.deletions, "pending"),
             **options,
         )
         store.behind = way.reach

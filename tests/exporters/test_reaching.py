@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from collector.errors import Retryable
-from collector.exporters.base import Wanted
+from collector.exporters.base import Backend, Exporter, Wanted
 from collector.exporters.kinds import Kind, find
+from collector.exporters.measured import Measured
 from collector.exporters.settings import ExporterSettings
 from collector.otlp.block import Block
 from collector.otlp.cut import cut
 from collector.otlp.signals import TRACES
+from collector.otlp.tombstones import NONE
 from collector.testing.corpus import trace_id
 from collector.testing.exporters import batch_of
 from tests.daemon import Daemon
@@ -286,6 +288,21 @@ async def test_what_others_have_written_is_found(tmp_path: Path) -> None:
         assert sum(one["spanSets"][0]["matched"] for one in answer.json["traces"]) == COUNT + 1
 
 
+async def test_traces_that_were_deleted_are_not_shown_before_the_backend_knows(tmp_path: Path) -> None:
+    kind, settings = _backend("memory", tmp_path)
+    async with made(kind, settings, tmp_path) as backend, reduced(backend) as little:
+        gone = trace_id(3).hex()
+        assert (await little.ask(f"/api/v2/traces/{gone}", {})).status == 200
+        store = little.stores["traces"]
+        store.deletions.add(NONE, 0, store.ring.next_offset, [gone], ["tested"])
+        assert (await little.ask(f"/api/v2/traces/{gone}", {})).status == 404
+        answer = await little.ask("/api/search", {"q": "{}", **EVERYTHING, "limit": 1000})
+        found = {one["traceID"] for one in answer.json["traces"]}
+        assert found == {trace_id(number).hex() for number in range(COUNT // 3)} - {gone}
+        store.deletions.passed_on(store.deletions.pending[0].number, "tested")
+        assert (await little.ask(f"/api/v2/traces/{gone}", {})).status == 200, "now it is the backend's matter"
+
+
 async def test_pages_fit_together(tmp_path: Path) -> None:
     """Also where all traces began at the same time."""
     kind, settings = _backend("memory", tmp_path)
@@ -337,3 +354,11 @@ def test_a_daemon_in_memory_only_reads_what_its_rings_let_go_of(tmp_path: Path) 
         read = exported(daemon)["queries"]["traces"]
         assert read["records"] > 0
         assert read["failing"] == ""
+
+
+def test_what_backends_tell_is_not_lost_on_the_way() -> None:
+    """Queries see a backend through the one that measures it: it passes on all that a backend can say of itself."""
+    said = {
+        name for kind in (Backend, Exporter) for name, one in vars(kind).items() if callable(one) and name[0] != "_"
+    }
+    assert said - {"start", "stop"} <= set(vars(Measured))

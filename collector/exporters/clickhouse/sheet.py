@@ -246,37 +246,24 @@ class Sheet:
     def put_common(self, record: _Bytes, length: uint32_t, offset: uint64_t) -> cython.int:
         """Append to the columns that all tables have."""
         g: cython.pointer(Group) = cython.address(self.group)
-        put(
-            cython.address(self.text[RESOURCE + 1]),
-            self.text[GROUP_RESOURCE_KEYS].at,
-            self.text[GROUP_RESOURCE_KEYS].length,
-        )
-        put(
-            cython.address(self.text[RESOURCE + 2]),
-            self.text[GROUP_RESOURCE_VALUES].at,
-            self.text[GROUP_RESOURCE_VALUES].length,
-        )
+        text: cython.pointer(Text) = self.text
+        put(text + RESOURCE + 1, text[GROUP_RESOURCE_KEYS].at, text[GROUP_RESOURCE_KEYS].length)
+        put(text + RESOURCE + 2, text[GROUP_RESOURCE_VALUES].at, text[GROUP_RESOURCE_VALUES].length)
         self.total[RESOURCE] += g.resource_pairs
         self.end_row(RESOURCE)
-        put(cython.address(self.text[SCOPE + 1]), self.text[GROUP_SCOPE_KEYS].at, self.text[GROUP_SCOPE_KEYS].length)
-        put(
-            cython.address(self.text[SCOPE + 2]), self.text[GROUP_SCOPE_VALUES].at, self.text[GROUP_SCOPE_VALUES].length
-        )
+        put(text + SCOPE + 1, text[GROUP_SCOPE_KEYS].at, text[GROUP_SCOPE_KEYS].length)
+        put(text + SCOPE + 2, text[GROUP_SCOPE_VALUES].at, text[GROUP_SCOPE_VALUES].length)
         self.total[SCOPE] += g.scope_pairs
         self.end_row(SCOPE)
-        put_extent(cython.address(self.text[SERVICE]), g.service)
-        put_extent(cython.address(self.text[RESOURCE_SCHEMA]), g.resource_schema)
-        put_extent(cython.address(self.text[SCOPE_NAME]), g.scope_name)
-        put_extent(cython.address(self.text[SCOPE_VERSION]), g.scope_version)
-        put_extent(cython.address(self.text[SCOPE_SCHEMA]), g.scope_schema)
-        put_number(cython.address(self.text[OFFSET]), offset, 8)
+        put_extent(text + SERVICE, g.service)
+        put_extent(text + RESOURCE_SCHEMA, g.resource_schema)
+        put_extent(text + SCOPE_NAME, g.scope_name)
+        put_extent(text + SCOPE_VERSION, g.scope_version)
+        put_extent(text + SCOPE_SCHEMA, g.scope_schema)
+        put_number(text + OFFSET, offset, 8)
         if self.keeps:
-            put_text(
-                cython.address(self.text[CONTAINER]),
-                self.text[GROUP_CONTAINER].at,
-                self.text[GROUP_CONTAINER].length,
-            )
-            put_text(cython.address(self.text[RECORD]), record, length)
+            put_text(text + CONTAINER, text[GROUP_CONTAINER].at, text[GROUP_CONTAINER].length)
+            put_text(text + RECORD, record, length)
         self.count += 1
         return 0
 

@@ -15,7 +15,7 @@ Left out, for it is an example: TLS, and indexes by service or name.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -268,6 +268,20 @@ class RedisBackend(Backend):
             with self._causes():
                 await self._remove(keys, entries)
             deleted += len(entries)
+        return deleted
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
+        """Delete records by their offsets, which are their entries' ids."""
+        keys = self._keys(source.signal, source.tenant)
+        stream, deleted = keys.stream(source.instance), 0
+        for first, end in ranges:
+            while True:
+                with self._causes():
+                    found = await self._connected.xrange(stream, f"{first + 1}-0", f"{end}-0", count=AT_ONCE)
+                    await self._remove(keys, [(stream, id_, fields) for id_, fields in found])
+                deleted += len(found)
+                if len(found) < AT_ONCE:
+                    break
         return deleted
 
     async def retain(self, signal: Signal, before_ns: int) -> None:

@@ -278,6 +278,13 @@ class Traces:
     max_bytes: int = setting(
         64 * MIB, "size", "Bytes that the ring may hold, columns and indexes included.", low=1 * MIB, high=1 * TIB
     )
+    max_spans_per_trace: int = setting(
+        0,
+        "count",
+        "Spans of one trace that the ring takes; further ones are rejected. 0 is no limit.",
+        low=0,
+        high=100_000_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,6 +429,21 @@ class Query:
 
     timeout: float = setting(30.0, "duration", "How long one query may take.", low=0.01, high=3600)
     threads: int = setting(2, "count", "Queries that run at once.", low=1, high=64)
+    backend: str | None = setting(
+        None, "text", "The exporter that queries read from what ring and log no longer hold: a backend under exporters."
+    )
+    backend_timeout: float = setting(
+        10.0,
+        "duration",
+        "How long a query waits for the backend; then it answers with what there is.",
+        low=0.01,
+        high=3600,
+    )
+    backend_shared: bool = setting(
+        False,
+        "switch",
+        "Others write to the backend, too: ask it about every time, not only about what is gone from here.",
+    )
     max_tails: int = setting(32, "count", "Live tails at a time; one more is told to come again.", low=1, high=256)
 
 

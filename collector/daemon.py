@@ -17,6 +17,7 @@ import random
 import resource
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -34,6 +35,7 @@ from collector.api.tenants import TenantApps
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, RingtailError
 from collector.exporters.exports import Exports
+from collector.exporters.reaching import keyed, reading
 from collector.exposure import Opening, known_credentials, openings
 from collector.heap import HeapKeeper
 from collector.memory import MemoryGuard, available_bytes, limit_bytes
@@ -43,6 +45,7 @@ from collector.preflight import examine
 from collector.quantities import split_address
 from collector.query.deleting import Deleting
 from collector.query.engine import Engine
+from collector.query.reach import Way
 from collector.query.spanmetrics.demand import SpanMetrics
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
@@ -168,6 +171,7 @@ class Daemon:
             config.query.threads, config.query.timeout, self.clock, lambda: self._admission.ended_requests
         )
         self._lanes: dict[str, Engine] = {}
+        self._ways: dict[tuple[str, str], Way] = {}
         self._tails = Tails(config.query.max_tails, self.clock, self.registry, apart=config.tenants.enabled)
         self._pushes = PushDoor(self._admission)
         self._nothing: dict[str, Store] = {}
@@ -289,6 +293,7 @@ class Daemon:
         names = self._open_directory()
         self._make_room(names)
         await self._tenants.open(names)
+        self._reach_back()
         self._guard.divide()
         if self._tenants.apart:
             self._nothing = {one.name: Store(one, Ring(one, 1, bytes_min(one, 1)), None, loop) for one in SIGNALS}
@@ -411,6 +416,37 @@ class Daemon:
         for name, tenant in self._tenants.by_name.items():
             self._exports.attach(name, self._place(name) if self.config.wal.enabled else None, tenant.stores)
 
+    def _reach_back(self) -> None:
+        """Let the queries of all tenants read what their stores no longer hold from the backend that is configured."""
+        query = self.config.query
+        if query.backend is None:
+            return
+        for name, tenant in self._tenants.by_name.items():
+            for one in SIGNALS:
+                store = tenant.stores[one.name]
+                if store.behind is not None:
+                    continue
+                way = self._ways[name, one.name] = Way(
+                    query.backend,
+                    reading(self._exports, query.backend, name, one),
+                    asyncio.get_running_loop(),
+                    self.clock,
+                    self.logger.bind(signal=one.name, **({"tenant": name} if name else {})),
+                    timeout_s=query.backend_timeout,
+                    shared=query.backend_shared,
+                    keyed=partial(keyed, self._exports, query.backend),
+                    pending=partial(getattr, store.deletions, "pending"),
+                )
+                store.behind = way.reach
+
+    def _exported(self, tenant: str) -> dict[str, Any]:
+        """Return the part of `/api/stats` about a tenant's exporters, and about the queries that read from one."""
+        found = self._exports.stats(tenant)
+        read = {signal: way.stats() for (name, signal), way in self._ways.items() if name == tenant}
+        if read and self.config.query.backend in found:
+            found[self.config.query.backend]["queries"] = read
+        return found
+
     def _open_directory(self) -> list[str]:
         """Lock the data directory, and return the names of the tenants that have one in it."""
         directory = self.config.wal.directory
@@ -456,6 +492,7 @@ class Daemon:
     def _opened(self) -> None:
         """A tenant has come: everybody's share of the memory is smaller, and what is exported is more."""
         self._guard.share_out()
+        self._reach_back()
         self._attach()
 
     def _finder(self, signal: Signal) -> Callable[[str], Destination]:
@@ -500,7 +537,7 @@ class Daemon:
             tails,
             spans,
             self._pushes,
-            lambda: self._exports.stats(name),
+            lambda: self._exported(name),
             self._exports.troubles,
             Deleting(
                 stores,

@@ -362,6 +362,7 @@ class _Loader:
             )
 
         self._paths(config)
+        self._backend(config)
         for name, exporter in config.exporters.items():
             kind = find(kind_of(name))
             for key, problem in kind.problems(exporter) if kind is not None else ():
@@ -383,6 +384,19 @@ class _Loader:
                     f"{self._told(bytes_key, capacity_key)}: a ring of {ring.capacity} records wants at least "
                     f"{least} bytes, half of them for its indexes"
                 )
+
+    def _backend(self, config: Config) -> None:
+        """Report a backend to read from that is none."""
+        name = config.query.backend
+        if name is None:
+            return
+        if name not in config.exporters:
+            known = ", ".join(config.exporters) or "none"
+            self.problems.append(
+                f"{self._told('query.backend')}: there is no {name!r} under exporters; there is {known}"
+            )
+        elif (kind := find(kind_of(name))) is not None and not kind.reads:
+            self.problems.append(f"{self._told('query.backend')}: {name} is no backend; nothing can be read from it")
 
     def _paths(self, config: Config) -> None:
         """Report signals that are received at one path, or where the listener greets."""

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from collector.errors import Unavailable
-from collector.otlp.scan import BlockBuilder
+from collector.errors import Malformed, Unavailable
+from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.tombstones import NONE
-from collector.otlp.validate import Accepted, accept
+from collector.otlp.validate import Accepted, accept, without
 from collector.otlp.wire import hash_key
+from collector.ring.per_trace import surplus
 from collector.ring.postings import key_of_column
 from collector.ring.ring import Ring, Snapshot
 from collector.wal.deletions import Deletions
@@ -100,6 +101,13 @@ class Remembering(Protocol):
         ...
 
 
+class Behind(Protocol):
+    """What lies behind one view: records that neither ring nor log holds; `collector.query.reach.Reach` reads them."""
+
+    missing: list[str]
+    """Why answers from the view may lack such records; empty when they do not."""
+
+
 R = TypeVar("R", bound="Remembering")
 
 
@@ -139,7 +147,7 @@ class View:
 
     __slots__ = (
         *("_candidates", "_hidden", "_lookup", "_ring", "_search"),
-        *("deletions", "index", "key", "log", "memo", "signal"),
+        *("behind", "deletions", "index", "key", "log", "memo", "signal"),
     )
 
     def __init__(
@@ -171,6 +179,8 @@ class View:
         self._lookup = lookup
         self._search = search
         self._hidden = hidden
+        self.behind: Behind | None = None
+        """Where what ring and log no longer hold is read from; None: nowhere."""
 
     def __enter__(self) -> Self:
         return self
@@ -264,6 +274,10 @@ class Store:
         self._closed = False
         self.memo = Memo()
         """What queries remember, for the next one."""
+        self.spans_per_trace = 0
+        """Spans of one trace that the ring takes; further ones are rejected. 0: any number. Of a store of traces only."""
+        self.behind: Callable[[View], Behind] | None = None
+        """Gives each view what lies behind it; None: nothing does."""
         self.deletions = log.deletions if log is not None else Deletions(None, None)
         """What was deleted; see `hide`."""
         self._hides = 0
@@ -374,13 +388,30 @@ class Store:
             raise Unavailable("the daemon is shutting down")
         if self.log is not None and self.log.failed is not None:
             raise Unavailable(f"the log of {self.signal.name} has failed: {self.log.failed}", 5.0)
+        over = self._over(payload) if self.spans_per_trace else []
+        if over:
+            payload = without(self.signal, payload, over)
         accepted = accept(self._builder, payload)
+        if over:
+            reason = (
+                f"{len(over)} spans rejected: their trace has {self.spans_per_trace} in memory "
+                "(stores.traces.max_spans_per_trace)"
+            )
+            message = f"{accepted.message}; {reason}" if accepted.message else reason
+            accepted = Accepted(accepted.records, accepted.rejected + len(over), message)
         if accepted.records == 0:
             done(accepted)
             return
         self._waiters.append((done, accepted))
         if not self._under_way and not self._scheduled:
             self._gather_from(self._builder.records)
+
+    def _over(self, payload: bytes | bytearray) -> list[int]:
+        """Return which spans of a request are too many of their traces; none of one that has to be judged first."""
+        try:
+            return surplus(self.ring, scan(self.signal, payload, 0), self.spans_per_trace)
+        except Malformed:
+            return []
 
     def _gather_from(self, records: int) -> None:
         """Commit in a while: when a turn of the loop brings no more than so many records."""
@@ -440,12 +471,14 @@ class Store:
         while self._under_way or self._builder.records:  # noqa: ASYNC110 - once in a life, at its end
             await asyncio.sleep(0.001)
 
-    def view(self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False) -> View:
+    def view(
+        self, index: str | None = None, key: int | bytes = 0, *, ring_only: bool = False, held_only: bool = False
+    ) -> View:
         """Return what a query sees now; with an index, narrowed to records whose key column has this key.
 
         `key` is bytes for a string or an id (a service, a name, 16 bytes of trace id), a number for a
-        severity or a type; `ring_only` leaves the log out. Call it on the event loop; read it anywhere, and release
-        it.
+        severity or a type; `ring_only` leaves the log out, and `held_only` what lies behind ring and log. Call it on the
+        event loop; read it anywhere, and release it.
         """
         ring, candidates, lookup = self.ring, None, None
         if index is not None:
@@ -457,7 +490,7 @@ class Store:
         log = None if ring_only else self.log
         snapshot = ring.snapshot()
         memo = None if ring.hidden else self.memo
-        return View(
+        view = View(
             self.signal,
             snapshot,
             log,
@@ -470,6 +503,9 @@ class Store:
             ring.hidden,
             self._hides,
         )
+        if self.behind is not None and not ring_only and not held_only:
+            view.behind = self.behind(view)
+        return view
 
     def stats(self) -> dict[str, Any]:
         """Return the signal's part of `/api/stats`."""

@@ -96,6 +96,8 @@ class Tenant:
             except ValueError as error:
                 raise InvalidConfig([f"stores.{one.name}.max_bytes: {error}"]) from error
             store = self.stores[one.name] = Store(one, ring, log, asyncio.get_running_loop())
+            if one is TRACES:
+                store.spans_per_trace = sizes.max_spans_per_trace
             self.destinations[one.name] = Destination(store, self._share)
         if self.spans is not None:
             self.spans.attach(self.stores[TRACES.name])

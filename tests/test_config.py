@@ -244,6 +244,8 @@ def values(metadata: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(["auto", "50%", "0.5%", "512MiB", "123456789"])
     if kind == "host":
         return st.sampled_from(["*", "a.example", "[::1]", "10.0.0.1"])
+    if kind == "text":
+        return st.sampled_from(["one", "two/three"])
     if kind == "name":
         return st.sampled_from(["one", "two", "a-b.c_d@e"])
     if kind == "origin":
@@ -274,7 +276,7 @@ def test_printed_settings_load_again(chosen: dict[str, Any]) -> None:
     paths = [f"receivers.otlp.protocols.http.{signal}_url_path" for signal in ("traces", "logs", "metrics")]
     if len({chosen.get(path, path) for path in paths}) < 3:
         rings += paths
-    for key in ("wal.segment_bytes", "wal.retention.max_bytes", *rings, *related):
+    for key in ("wal.segment_bytes", "wal.retention.max_bytes", "query.backend", *rings, *related):
         chosen.pop(key, None)
     options = [f"{key}={write(KEYS[key], value).replace('$', '$$')}" for key, value in chosen.items()]
     quoted = [one for one in options if one.partition("=")[2][:1] not in ("'", '"')]
@@ -311,6 +313,20 @@ def test_mistakes_in_lists_and_paths(option: str, problem: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         load([], [f"receivers.otlp.protocols.http.{option}"], {})
     assert [problem in one for one in caught.value.problems] == [True], caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("query: {backend: sqlite}", "query.backend: there is no 'sqlite' under exporters; there is none"),
+        ("query: {backend: otlp}\nexporters: {otlp: {endpoint: x:1}}", "query.backend: otlp is no backend"),
+    ],
+)
+def test_what_is_no_backend_cannot_be_read_from(settings: str, problem: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load([("one.yaml", settings)], [], {})
+    assert [problem in one for one in caught.value.problems] == [True], caught.value.problems
+    load([("one.yaml", "query: {backend: sqlite/old}\nexporters: {sqlite/old: {}}")], [], {})
 
 
 def test_a_protocol_that_is_off_is_printed_as_off() -> None:
@@ -426,7 +442,10 @@ def test_every_mistake_is_told_also_what_a_later_source_overrides() -> None:
     ) == [
         "one.yaml:1: wal.sync: 'x' is not one of always, interval, never",
         "one.yaml:2: query.threads: '0' is not a whole number from 1 to 64 (too small)",
-        "one.yaml:2: 'query.timeot': unknown key; did you mean timeout? accepted here: timeout, threads, max_tails",
+        (
+            "one.yaml:2: 'query.timeot': unknown key; did you mean timeout? accepted here: timeout, threads, backend, "
+            "backend_timeout, backend_shared, max_tails"
+        ),
         "two.yaml:1: wal.sync: 'y' is not one of always, interval, never",
         "--set: wal.sync: 'z' is not one of always, interval, never",
         "--set 'q': must be KEY=VALUE, as in --set wal.sync=never",

@@ -347,3 +347,22 @@ async def test_subscribers_are_told_when_there_is_something_to_read(tmp_path: Pa
     await opened.store.append(span_payload([(1, "a", "z")]))
     assert seen[2:] == [("b", 3)]
     await opened.close()
+
+
+async def test_a_trace_has_no_more_spans_than_it_may() -> None:
+    """In memory only: further ones are rejected until its oldest ones are gone; other traces are not affected."""
+    store = Store(TRACES, Ring(TRACES, 5, MIB), None, asyncio.get_running_loop())
+    store.spans_per_trace = 3
+    accepted = await store.append(span_payload([(1, "a", f"one{number}") for number in range(5)] + [(2, "a", "two")]))
+    assert (accepted.records, accepted.rejected) == (4, 2)
+    assert accepted.message == "2 spans rejected: their trace has 3 in memory (stores.traces.max_spans_per_trace)"
+    accepted = await store.append(span_payload([(1, "a", "more")]))
+    assert (accepted.records, accepted.rejected) == (0, 1)
+    accepted = await store.append(span_payload([(3, "a", "three"), (3, "a", "three"), (1, "a", "still too many")]))
+    assert (accepted.records, accepted.rejected) == (2, 1)
+    accepted = await store.append(span_payload([(1, "a", "has room again"), (1, "a", "and no more")]))
+    assert (accepted.records, accepted.rejected) == (1, 1)
+    found = sorted(everything(store))
+    assert found == sorted(["one2", "two", "three", "three", "has room again"])
+    with pytest.raises(Malformed):
+        store.append(b"\xff")

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
 
 from collector.api import (
     admin,
@@ -30,6 +31,7 @@ from collector.api import (
 )
 from collector.api.jaeger_traces import Traces
 from collector.api.limit import LimitedResponses, ResponseLimit
+from collector.api.partial import PartialAnswers
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 from collector.query.deleting import Deleting
@@ -69,6 +71,31 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(f"{scope['path']}: Not Found\n", 404)(scope, receive, send)
     else:
         raise HTTPException(404)
+
+
+class KnownRoutes(Router):
+    """Finds a route again by its path alone, for paths without parameters: there are some seventy to be tried else."""
+
+    def __init__(self, router: Router) -> None:
+        """Take over the routes of a router."""
+        super().__init__(router.routes, redirect_slashes=False, default=_nowhere)
+        self._known: dict[tuple[str, str], Route] = {}
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await super().app(scope, receive, send)
+            return
+        key = scope["method"], scope["path"]
+        route = self._known.get(key)
+        if route is None:
+            await super().app(scope, receive, send)
+            found = scope.get("route")
+            if isinstance(found, Route) and not found.param_convertors and scope["method"] in (found.methods or ()):
+                self._known[key] = found
+            return
+        scope.update(router=self, route=route, endpoint=route.endpoint, path_params={})
+        await route.handle(scope, receive, send)
 
 
 def create_app(
@@ -143,9 +170,8 @@ def create_app(
             ClientDisconnect: on_gone,
             Exception: on_defect,
         },
-        middleware=[Middleware(LimitedResponses, limit)],
+        middleware=[Middleware(PartialAnswers), Middleware(LimitedResponses, limit)],
     )
     app.add_route("/", index)
-    app.router.default = _nowhere
-    app.router.redirect_slashes = False  # Starlette reads the query as UTF-8 for it, which nothing promises
+    app.router = KnownRoutes(app.router)  # without redirects: Starlette reads the query as UTF-8 for them
     return app

@@ -219,6 +219,9 @@ def _pass(one: Pass) -> dict[str, Any]:
             for text, stage in one.stages.items()
         ],
     }
+    if one.backend.blocks:
+        backend = one.backend
+        shown["backend"] = {"blocks": backend.blocks, "bytes": backend.bytes, "records": backend.records}
     if ring.keyword_records:
         shown["keywords"] = {"records": ring.keyword_records, "candidates": ring.keyword_candidates}
     if ring.remembered_blocks:

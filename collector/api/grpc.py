@@ -15,9 +15,10 @@ import numpy as np
 
 from collector.api.call import QueryCall
 from collector.api.messages import SERVICE, message, parsed
+from collector.api.partial import RETRY_S, lacking
 from collector.api.standing import CHECK_S
 from collector.api.tempo import LIMIT_DEFAULT, LIMIT_MAX, SPANS_DEFAULT, SPANS_MAX
-from collector.errors import Forbidden, InvalidQuery, Malformed, NotFound, Unauthenticated
+from collector.errors import Forbidden, InvalidQuery, Malformed, NotFound, Unauthenticated, Unavailable
 from collector.otlp.records import Ref, regroup, tagged
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.completeness import completeness
@@ -171,6 +172,8 @@ class QueryListener(GrpcReceiver):
         if request.past > PAST_MAX:
             raise InvalidQuery(f"past is at most {PAST_MAX}")
         offset = min(request.from_offset, END) if request.HasField("from_offset") else None
+        # One that begins further back is told when it has come to where the log ends now.
+        level = served.stores[signal.name].ring.next_offset if offset is not None else END
         tail = self._tails.open(
             served.stores[signal.name],
             request.query,
@@ -190,8 +193,8 @@ class QueryListener(GrpcReceiver):
                 found = await tail.next(patience_s)
                 await standing.require()
                 silent_s = 0.0 if found else silent_s + patience_s
-                if silent_s >= HEARTBEAT_S:
-                    silent_s = 0.0
+                if silent_s >= HEARTBEAT_S or (not found and tail.position >= level):
+                    silent_s, level = 0.0, END
                     yield message("TailResponse")(next_offset=tail.position).SerializeToString()
         except (Unauthenticated, Forbidden):
             why = REVOKED
@@ -223,10 +226,17 @@ def _missed(one: Missed) -> Any:
     return made
 
 
-def _coverage(view: View) -> Any:
-    return message("Coverage")(
+_MISSING = 4
+"""The field of Coverage that tells why records may be missing."""
+
+
+def _coverage(view: View, *others: View) -> Any:
+    made = message("Coverage")(
         first_offset=view.first_offset, ring_offset=view.ring_offset, next_offset=view.next_offset
     )
+    for reason in lacking(view, *others):
+        made.MergeFromString(tagged(_MISSING, reason.encode()))  # Also with descriptors that do not know the field yet.
+    return made
 
 
 # --- one trace --------------------------------------------------------------------------------------------
@@ -237,10 +247,11 @@ async def _get_trace(request: Any, served: Served, call: QueryCall) -> AsyncGene
         raise Malformed(f"a trace id has 16 bytes, not {len(request.trace_id)}")
     end = request.end_time_unix_nano or END_OF_TIME
     with served.stores["traces"].view("trace_id", request.trace_id) as view:
-        coverage = _coverage(view)
         made = await served.engine.run(_trace, view, request.start_time_unix_nano, end)
+        coverage = _coverage(view)
     if not made.parts:
-        raise NotFound(f"trace {request.trace_id.hex()} not found")
+        text = f"trace {request.trace_id.hex()} not found"
+        raise Unavailable(f"{text}; {reasons[0]}", RETRY_S) if (reasons := lacking(view)) else NotFound(text)
     about = message("GetTraceResponse")(coverage=coverage, spans_left_out=made.left_out, missing=made.missing)
     head = about.SerializeToString()
     made.parts.reverse()
@@ -289,26 +300,31 @@ async def _search(request: Any, served: Served, call: QueryCall) -> AsyncGenerat
         _bounded("spans_per_trace", request.spans_per_trace, SPANS_DEFAULT, SPANS_MAX),
         request.start_time_unix_nano,
         request.end_time_unix_nano or END_OF_TIME,
-        below=(request.after.time_unix_nano, request.after.offset) if request.HasField("after") else None,
+        below=(request.after.time_unix_nano, _signed(request.after.offset)) if request.HasField("after") else None,
     )
     store, engine = served.stores["traces"], served.engine
     with store.view() as everything, store.view(*(plan(query).key or ())) as view:
         if request.HasField("after"):
             everything.cut(request.after.next_offset)
             view.cut(request.after.next_offset)
-        coverage = _coverage(everything)
         found, effort = await engine.run(find, view, everything, search)
         summaries = await engine.run(describe, everything, found, search)
+        coverage = _coverage(everything, view)
     about = message("SearchResponse")(coverage=coverage)
     if effort.more and found:
         about.next.next_offset = coverage.next_offset
-        about.next.time_unix_nano, about.next.offset = found[-1].time, found[-1].offset
+        about.next.time_unix_nano, about.next.offset = found[-1].time, found[-1].offset % 2**64
     head = about.SerializeToString()
     for at in range(0, max(1, len(summaries)), PART_TRACES):
         with store.view() as view:
             parts = await engine.run(_found, view, summaries[at : at + PART_TRACES])
         for part in parts:
             yield head + part
+
+
+def _signed(offset: int) -> int:
+    """Return the offset that a field of 64 bits stands for: of a span from a backend it is negative."""
+    return offset - 2**64 if offset >= 2**63 else offset
 
 
 def _bounded(name: str, value: int, default: int, most: int) -> int:
@@ -321,7 +337,11 @@ def _found(deadline: Deadline, view: View, summaries: list[Summary]) -> list[byt
     """Return traces as fields of SearchResponses: one at least."""
     parts = [b""]
     for one in summaries:
-        refs = at_offsets(view, [span.offset for span in one.spans], deadline)
+        refs = [
+            ref
+            for span in one.spans
+            for ref in ((span.ref,) if span.ref is not None else at_offsets(view, [span.offset], deadline))
+        ]
         about = message("FoundTrace")(
             trace_id=one.trace_id,
             root_service_name=one.root_service,

@@ -17,7 +17,8 @@ from starlette.routing import BaseRoute, Route
 from collector.api.jaeger_envelope import enveloped, failed
 from collector.api.jaeger_parameters import LIMIT_DEFAULT, LIMIT_MAX, duration, tags, trace_id, whole
 from collector.api.jaeger_traces import Traces
-from collector.errors import InvalidQuery, NotFound, RingtailError, TooLarge
+from collector.api.partial import not_found
+from collector.errors import InvalidQuery, RingtailError, TooLarge
 from collector.otlp.json.request import to_protobuf
 from collector.otlp.records import Ref
 from collector.otlp.scan import BlockBuilder
@@ -115,7 +116,7 @@ class _Jaeger:
     async def trace(self, request: Request) -> Any:
         made = await self._traces.by_id(trace_id(request.path_params["id"], "traceID"), _as_json)
         if made is None:
-            raise NotFound("trace not found")
+            raise not_found("trace not found")
         return [made]
 
     async def dependencies(self, request: Request) -> Any:

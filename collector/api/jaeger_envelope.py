@@ -7,14 +7,16 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from collector.api.partial import missing
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
 
 
 def enveloped(data: Any) -> Response:
-    """Return data; `total` is how many there are, or the number itself."""
+    """Return data; `total` is how many there are, or the number itself. What may be missing from it stands in `errors`."""
     total = data if isinstance(data, int) else len(data)
-    return _answer({"data": data, "total": total, "limit": 0, "offset": 0, "errors": None}, 200, {})
+    errors = [{"code": 206, "msg": reason} for reason in missing()] or None
+    return _answer({"data": data, "total": total, "limit": 0, "offset": 0, "errors": errors}, 200, {})
 
 
 def failed(error: RingtailError) -> Response:

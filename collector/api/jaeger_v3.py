@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from collector.api.jaeger_parameters import LIMIT_DEFAULT, LIMIT_MAX, duration, given, instant, tags, trace_id, whole
+from collector.api.partial import not_found
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
 from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import TRACES
@@ -103,7 +104,7 @@ class _Jaeger:
 
 def _result(traces: list[bytes]) -> Json:
     if not traces:
-        raise NotFound("No traces found")
+        raise not_found("No traces found")
     return {"result": {"resourceSpans": msgspec.Raw(b"[" + b",".join(traces) + b"]")}}
 
 

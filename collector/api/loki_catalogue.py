@@ -8,6 +8,7 @@ import msgspec
 
 from collector.api.loki_parameters import LABELS_SPAN, QUERY_SPAN, Parameters
 from collector.api.loki_shapes import success, volumes_data, warnings_of
+from collector.api.partial import warnings
 from collector.errors import InvalidQuery
 from collector.query.logql import ast, catalogue, volumes
 from collector.query.logql.parser import parse_selector
@@ -32,13 +33,15 @@ class Catalogue:
     async def labels(self, request: Request) -> bytes:
         """Answer with the names of index labels."""
         parameters = await Parameters.of(request, self._engine.clock.now_ns())
-        return success(await self._catalogue(catalogue.label_names, parameters, parameters.all("query")))
+        found = await self._catalogue(catalogue.label_names, parameters, parameters.all("query"))
+        return success(found, warnings())
 
     async def label_values(self, request: Request) -> bytes:
         """Answer with the values of an index label."""
         parameters = await Parameters.of(request, self._engine.clock.now_ns())
         name = request.path_params["name"]
-        return success(await self._catalogue(catalogue.label_values, parameters, parameters.all("query"), name))
+        found = await self._catalogue(catalogue.label_values, parameters, parameters.all("query"), name)
+        return success(found, warnings())
 
     async def series(self, request: Request) -> bytes:
         """Answer with the streams that selectors select."""
@@ -46,7 +49,8 @@ class Catalogue:
         texts = [*parameters.all("match[]"), *parameters.all("match")]
         if not any(texts):
             raise InvalidQuery("at least one match[] parameter is needed: a stream selector, or {} for all streams")
-        return success(await self._catalogue(catalogue.streams, parameters, texts))
+        found = await self._catalogue(catalogue.streams, parameters, texts)
+        return success(found, warnings())
 
     async def index_stats(self, request: Request) -> bytes:
         """Answer with how much a selector selects. A chunk is what Ringtail calls a block."""

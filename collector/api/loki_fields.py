@@ -87,7 +87,7 @@ class Fields:
                 for name, values in sorted(known.items())
                 if name in ALWAYS_SHOWN or not _are_ids(values)
             ]
-            return msgspec.json.encode({"detectedLabels": shown})
+            return msgspec.json.encode({"detectedLabels": shown, **warnings_of(view)})
 
         with self._store.view() as view:
             return await self._engine.run(ask, view)

@@ -65,7 +65,8 @@ class Parameters:
                 if len(body) > FORM_BYTES_MAX:
                     raise TooLarge(f"the form is larger than {FORM_BYTES_MAX} bytes")
         pairs = parse_qsl(body.decode("ascii", "replace"), keep_blank_values=True) if body else []
-        return cls([*pairs, *request.query_params.multi_items()], now_ns)
+        query = request.scope["query_string"].decode("latin-1")
+        return cls([*pairs, *parse_qsl(query, keep_blank_values=True)], now_ns)
 
     def all(self, name: str) -> list[str]:
         """Return every value of a parameter."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from collector.api.partial import lacking
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -42,12 +44,13 @@ def warnings_of(*views: View) -> dict[str, list[str]]:
     What retention has removed is not among it: an answer says what is held.
     """
     found = {damage for view in views if view.log is not None for damage in view.log.damaged}
+    reasons = lacking(*views)
     if not found:
-        return {}
+        return {"warnings": reasons} if reasons else {}
     records = sum(damage.end_offset - damage.first_offset for damage in found)
     first = min(damage.first_offset for damage in found)
     text = f"{records} records cannot be read, from offset {first} on, and may be missing here: their place in the log is damaged"
-    return {"warnings": [text]}
+    return {"warnings": [text, *reasons]}
 
 
 def utc_text(ns: int) -> str:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from collector import __version__
+from collector.api.partial import warnings
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, QueryTimeout, RingtailError, TooLarge, Unavailable
 from collector.query.promql import catalogue
@@ -79,7 +80,7 @@ def _answering(handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Reques
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
         try:
-            body: dict[str, Any] = {"status": "success", "data": await handler(request)}
+            body: dict[str, Any] = {"status": "success", "data": await handler(request), **warnings()}
             return Response(msgspec.json.encode(body), media_type="application/json")
         except RingtailError as error:
             code = 503 if isinstance(error, QueryTimeout) else http_code(error)
@@ -266,7 +267,7 @@ class _Prometheus:
 
     async def metadata(self, request: Request) -> Any:
         selectors = [(Matcher("__name__", "!=", ""),)]
-        with self._store.view() as view:
+        with self._store.view(held_only=True) as view:  # It has no time range, and is asked all the time.
             found = await self._engine.run(catalogue.collect, view, selectors, 0, TIME_MAX_MS, self._more())
         wanted = request.query_params.get("metric", "")
         limit = _limit(request.query_params.get("limit", ""))

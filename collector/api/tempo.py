@@ -7,15 +7,17 @@ application/protobuf` a trace is the stored bytes themselves, since tempopb.Trac
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from collector import __version__
+from collector.api.partial import lacking, not_found, partial_metrics
 from collector.api.status import http_code
-from collector.errors import InvalidQuery, NotFound, Overloaded, RingtailError, Unavailable
+from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
 from collector.otlp.records import regroup
 from collector.otlp.signals import TRACES
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from collector.api.limit import ResponseLimit
     from collector.query.engine import Deadline, Engine
+    from collector.query.trace import Held
     from collector.query.traceql.search import Effort, Found, Value
     from collector.store import Store, View
 
@@ -45,6 +48,7 @@ SPANS_DEFAULT, SPANS_MAX = 3, 1000
 UNREADABLE_MAX = 20
 """Ranges of the log that an answer names as unreadable."""
 
+_CURSOR = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}\.-?[0-9]{1,20}")
 _DIGITS_MAX = 18
 """Digits of a number in a request."""
 NO_ROOT = "<root span not yet received>"
@@ -105,6 +109,8 @@ def number_of(request: Request, name: str, default: int, low: int, high: int) ->
 
 def _range(request: Request) -> tuple[int, int]:
     """Return start and end in ns, inclusive; given in Unix seconds, as Grafana sends them."""
+    if not request.scope["query_string"]:
+        return 0, END_OF_TIME
     found = []
     for name, default in (("start", 0), ("end", 0)):
         text = request.query_params.get(name, "")
@@ -123,15 +129,15 @@ def cursor_of(request: Request) -> tuple[int | None, tuple[int, int] | None]:
     text = request.query_params.get("cursor", "")
     if not text:
         return None, None
-    parts = text.split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) <= 20 for part in parts):
+    if not _CURSOR.fullmatch(text):
         raise InvalidQuery(f"cursor is a nextCursor of an answer before, not {text[:80]!r}")
-    pinned, time, offset = map(int, parts)
+    pinned, time, offset = map(int, text.split("."))
     return pinned, (time, offset)
 
 
-def covered(view: View) -> dict[str, Any]:
-    """Say what an answer covers, in offsets: of the log, of the ring, and what of the log cannot be read."""
+def covered(view: View, *others: View) -> dict[str, Any]:
+    """Say what an answer covers, in offsets: of the log, of the ring, and what of the log cannot be read; and what one of
+    its views could not read from a backend."""
     metrics: dict[str, Any] = {
         "oldestOffset": str(view.first_offset),
         "oldestOffsetInMemory": str(view.ring_offset),
@@ -143,7 +149,14 @@ def covered(view: View) -> dict[str, Any]:
             {"firstOffset": str(one.first_offset), "endOffset": str(one.end_offset)} for one in damaged[:UNREADABLE_MAX]
         ]
         metrics["partial"] = True
+    if reasons := lacking(view, *others):
+        metrics |= {"partial": True, "message": "; ".join(reasons)}
     return metrics
+
+
+AT_HAND_SPANS: Final = 64
+AT_HAND_BYTES: Final = 64 * 1024
+"""Spans of a trace in the ring, and their bytes, that are answered on the event loop, in 0.1 ms or so."""
 
 
 class _Tempo:
@@ -172,9 +185,15 @@ class _Tempo:
         start, end = _range(request)
         shape = json if not _wants_protobuf(request) else None
         with self._store.view("trace_id", trace) as view:
-            body, missing = await self._engine.run(_trace, view, start, end, self._limit, shape)
+            if _is_at_hand(view):
+                held = self._engine.at_once(spans_of, view)
+                asked = held, view, start, end, self._limit, shape
+                is_small = sum(ref.block.records.number("length", ref.row) for ref in held.refs) <= AT_HAND_BYTES
+                body, missing = _shaped(*asked) if is_small else await self._engine.run(_large, *asked)
+            else:
+                body, missing = await self._engine.run(_trace, view, start, end, self._limit, shape)
         if not body:
-            raise NotFound(f"trace {trace.hex()} not found")
+            raise not_found(f"trace {trace.hex()} not found")
         return body, missing
 
     async def trace(self, request: Request) -> Response:
@@ -214,7 +233,7 @@ class _Tempo:
                 everything.cut(pinned)
                 view.cut(pinned)
             found, effort, summaries = await self._engine.run(_searched, view, everything, search)
-            metrics = covered(everything)
+            metrics = covered(everything, view)
         metrics |= {"inspectedTraces": effort.traces, "matchingSpans": str(effort.spans)}
         answer: dict[str, Any] = {"traces": summaries, "metrics": metrics}
         if effort.more and found:
@@ -232,7 +251,7 @@ class _Tempo:
     async def tag_names(self, request: Request) -> Response:
         found = await self._scopes(request)
         names = sorted({name for scope in ("resource", "span") for name in found.names[scope]})
-        return json_response({"tagNames": names, "metrics": found.metrics()})
+        return json_response({"tagNames": names, "metrics": found.metrics() | partial_metrics()})
 
     async def tag_names_v2(self, request: Request) -> Response:
         found = await self._scopes(request)
@@ -246,7 +265,7 @@ class _Tempo:
             for scope, names in found.names.items()
             if names and wanted in ("", scope)
         ]
-        return json_response({"scopes": scopes, "metrics": found.metrics()})
+        return json_response({"scopes": scopes, "metrics": found.metrics() | partial_metrics()})
 
     async def _values(self, request: Request) -> tags.TagValues:
         start, end = _range(request)
@@ -257,20 +276,36 @@ class _Tempo:
 
     async def tag_values(self, request: Request) -> Response:
         found = await self._values(request)
-        return json_response({"tagValues": [str(value) for _, value in found.values], "metrics": found.metrics()})
+        texts = [str(value) for _, value in found.values]
+        return json_response({"tagValues": texts, "metrics": found.metrics() | partial_metrics()})
 
     async def tag_values_v2(self, request: Request) -> Response:
         found = await self._values(request)
         values = [{"type": kind, "value": value} for kind, value in found.values]
-        return json_response({"tagValues": values, "metrics": found.metrics()})
+        return json_response({"tagValues": values, "metrics": found.metrics() | partial_metrics()})
 
 
 def _wants_protobuf(request: Request) -> bool:
     return PROTOBUF in request.headers.get("accept", "")
 
 
-def _trace(
-    deadline: Deadline,
+def _is_at_hand(view: View) -> bool:
+    """Tell whether a trace is a few spans, and all of them in the ring: nothing is read elsewhere."""
+    spans, blocks = view.candidates, view.ring.blocks
+    in_log = view.log is not None and (not blocks or view.log.first_offset < blocks[0].base_offset)
+    return spans is not None and len(spans) <= AT_HAND_SPANS and not in_log and view.behind is None
+
+
+def _trace(deadline: Deadline, view: View, *asked: Any) -> tuple[bytes, str]:
+    return _shaped(spans_of(deadline, view), view, *asked)
+
+
+def _large(deadline: Deadline, *asked: Any) -> tuple[bytes, str]:
+    return _shaped(*asked)
+
+
+def _shaped(
+    held: Held,
     view: View,
     start_ns: int,
     end_ns: int,
@@ -278,8 +313,8 @@ def _trace(
     json: Callable[[bytes, str], bytes] | None,
 ) -> tuple[bytes, str]:
     """Return a trace as protobuf or as what `json` makes of it, empty if nothing is held, and what is missing."""
-    held = spans_of(deadline, view)
     missing = completeness(held.refs, view.first_offset, held.left_out).message
+    missing = "; ".join([*([missing] if missing else []), *lacking(view)])
     payload = regroup(within(held.refs, start_ns, end_ns))
     if json is None or not payload:
         return payload, missing

@@ -121,7 +121,7 @@ class _Metrics:
         with self._store.view() as everything, self._store.view(*(key or ())) as view:
             wanted = min(exemplars, EXEMPLARS_MAX)
             found = await self._engine.run(metrics.run, view, everything, query, steps, wanted)
-            return found, covered(everything)
+            return found, covered(everything, view)
 
 
 def _labels(series: Series) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DAMAGED = 1
 """Exit status of `verify` when anything is damaged."""
+WIDTH = 20
+"""Of a bar, in characters."""
 PACE_S = 0.2
 """Between two lines of progress."""
 
@@ -126,6 +128,8 @@ class Progress:
         self._clock = clock
         self._shown = sys.stderr.isatty()
         self._next = 0.0
+        # When, and where, the bar began: what an earlier run has done took no time.
+        self._began: tuple[float, float] | None = None
         self._files = self._bytes = 0
 
     def add(self, _: Any, size_: int) -> None:
@@ -140,7 +144,25 @@ class Progress:
             self._next = self._clock() + PACE_S
             click.echo(f"\r\033[K{text}", nl=False, err=True)
 
+    def bar(self, done: int, whole: int, text: str) -> None:
+        """Show how much of it is done, how long the rest may take, and a text."""
+        share = min(1.0, done / whole) if whole > 0 else 1.0
+        now = self._clock()
+        if self._began is None or share <= 0:
+            self._began = now, share
+        began, first = self._began
+        left = (now - began) / (share - first) * (1 - share) if share > first else None
+        rest = f", {duration(left)} left" if left is not None and share < 1 else ""
+        self.tell(f"[{'#' * round(WIDTH * share):<{WIDTH}}] {share:4.0%} {text}{rest}")
+
     def end(self) -> None:
         """Make room for what comes next."""
         if self._shown:
             click.echo("\r\033[K", nl=False, err=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people: `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -129,6 +129,11 @@ async def _run(
 
     files, progress = OperatingSystemFiles(), Progress("")
     equal = True
+
+    def save() -> None:
+        replace_file(files, state, msgspec.json.encode(position))
+
+    save()  # Before the first record: it says under which keys they go.
     with ThreadPoolExecutor(4) as threads:
         async with AsyncExitStack() as stack:
             backends = []
@@ -143,8 +148,8 @@ async def _run(
                 position,
                 SystemClock(),
                 random.SystemRandom(),
-                saved=lambda: replace_file(files, state, msgspec.json.encode(position)),
-                progress=lambda noun, done, whole: progress.tell(f"{noun}: {done} of {whole}"),
+                saved=save,
+                progress=lambda noun, done, whole: progress.bar(done, whole, f"{done} of {whole} {noun}"),
             )
             for tenant in tenants:
                 for signal in signals:

@@ -108,11 +108,15 @@ def export_(
         if went_on is not None:
             click.echo(f"going on at offset {went_on}, behind {output.state.records} records", err=True)
         progress = Progress("")
+        asked_from = output.state.within.first
         within = output.state.within._replace(first=output.state.at)
         for piece in open_source(BY_NAME[signal], within):
             output.write(piece.payload, piece.records, piece.next_offset)
-            end = f" of {within.end}" if within.end < 2**63 else ""
-            progress.tell(f"{output.state.records} records, offset {piece.next_offset}{end}")
+            text = f"{output.state.records} records, offset {piece.next_offset}"
+            if within.end < 2**63:
+                progress.bar(piece.next_offset - asked_from, within.end - asked_from, text)
+            else:
+                progress.tell(text)
         output.finish()
         progress.end()
         click.echo(f"{output.state.records} records, {size(output.state.position)} in {escaped(path)}")
@@ -142,7 +146,7 @@ def import_(client: Client, paths: tuple[str, ...], target: str, signal: str | N
             progress = Progress("")
 
             def show(done: int, whole: int, counts: Counts, progress: Progress = progress, path: str = path) -> None:
-                progress.tell(f"{path}: {100 * done // max(1, whole)} %, {counts.records} records")
+                progress.bar(done, whole, escaped(f"{path}, {counts.records} records"))
 
             one = Import(
                 path,

@@ -228,7 +228,7 @@ class Exporter(ABC):
 
 
 class Equal(NamedTuple):
-    """An attribute with one of some values."""
+    """An attribute with one of some values, or with an array that has one of them."""
 
     where: str
     """`resource`, `record`, or `either`."""
@@ -264,8 +264,8 @@ class Wanted:
     severities: tuple[int, ...] = ()
     """Severity numbers of log records."""
     texts: tuple[tuple[bytes, ...], ...] = ()
-    """For each element, one of its texts (UTF-8) is a substring of a log record's text: its body's strings, or its string
-    attributes' values."""
+    """For each element, one of its texts (UTF-8) is a substring of a log record's text: of a string or a key in its body, or
+    of its string attributes' values."""
     attributes: tuple[Equal, ...] = ()
     newest_first: bool = True
     held: tuple[Held, ...] = ()
@@ -292,6 +292,14 @@ class Backend(Exporter):
         resource and scope. Who reads may stop at any time (`aclose`), and does not hold more than one block. Memory is
         bounded by a block, not by the answer. Raises Retryable or Unwelcome.
         """
+
+    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
+        """Return the names of all metrics that it has, perhaps with others; None where that is not known at once.
+
+        Queries know metrics by Prometheus' names, which several of OTLP's may become: with this they ask for those alone,
+        else for all metrics of their time range. Raises as `read`.
+        """
+        return None
 
     @abstractmethod
     async def delete(self, wanted: Wanted) -> int:

@@ -11,14 +11,14 @@ A metric's bytes are its own fields, then the field of its data (gauge, sum, …
 
 from __future__ import annotations
 
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from collector.exporters import jsontext
-from collector.exporters.points import around
+from collector.exporters.groups import around
 from collector.otlp.block import METRIC_TYPES
 from collector.otlp.records import (
     RESOURCE_ATTRIBUTES,
@@ -27,13 +27,16 @@ from collector.otlp.records import (
     tagged,
 )
 from collector.otlp.signals import METRICS
-from collector.otlp.wire import own_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
+
+
+_DATA_FIELDS: Final = bytes((0, *map(data_field, range(1, len(METRIC_TYPES)))))
+"""The field of Metric that holds the points, by type."""
 
 
 class Metric(NamedTuple):
@@ -63,41 +66,16 @@ class Container(NamedTuple):
 
 
 def containers(block: Block) -> list[Container]:
-    """Return the container of each group of a block."""
-    found = []
-    payload = block.payload
-    outer_at = inner_at = -1
-    outer = inner = b""
-    places = zip(_extents(block, "envelope"), _extents(block, "scope_envelope"), _metrics(block), strict=True)
-    for (start, length), (inner_start, inner_length), metric in places:
-        if start != outer_at:
-            outer_at, outer = start, own_fields(payload, start, length, 2)
-        if inner_start != inner_at:
-            inner_at, inner = inner_start, own_fields(payload, inner_start, inner_length, 2)
-        found.append(Container(outer, inner, metric))
-    return found
-
-
-def _metrics(block: Block) -> Iterable[Metric | None]:
-    """Return the metric of each group, None for one that no record refers to."""
+    """Return the container of each group of a block; one object for all that are equal."""
     if block.signal is not METRICS:
-        return repeat(None, block.groups.count)
-    types = dict(zip(block.column("group").tolist(), block.column("type").tolist(), strict=True))
-    payload = block.payload
-    found: list[Metric | None] = []
-    for group, (start, length) in enumerate(_extents(block, "metric")):
-        kind = types.get(group)
-        if kind is None:
-            found.append(None)
-        else:
-            own, data = around(payload, start, length, data_field(kind))
-            found.append(Metric(own, data, kind))
-    return found
+        return around(block, None, b"", _container)
+    kinds = np.zeros(block.groups.count, np.uint8)
+    kinds[block.column("group")] = block.column("type")
+    return around(block, kinds.tobytes(), _DATA_FIELDS, _container)
 
 
-def _extents(block: Block, part: str) -> list[tuple[int, int]]:
-    columns = (block.group_column(f"{part}_{end}").tolist() for end in ("start", "length"))
-    return list(zip(*columns, strict=True))
+def _container(outer: bytes, inner: bytes, own: bytes, data: bytes, kind: int) -> Container:
+    return Container(outer, inner, Metric(own, data, kind) if kind else None)
 
 
 class Resource(NamedTuple):

@@ -41,7 +41,7 @@ from collector.exporters.figures import Counts, Figures
 from collector.exporters.reading import UNLIMITED, Limits, gather
 from collector.exporters.retry import Backoff
 from collector.store import View
-from collector.wal.cursor import State
+from collector.wal.cursor import BOUNDS_MAX, State
 from collector.wal.lag import lag
 
 if TYPE_CHECKING:
@@ -323,7 +323,8 @@ class Delivery:
         return self._position != before
 
     def _state(self) -> State:
-        return State(self._position, tuple(flight.end_offset for flight in self._window))
+        bounds = (*(flight.end_offset for flight in self._window), *self._bounds)
+        return State(self._position, bounds[:BOUNDS_MAX])
 
     async def _note(self, *, sync: bool = False) -> None:
         """Write the cursor; sync it now, or when it is time to."""

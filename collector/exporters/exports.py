@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.exporters.base import Exporter
     from collector.exporters.settings import ExporterSettings
+    from collector.otlp.signals import Signal
     from collector.store import Store
     from collector.wal.files import Files
 
@@ -177,6 +178,12 @@ class Exports:
             if isinstance(running.exporter, Backend) and signal in running.settings.signals
         ]
 
+    def deleted_traces(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
+        """Return the traces that an exporter still has to be told to delete."""
+        place = self._places.get(tenant)
+        pending = place.stores[signal.name].deletions.pending if place is not None else ()
+        return frozenset(bytes.fromhex(each) for one in pending if name in one.backends for each in one.trace_ids)
+
     def pass_on(self, tenant: str) -> None:
         """Have backends told what was deleted of a tenant, unless that is under way."""
         if tenant in self._places and not self._stopping:
@@ -187,6 +194,11 @@ class Exports:
         delivery = running.deliveries.get((tenant, signal)) if running is not None else None
         backend = self.backend(name)
         return Reached(backend, delivery.source, delivery.position) if backend is not None and delivery else None
+
+    def source(self, tenant: str, signal: Signal) -> Source | None:
+        """Return what a tenant's records of a signal are known by in destinations; None while that is not known."""
+        place = self._places.get(tenant)
+        return Source(place.instance, tenant, signal) if place is not None and place.instance else None
 
     def troubles(self) -> list[str]:
         """Tell which exporters do not do their work, in a line each, for `/readyz`, which anybody may ask: without reasons."""

@@ -6,7 +6,7 @@ waiting for its blocks, without what who reads does between them; it counts when
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,10 @@ class Measured(Backend):
             self._metrics.duration(self._name, "read", wanted.signal).observe(took)
             await blocks.aclose()  # type: ignore[attr-defined]  # an asynchronous generator, as the contract has it
 
+    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
+        """See base.py."""
+        return await self._backend.names(signal, tenant)
+
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """See base.py."""
         with self._timed("count", signal):
@@ -70,6 +74,11 @@ class Measured(Backend):
         """See base.py."""
         with self._timed("delete", wanted.signal):
             return await self._backend.delete(wanted)
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
+        """See base.py."""
+        with self._timed("delete", source.signal):
+            return await self._backend.delete_offsets(source, ranges)
 
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """See base.py."""

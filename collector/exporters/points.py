@@ -356,39 +356,3 @@ def _exemplar(out: cython.pointer(Text), message: Extent) -> cython.int:
     put_chars(out, b',"attributes":')
     put_object(out, message.at, end, 7, 0)
     return put_byte(out, 125)
-
-
-def around(payload, start: int, length: int, field: int) -> tuple:
-    """Return what a Metric, `length` bytes from `start`, has beside its points: its fields but those of the number `field`,
-    where its data is, and the fields of the data but the points. ValueError when it reaches outside the payload."""
-    if start < 0 or length < 0 or start + length > len(payload):
-        raise ValueError("a metric reaches outside the payload")
-    if length == 0:
-        return b"", b""
-    view: cython.const[uint8_t][::1] = payload
-    at: _Bytes = cython.address(view[start])
-    end: _Bytes = at + cython.cast(cython.Py_ssize_t, length)
-    begin: _Bytes
-    inside: _Bytes
-    wanted: uint32_t = field
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    data: Extent
-    own: list = []
-    other: list = []
-    while at < end:
-        begin = at
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(data))
-        if tag >> 3 != wanted or data.at == cython.NULL:
-            own.append(PyBytes_FromStringAndSize(cython.cast(cython.p_char, begin), at - begin))
-            continue
-        inside = data.at
-        while inside < data.at + data.length:
-            begin = inside
-            inside = next_field(
-                inside, data.at + data.length, cython.address(tag), cython.address(number), cython.address(part)
-            )
-            if tag >> 3 != 1:
-                other.append(PyBytes_FromStringAndSize(cython.cast(cython.p_char, begin), inside - begin))
-    return b"".join(own), b"".join(other)

@@ -6,12 +6,15 @@ and `section` of collector/declaration.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from collector.declaration import section, setting
+from collector.errors import Malformed
 from collector.otlp.signals import SIGNALS
 from collector.security.suites import CIPHER_SUITES
+from collector.security.watched import read_bytes
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -149,3 +152,14 @@ class ClientTls:
         low=0.1,
         high=DAY_S,
     )
+
+
+def unreadable(tls: ClientTls, **others: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the keys of files that cannot be read, those of TLS and others by their keys, each with why."""
+    paths = {f"tls.{key}": getattr(tls, key) for key in ("ca_file", "cert_file", "key_file")} | others
+    for key, path in paths.items():
+        if path is not None:
+            try:
+                read_bytes(path)
+            except Malformed as error:
+                yield key, str(error)

@@ -85,6 +85,7 @@ class Import:
             with FileStream(self._files, self._path) as raw:
                 self._request["bytes"] = raw.size
                 self.resumed = self._dealt = self._begin()
+                self._save()
                 try:
                     self._all(raw)
                 except BaseException:

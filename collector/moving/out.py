@@ -136,21 +136,34 @@ def open_output(path: str, signal: Signal, request: dict[str, Any], within: Rang
     state = load_state(f"{path}.state", files)
     try:
         if state is None:
-            made = Output(
-                path,
-                signal,
-                State(request, 0, within.first, within=within),
-                files,
-                files.open(path, create=True),
-            )
-            made.flush()
-            return made
-        if state.request != request:
+            _require_new(path, files)
+            # Before the file: what is killed in between must not find a file that nobody has begun.
+            state = State(request, 0, within.first, within=within)
+            replace_file(files, f"{path}.state", msgspec.json.encode(state))
+        elif state.request != request:
             raise Unavailable(f"{path} was begun by another export ({state.request}); remove it and {path}.state")
-        handle = files.open(path, write=True)
-        files.truncate(handle, state.position)
-        return Output(path, signal, state, files, handle)
+        return Output(path, signal, state, files, _opened(path, state, files))
     except FileExistsError as error:
         raise Unavailable(f"{path} is there already; nothing is overwritten") from error
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error}") from error
+
+
+def _require_new(path: str, files: Files) -> None:
+    try:
+        files.close(files.open(path))
+    except FileNotFoundError:
+        return
+    raise FileExistsError(path)
+
+
+def _opened(path: str, state: State, files: Files) -> int:
+    """Return the file of an export, as long as its state says."""
+    try:
+        handle = files.open(path, write=True)
+    except FileNotFoundError:
+        if state.position:
+            raise
+        handle = files.open(path, create=True)
+    files.truncate(handle, state.position)
+    return handle

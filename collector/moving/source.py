@@ -2,8 +2,8 @@
 
 A data directory is read as `ringtail wal cat` reads it: no lock, beside a daemon or without one, damage passed over. A daemon
 is asked by its query service (proto/ringtail/v1/query.proto): ReadLog for everything, Tail for what a query matches,
-which knows TraceQL and LogQL. A tail tells where it is with each match, and every 15 s, so that an export by a query ends that
-much after its last match at the latest.
+which knows TraceQL and LogQL. A tail tells where it is with each match, and when it has come to what was the end of the log at its
+begin.
 
 A piece is what came at once, some 256 KiB at most by a daemon, a frame from a directory; memory is bounded by that.
 """

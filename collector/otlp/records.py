@@ -124,8 +124,8 @@ def regroup(refs: Iterable[Ref]) -> bytes:
     last: tuple[Block | None, int] = (None, 0)
     outer = inner = b""
     for _, _, block, row in refs:
-        group = int(block.column("group")[row])
-        if last[0] is not block or last[1] != group:
+        group = block.records.number("group", row)
+        if last[1] != group or last[0] is not block:
             last = (block, group)
             outer = own_fields(block.payload, *_extent(block, group, "envelope"), 2)
             inner = own_fields(block.payload, *_extent(block, group, "scope_envelope"), 2)
@@ -218,8 +218,12 @@ def data_field(kind: int) -> int:
 
 
 def tagged(field: int, content: bytes) -> bytes:
-    """Return a field of bytes, or of a message that is bytes already; its number is below 16."""
+    """Return a field of bytes, or of a message that is bytes already. Its number is at most 15."""
     length = len(content)
+    if length < 0x80:
+        return bytes((field << 3 | 2, length)) + content
+    if length < 0x4000:
+        return bytes((field << 3 | 2, length & 0x7F | 0x80, length >> 7)) + content
     out = bytearray((field << 3 | 2,))
     while length > 0x7F:
         out.append(length & 0x7F | 0x80)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from collector.otlp.merge import merge
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import DTypeLike, NDArray
+
+    from collector.otlp.block import Block
+
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of blocks that are read as one: numpy costs as much for a block of ten records as for one of a thousand."""
 
 LEAST = 4096
 """Entries that there is room for at first, and that are let go of at once."""
@@ -58,3 +67,19 @@ class ByOffset:
         """Let go of everything, and begin at an offset."""
         self.first = self.end = offset
         self._numbers = np.empty(0, self._numbers.dtype)
+
+
+def merged(blocks: Sequence[Block], begin: int) -> Iterator[Block]:
+    """Yield the blocks that reach behind an offset, small ones that follow each other as one of `WINDOW_BYTES` or so."""
+    held: list[Block] = []
+    size = 0
+    for block in blocks:
+        if block.end_offset <= begin:
+            continue
+        if held and (size + block.nbytes > WINDOW_BYTES or block.base_offset != held[-1].end_offset):
+            yield merge(held) if len(held) > 1 else held[0]
+            held, size = [], 0
+        held.append(block)
+        size += block.nbytes
+    if held:
+        yield merge(held) if len(held) > 1 else held[0]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from collector.otlp.records import Ref
 
+FEW = 64
+"""Spans that are looked at one by one: of so many, arrays cost more."""
 NAMED_MAX = 5
 """Missing spans that a message names; of more it gives the number."""
 
@@ -68,6 +70,10 @@ class Completeness:
 
 def completeness(refs: Sequence[Ref], first_offset: int, left_out: int = 0) -> Completeness:
     """Tell what is known to be missing from a trace, of which these spans are held; see `Completeness`."""
+    if len(refs) <= FEW:
+        named = {ref.block.records.number("parent_span_id", ref.row) for ref in refs}
+        missing = named - {ref.block.records.number("span_id", ref.row) for ref in refs} - {0}
+        return Completeness(np.array(sorted(missing), np.uint64), left_out, first_offset)
     ids, parents = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
     for _, run in groupby(refs, key=lambda ref: id(ref.block)):
         same = list(run)

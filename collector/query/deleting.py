@@ -136,7 +136,7 @@ class Deleting:
             return
         backends = self._backends(signal.name)
         names = [one.hex() for one in ids]
-        with store.view() as view:
+        with store.view(held_only=True) as view:
             oldest = view.first_offset
         done.records[signal.name] = await asyncio.to_thread(store.deletions.add, found, oldest, end, names, backends)
         store.hide()
@@ -144,7 +144,7 @@ class Deleting:
             done.backends = sorted({*done.backends, *backends})
 
     async def _of_traces(self, store: Store, ids: Sequence[bytes]) -> Tombstones:
-        with store.view() as view:
+        with store.view(held_only=True) as view:
             return await self._engine.run(of_traces, view, ids)
 
     async def _matching(self, store: Store, wanted: Deletion, end: int) -> tuple[Tombstones, tuple[bytes, ...]]:
@@ -152,7 +152,7 @@ class Deleting:
         matcher, _ = LANGUAGES[store.signal](wanted.query)
         found, ids, position = NONE, set[bytes](), 0
         while position < end:
-            with store.view() as view:
+            with store.view(held_only=True) as view:
                 position = max(position, view.first_offset)
                 turn = await self._engine.run(_turn, view, matcher, wanted, position, end)
             found, position = found | turn[0], turn[2]

@@ -102,5 +102,8 @@ def _calls(
 
 
 def _mixed(high: NDArray[np.uint64], low: NDArray[np.uint64], span: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed: NDArray[np.uint64] = ((high * _MIX_1 ^ low) * _MIX_2 ^ span) * _MIX_1
-    return mixed
+    mixed = high * _MIX_1
+    for word, factor in ((low, _MIX_2), (span, _MIX_1)):
+        mixed = ((mixed ^ mixed >> _HALF) ^ word) * factor  # Folded, for ids that differ in their last bytes only.
+    found: NDArray[np.uint64] = mixed ^ mixed >> _HALF
+    return found

@@ -83,6 +83,16 @@ class LogEffort:
 
 
 @dataclass(slots=True)
+class BackendEffort:
+    """What came from behind the log."""
+
+    blocks: int = 0
+    bytes: int = 0
+    """Of their payloads."""
+    records: int = 0
+
+
+@dataclass(slots=True)
 class Stage:
     """A stage or a condition: records that came to it, records that it left, and its time."""
 
@@ -102,6 +112,7 @@ class Pass:
     seconds: float = 0.0
     ring: RingEffort = field(default_factory=RingEffort)
     log: LogEffort = field(default_factory=LogEffort)
+    backend: BackendEffort = field(default_factory=BackendEffort)
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def stage(self, text: str) -> Stage:
@@ -243,6 +254,13 @@ class Effort:
         log.looked_at += 1
         log.bytes += len(block.payload)
         log.records += records
+
+    def of_backend(self, block: Block, records: int) -> None:
+        """A block came from a backend."""
+        backend = self.now.backend
+        backend.blocks += 1
+        backend.bytes += len(block.payload)
+        backend.records += records
 
     def start(self) -> None:
         """Time counts from now on, after a wait."""

@@ -3,6 +3,7 @@
 A query gets a `View` on the event loop and reads it in a worker thread. `slices` walks ring and log as one,
 newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
 be without the view's key or the query's texts, and what is left of a block is narrowed to live records, to the time range and to the key.
+Behind the log comes what a backend has, if one is read from (reach.py), in the same shape.
 `newest` answers the question that most queries end with: the exact newest matches, in a repeatable order (time, then
 offset). Blocks older than enough of them are not looked at, and segments not opened. A view of a rare key goes from
 posting to posting, not from block to block.
@@ -16,23 +17,32 @@ import asyncio
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from copy import copy
+from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from collector.errors import Overloaded, QueryTimeout
+from collector.otlp.asked import NOTHING, Asked
 from collector.otlp.records import Ref, isolate
+from collector.query.best import Best, best_of, refs_of, split_off
+from collector.query.reach import ONLY_HELD, Reach
+from collector.query.repeated import without_held
+from collector.ring.search import Stretch
 from collector.store import key_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from collector.clock import Clock
+    from collector.otlp.asked import Hints
     from collector.otlp.block import Block
     from collector.otlp.terms import Terms
     from collector.query.effort import Effort
@@ -74,8 +84,15 @@ class Deadline:
     rests at its checks while requests are coming in.
     """
 
-    def __init__(self, seconds: float, clock: Clock, received: Callable[[], int] | None = None) -> None:
-        """`received` tells how many requests have come in so far, in any thread; None: the query never rests."""
+    def __init__(
+        self,
+        seconds: float,
+        clock: Clock,
+        received: Callable[[], int] | None = None,
+        idle: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`received` tells how many requests have come in so far, in any thread; None: the query never rests. `idle` is
+        entered while the query waits."""
         self.seconds = seconds
         self.clock = clock
         self._received = received
@@ -85,6 +102,16 @@ class Deadline:
         self._cancelled = threading.Event()
         self.effort: Effort | None = None
         """Where what the query does is noted; None: nobody asks."""
+        self._idle = idle
+
+    @property
+    def left_s(self) -> float:
+        """The time that is left, in seconds."""
+        return max(0.0, self._end - self.clock.monotonic())
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Return what lets another query run while this one waits for something outside."""
+        return self._idle()
 
     def cancel(self) -> None:
         """Let the next check fail: nobody waits for the answer any more."""
@@ -127,17 +154,19 @@ def slices(
     among: Among | None = None,
     wanted: Wanted | None = None,
     terms: Terms = (),
+    hints: Hints = NOTHING,
 ) -> Iterator[Slice]:
-    """Yield every part of ring and log that can hold records with start_ns <= time <= end_ns.
+    """Yield every part of ring, log and backend that can hold records with start_ns <= time <= end_ns.
 
     A caller that looks at records with certain keys only, and tells them apart itself, names them in `among`: blocks
-    of the log without such records may then be missing. So may records that do not fulfil the `terms`. Blocks that `wanted` does not want are missing, too, and of the
+    of the log without such records may then be missing. So may records that do not fulfil the `terms` or, in a backend,
+    the `hints`. Blocks that `wanted` does not want are missing, too, and of the
     log whole segments, which are then not opened.
     """
     if view.index is not None:
         among = Among(view.index, (view.key,))
     ring = _Range(view, start_ns, end_ns, deadline, wanted, newest_first)
-    log = log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=newest_first)
+    log = log_slices(view, start_ns, end_ns, deadline, among, wanted, terms, hints, newest_first=newest_first)
     if not newest_first:
         yield from log
     yield from ring.slices(terms)
@@ -186,6 +215,10 @@ class _Range:
                 yield from self._slice(block, None)
             return
         blocks = view.ring.blocks
+        # What is evicted is in no index, and may still be in the oldest block, with which the log's part ends.
+        evicted = Stretch(max(view.first_offset, blocks[0].base_offset) if blocks else 0, view.ring.first_offset, None)
+        if blocks and self._is_needed(evicted.first, evicted.end):
+            stretches = chain(stretches, (evicted,)) if self._newest_first else chain((evicted,), stretches)
         if effort is not None:
             stretches = effort.searched(blocks, stretches)
         bases = view.ring.reaches().bases
@@ -316,13 +349,36 @@ def log_slices(
     among: Among | None,
     wanted: Wanted | None = None,
     terms: Terms = (),
+    hints: Hints = NOTHING,
     *,
     newest_first: bool,
 ) -> Iterator[Slice]:
-    """Yield what the log holds of a view and the ring does not; see `slices`."""
-    if view.log is None:
-        return
+    """Yield what the ring does not hold of a view: of the log, and behind it of a backend; see `slices`."""
+    if not newest_first:
+        yield from behind_slices(view, start_ns, end_ns, deadline, among, wanted, hints, newest_first=False)
+    if view.log is not None:
+        yield from _of_log(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=newest_first)
+    if newest_first:
+        yield from behind_slices(view, start_ns, end_ns, deadline, among, wanted, hints, newest_first=True)
+    if isinstance(view.behind, Reach):
+        view.behind.compare(view)
+
+
+def _of_log(
+    view: View,
+    start_ns: int,
+    end_ns: int,
+    deadline: Deadline | None,
+    among: Among | None,
+    wanted: Wanted | None,
+    terms: Terms,
+    *,
+    newest_first: bool,
+) -> Iterator[Slice]:
+    assert view.log is not None
     end = view.ring.blocks[0].base_offset if view.ring.blocks else view.ring.next_offset
+    if view.log.first_offset >= end:
+        return
     index, keys = among or (None, ())
     counts = deadline.effort.now.log.read if deadline is not None and deadline.effort is not None else None
     blocks = view.log.blocks(
@@ -345,6 +401,80 @@ def log_slices(
             deadline.effort.of_log(block, rows.size)
         if rows.size:
             yield Slice(block, rows)
+
+
+IDS_AT_ONCE = 1024
+"""Trace ids that a backend is asked for at a time; of more, in several turns."""
+
+
+def behind_slices(
+    view: View,
+    start_ns: int,
+    end_ns: int,
+    deadline: Deadline | None,
+    among: Among | None,
+    wanted: Wanted | None = None,
+    hints: Hints = NOTHING,
+    *,
+    newest_first: bool,
+) -> Iterator[Slice]:
+    """Yield what a backend has and neither ring nor log holds; see `slices`.
+
+    The order is that of times, but for records of more than `IDS_AT_ONCE` traces.
+    """
+    reach = view.behind
+    start_ns = max(start_ns, hints.since_ns)
+    if not isinstance(reach, Reach):
+        return
+    end_ns = min(end_ns, reach.latest(view))
+    if start_ns > end_ns or (wanted is not None and not wanted(start_ns, end_ns)):
+        return
+    for asked in _asked(start_ns, end_ns, among, hints, newest_first=newest_first):
+        for block in reach.blocks(asked, deadline):
+            if deadline is not None:
+                deadline.check()
+            if wanted is not None and not wanted(block.min_time, block.max_time):
+                rest = (start_ns, block.max_time) if newest_first else (block.min_time, end_ns)
+                if not wanted(*rest):
+                    break
+                continue
+            rows = np.arange(block.count)
+            if view.index is not None:
+                rows = np.flatnonzero(key_matches(block, view.index, view.key))
+            if rows.size and (block.min_time < start_ns or block.max_time > end_ns):
+                times = block.column("time")[rows]
+                rows = rows[(times >= start_ns) & (times <= end_ns)]
+            rows = reach.shown(block, rows)
+            if rows.size and not reach.keyed:
+                held = slices(view, block.min_time, block.max_time, deadline, among=among, hints=ONLY_HELD)
+                rows = without_held(block, rows, held)
+            if deadline is not None and deadline.effort is not None:
+                deadline.effort.of_backend(block, rows.size)
+            if rows.size:
+                yield Slice(block, rows)
+
+
+def _asked(start_ns: int, end_ns: int, among: Among | None, hints: Hints, *, newest_first: bool) -> Iterator[Asked]:
+    """Yield what a backend is asked for, one after the other."""
+    column, keys = among or ("", ())
+    texts = tuple(key.decode(errors="replace") for key in keys if isinstance(key, bytes) and column != "trace_id")
+    asked = Asked(
+        start_ns,
+        end_ns,
+        newest_first,
+        services=texts if column == "service" else hints.services,
+        names=texts if column == "name" else hints.names,
+        named=hints.named,
+        severities=tuple(key for key in keys if isinstance(key, int)) if column == "severity" else (),
+        texts=hints.texts,
+        attributes=hints.attributes,
+    )
+    if column != "trace_id":
+        yield asked
+        return
+    ids = tuple(key for key in keys if isinstance(key, bytes))
+    for at in range(0, len(ids), IDS_AT_ONCE):
+        yield replace(asked, trace_ids=ids[at : at + IDS_AT_ONCE])
 
 
 def _before(end: int, block: Block, rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -396,6 +526,7 @@ def newest(
     *,
     oldest: bool = False,
     terms: Terms = (),
+    hints: Hints = NOTHING,
     among_few: Callable[[list[Ref]], list[Ref]] | None = None,
 ) -> list[Ref]:
     """Return exactly the `limit` newest records that `select` finds, newest first (or oldest, oldest first).
@@ -406,10 +537,10 @@ def newest(
     """
     if limit <= 0:
         return []
-    best = _Best(limit, oldest=oldest)
+    best = Best(limit, oldest=oldest)
     ring = _Range(view, start_ns, end_ns, deadline, best.wants, not oldest)
     among = Among(view.index, (view.key,)) if view.index is not None else None
-    log = log_slices(view, start_ns, end_ns, deadline, among, best.wants, terms, newest_first=not oldest)
+    log = log_slices(view, start_ns, end_ns, deadline, among, best.wants, terms, hints, newest_first=not oldest)
     few = min(limit, FEW_ROWS) if terms and among_few is not None else 0
     parts: tuple[Iterator[Slice | list[Ref]], ...] = (ring.parts(terms, few), log)
     is_dense = True  # nearly all records that the terms leave are found
@@ -422,99 +553,22 @@ def newest(
         in_ring = block.end_offset > view.ring_offset
         if few and is_dense and in_ring and limit <= few < len(rows):
             # The best of a block are most of what is wanted of it.
-            rows, tried = _split(block, rows, limit, oldest=oldest)
+            rows, tried = split_off(block, rows, limit, oldest=oldest)
             assert among_few is not None
-            is_dense = best.add_of(_refs(block, tried), among_few, few) * 2 >= limit
+            is_dense = best.add_of(refs_of(block, tried), among_few, few) * 2 >= limit
             if not best.wants_one_of(block, rows):
                 continue
-        refs = best.better(_best(block, select(Slice(block, rows)), limit, oldest=oldest))
+        refs = best.better(best_of(block, select(Slice(block, rows)), limit, oldest=oldest))
         if not in_ring and len(refs) * 4 < block.count:
             refs = [isolate(ref) for ref in refs]  # do not hold a block of the log for a few records of it
         best.add(refs)
     return best.found()
 
 
-class _Best:
-    """The best records so far: the newest or the oldest."""
-
-    def __init__(self, limit: int, *, oldest: bool) -> None:
-        self._limit = limit
-        self._oldest = oldest
-        self._found: list[Ref] = []
-        self._worst: tuple[int, int] | None = None  # of those, once there are enough
-
-    def wants(self, min_time: int, max_time: int) -> bool:
-        """See `Wanted`."""
-        worst = self._worst
-        return worst is None or (min_time <= worst[0] if self._oldest else max_time >= worst[0])
-
-    def wants_one_of(self, block: Block, rows: NDArray[np.intp]) -> bool:
-        """Tell whether some rows of a block can be better."""
-        if not rows.size:
-            return False
-        times = block.column("time")[rows]
-        return self.wants(int(times.min()), int(times.max()))
-
-    def better(self, refs: list[Ref]) -> list[Ref]:
-        """Return the records that are better than the worst of those found, if there are enough."""
-        worst = self._worst
-        if worst is None:
-            return refs
-        return [ref for ref in refs if (ref[:2] < worst if self._oldest else ref[:2] > worst)]
-
-    def add(self, refs: list[Ref]) -> None:
-        """Take records that were found."""
-        if not refs:
-            return
-        self._found += refs
-        if len(self._found) >= self._limit:
-            self._found.sort(key=_order, reverse=not self._oldest)
-            del self._found[self._limit :]
-            self._worst = self._found[-1][:2]
-
-    def add_of(self, refs: list[Ref], select: Callable[[list[Ref]], list[Ref]], at_once: int) -> int:
-        """Take those of some records that are selected, asked of the best first; return how many these were."""
-        refs.sort(key=_order, reverse=not self._oldest)
-        count = 0
-        for begin in range(0, len(refs), at_once):
-            head = self.better(refs[begin : begin + at_once])
-            if not head:
-                break
-            found = select(head)
-            count += len(found)
-            self.add(found)
-        return count
-
-    def found(self) -> list[Ref]:
-        """Return them, the best first."""
-        self._found.sort(key=_order, reverse=not self._oldest)
-        return self._found[: self._limit]
-
-
-def _split(
-    block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows of a block without the `limit` best, and those."""
-    order = np.lexsort((rows, block.column("time")[rows]))
-    rest, best = (order[limit:], order[:limit]) if oldest else (order[:-limit], order[-limit:])
-    return np.sort(rows[rest]), rows[best]
-
-
-def _order(ref: Ref) -> tuple[int, int]:
-    return ref[:2]
-
-
-def _best(block: Block, rows: NDArray[np.intp], limit: int, *, oldest: bool) -> list[Ref]:
-    """Return refs to the best `limit` rows of one block."""
-    if rows.size > limit:
-        order = np.lexsort((rows, block.column("time")[rows]))
-        rows = rows[order[:limit] if oldest else order[-limit:]]
-    return _refs(block, rows)
-
-
-def _refs(block: Block, rows: NDArray[np.intp]) -> list[Ref]:
-    times, base = block.column("time")[rows], block.base_offset
-    return [Ref(time, base + row, block, row) for time, row in zip(times.tolist(), rows.tolist(), strict=True)]
+IDLE_MAX = 16
+"""Queries that wait for something outside, at once, and let others run meanwhile."""
+IDLE_LOOK_S = 0.1
+"""How often a query that waits for its turn looks whether the engine is being closed."""
 
 
 class Engine:
@@ -530,9 +584,13 @@ class Engine:
         self.timeout_s = timeout_s
         self._threads = threads
         self._lanes: list[Engine] = []
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
+        # Threads are made when there is work for them, so without waiting queries there are no more than `threads`.
+        self._pool = ThreadPoolExecutor(threads + IDLE_MAX, thread_name_prefix="query")
         self._pending = 0
         self._running = asyncio.Semaphore(threads)
+        self._all_running = self._running
+        self._may_idle = threading.Semaphore(IDLE_MAX)
+        self._closing = threading.Event()
 
     def lane(self) -> Engine:
         """Return an engine over the same threads of which one always stays for others, if there are two."""
@@ -555,17 +613,58 @@ class Engine:
         """
         if self._pending >= QUERIES_WAITING_MAX:
             raise Overloaded(f"{self._pending} queries are running or waiting", 1.0)
-        deadline = Deadline(self.timeout_s, self.clock, self._received)
+        loop = asyncio.get_running_loop()
+        deadline = Deadline(self.timeout_s, self.clock, self._received, partial(self._idle, loop))
         self._pending += 1
         try:
-            async with self._running:
-                return await asyncio.get_running_loop().run_in_executor(self._pool, function, deadline, *args)
+            async with self._turn():
+                return await loop.run_in_executor(self._pool, function, deadline, *args)
         except asyncio.CancelledError:
             deadline.cancel()
             raise
         finally:
             self._pending -= 1
 
+    def at_once(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Return `function(deadline, *args)`, run here: for lookups in memory that take less than a worker thread to begin,
+        some 0.1 ms."""
+        return function(Deadline(self.timeout_s, self.clock), *args)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for a turn among the queries of the lane, and among all."""
+        async with self._running:
+            if self._all_running is self._running:
+                yield
+                return
+            async with self._all_running:
+                yield
+
+    @contextmanager
+    def _idle(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """In a query's thread: let another query have its turn, and wait for one again at the end."""
+        if not self._may_idle.acquire(blocking=False):
+            yield
+            return
+        turns = [self._all_running] if self._all_running is self._running else [self._all_running, self._running]
+        try:
+            for one in turns:
+                loop.call_soon_threadsafe(one.release)
+            try:
+                yield
+            finally:
+                again = asyncio.run_coroutine_threadsafe(_acquired(*reversed(turns)), loop)
+                while not again.done() and not self._closing.is_set():  # The loop waits for threads then.
+                    wait([again], timeout=IDLE_LOOK_S)
+        finally:
+            self._may_idle.release()
+
     def close(self) -> None:
         """Let running queries end and take no more."""
+        self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+async def _acquired(*turns: asyncio.Semaphore) -> None:
+    for one in turns:
+        await one.acquire()

@@ -478,7 +478,8 @@ def strings(payload, starts, lengths) -> list:
 def keys(payload, starts, lengths, field: int) -> set:
     """Return the distinct keys, other than the empty one, of the attributes in field `field` of the messages.
 
-    A small table of keys that were seen lately spares making an object for each.
+    A small table of keys that were seen lately spares making an object for each; what it does not have waits until it is
+    worth taking the GIL, or for the end.
     """
     starts, lengths = _extents(payload, starts, lengths)
     found: set = set()
@@ -499,29 +500,41 @@ def keys(payload, starts, lengths, field: int) -> set:
     inside: cython.pointer(cython.const[uint8_t])
     i: cython.Py_ssize_t
     slot: cython.Py_ssize_t
+    k: cython.int
+    waiting: cython.int = 0
     seen = cython.declare(Extent[256])
+    pending = cython.declare(Extent[512])
     for slot in range(256):
         seen[slot].at = cython.NULL
         seen[slot].length = 0
-    for i in range(n):
-        at = base + start[i]
-        end = at + length[i]
-        while at < end:
-            at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(pair))
-            if tag != wanted or pair.at == cython.NULL:
-                continue
-            inside = pair.at
-            while inside < pair.at + pair.length:
-                inside = next_field(
-                    inside, pair.at + pair.length, cython.address(tag), cython.address(number), cython.address(part)
-                )
-                if tag == 10:
-                    if part.length:
-                        slot = cython.cast(cython.Py_ssize_t, key_of(part.at, part.length) & 255)
-                        if seen[slot].length != part.length or memcmp(seen[slot].at, part.at, part.length) != 0:
-                            seen[slot] = part
-                            found.add(cython.cast(cython.p_char, part.at)[: part.length])
-                    break
+    with cython.nogil:
+        for i in range(n):
+            at = base + start[i]
+            end = at + length[i]
+            while at < end:
+                at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(pair))
+                if tag != wanted or pair.at == cython.NULL:
+                    continue
+                inside = pair.at
+                while inside < pair.at + pair.length:
+                    inside = next_field(
+                        inside, pair.at + pair.length, cython.address(tag), cython.address(number), cython.address(part)
+                    )
+                    if tag == 10:
+                        if part.length:
+                            slot = cython.cast(cython.Py_ssize_t, key_of(part.at, part.length) & 255)
+                            if seen[slot].length != part.length or memcmp(seen[slot].at, part.at, part.length) != 0:
+                                seen[slot] = part
+                                pending[waiting] = part
+                                waiting += 1
+                                if waiting == 512:
+                                    with cython.gil:
+                                        for k in range(waiting):
+                                            found.add(cython.cast(cython.p_char, pending[k].at)[: pending[k].length])
+                                    waiting = 0
+                        break
+    for k in range(waiting):
+        found.add(cython.cast(cython.p_char, pending[k].at)[: pending[k].length])
     return found
 
 

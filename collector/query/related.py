@@ -18,6 +18,8 @@ import numpy as np
 from collector.otlp.records import group_bytes, id_words, record, service_name
 from collector.query.completeness import Completeness, completeness_of
 from collector.query.engine import END_OF_TIME, newest, slices
+from collector.query.places import places
+from collector.query.trace import slices_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -101,7 +103,7 @@ def log_page(deadline: Deadline, view: View, limit: int, span_id: bytes | None, 
         if word is not None:
             rows = rows[block.column("span_id")[rows] == word]
         if after is not None:
-            times, offsets = block.column("time")[rows], block.base_offset + rows
+            times, offsets = block.column("time")[rows], places(block, rows)
             rows = rows[(times > after[0]) | ((times == after[0]) & (offsets > after[1]))]
         return rows
 
@@ -119,7 +121,7 @@ def in_short(deadline: Deadline, view: View, wanted: Collection[bytes]) -> Trace
     parents: list[NDArray[np.uint64]] = []
     found = TraceInShort(Completeness(np.empty(0, np.uint64), 0, 0))
     best: tuple[int, int] | None = None
-    for block, rows in slices(view, deadline=deadline, newest_first=False):
+    for block, rows in slices_of(deadline, view):
         starts, span_ids, named = (block.column(name)[rows] for name in ("time", "span_id", "parent_span_id"))
         ends = np.maximum(starts, block.column("end_time")[rows])
         found.spans += len(rows)

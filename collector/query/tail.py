@@ -183,7 +183,7 @@ class Tail:
             return [], self.position
         await self._tails.room()
         self._held += ROOM_BYTES
-        with self.store.view(*(self._key or ())) as view:
+        with self.store.view(*(self._key or ()), held_only=True) as view:
             self.position = self.first_offset = view.next_offset
             look = await self._told(self._engine, self._look_back, view)
             return look.told, look.position
@@ -214,7 +214,7 @@ class Tail:
             self._held += ROOM_BYTES
             async with self._tails.turn() as turn:
                 began = self._tails.clock.monotonic()
-                with self.store.view() as view:
+                with self.store.view(held_only=True) as view:
                     if self._delay_s:
                         view.cut(end)
                     look = await self._told(self._tails.engine, self._look, view)

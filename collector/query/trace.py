@@ -1,4 +1,4 @@
-"""Traces by their ids: all the spans that ring and log hold of one, or of several at once.
+"""Traces by their ids: all the spans that ring, log and backend have of one, or of several at once.
 
 One trace comes from a view that is narrowed to its id. Of several, the ring gives each by its index, and the log is gone
 through once for all of them.
@@ -7,17 +7,20 @@ through once for all of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from collector.otlp.records import Ref, isolate
-from collector.query.engine import END_OF_TIME, Among, slices
+from collector.query.completeness import completeness_of
+from collector.query.engine import END_OF_TIME, Among, behind_slices, slices
+from collector.query.reach import ONLY_HELD, Reach
 from collector.ring.ring import Snapshot
 from collector.store import View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from collector.query.engine import Deadline, Slice
 
@@ -38,10 +41,39 @@ class Held:
 def spans_of(deadline: Deadline, view: View, limit: int = SPANS_MAX) -> Held:
     """Return at most `limit` spans of the trace that the view is narrowed to."""
     held = Held()
-    for piece in slices(view, deadline=deadline):
+    for piece in slices_of(deadline, view):
         _take(held, piece, limit - len(held.refs))
-    held.refs.sort(key=lambda ref: ref.offset)
+    held.refs.sort(key=_arrival)
     return held
+
+
+def _arrival(ref: Ref) -> tuple[int, int]:
+    """Order spans by their arrival; those of a backend come first, by their times."""
+    return (-1, ref.time) if ref.offset < 0 else (ref.offset, 0)
+
+
+def slices_of(deadline: Deadline, view: View) -> Iterator[Slice]:
+    """Yield the spans of the trace that the view is narrowed to.
+
+    A backend is asked unless it can have nothing more: the root is there, no parent is missing, and the trace began after
+    all that only the backend can have.
+    """
+    earliest = END_OF_TIME
+    ids, parents = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    for piece in slices(view, deadline=deadline, hints=ONLY_HELD):
+        if view.behind is not None:
+            block, rows = piece
+            earliest = min(earliest, int(block.column("time")[rows].min()))
+            ids.append(block.column("span_id")[rows])
+            parents.append(block.column("parent_span_id")[rows])
+        yield piece
+    if not isinstance(view.behind, Reach):
+        return
+    named = np.concatenate(parents)
+    is_whole = len(named) > 0 and not named.all() and not completeness_of(np.concatenate(ids), named, 0).missing
+    if not is_whole or earliest <= view.behind.latest(view):
+        among = Among("trace_id", (view.key,))
+        yield from behind_slices(view, 0, END_OF_TIME, deadline, among, newest_first=True)
 
 
 def traces_of(
@@ -57,14 +89,16 @@ def traces_of(
         held = found[view.key] = Held()
         for piece in slices(view, deadline=deadline):
             limit -= _take(held, piece, limit)
-    if everything.log is not None:
+    if everything.log is not None or everything.behind is not None:
         first = everything.ring_offset
         log = View(everything.signal, Snapshot((), first, first), everything.log, None, 0, None)
+        among = Among("trace_id", list(found))
         wanted = np.sort(np.array([np.frombuffer(trace, "u8")[1] for trace in found], np.uint64))
-        for piece in slices(log, start_ns, end_ns, deadline, among=Among("trace_id", list(found))):
+        behind = behind_slices(everything, start_ns, end_ns, deadline, among, newest_first=True)
+        for piece in chain(slices(log, start_ns, end_ns, deadline, among=among), behind):
             limit -= _take_several(found, wanted, piece, limit)
     for held in found.values():
-        held.refs.sort(key=lambda ref: ref.offset)
+        held.refs.sort(key=_arrival)
     return found
 
 

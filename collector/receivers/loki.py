@@ -23,14 +23,8 @@ import msgspec
 
 from collector.errors import InvalidQuery, Malformed, TooLarge, Unsupported
 from collector.otlp.records import tagged
-from collector.query.logql.labels import (
-    INDEX_ATTRIBUTES,
-    LABEL_NAME,
-    LABELS_ATTRIBUTE,
-    SERVICE,
-    UNKNOWN_SERVICE,
-    label_name,
-)
+from collector.query.logql.containers import label_name
+from collector.query.logql.labels import INDEX_ATTRIBUTES, LABEL_NAME, LABELS_ATTRIBUTE, SERVICE, UNKNOWN_SERVICE
 from collector.query.logql.levels import SEVERITIES, told
 from collector.query.logql.literals import quote
 from collector.query.logql.parser import parse_selector

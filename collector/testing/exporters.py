@@ -331,6 +331,35 @@ class BackendContract(ExporterContract):
 
             await self.only(backend, Wanted(signal, attributes=(Equal(where, key, values),)), sent, fits)
 
+    async def test_what_lies_deeper_is_found(self, make: Make) -> None:
+        """Elements of arrays as values of attributes; texts in keys of bodies, and in what these hold."""
+        backend = await make()
+        request = LOGS.request_type()
+        scope = request.resource_logs.add().scope_logs.add()
+        for number in range(4):
+            log = scope.log_records.add(time_unix_nano=TIME_NS + number)
+            if number % 2:
+                elements = log.attributes.add(key="tags").value.array_value.values
+                elements.add(string_value="red")
+                elements.add(int_value=1)
+            elif number:
+                held = log.body.kvlist_value.values.add(key="some key").value.array_value
+                held.values.add(string_value="some text")
+        payload = request.SerializeToString()
+        await backend.export(batch_of(LOGS, [payload]))
+        sent = list(wholes(LOGS, payload))
+        for where in ("record", "either"):
+            wanted = Wanted(LOGS, attributes=(Equal(where, "tags", ("red",)),))
+            await self.only(backend, wanted, sent, lambda one: bool(one.record.attributes))
+        for text in (b"me key", b"me text"):
+            await self.only(backend, Wanted(LOGS, texts=((text,),)), sent, lambda one: one.record.HasField("body"))
+
+    async def test_names_are_known_or_not_told(self, make: Make) -> None:
+        """All that there are of metrics, with others perhaps; or None."""
+        backend, sent = await self.filled(make, METRICS)
+        known = await backend.names(METRICS, "")
+        assert known is None or {one.metric.name for one in sent if one.metric is not None} <= set(known)
+
     @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)
     async def test_what_is_repeated_is_there_once(self, make: Make, signal: Signal) -> None:
         """Also when the batch has other bounds the second time, unless it is promised to have the same."""
@@ -388,6 +417,22 @@ class BackendContract(ExporterContract):
         assert await backend.delete(Wanted(signal, trace_ids=ids)) == len(gone)
         assert await backend.delete(Wanted(signal, trace_ids=ids)) == 0
         left = [one for one in sent if one.record.trace_id not in ids]
+        assert self.counted(signal, await self.read(backend, Wanted(signal))) == self.counted(signal, left)
+        assert await backend.count(signal, "other", 0, 2**63 - 1) == 30
+
+    @pytest.mark.parametrize("signal", [TRACES, LOGS], ids=lambda one: one.name)
+    async def test_single_records_are_deleted(self, make: Make, signal: Signal) -> None:
+        """By their keys, unless it says that it has none."""
+        backend, sent = await self.filled(make, signal)
+        batch = batch_of(signal, [corpus(signal, RECORDS)])
+        if await backend.delete_offsets(batch.source, [(10**6, 10**6 + 1)]) is None:
+            return
+        await backend.export(batch_of(signal, [corpus(signal, 30)], tenant="other"))
+        ranges = [(3, 5), (39, 42), (10**6, 10**6 + 1)]
+        assert await backend.delete_offsets(batch.source, ranges) == 5
+        assert await backend.delete_offsets(batch.source, ranges) == 0
+        assert await backend.delete_offsets(batch_of(signal, [corpus(signal, 1)], tenant="nobody").source, ranges) == 0
+        left = [one for number, one in enumerate(sent) if number not in (3, 4, 39, 40, 41)]
         assert self.counted(signal, await self.read(backend, Wanted(signal))) == self.counted(signal, left)
         assert await backend.count(signal, "other", 0, 2**63 - 1) == 30
 

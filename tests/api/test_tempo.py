@@ -147,6 +147,13 @@ async def test_a_trace_as_protobuf(api: Api, path: str, text: str) -> None:
     assert data.resource_spans[0].scope_spans[0].schema_url == "http://schema"
 
 
+@pytest.mark.parametrize("limit", ["AT_HAND_SPANS", "AT_HAND_BYTES"])
+async def test_a_larger_trace_is_answered_by_a_worker(api: Api, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = [await api.get(f"/api/v2/traces/{one}") for one in (TRACE.hex(), "abc")]
+    monkeypatch.setattr(tempo, limit, -1)
+    assert [await api.get(f"/api/v2/traces/{one}") for one in (TRACE.hex(), "abc")] == at_once
+
+
 async def test_a_trace_as_json(api: Api) -> None:
     new = (await api.get(f"/api/v2/traces/{TRACE.hex()}")).json["trace"]["resourceSpans"]
     old = (await api.get(f"/api/traces/{TRACE.hex()}")).json["batches"]

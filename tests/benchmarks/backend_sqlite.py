@@ -77,6 +77,11 @@ class Sqlite(Subject):
         await backend.start()
         return backend
 
+    async def stored(self, backend: Backend) -> int | None:
+        """Without the journal."""
+        await backend.stop()  # which moves it into the file
+        return await backend.size()
+
     async def recorded(self, batches: Sequence[Batch]) -> Calls:
         connection = self._opened()
         recorded = Recorded(connection)

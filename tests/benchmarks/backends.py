@@ -3,7 +3,8 @@
 write   batches as deliveries hand them over, made of requests of 512 records or of one, through `Backend.export`; beside it
         the floor, which is the bare bulk insert of the same rows: what the driver was given is recorded once, and given to
         it again on an empty place. CPU time is that of this process and of the engine, wherever it runs; wall time is from
-        the first batch until the last one is taken. Medians of rounds in turn.
+        the first batch until the last one is taken. Medians of rounds, ours and the floor in turn; how many times the floor is
+        the median of these pairs, because a shared machine's speed drifts.
 ask     a million spans, and questions by `Backend.read`, one after the other: wall time until the last block, or the first one
         where the newest are asked for.
 
@@ -98,8 +99,13 @@ class Written:
 
     @property
     def times(self) -> float:
-        """How many times the floor's CPU time it takes."""
-        return middle(self.ours).cpu / middle(self.bare).cpu
+        """How many times the floor's CPU time it takes: the median of pairs that were measured one after the other."""
+        return statistics.median(ours.cpu / bare.cpu for ours, bare in zip(self.ours, self.bare, strict=True))
+
+    @property
+    def wall_times(self) -> float:
+        """The same for wall time."""
+        return statistics.median(ours.wall / bare.wall for ours, bare in zip(self.ours, self.bare, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ async def write(subject: Subject, signal: Signal, request: int, extent: Extent) 
                     assert await backend.export(batch) is None
 
             found.ours.append(await cost_of(subject, everything, records))
-            size = await backend.size()
+            size = await subject.stored(backend)
             found.stored = size / records if size is not None else None
             await backend.stop()
             found.bare.append(await cost_of(subject, await subject.floor(recorded), records))
@@ -250,7 +256,7 @@ def report(
             [
                 f"{one.backend}: {one.signal.noun}, {noun} a request",
                 *(number(figure) for figure in (ours.cpu, bare.cpu, one.times)),
-                *(number(figure) for figure in (ours.wall, bare.wall, ours.wall / bare.wall)),
+                *(number(figure) for figure in (ours.wall, bare.wall, one.wall_times)),
                 number(one.payload),
                 "?" if one.stored is None else number(one.stored),
             ]
@@ -276,7 +282,7 @@ def report(
     if judged:
         text += f"{verdicts(judged)}\n"
     text += (
-        f"Medians of {extent.rounds} rounds; batches of {BATCH_RECORDS} records. Floors: {'; '.join(drivers)}. "
+        f"Medians of {extent.rounds} rounds, times those of pairs; batches of {BATCH_RECORDS} records. Floors: {'; '.join(drivers)}. "
         f"{describe(scratch).text()}.\n"
     )
     return text, judged

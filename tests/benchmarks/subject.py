@@ -62,6 +62,10 @@ class Subject(ABC):
     async def floor(self, recorded: Any) -> Replay:
         """Make an empty place of the same schema, and return what gives all of that to the driver again, and nothing else."""
 
+    async def stored(self, backend: Backend) -> int | None:
+        """Bytes that what was written occupies, without what is only there until the engine has tidied up."""
+        return await backend.size()
+
     def engine_cpu_s(self) -> float:
         """CPU time so far, in seconds, of an engine that is another process."""
         return 0.0

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import grpc
-import pytest
+from click.testing import CliRunner
 
+from collector.cli import main
 from collector.moving.source import Range, from_daemon, from_directory
 from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.testing import otlp
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.inspect import verify
 from tests.daemon import Daemon
-from tests.e2e.test_backup import ringtail
+from tests.e2e.test_forward import until
 
 FILES = OperatingSystemFiles()
 SECRET = "Geheimnis"
@@ -151,34 +154,50 @@ def fill(daemon: Daemon) -> None:
 ALL = {"traces": 5, "logs": 4}
 
 
-@pytest.mark.parametrize("capacity", ["100000", "60"])
-def test_what_was_deleted_is_shown_by_nothing(tmp_path: Path, capacity: str) -> None:
-    """Out of the ring, and out of the log; after a kill -9, too."""
-    settings = (*SETTINGS, f"stores.traces.capacity={capacity}", f"stores.logs.capacity={capacity}")
-    with Daemon(tmp_path, *settings) as daemon:
+def test_what_was_deleted_is_shown_by_nothing(tmp_path: Path) -> None:
+    """Of the ring, and of the log where the ring is small: of both signals in turn, with a kill -9 between; and the backend
+    has nothing of it in the end."""
+    database = tmp_path / "kept.sqlite"
+    small, large = "traces", "logs"
+
+    def settings(small: str, large: str) -> list[str]:
+        return [
+            *SETTINGS,
+            f"exporters.sqlite.path={database}",
+            f"stores.{small}.capacity=60",
+            f"stores.{large}.capacity=100000",
+        ]
+
+    with Daemon(tmp_path, *settings(small, large)) as daemon:
         fill(daemon)
         shown = leaks(daemon)
         assert len(shown) >= 20, shown
         assert delete(daemon, trace_id=TRACE.hex(), dry_run="true") == ALL
-        if capacity == "60":
-            assert daemon.request(daemon.api, "DELETE", f"/api/traces/{TRACE.hex()}", None).json()["deleted"] == ALL
-        else:
-            done = ringtail("delete", TRACE.hex(), "--yes", "--endpoint", f"http://{daemon.api}")
-            assert done == "5 spans, 4 log records deleted\n"
+        done = CliRunner().invoke(main, ["delete", TRACE.hex(), "--endpoint", f"http://{daemon.api}"], "y\n")
+        assert done.output.splitlines()[0] == "5 spans, 4 log records match"
+        assert done.output.splitlines()[-1] == "5 spans, 4 log records deleted; being deleted from sqlite, too"
         assert delete(daemon, signal="logs", query='{service_name="shop"} |= "alone"') == {"logs": 4}
+        assert leaks(daemon) == set()
         daemon.kill()
-        cut = [one.records for one in from_directory(str(daemon.data), LOGS, Range(), FILES)]
-        assert sum(cut) == 6 * 40
-    with Daemon(tmp_path, *settings) as daemon:
+    with Daemon(tmp_path, *settings(large, small)) as daemon:
         assert leaks(daemon) == set()
         assert {name: one["records"] for name, one in deleted(daemon).items()} == {"traces": 5, "logs": 8}
         assert daemon.get(f"/api/v2/traces/{OTHER.hex()}").code == 200
-        assert delete(daemon, trace_id=TRACE.hex()) == {"traces": 0, "logs": 0}
-        # By what its spans have, and at once.
+        gone = daemon.request(daemon.api, "DELETE", f"/api/traces/{TRACE.hex()}", None).json()
+        assert gone["deleted"] == {"traces": 0, "logs": 0}
+        # By what its spans have.
         assert delete(daemon, query='{ name = "open-name" }', whole_traces="true")["traces"] == 5
         assert daemon.get(f"/api/v2/traces/{OTHER.hex()}").code == 404
         # What comes later of a trace is meant by nobody.
         assert daemon.export(TRACES.http_path, secret_spans(TRACE, "later", 2)).code == 200
         assert b"later-name" in daemon.get(f"/api/v2/traces/{TRACE.hex()}").body
-        assert leaks(daemon) == set()
+        with closing(sqlite3.connect(database)) as connection:
+            until(lambda: all(not one["pending"] for one in deleted(daemon).values()), "the backend was told")
+            found = [
+                row[0]
+                for table in ("otlp_spans", "otlp_logs")
+                for row in connection.execute(f"SELECT record FROM {table}")
+            ]
+            assert len(found) >= 6 * 80
+            assert not any(SECRET.encode() in record or b"open-name" in record for record in found)
     assert verify(daemon.data, FILES).problems == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,9 +11,9 @@ from collector.exporters.base import PIECE_RECORDS, Backend, Batch, Context, Rej
 from collector.exporters.kinds import Kind
 from collector.exporters.settings import ExporterSettings
 from collector.otlp.block import Block
-from collector.otlp.records import Ref, isolate, regroup
+from collector.otlp.records import Ref, group_bytes, isolate, regroup
 from collector.otlp.scan import scan
-from collector.otlp.signals import Signal
+from collector.otlp.signals import METRICS, Signal
 
 KEPT: dict[str, dict[tuple[Source, int], Ref]] = {}
 """Destinations by name: they outlive backends."""
@@ -58,8 +58,16 @@ class MemoryBackend(Backend):
         for first in range(0, len(found), PIECE_RECORDS):
             yield scan(wanted.signal, regroup(found[first : first + PIECE_RECORDS]), 0)
 
+    async def names(self, signal: Signal, tenant: str) -> set[str] | None:
+        refs = [ref for (source, _), ref in self._kept.items() if source.signal is signal is METRICS]
+        return {group_bytes(ref.block, 0, "name").decode() for ref in refs}
+
     async def delete(self, wanted: Wanted) -> int:
         return self._drop(self._of(wanted))
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
+        keys = [(source, offset) for first, end in ranges for offset in range(first, end)]
+        return self._drop([(key, None) for key in keys if key in self._kept])
 
     def _drop(self, found: Iterable[Any]) -> int:
         keys = [key for key, _ in found]

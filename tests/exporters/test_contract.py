@@ -28,6 +28,7 @@ class TestMemory(BackendContract):
 BROKEN = """
 import pytest, itertools
 from collector.exporters.kinds import Kind
+from collector.otlp.cut import cut
 from collector.testing.exporters import BackendContract
 from tests.exporters.memory_backend import MemoryBackend, MemorySettings
 from dataclasses import replace
@@ -55,6 +56,23 @@ DEFECTS = {
         pieces = [one async for one in super().read(replace(wanted, newest_first=not wanted.newest_first))]
         for one in pieces:
             yield one
+""",
+    "test_everything_comes_back": """
+    async def read(self, wanted):
+        async for one in super().read(wanted):
+            yield one if one.count == 1 else cut(one, 1, one.count)
+""",
+    "test_attributes_are_found": """
+    async def read(self, wanted):
+        async for one in super().read(wanted):
+            if not any(equal.where == "either" for equal in wanted.attributes):
+                yield one
+""",
+    "test_what_lies_deeper_is_found": """
+    async def read(self, wanted):
+        async for one in super().read(wanted):
+            if not wanted.texts or any(text in one.payload for text in (b"me key",)) and wanted.texts[0] != (b"me text",):
+                yield one
 """,
     "test_what_is_held_is_left_out": """
     def _of(self, wanted):

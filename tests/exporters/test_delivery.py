@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.errors import Permanent, Retryable, Unwelcome
@@ -369,6 +369,7 @@ def differing(batches: list[tuple[str, list[int]]]) -> list[str]:
 
 @settings(max_examples=40, deadline=None)
 @given(lives(), st.sampled_from([1, 3]))
+@example([*[("append", 1)] * 6, ("crash", 0), ("stop", 0)], 1)  # stopped before it has come to where it was
 def test_repeated_batches_are_the_same_for_those_who_ask(story: list[tuple[str, int]], consumers: int) -> None:
     exporter = Steady()
     sent, _, _ = asyncio.run(lived(story, exporter, consumers, bad=False))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from collector.exporters.base import Context, Wanted
+from collector.exporters.base import Backend, Context, Exporter, Wanted
 from collector.exporters.figures import DURATION_BUCKETS_S, WRITE, Counts, Durations, ExporterMetrics, Figures, Reported
 from collector.exporters.measured import Measured
 from collector.otlp.block import Block
@@ -85,3 +85,11 @@ async def test_what_a_backend_takes_is_counted() -> None:
     assert registry.get_sample_value("ringtail_backend_bytes", {"exporter": "slow"}) == 4096
     metrics.note_size("slow", None)
     assert registry.get_sample_value("ringtail_backend_bytes", {"exporter": "slow"}) is None
+
+
+def test_all_of_a_backend_goes_through() -> None:
+    """What has a default in base.py would be answered by that."""
+    public = {
+        name for one in (Exporter, Backend) for name, what in vars(one).items() if callable(what) and name[0] != "_"
+    }
+    assert public - set(vars(Measured)) == {"start", "stop"}

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from psycopg import sql
 
 from collector.clock import SystemClock
-from collector.errors import Permanent, Retryable, Unwelcome
+from collector.errors import InvalidConfig, Permanent, Retryable, Unwelcome
 from collector.exporters.base import Batch, Context, Equal, Held, Source, Wanted
 from collector.exporters.postgres.backend import PostgresBackend
 from collector.exporters.postgres.kind import KIND
@@ -297,6 +297,40 @@ async def test_several_may_start_at_once_and_a_newer_schema_is_left_alone(server
             pass
 
 
+async def test_brin_takes_note_of_what_was_written_and_waits_for_nobody(server: Server) -> None:
+    settings = settings_of(server, signals=("logs",))
+    index = f"'{settings.schema}.log_records_20260921_time_idx'"
+    left = f"SELECT brin_summarize_new_values({index})"
+    async with started(settings) as backend:
+        for number in range(3):
+            batch = batch_of(LOGS, [corpus(LOGS, 1000, seed=number)], offset=1000 * number)
+            await backend.export(batch)
+            with server.connect() as connection:
+                connection.execute(f"LOCK {settings.schema}.log_records_20260921 IN SHARE UPDATE EXCLUSIVE MODE")
+                await backend._partitions.summarize()
+            await deliver(backend, batch)
+            await backend._partitions.summarize()
+            assert ask(server, left) == 0
+        assert await backend.size() > 3 * batch.payload_bytes
+
+
+async def test_connections_are_limited(server: Server) -> None:
+    """However many ask at once."""
+    whole = batch_of(TRACES, [corpus(TRACES, 40)])
+    async with started(emptied(server, "contract")) as backend:
+
+        async def work(number: int) -> None:
+            part = whole.part(number, number + 1)
+            assert part is not None
+            await deliver(backend, part)
+            assert sent(part) - await found(backend, Wanted(TRACES)) == Counter()
+
+        await asyncio.gather(*(work(number) for number in range(40)))
+        assert 2 <= backend.stats()["connections"] <= 4
+        name = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ringtail'"
+        assert ask(server, name) <= 4
+
+
 # --- what fails -----------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +409,13 @@ async def test_a_server_that_dies_and_comes_again_has_everything_once(server: Se
             server.resume()
         await deliver(backend, late)
         assert await backend.count(TRACES, "", 0, 2**63) == 805
+
+
+def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what installs it."""
+    monkeypatch.setattr("collector.exporters.postgres.kind.find_spec", lambda _: None)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(InvalidConfig, match=r"ringtail-collector\[postgres\]"):
+        made(PostgresSettings(endpoint="db"), threads)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,10 +11,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from collector.errors import RingtailError
 from collector.exporters import jsontext, rows
-from collector.exporters.containers import assembled, containers
+from collector.exporters.containers import Container, Metric, assembled, containers
 from collector.exporters.points import points
 from collector.otlp.block import Block
-from collector.otlp.records import record_bytes, tagged
+from collector.otlp.merge import merge
+from collector.otlp.records import data_field, group_bytes, record_bytes, tagged
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.testing.corpus import HOSTILE, corpus, wholes
@@ -55,6 +58,80 @@ def test_rows_of_anything(signal: Signal, data: st.DataObject) -> None:
         again = assembled(signal, [(around[groups[row]], record_bytes(block, row)) for row in range(block.count)])
         before = sorted(one.key() for one in wholes(signal, bytes(block.payload)))
         assert sorted(one.key() for one in wholes(signal, again)) == before
+
+
+def fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Take a message apart: number, the field as it stands, what it holds. Groups are not taken apart: nobody sends any."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        begin = at
+        number, wire = divmod(varint(), 8)
+        if wire == 0:
+            varint()
+            inside = at
+        else:
+            length = {1: 8, 5: 4}.get(wire)
+            length = varint() if length is None else length
+            inside = at
+            at += length
+        yield number, message[begin:at], message[inside:at]
+
+
+def plain_containers(block: Block) -> list[Container]:
+    """The oracle: one group after the other, of those that records refer to."""
+    types = (
+        dict(zip(block.column("group").tolist(), block.column("type").tolist(), strict=True))
+        if block.signal is METRICS
+        else {}
+    )
+    found = []
+    for group in range(block.groups.count):
+        outer, inner = (
+            b"".join(whole for number, whole, _ in fields(group_bytes(block, group, part)) if number != 2)
+            for part in ("envelope", "scope_envelope")
+        )
+        metric = None
+        if kind := types.get(group, 0):
+            field = data_field(kind)
+            parts = list(fields(group_bytes(block, group, "metric")))
+            own = b"".join(whole for number, whole, _ in parts if number != field)
+            inside = b"".join(content for number, _, content in parts if number == field)
+            metric = Metric(own, b"".join(whole for number, whole, _ in fields(inside) if number != 1), kind)
+        found.append(Container(outer, inner, metric))
+    return found
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_containers_of_anything(signal: Signal, data: st.DataObject) -> None:
+    """Of blocks merged out of several, with groups that share envelopes and groups that are equal."""
+    drawn = [one.SerializeToString() for one in data.draw(st.lists(requests(signal), min_size=1, max_size=3))]
+    blocks: list[Block] = []
+    for payload in [*drawn, *drawn[:1]]:
+        try:
+            block = scan(signal, payload, blocks[-1].end_offset if blocks else 0)
+        except RingtailError:
+            continue
+        if block.count:
+            blocks.append(block)
+    if blocks:
+        merged = merge(blocks)
+        found = containers(merged)
+        assert found == plain_containers(merged)
+        assert len({id(one) for one in found}) == len(set(found))
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)

@@ -235,10 +235,38 @@ async def test_pages_are_read_in_the_order_of_an_index(
         plan = plan_of(connection, wanted)
         assert not plan.empty
         statement = plan.statement(len(plan.values[:1]), newest_first=wanted.newest_first)  # that of each stream
-        parameters = (*plan.values[:1], *plan.parameters, 0, 2**62, 2**62, 0, 0, 10)
+        parameters = (*plan.values[:1], *plan.parameters, 0, 2**62, 2**62, *[0] * (len(plan.order) - 1), 10)
         steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
     assert any(index in step and step.startswith("SEARCH") for step in steps), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+def bytes_read() -> int:
+    """What this process has read so far."""
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(TRACES, names=("nowhere",)),
+        Wanted(TRACES, names=("nowhere", "neither"), services=("cart",), newest_first=False),
+        Wanted(LOGS, severities=(99,)),
+    ],
+    ids=lambda one: one.signal.name,
+)
+async def test_names_and_severities_are_looked_at_in_an_index(
+    backend: SqliteBackend, settings: SqliteSettings, wanted: Wanted
+) -> None:
+    """Those that are nowhere cost no look at a row."""
+    await backend.export(batch_of(wanted.signal, [corpus(wanted.signal, 3000)]))
+    with closing(opened(settings)) as connection:
+        before = bytes_read()
+        assert Read(connection, wanted).next_block() is None
+        read = bytes_read() - before
+        before = bytes_read()
+        connection.execute(f"SELECT sum(length(record)) FROM {TABLES[wanted.signal]} NOT INDEXED").fetchall()
+        assert 0 < read < (bytes_read() - before) / 3
 
 
 async def test_many_traces_are_found(backend: SqliteBackend) -> None:

@@ -36,6 +36,7 @@ WRONG = {
     "path": ('"a\\0b"', "[a]", "{a: b}"),
     "route": ("v1", '"/a b"', '"/a?b"', "[]"),
     "name": ('""', "{a: b}"),
+    "text": ("[a]", "{a: b}"),
     "host": ('"a b"', "{a: b}"),
     "origin": ("example.com", "{a: b}"),
     "header": ('"a b"', "{a: b}"),

@@ -22,6 +22,7 @@ from collector.moving.into import Found, requests, signal_of_name
 from collector.moving.jaeger import to_otlp
 from collector.moving.out import open_output
 from collector.moving.source import Range
+from collector.otlp.json.request import to_protobuf
 from collector.otlp.json.write import to_json
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.testing import otlp
@@ -274,3 +275,65 @@ def test_a_compressed_file_that_breaks_off_gives_what_it_has(tmp_path: Path) -> 
     with pytest.raises(Unavailable, match="cannot be read"):
         imported(path, sink)
     assert sink.payload.startswith(b"".join(BODIES[:3]))
+
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize(("signal", "count"), [(TRACES, 3), (LOGS, 2), (METRICS, 6)], ids=lambda one: str(one))
+def test_a_file_of_the_collector(signal: Signal, count: int, tmp_path: Path) -> None:
+    """As its file exporter writes them: JSON lines, and after rotation several files, compressed or not."""
+    source = FIXTURES / f"collector-{signal.name}.json"
+    sink = Sink()
+    one, told = imported(source, sink)
+    assert (one.counts.records, one.counts.bad, told) == (count, 0, [])
+    assert {taken for taken, _ in sink.taken} == {signal}
+    request = signal.request_type.FromString(sink.payload)
+    expected = signal.request_type()
+    for line in source.read_text().splitlines():
+        expected.MergeFrom(signal.request_type.FromString(to_protobuf(signal, line.encode())))
+    assert request == expected
+    packed = tmp_path / f"{signal.name}-2024-07-16T11-40-00.000.json.zst"
+    packed.write_bytes(zstandard.ZstdCompressor().compress(source.read_bytes()))
+    again = Sink()
+    imported(packed, again)
+    assert again.payload == sink.payload
+    text = str(request)
+    for word in {
+        TRACES: ("oteldemo.CheckoutService/PlaceOrder", "card declined", "vendor=1", "1721130000087654321"),
+        LOGS: ("telescopes", "WARN", "1721130002000000000"),
+        METRICS: ("system.cpu.time", "AGGREGATION_TEMPORALITY_DELTA", "quantile: 0.5", "scale: 3"),
+    }[signal]:
+        assert word in text
+
+
+def test_a_file_of_jaegers_ui() -> None:
+    sink = Sink()
+    one, told = imported(FIXTURES / "jaeger-ui.json", sink)
+    assert (one.counts.records, told) == (3, [])
+    request = TRACES.request_type.FromString(sink.payload)
+    spans = {
+        span.name: (container.resource.attributes[0].value.string_value, span)
+        for container in request.resource_spans
+        for scope in container.scope_spans
+        for span in scope.spans
+    }
+    service, root = spans["HTTP GET /dispatch"]
+    assert (service, root.kind, root.parent_span_id, root.trace_id.hex()) == (
+        "frontend",
+        2,
+        b"",
+        f"{0:016x}7d7b2c1a4f3e9d80",
+    )
+    assert root.end_time_unix_nano - root.start_time_unix_nano == 734_410_000
+    assert root.events[0].name == "HTTP request received"
+    service, query = spans["SQL SELECT"]
+    assert (service, query.kind, query.parent_span_id) == ("mysql", 3, root.span_id)
+    service, driver = spans["GetDriver"]
+    assert (service, driver.status.code, driver.span_id.hex()) == ("redis", 2, f"{0x99:016x}")
+    assert (len(driver.links), driver.parent_span_id) == (1, root.span_id)
+    assert {pair.key: pair.value.WhichOneof("value") for pair in driver.attributes} == {
+        "param.driverID": "string_value",
+        "retry.delay": "double_value",
+    }
+    assert {pair.key for pair in driver.events[0].attributes} == {"error", "attempt"}

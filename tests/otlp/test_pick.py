@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.otlp.block import Block
 from collector.otlp.pick import pick
 from collector.otlp.records import group_bytes, record_bytes
 from collector.otlp.scan import scan
@@ -70,3 +71,11 @@ def test_what_cannot_be_picked() -> None:
             pick(parts)
     with pytest.raises(ValueError, match="needed"):
         pick([(points, first)])
+    end = spans.records.number("start", 2) + spans.records.number("length", 2)
+    for size in (end - 1, end):
+        cut = Block(TRACES, 0, spans.payload[:size], spans.records, spans.groups, 0, 0)
+        if size == end:
+            assert pick([(cut, first + 2)]).count == 1
+        else:
+            with pytest.raises(ValueError, match="outside"):
+                pick([(cut, first + 2)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.otlp.records import SPAN_ATTRIBUTES, record
+from collector.otlp.records import LOG_ATTRIBUTES, SPAN_ATTRIBUTES, record
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, TRACES
 from collector.otlp.wire import hash_key
@@ -143,3 +143,15 @@ def test_an_extent_outside_the_payload_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="outside the payload"):
             call()
+
+
+def test_many_keys_are_found() -> None:
+    """More than there is room for in the table of those seen lately, in an order in which they drive each other out."""
+    request = LOGS.request_type()
+    scope = request.resource_logs.add().scope_logs.add()
+    keys = [f"key.{number * 7919 % 1500}" for number in range(3000)]
+    for key in keys:
+        scope.log_records.add().attributes.add(key=key)
+    block = scan(LOGS, request.SerializeToString(), 0)
+    found = match.keys(block.payload, block.column("start"), block.column("length"), LOG_ATTRIBUTES)
+    assert found == {key.encode() for key in keys}

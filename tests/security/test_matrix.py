@@ -175,8 +175,9 @@ def test_what_is_open() -> None:
     rights = {path: right_for("GET", path) for path in ROUTES}
     assert {path for path, right in rights.items() if right == NOBODY} == {"/healthz", "/readyz"}
     assert {path for path, right in rights.items() if right == ADMINISTER} == {
-        path for path in ROUTES if path.startswith("/-/")
+        path for path in ROUTES if path.startswith("/-/") or path == "/api/delete"
     }
+    assert "/api/delete" in ROUTES
     assert (right_for("POST", PUSH), right_for("GET", PUSH), right_for("DELETE", PUSH)) == (WRITE, READ, ADMINISTER)
     assert right_for("POST", "/loki/api/v1/push/") == READ
     assert right_for("GET", "/healthz/") == right_for("GET", "//healthz") == READ

@@ -39,7 +39,7 @@ from collector.exporters.clickhouse.windows import Held, Windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from collector.exporters.base import Batch, Context, Rejected, Wanted
+    from collector.exporters.base import Batch, Context, Rejected, Source, Wanted
     from collector.exporters.clickhouse.columns import Layout
     from collector.exporters.clickhouse.schema import Table
     from collector.exporters.clickhouse.settings import ClickHouseSettings
@@ -328,6 +328,24 @@ class ClickHouse(Backend):
                 continue
             add_range(conditions, table, wanted.start_ns, wanted.end_ns)
             conditions.parts.append(conditions.among("TraceId", [hexadecimal(one) for one in wanted.trace_ids]))
+            count = await self._counted(table, conditions)
+            if count:
+                await self._change(f"DELETE FROM {self._local(table)} WHERE {conditions.where}", conditions.parameters)
+            deleted += count
+        return deleted
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
+        """See `Backend.delete_offsets`; None where a table has no columns for keys."""
+        tables = (await self._prepared()).get(source.signal, ())
+        if not all(table.keyed for table in tables):
+            return None
+        deleted = 0
+        for table in tables:
+            conditions = Conditions()
+            add_tenant(conditions, table, source.tenant)
+            conditions.parts.append(f"RingtailInstance = {conditions.value(source.instance)}")
+            either = [f"RingtailOffset >= {first:d} AND RingtailOffset < {end:d}" for first, end in ranges]
+            conditions.parts.append(f"({' OR '.join(either)})")
             count = await self._counted(table, conditions)
             if count:
                 await self._change(f"DELETE FROM {self._local(table)} WHERE {conditions.where}", conditions.parameters)

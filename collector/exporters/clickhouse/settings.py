@@ -10,9 +10,17 @@ from typing import Final, Literal
 from collector.declaration import headers, section, setting
 from collector.errors import Malformed
 from collector.exporters.outbound import Endpoint, literal, parse_endpoint, refused
-from collector.exporters.settings import DAY_S, HOUR_S, MIB, BatchSettings, ClientTls, ExporterSettings, SendingQueue
+from collector.exporters.settings import (
+    DAY_S,
+    HOUR_S,
+    MIB,
+    BatchSettings,
+    ClientTls,
+    ExporterSettings,
+    SendingQueue,
+    unreadable,
+)
 from collector.security.secret import Secret
-from collector.security.watched import read_bytes
 
 ENDPOINTS_MAX: Final = 64
 SCHEMES: Final = ("http", "https")
@@ -148,10 +156,4 @@ def problems(settings: ClickHouseSettings) -> Iterable[tuple[str, str]]:
 
 def obstacles(settings: ClickHouseSettings) -> Iterable[tuple[str, str]]:
     """See `Kind.obstacles`."""
-    for key in ("ca_file", "cert_file", "key_file"):
-        path = getattr(settings.tls, key)
-        if path is not None:
-            try:
-                read_bytes(path)
-            except Malformed as error:
-                yield f"tls.{key}", str(error)
+    yield from unreadable(settings.tls)

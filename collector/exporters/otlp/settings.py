@@ -9,9 +9,8 @@ from typing import Final, Literal
 from collector.declaration import headers, section, setting
 from collector.errors import Malformed
 from collector.exporters.outbound import Endpoint, literal, parse_endpoint, refused
-from collector.exporters.settings import ClientTls, ExporterSettings
+from collector.exporters.settings import ClientTls, ExporterSettings, unreadable
 from collector.security.secret import Secret
-from collector.security.watched import read_bytes
 
 ENDPOINTS_MAX: Final = 64
 _ENDPOINT: Final = "the first that answers takes all (balance: failover), or each its share (balance: trace_id)."
@@ -147,15 +146,4 @@ _RESERVED: Final = frozenset(
 
 def otlp_obstacles(settings: OtlpSettings) -> Iterable[tuple[str, str]]:
     """See `Kind.obstacles`."""
-    paths = {
-        "tls.ca_file": settings.tls.ca_file,
-        "tls.cert_file": settings.tls.cert_file,
-        "tls.key_file": settings.tls.key_file,
-        "bearer_token_file": settings.bearer_token_file,
-    }
-    for key, path in paths.items():
-        if path is not None:
-            try:
-                read_bytes(path)
-            except Malformed as error:
-                yield key, str(error)
+    yield from unreadable(settings.tls, bearer_token_file=settings.bearer_token_file)

@@ -31,6 +31,7 @@ from collector.errors import Permanent, Retryable, RingtailError, Unwelcome
 from collector.exporters.base import Backend, Health, Source
 from collector.exporters.postgres.connections import Connections
 from collector.exporters.postgres.copying import COLUMNS, CONTAINER_COLUMNS, METRIC_COLUMNS, days_in, prepare
+from collector.exporters.postgres.filters import of_tenant
 from collector.exporters.postgres.partitions import DAY_NS, Partitions, time_of
 from collector.exporters.postgres.reading import Reader
 from collector.exporters.postgres.schema import TABLES, migrate
@@ -51,6 +52,8 @@ UPKEEP_S: Final = 3600.0
 """How often partitions are made ahead and dropped."""
 UPKEEP_AGAIN_S: Final = 60.0
 """The same after that has failed."""
+SUMMARIZE_S: Final = 10.0
+"""How often BRIN takes note of what was written."""
 ATTEMPTS: Final = 3
 """How often a batch is cut anew, because others write the same offsets at the same time."""
 
@@ -107,18 +110,21 @@ class PostgresBackend(Backend):
             await self._partitions.provide(signal, range(today, today + self._settings.partitions_ahead + 1), today)
 
     async def _keep_up(self) -> None:
+        due = self._context.clock.monotonic()
         while True:
-            wait = UPKEEP_S
-            try:
-                await self._make_ahead()
-                if self._settings.retention:
-                    before = self._context.clock.now_ns() - round(self._settings.retention * 1e9)
-                    for signal in SIGNALS:
-                        await self.retain(signal, max(0, before) // DAY_NS * DAY_NS)
-            except RingtailError as error:
-                self._context.logger.warning("upkeep fails", reason=str(error))
-                wait = UPKEEP_AGAIN_S
-            await asyncio.sleep(wait)
+            if self._context.clock.monotonic() >= due:
+                due += UPKEEP_S
+                try:
+                    await self._make_ahead()
+                    if self._settings.retention:
+                        before = self._context.clock.now_ns() - round(self._settings.retention * 1e9)
+                        for signal in SIGNALS:
+                            await self.retain(signal, max(0, before) // DAY_NS * DAY_NS)
+                except RingtailError as error:
+                    self._context.logger.warning("upkeep fails", reason=str(error))
+                    due = self._context.clock.monotonic() + UPKEEP_AGAIN_S
+            await self._partitions.summarize()
+            await asyncio.sleep(SUMMARIZE_S)
 
     def health(self) -> Health:
         """Tell why the last statement failed, if it did."""
@@ -152,7 +158,8 @@ class PostgresBackend(Backend):
         if "\0" in batch.source.tenant:
             raise Permanent("a tenant with NUL in its name cannot be kept")
         blocks: Sequence[Block] = batch.blocks
-        await self._partitions.provide(batch.signal, days_in(blocks), self._today)
+        days = days_in(blocks)
+        await self._partitions.provide(batch.signal, days, self._today)
         source = await self._source(batch.source)
         for _ in range(ATTEMPTS):
             prepared = await self._threaded(prepare, batch.signal, blocks, source)
@@ -167,6 +174,7 @@ class PostgresBackend(Backend):
                 break
         else:
             raise Retryable("the same offsets are being written by somebody else")
+        self._partitions.grew(batch.signal, days)
         if blocks is not batch.blocks:
             self._repeated += batch.records - sum(block.count for block in blocks)
 
@@ -269,23 +277,15 @@ class PostgresBackend(Backend):
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    async def _of_tenant(self, connection: Connection, signal: Signal, tenant: str) -> dict[Source, int]:
-        cursor = await connection.execute(
-            sql.SQL("SELECT instance, id FROM {}.sources WHERE tenant = %s AND signal = %s").format(self._schema),
-            (tenant, signal.name),
-        )
-        return {Source(instance, tenant, signal): number for instance, number in await cursor.fetchall()}
-
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
         """See `Backend.read`; reading.py says how."""
         if "\0" in wanted.tenant:
             return
-        async with self._connections.reading() as connection:
-            sources = await self._of_tenant(connection, wanted.signal, wanted.tenant)
-            days = await self._partitions.refresh(connection, wanted.signal)
-        if not sources:
-            return
-        reader = Reader(self._connections, self._settings.schema, wanted, sources, days, self._context.threads)
+        pages = None
+        if not wanted.trace_ids or wanted.signal is METRICS:
+            async with self._connections.reading() as connection:
+                pages = await self._partitions.pages(connection, wanted.signal)
+        reader = Reader(self._connections, self._settings.schema, wanted, pages, self._context.threads)
         async with aclosing(reader.blocks()) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 yield block
@@ -303,6 +303,25 @@ class PostgresBackend(Backend):
             wanted.end_ns,
             write=True,
         )
+
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int:
+        """See `Backend.delete_offsets`. There is no index of offsets: it reads the records of the table once."""
+        if "\0" in source.tenant:
+            return 0
+        async with self._connections.writing() as connection:
+            cursor = await connection.execute(
+                sql.SQL(
+                    "DELETE FROM {0}.{1} WHERE log_offset <@ %s::int8multirange"
+                    " AND source IN (SELECT id FROM {0}.sources WHERE instance = %s AND tenant = %s AND signal = %s)"
+                ).format(self._schema, sql.Identifier(TABLES[source.signal].records)),
+                (
+                    "{" + ",".join(f"[{first:d},{end:d})" for first, end in ranges) + "}",
+                    source.instance,
+                    source.tenant,
+                    source.signal.name,
+                ),
+            )
+            return int(cursor.rowcount)
 
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """See `Backend.count`."""
@@ -322,17 +341,17 @@ class PostgresBackend(Backend):
         write: bool = False,
     ) -> int:
         """Run a statement on exactly the records of a tenant within a time; return its count."""
+        whose = of_tenant(self._settings.schema, signal, tenant)
         async with self._connections.writing() if write else self._connections.reading() as connection:
-            sources = await self._of_tenant(connection, signal, tenant)
             first, last = time_of(start_ns), time_of(end_ns)
             cursor = await connection.execute(
                 sql.SQL(
-                    text + "source = ANY(%s) AND time >= %s AND time < %s"
+                    text + "{} AND time >= %s AND time < %s"
                     " AND (time, nanos) >= (%s, %s::smallint) AND (time, nanos) <= (%s, %s::smallint)"
-                ).format(self._schema, sql.Identifier(TABLES[signal].records)),
+                ).format(self._schema, sql.Identifier(TABLES[signal].records), whose.where),
                 [
                     *values,
-                    list(sources.values()),
+                    *whose.values,
                     first,
                     last + timedelta(microseconds=1),
                     *(first, start_ns % 1000),

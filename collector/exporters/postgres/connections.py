@@ -39,12 +39,16 @@ _SESSION: Final = sql.SQL(
     "SELECT set_config('statement_timeout', %s, false),"
     " set_config('idle_in_transaction_session_timeout', '0', false),"
     " set_config('jit', 'off', false),"
+    " set_config('enable_seqscan', 'off', false),"
+    " set_config('max_parallel_workers_per_gather', '0', false),"
     " set_config('timezone', 'UTC', false),"
     " set_config('client_connection_check_interval', CASE WHEN version() LIKE '%%linux%%' THEN '2s' ELSE '0' END, false),"
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
     "  WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),"
     " current_setting('server_encoding')"
 )
+"""Nothing compiled and no workers, which take longer to start than a slice takes. Every search has an index that fits, which
+a planner does not believe of BRIN before a partition was analyzed."""
 _TLS_VERSIONS: Final = {"1.2": "TLSv1.2", "1.3": "TLSv1.3"}
 
 
@@ -57,6 +61,8 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """
 
     _cancelled = False
+    prepared_for = ""
+    """The limit that the session has been given, in a transaction that was committed; empty before."""
 
     async def wait(
         self,
@@ -113,13 +119,14 @@ class Connections:
     async def _lent(self, room: asyncio.Semaphore, timeout_s: float) -> AsyncIterator[Connection]:
         async with room:
             connection: Connection | None = None
+            limit = f"{max(1, round(timeout_s * 1000))}ms"
             try:
                 while connection is None:
                     kept = connection = self._kept()
                     if connection is None:
                         connection = await self._connect()
                     try:
-                        await self._begin(connection, timeout_s)
+                        await self._begin(connection, limit)
                     except psycopg.OperationalError:
                         if kept is None:
                             raise
@@ -128,6 +135,7 @@ class Connections:
                         connection = None
                 yield connection
                 await connection.commit()
+                connection.prepared_for = limit
             except psycopg.Error as error:
                 await self._after(connection, error)
                 raise cause_of(error) from error
@@ -140,8 +148,11 @@ class Connections:
                 raise
             self._keep(connection)
 
-    async def _begin(self, connection: Connection, timeout_s: float) -> None:
-        cursor = await connection.execute(_SESSION, (f"{max(1, round(timeout_s * 1000))}ms",))
+    async def _begin(self, connection: Connection, limit: str) -> None:
+        await connection.execute("BEGIN")
+        if connection.prepared_for == limit:
+            return
+        cursor = await connection.execute(_SESSION, (limit,))
         row = await cursor.fetchone()
         if row is None or row[-1] != "UTF8":
             raise Unwelcome(f"the database's encoding is {row[-1] if row else 'unknown'}, and must be UTF8")
@@ -174,6 +185,7 @@ class Connections:
             except psycopg.Error:
                 pass
             else:
+                connection.prepared_for = ""
                 self._keep(connection)
                 return
         self._finish(connection)
@@ -216,7 +228,7 @@ class Connections:
     async def _connected(self, parameters: dict[str, Any]) -> Connection:
         try:
             async with asyncio.timeout(CONNECT_S):
-                connection = await Connection.connect("", prepare_threshold=None, autocommit=False, **parameters)
+                connection = await Connection.connect("", prepare_threshold=None, autocommit=True, **parameters)
         except psycopg.Error as error:
             raise cause_of(error) from None  # its context names the password's file, and more
         except TimeoutError as error:

@@ -19,9 +19,8 @@ from collector.exporters.postgres.schema import TABLES
 from collector.otlp.signals import LOGS, METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from collector.exporters.base import Equal, Source, Wanted
+    from collector.exporters.base import Equal, Wanted
+    from collector.otlp.signals import Signal
 
 _NO_ID: Final = bytes(16)
 _INT64: Final = 2**63
@@ -44,13 +43,29 @@ class Conditions(NamedTuple):
         return sql.SQL(" AND ").join(self.parts)
 
 
-def conditions(schema: str, wanted: Wanted, sources: Mapping[Source, int]) -> Conditions:
-    """Return what a record must be, but for its time; `sources` are those of the signal and the tenant."""
+def of_tenant(schema: str, signal: Signal, tenant: str) -> Conditions:
+    """Return what the records of a tenant are; it has no NUL."""
     found = Conditions([], [])
-    found.add("source = ANY(%s)", list(sources.values()))
+    found.add(
+        "source = ANY(ARRAY(SELECT id FROM {schema}.sources WHERE tenant = %s AND signal = %s))",
+        *(tenant, signal.name),
+        schema=sql.Identifier(schema),
+    )
+    return found
+
+
+def conditions(schema: str, wanted: Wanted) -> Conditions:
+    """Return what a record must be, but for its time."""
+    found = of_tenant(schema, wanted.signal, wanted.tenant)
     for held in wanted.held:
-        if held.source in sources:
-            found.add("NOT (source = %s AND log_offset >= %s)", sources[held.source], held.first_offset)
+        source = held.source
+        if source.signal is wanted.signal and source.tenant == wanted.tenant and "\0" not in source.instance:
+            found.add(
+                "NOT (log_offset >= %s AND source = ANY(ARRAY("
+                "SELECT id FROM {schema}.sources WHERE instance = %s AND tenant = %s AND signal = %s)))",
+                *(held.first_offset, source.instance, source.tenant, source.signal.name),
+                schema=sql.Identifier(schema),
+            )
     if wanted.trace_ids and wanted.signal is not METRICS:
         absent = " OR trace_id IS NULL" if _NO_ID in wanted.trace_ids else ""
         found.add(f"(trace_id = ANY(%s){absent})", list(wanted.trace_ids))
@@ -69,7 +84,7 @@ def conditions(schema: str, wanted: Wanted, sources: Mapping[Source, int]) -> Co
 
 
 def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal) -> None:
-    objects = [_object(equal.key, value) for value in equal.values]
+    objects = [made for value in equal.values for made in _objects(equal.key, value)]
     own = " OR ".join(["irregular", *["attributes @> %s::jsonb"] * len(objects)])
     around = " OR ".join(["irregular", *["resource_attributes @> %s::jsonb"] * len(objects)])
     of_resource = (
@@ -88,17 +103,23 @@ def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal)
         found.add(f"({own} OR {of_resource})", *objects, *days, *objects, **names)
 
 
-def _object(key: str, value: str | float | bool) -> str:
-    """Return the JSON object that a record's attributes contain, if it has this one."""
+def _objects(key: str, value: str | float | bool) -> tuple[str, str]:
+    """Return JSON objects of which a record's attributes contain one, if it has this one: as a value, or in an array."""
+    alone = _object(key, value, "")
+    return alone, _object(key, value, "[]")
+
+
+def _object(key: str, value: str | float | bool, around: str) -> str:
     made = AnyValue()
     if isinstance(value, bool):
         made.bool_value = value
     elif isinstance(value, int):
         if not -_INT64 <= value < _INT64:
-            return stored_json(json.dumps({stored(key): value}))
+            return stored_json(json.dumps({stored(key): [value] if around else value}))
         made.int_value = value
     elif isinstance(value, float):
         made.double_value = value
     else:
         made.string_value = stored(value)
-    return stored_json(f"{{{json.dumps(stored(key))}:{jsontext.value(made.SerializeToString())}}}")
+    text = around[:1] + jsontext.value(made.SerializeToString()) + around[1:]
+    return stored_json(f"{{{json.dumps(stored(key))}:{text}}}")

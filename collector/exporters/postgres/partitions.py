@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import sql
 
+from collector.errors import Retryable, Unwelcome
 from collector.exporters.postgres.schema import TABLES, lock_of
 from collector.otlp.signals import SIGNALS, Signal
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PAST_DAYS: Final = 1100
 LOCK_S: Final = 5
+SUMMARIZE_LOCK_MS: Final = 100
+"""Less than the second after which a waiting lock would end a vacuum."""
 EPOCH: Final = date(1970, 1, 1)
 DAY_NS: Final = 86_400 * 10**9
 _MAKE: Final = (
@@ -50,6 +53,16 @@ def time_of(ns: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
 
 
+def ns_of(time: datetime) -> int:
+    """Return a time of the server's in nanoseconds."""
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def partition_of(table: str, day: int | None) -> str:
+    """Return the name of a table's partition for a day since the epoch; of the rest for none."""
+    return f"{table}_rest" if day is None else NAME.format(table=table, day=day_of(day))
+
+
 class Partitions:
     """The partitions of one schema, by number of day since the epoch."""
 
@@ -58,6 +71,7 @@ class Partitions:
         self._connections = connections
         self._ahead = ahead
         self._days: dict[Signal, frozenset[int]] = dict.fromkeys(SIGNALS, frozenset())
+        self._grown: set[str] = set()
 
     def days(self, signal: Signal) -> frozenset[int]:
         """Return the days that have a partition, as far as is known."""
@@ -65,21 +79,29 @@ class Partitions:
 
     async def refresh(self, connection: Connection, signal: Signal) -> frozenset[int]:
         """Read which days have one."""
+        self._days[signal] = frozenset(day for day in await self.pages(connection, signal) if day is not None)
+        return self._days[signal]
+
+    async def pages(self, connection: Connection, signal: Signal) -> dict[int | None, int]:
+        """Return how many pages the table of records has for each day that has a partition, and for the rest (None)."""
         rows = await (
             await connection.execute(
-                "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+                "SELECT c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int"
+                " FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
                 " JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n ON n.oid = p.relnamespace"
                 " WHERE n.nspname = %s AND p.relname = %s",
                 (self._schema, TABLES[signal].records),
             )
         ).fetchall()
-        found = set()
-        for (name,) in rows:
+        found: dict[int | None, int] = {}
+        for name, pages in rows:
             text = name.rpartition("_")[2]
-            if len(text) == 8 and text.isdigit():
-                found.add((datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC).date() - EPOCH).days)
-        self._days[signal] = frozenset(found)
-        return self._days[signal]
+            if name == partition_of(TABLES[signal].records, None):
+                found[None] = int(pages or 0)
+            elif len(text) == 8 and text.isdigit():
+                day = (datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC).date() - EPOCH).days
+                found[day] = int(pages or 0)
+        return found
 
     async def provide(self, signal: Signal, days: Iterable[int], today: int) -> None:
         """See to it that these days have partitions, as far as they are to have any."""
@@ -139,3 +161,26 @@ class Partitions:
                 )
         self._days[signal] -= frozenset(old)
         return len(old)
+
+    def grew(self, signal: Signal, days: Iterable[int]) -> None:
+        """Note where records were written."""
+        known = self._days[signal]
+        self._grown.update(partition_of(TABLES[signal].records, day if day in known else None) for day in days)
+
+    async def summarize(self) -> None:
+        """Have BRIN take note of what was written since the last time: until then every query looks at all of it. Vacuum does
+        that, too, but only after a fifth of a table is new. Where it is at that, this does not wait for it."""
+        while self._grown:
+            table = self._grown.pop()
+            try:
+                async with self._connections.writing() as connection:
+                    await connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{SUMMARIZE_LOCK_MS}ms",))
+                    await connection.execute(
+                        "SELECT brin_summarize_new_values(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+                        " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_class own ON own.oid = i.indexrelid"
+                        " JOIN pg_am ON pg_am.oid = own.relam"
+                        " WHERE n.nspname = %s AND c.relname = %s AND pg_am.amname = 'brin'",
+                        (self._schema, table),
+                    )
+            except (Retryable, Unwelcome):  # it is locked, or was dropped: vacuum will see to it, or the next batch
+                return

@@ -1,8 +1,8 @@
 """Reading back: slices of time, newest or oldest first, each through a server-side cursor.
 
 There is no sorted index on time, which would cost each write a good deal more than BRIN does. So time is cut into slices,
-of which the server sorts one at a time: first at the edges of partitions, then, within a day, into pieces that begin with a
-minute and grow while they hold little. Records of a few traces are one slice, because their index finds all of them.
+of which the server sorts one at a time: slices.py. Records of a few traces are one slice, because their index finds all of
+them.
 
 A slice is a transaction of its own: partitions can be dropped in between, and no long snapshot keeps rows alive. A record
 is in one slice, so none comes twice; one that is written meanwhile comes or does not.
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import sql
 
+from collector.errors import Unwelcome
 from collector.exporters.base import PIECE_RECORDS
 from collector.exporters.containers import Container, Metric, assembled
 from collector.exporters.postgres.filters import conditions
-from collector.exporters.postgres.partitions import DAY_NS, time_of
+from collector.exporters.postgres.partitions import ns_of, partition_of, time_of
 from collector.exporters.postgres.schema import TABLES
+from collector.exporters.postgres.slices import CELL_PAGES, Step, cells, sampled, stretches
 from collector.otlp.block import METRIC_TYPES
 from collector.otlp.scan import scan
 from collector.otlp.signals import METRICS
@@ -31,14 +33,11 @@ from collector.otlp.signals import METRICS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from collector.exporters.base import Source, Wanted
+    from collector.exporters.base import Wanted
     from collector.exporters.postgres.connections import Connection, Connections
+    from collector.exporters.postgres.slices import Stretch
     from collector.otlp.block import Block
 
-MINUTE_NS: Final = 60 * 10**9
-GROWTH: Final = 4
-MANY: Final = 50_000
-"""Records of a slice after which the next one is shorter."""
 PIECE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of records after which a block is full."""
 FETCH_ROWS: Final = 64
@@ -46,64 +45,6 @@ FETCH_BYTES: Final = 1024 * 1024
 """What is asked of a cursor at first, and how much to come to by and by."""
 CONTAINERS_MAX: Final = 20_000
 """Containers and metrics that one reader remembers."""
-SHORT_NS: Final = 1000
-"""No slice is shorter: what the server compares."""
-
-
-def spans_of_time(days: frozenset[int], start_ns: int, end_ns: int) -> list[tuple[int, int, bool]]:
-    """Return [start, end] in order of time, each with whether it is a day that has a partition."""
-    found = []
-    at = start_ns
-    for day in sorted(days):
-        first, last = day * DAY_NS, (day + 1) * DAY_NS - 1
-        if last < at:
-            continue
-        if first > end_ns:
-            break
-        if first > at:
-            found.append((at, first - 1, False))
-        found.append((max(at, first), min(last, end_ns), True))
-        at = last + 1
-    if at <= end_ns:
-        found.append((at, end_ns, False))
-    return found
-
-
-class Slices:
-    """The slices of what is wanted; `seen` says how many records the last one had."""
-
-    def __init__(self, wanted: Wanted, days: frozenset[int]) -> None:
-        self._newest_first = wanted.newest_first
-        whole = [(wanted.start_ns, wanted.end_ns, False)]
-        self._left = whole if wanted.trace_ids and wanted.signal is not METRICS else spans_of_time(days, *whole[0][:2])
-        if not wanted.newest_first:
-            self._left.reverse()
-        self._width = MINUTE_NS
-
-    def next(self) -> tuple[int, int] | None:
-        """Return the next slice, [start, end]; None at the end."""
-        if not self._left:
-            return None
-        start, end, is_day = self._left.pop()
-        if not is_day or end - start < self._width:
-            return start, end
-        # Edges lie between microseconds, so that slices do not overlap where only those are compared.
-        if self._newest_first:
-            cut = max(start, (end - self._width) // SHORT_NS * SHORT_NS)
-            if cut > start:
-                self._left.append((start, cut - 1, True))
-            return cut, end
-        cut = (start + self._width) // SHORT_NS * SHORT_NS
-        if cut <= end:
-            self._left.append((cut, end, True))
-        return start, min(end, cut - 1)
-
-    def seen(self, records: int) -> None:
-        """Make the next ones longer or shorter."""
-        if records < PIECE_RECORDS:
-            self._width = min(self._width * GROWTH, DAY_NS)
-        elif records > MANY:
-            self._width = max(self._width // GROWTH, SHORT_NS)
 
 
 @dataclass(slots=True)
@@ -113,22 +54,47 @@ class Reader:
     connections: Connections
     schema: str
     wanted: Wanted
-    sources: dict[Source, int]
-    days: frozenset[int]
+    pages: dict[int | None, int] | None
+    """Of the tables of days, and of the rest (None). None where an index finds all that is wanted."""
     threads: Executor
     _around: dict[Any, tuple[bytes, bytes]] = field(default_factory=dict)
     _metrics: dict[Any, Metric] = field(default_factory=dict)
 
     async def blocks(self) -> AsyncIterator[Block]:
         """See `Backend.read`."""
-        slices = Slices(self.wanted, self.days)
-        while (found := slices.next()) is not None:
-            count = 0
-            async with aclosing(self._slice(*found)) as pieces:
+        wanted = self.wanted
+        if self.pages is None:
+            async with aclosing(self._slice(wanted.start_ns, wanted.end_ns)) as pieces:
                 async for block in pieces:
-                    count += block.count
                     yield block
-            slices.seen(count)
+            return
+        step = Step()
+        days = [day for day in self.pages if day is not None]
+        for stretch in stretches(days, wanted.start_ns, wanted.end_ns, newest_first=wanted.newest_first):
+            left = await self._cells(stretch, self.pages.get(stretch.day, 0))
+            while left:
+                taken, left = step.taken(left, newest_first=wanted.newest_first)
+                count = 0
+                async with aclosing(self._slice(taken[0], taken[-1] - 1)) as pieces:
+                    async for block in pieces:
+                        count += block.count
+                        yield block
+                step.seen(count)
+
+    async def _cells(self, stretch: Stretch, pages: int) -> list[int]:
+        """Return the edges of cells of a stretch, by the times of some of its table's rows; none of an empty one."""
+        if pages <= CELL_PAGES:
+            return cells(stretch, pages, []) if pages else []
+        table = sql.Identifier(self.schema, partition_of(TABLES[self.wanted.signal].records, stretch.day))
+        try:
+            async with self.connections.reading() as connection:
+                cursor = await connection.execute(
+                    sql.SQL("SELECT time FROM {} WHERE ctid = ANY(%s::tid[])").format(table),
+                    ([f"({page},1)" for page in sampled(pages)],),
+                )
+                return cells(stretch, pages, [ns_of(time) for (time,) in await cursor.fetchall()])
+        except Unwelcome:  # dropped just now; if not, the slice meets the same error
+            return cells(stretch, 0, [])
 
     async def _slice(self, start_ns: int, end_ns: int) -> Any:
         query, values = self._query(start_ns, end_ns)
@@ -138,7 +104,13 @@ class Reader:
             async with connection.cursor("ringtail", binary=True) as cursor:
                 await cursor.execute(query, values)
                 fetch = FETCH_ROWS
-                while got := await cursor.fetchmany(min(fetch, PIECE_RECORDS - len(rows))):
+                more = True
+                while more:
+                    asked = min(fetch, PIECE_RECORDS - len(rows))
+                    got = await cursor.fetchmany(asked)
+                    more = len(got) == asked
+                    if not got:
+                        break
                     rows += got
                     got_bytes = sum(len(row[0]) for row in got)
                     size += got_bytes
@@ -151,7 +123,7 @@ class Reader:
 
     def _query(self, start_ns: int, end_ns: int) -> tuple[sql.Composed, list[Any]]:
         wanted = self.wanted
-        found = conditions(self.schema, wanted, self.sources)
+        found = conditions(self.schema, wanted)
         found.add("time >= %s AND time < %s", time_of(start_ns), time_of(end_ns) + timedelta(microseconds=1))
         way = sql.SQL("DESC" if wanted.newest_first else "ASC")
         columns = "record, (time AT TIME ZONE 'UTC')::date, container" + (

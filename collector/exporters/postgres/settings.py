@@ -9,9 +9,8 @@ from typing import Final
 from collector.declaration import section, setting
 from collector.errors import Malformed
 from collector.exporters.outbound import Endpoint, literal, parse_endpoint, refused
-from collector.exporters.settings import DAY_S, HOUR_S, ClientTls, ExporterSettings
+from collector.exporters.settings import DAY_S, HOUR_S, ClientTls, ExporterSettings, unreadable
 from collector.security.secret import Secret
-from collector.security.watched import read_bytes
 
 PORT: Final = 5432
 NAME_BYTES_MAX: Final = 63
@@ -114,15 +113,4 @@ def postgres_problems(settings: PostgresSettings) -> Iterable[tuple[str, str]]:
 
 def postgres_obstacles(settings: PostgresSettings) -> Iterable[tuple[str, str]]:
     """See `Kind.obstacles`."""
-    paths = {
-        "tls.ca_file": settings.tls.ca_file,
-        "tls.cert_file": settings.tls.cert_file,
-        "tls.key_file": settings.tls.key_file,
-        "password_file": settings.password_file,
-    }
-    for key, path in paths.items():
-        if path is not None:
-            try:
-                read_bytes(path)
-            except Malformed as error:
-                yield key, str(error)
+    yield from unreadable(settings.tls, password_file=settings.password_file)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,7 +20,7 @@ from collector.exporters.sqlite import schema
 from collector.exporters.sqlite.connection import cause, is_lasting, open_reader, open_writer
 from collector.exporters.sqlite.read import Read, count
 from collector.exporters.sqlite.write import Writer
-from collector.otlp.signals import SIGNALS
+from collector.otlp.signals import METRICS, SIGNALS
 
 if TYPE_CHECKING:
     from collector.exporters.base import Batch, Context, Rejected, Source, Wanted
@@ -127,6 +127,13 @@ class SqliteBackend(Backend):
             deleted += some
         return deleted
 
+    async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int:
+        """See base.py."""
+        deleted = 0
+        while some := await self._write(lambda writer: writer.delete_offsets(source, ranges)):
+            deleted += some
+        return deleted
+
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """See base.py."""
         while await self._write(lambda writer: writer.retain(signal, before_ns)):
@@ -208,6 +215,13 @@ class SqliteBackend(Backend):
         session = _Session(self._settings)
         return await self._read(session, lambda: session.count(signal, tenant, start_ns, end_ns))
 
+    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
+        """See base.py."""
+        if signal is not METRICS:
+            return None
+        session = _Session(self._settings)
+        return await self._read(session, session.names)
+
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:
         """See base.py."""
         session = _Session(self._settings)
@@ -262,6 +276,14 @@ class _Session:
         with self._lock:
             try:
                 return count(self._opened(), signal, tenant, start_ns, end_ns)
+            finally:
+                self._shut()
+
+    def names(self) -> list[str]:
+        """Return the names of all metrics, of any tenant."""
+        with self._lock:
+            try:
+                return [name for (name,) in self._opened().execute("SELECT DISTINCT name FROM otlp_metrics")]
             finally:
                 self._shut()
 

@@ -2,10 +2,10 @@
 
 One index leads: of traces, else of metric names, else of services, else of time. Each value of the leading one is a
 stream of rows in order of time; several streams are merged. Everything else is a condition on rows, which SQLite looks at
-before Python sees any of it. Texts and attributes are looked for as bytes of the record: protobuf holds strings as
+before Python sees any of it: names of spans and severities in the index itself, without the row. Texts and attributes are looked for as bytes of the record: protobuf holds strings as
 they are, so a record without the bytes does not have the text, and others come along, which is allowed.
 
-A stream is read in pages, each its own statement that goes on behind the last row (time, tenant, id) of the one
+A stream is read in pages, each its own statement that goes on behind the last row, in the order of the index, of the one
 before: no statement stays open while who reads does something else, so the journal can be emptied, and memory is a page's,
 `PAGE_BYTES` for all streams together, whatever the answer's size.
 """
@@ -38,14 +38,20 @@ PAGE_BYTES: Final = 8 * 1024 * 1024
 """Records that pages, or a block, hold, about."""
 CONTAINERS_MAX: Final = 4_096
 """Containers that a read remembers; beyond, all are forgotten."""
-_END: Final = 2**63 - 1
+_BEHIND: Final = b"\xff"
+"""Comes after every number and every text, in SQLite's order."""
 
 _TABLES: Final = {TRACES: "otlp_spans", LOGS: "otlp_logs", METRICS: "otlp_points"}
 _COLUMNS: Final = {
-    TRACES: "time, tenant_id, id, resource_id, scope_id, 0, record",
-    LOGS: "time, tenant_id, id, resource_id, scope_id, 0, record",
-    METRICS: "time, tenant_id, id, resource_id, scope_id, metric_id, record",
+    TRACES: "time, id, resource_id, scope_id, 0, record",
+    LOGS: "time, id, resource_id, scope_id, 0, record",
+    METRICS: "time, id, resource_id, scope_id, metric_id, record",
 }
+"""Of a page; behind them those that the index has in order."""
+_RECORD: Final = 5
+"""Where the record is."""
+_KEPT: Final = {TRACES: "name", LOGS: "severity_number"}
+"""What the indexes of time and of services have beside, by signal."""
 Row = tuple[Any, ...]
 
 
@@ -68,22 +74,35 @@ class Plan:
         self.conditions.append(condition)
         self.parameters += parameters
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns by which rows of a stream are in order."""
+        if self.leading in ("time", "service") and self.signal in _KEPT:
+            return ("time", "tenant_id", _KEPT[self.signal], "id")
+        return ("time", "tenant_id", "id")
+
     def statement(self, streamed: int, *, newest_first: bool) -> str:
-        """Return the statement of a page; its parameters are `streamed` values, `parameters`, both times, the edge (time,
-        tenant, id) and the number of rows."""
+        """Return the statement of a page; its parameters are `streamed` values, `parameters`, both times, the edge (the
+        columns of `order`) and the number of rows."""
         table = _TABLES[self.signal]
         leading = f"{self.leading}_id {_among(streamed)} AND " if self.leading != "time" else ""
         conditions = "".join(f"{one} AND " for one in self.conditions)
         edge, order = ("<", "DESC") if newest_first else (">", "ASC")
+        columns = ", ".join(self.order)
         return (
-            f"SELECT {_COLUMNS[self.signal]} FROM {table} INDEXED BY {table}_{self.leading} "  # noqa: S608 - constants
-            f"WHERE {leading}{conditions}time >= ? AND time <= ? AND (time, tenant_id, id) {edge} (?, ?, ?) "
-            f"ORDER BY time {order}, tenant_id {order}, id {order} LIMIT ?"
+            f"SELECT {_COLUMNS[self.signal]}, {columns} "  # noqa: S608 - constants
+            f"FROM {table} INDEXED BY {table}_{self.leading} "
+            f"WHERE {leading}{conditions}time >= ? AND time <= ? AND ({columns}) {edge} ({_marks(len(self.order))}) "
+            f"ORDER BY {', '.join(f'{one} {order}' for one in self.order)} LIMIT ?"
         )
 
 
 def _among(count: int) -> str:
-    return "= ?" if count == 1 else f"IN ({', '.join('?' * count)})"
+    return "= ?" if count == 1 else f"IN ({_marks(count)})"
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
 
 
 def plan_of(connection: sqlite3.Connection, wanted: Wanted) -> Plan:
@@ -140,9 +159,9 @@ def _ids(connection: sqlite3.Connection, select: str, names: tuple[str, ...]) ->
 def _narrow(connection: sqlite3.Connection, wanted: Wanted, plan: Plan) -> None:
     """Make conditions of everything that no index knows."""
     if wanted.names and wanted.signal is TRACES and len(wanted.names) <= VALUES_MAX:
-        plan.where(f"name {_among(len(wanted.names))}", *wanted.names)
+        plan.where(f"+name {_among(len(wanted.names))}", *wanted.names)
     if wanted.severities and wanted.signal is LOGS and len(wanted.severities) <= VALUES_MAX:
-        plan.where(f"severity_number {_among(len(wanted.severities))}", *wanted.severities)
+        plan.where(f"+severity_number {_among(len(wanted.severities))}", *wanted.severities)
     if wanted.signal is LOGS:
         for texts in wanted.texts[:TEXTS_MAX]:
             if texts and len(texts) <= TEXTS_MAX:
@@ -186,8 +205,8 @@ class Read:
         found: list[tuple[Container, bytes]] = []
         size = 0
         for row in self._rows:
-            found.append((self._container(row), row[6]))
-            size += len(row[6])
+            found.append((self._container(row), row[_RECORD]))
+            size += len(row[_RECORD])
             if len(found) == PIECE_RECORDS or size >= PAGE_BYTES:
                 break
         return scan(self._wanted.signal, assembled(self._wanted.signal, found), 0) if found else None
@@ -208,7 +227,8 @@ class Read:
         newest_first = self._wanted.newest_first
         statement = plan.statement(len(values), newest_first=newest_first)
         times = stored_time(self._wanted.start_ns), stored_time(self._wanted.end_ns)
-        edge: tuple[Any, ...] = (times[1], _END, _END) if newest_first else (times[0], -1, -1)
+        first: tuple[Any, ...] = (times[1], _BEHIND) if newest_first else (times[0], -1)
+        edge = (*first, *[first[1]] * (len(plan.order) - 2))
         room = max(1, PIECE_RECORDS // streams)
         while True:
             page: list[Row] = []
@@ -216,7 +236,7 @@ class Read:
             cursor = self._connection.execute(statement, (*values, *plan.parameters, *times, *edge, room))
             for row in cursor:
                 page.append(row)
-                size += len(row[6])
+                size += len(row[_RECORD])
                 if size * streams >= PAGE_BYTES:
                     break
             ended = len(page) < room and size * streams < PAGE_BYTES
@@ -224,32 +244,32 @@ class Read:
             yield from page
             if ended:
                 return
-            edge = page[-1][:3]
+            edge = page[-1][_RECORD + 1 :]
 
     def _container(self, row: Row) -> Container:
         if len(self._resources) + len(self._scopes) + len(self._metrics) > CONTAINERS_MAX:
             self._resources, self._scopes, self._metrics = {}, {}, {}
-        if (outer := self._resources.get(row[3])) is None:
+        if (outer := self._resources.get(row[2])) is None:
             (outer,) = self._connection.execute(
-                "SELECT container FROM otlp_resources WHERE id = ?", row[3:4]
+                "SELECT container FROM otlp_resources WHERE id = ?", row[2:3]
             ).fetchone()
-            self._resources[row[3]] = outer
-        if (inner := self._scopes.get(row[4])) is None:
-            (inner,) = self._connection.execute("SELECT container FROM otlp_scopes WHERE id = ?", row[4:5]).fetchone()
-            self._scopes[row[4]] = inner
+            self._resources[row[2]] = outer
+        if (inner := self._scopes.get(row[3])) is None:
+            (inner,) = self._connection.execute("SELECT container FROM otlp_scopes WHERE id = ?", row[3:4]).fetchone()
+            self._scopes[row[3]] = inner
         if self._wanted.signal is not METRICS:
             return Container(outer, inner, None)
-        if (metric := self._metrics.get(row[5])) is None:
+        if (metric := self._metrics.get(row[4])) is None:
             found = self._connection.execute(
-                "SELECT own, data, kind FROM otlp_metrics WHERE id = ?", row[5:6]
+                "SELECT own, data, kind FROM otlp_metrics WHERE id = ?", row[4:5]
             ).fetchone()
-            metric = self._metrics[row[5]] = Metric(*found)
+            metric = self._metrics[row[4]] = Metric(*found)
         return Container(outer, inner, metric)
 
 
-def _order(row: Row) -> tuple[bool, Any, int]:
-    """Order rows as SQLite does: blobs after integers."""
-    return isinstance(row[0], bytes), row[0], row[2]
+def _order(row: Row) -> tuple[bool, Any]:
+    """Order rows by time as SQLite does: blobs after integers."""
+    return isinstance(row[0], bytes), row[0]
 
 
 def count(connection: sqlite3.Connection, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:

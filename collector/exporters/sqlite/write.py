@@ -8,7 +8,7 @@ only by what was committed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import repeat
@@ -77,6 +77,10 @@ _COLUMNS: Final[dict[Signal, Callable[[Block, int, int], dict[str, list[Any]]]]]
 _TABLES: Final = {TRACES: "otlp_spans", LOGS: "otlp_logs", METRICS: "otlp_points"}
 _EXISTING: Final = {
     signal: f"SELECT id FROM {table} WHERE id >= ? AND id < ?"  # noqa: S608 - a table of this module
+    for signal, table in _TABLES.items()
+}
+_SOME: Final = {
+    signal: f"SELECT id FROM {table} WHERE id >= ? AND id < ? LIMIT ?"  # noqa: S608 - the same
     for signal, table in _TABLES.items()
 }
 _INDEX_TEXT: Final = "INSERT INTO otlp_log_text (rowid, body) VALUES (?, ?)"
@@ -309,6 +313,21 @@ class Writer:
                     found += self.connection.execute(_OF_TRACE[wanted.signal], (trace_id, *times, tenant[0], room))
             found = list(set(found))
             self._forget(wanted.signal, found)
+        return len(found)
+
+    def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int:
+        """Delete rows of a source at these offsets, some at most; return how many. 0 is the end."""
+        with self._transaction():
+            tenant = self.connection.execute("SELECT id FROM otlp_tenants WHERE name = ?", (source.tenant,)).fetchone()
+            key = (source.instance, tenant[0] if tenant is not None else 0, source.signal.name)
+            known = self.connection.execute(_SOURCE, key).fetchone()
+            found: list[tuple[int]] = []
+            for first, end in ranges if known is not None else ():
+                room = DELETED_AT_ONCE - len(found)
+                if room:
+                    bounds = row_id(known[0], first), row_id(known[0], end - 1) + 1
+                    found += self.connection.execute(_SOME[source.signal], (*bounds, room))
+            self._forget(source.signal, found)
         return len(found)
 
     def retain(self, signal: Signal, before_ns: int) -> int:

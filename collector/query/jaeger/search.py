@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from collector.otlp import records
+from collector.otlp.asked import NOTHING, Hints
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
 from collector.query.engine import END_OF_TIME, slices
 from collector.query.groups import groups_of
 from collector.query.jaeger.model import KINDS, NO_SERVICE, STATUSES, text_of
+from collector.query.places import place_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,9 +65,12 @@ def find(deadline: Deadline, view: View, search: Search) -> list[Found]:
     """Return the newest `limit` traces with a matching span, newest first. The view may be narrowed to the service."""
     best: dict[bytes, tuple[int, int]] = {}
     worst: tuple[int, int] | None = None
-    for piece in slices(view, search.start_ns, search.end_ns, deadline):
-        if worst is not None and piece.block.max_time < worst[0]:
-            continue
+
+    def wanted(oldest_ns: int, newest_ns: int) -> bool:
+        return worst is None or newest_ns >= worst[0]
+
+    hints = Hints(names=(search.operation,)) if search.operation else NOTHING
+    for piece in slices(view, search.start_ns, search.end_ns, deadline, wanted=wanted, hints=hints):
         rows = _matching(piece, search)
         if not rows.size:
             continue
@@ -89,8 +94,9 @@ def _take(best: dict[bytes, tuple[int, int]], block: Block, rows: NDArray[np.int
     _, firsts = np.unique(raw, return_index=True)
     for at in firsts.tolist():
         trace = raw[at].tobytes()
-        place = (int(times[order[at]]), block.base_offset + int(rows[order[at]]))
-        if place > best.get(trace, (-1, -1)):
+        offset = block.base_offset + int(rows[order[at]])
+        place = (int(times[order[at]]), offset if offset >= 0 else place_of(trace))
+        if place > best.get(trace, (-1, 0)):
             best[trace] = place
 
 

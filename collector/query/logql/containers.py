@@ -6,11 +6,14 @@ Shared by worker threads: each operation is one on a dictionary, and what two of
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collector.query.logql.labels import Container
     from collector.store import Memo
+
+_OTHER: Final = re.compile(r"[^0-9A-Za-z]+")
 
 CONTAINERS_MAX: Final = 10_000
 """Containers that are remembered; then all are forgotten."""
@@ -20,14 +23,34 @@ _BYTES: Final = 2000
 """Of the interpreter's objects, for a container of ten labels; and what comes with its text, twice."""
 
 
+def label_name(key: str) -> str:
+    """Return the label name of an attribute key."""
+    reserved = len(key) > 4 and key.startswith("__") and key.endswith("__")
+    name = _OTHER.sub("_", key[2:-2] if reserved else key) or "_"
+    if reserved:
+        return f"__{name}__"
+    return f"key_{name}" if name[0].isdigit() else name
+
+
+class Names(dict[bytes, str]):
+    """The label names of attribute keys, made when they are asked for: by `names[key]`, and in no other way."""
+
+    def __missing__(self, key: bytes) -> str:
+        if len(self) >= NAMES_MAX:
+            self.clear()
+        name = self[key] = label_name(key.decode())
+        return name
+
+
 class Containers:
-    """Containers by the bytes of their parts, and label names by the keys of attributes."""
+    """Containers by the bytes of their parts, and label names."""
 
     def __init__(self, memo: Memo | None = None) -> None:
         """Remember nothing yet. With a memo, it tells how many bytes there may be."""
         self._memo = memo
         self._found: dict[tuple[bytes, ...], Container] = {}
-        self._names: dict[bytes, str] = {}
+        self.names = Names()
+        """The label names of attribute keys."""
         self._bytes = 0
 
     @property
@@ -49,14 +72,3 @@ class Containers:
         self._bytes += size
         self._found[key] = container
         return container
-
-    def name(self, key: bytes) -> str | None:
-        """Return the label name of an attribute's key, if it is known."""
-        return self._names.get(key)
-
-    def add_name(self, key: bytes, name: str) -> str:
-        """Remember a label name; return it."""
-        if len(self._names) >= NAMES_MAX:
-            self._names.clear()
-        self._names[key] = name
-        return name

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 from collector.otlp.terms import TERMS_MAX, TRACE, Sought, either
 from collector.otlp.words import ATTRIBUTE, BODY
 from collector.query.logql import ast
-from collector.query.logql.labels import SERVICE, UNKNOWN_SERVICE, label_name
+from collector.query.logql.containers import label_name
+from collector.query.logql.labels import SERVICE, UNKNOWN_SERVICE
 from collector.query.logql.regex import literal
 from collector.query.required import required
 

@@ -32,7 +32,7 @@ from opentelemetry.proto.common.v1 import common_pb2
 from collector.otlp.records import group_bytes, record, resource, scope
 from collector.query.groups import alike, groups_of
 from collector.query.logql import reading
-from collector.query.logql.containers import Containers
+from collector.query.logql.containers import Containers, label_name
 from collector.query.logql.levels import LEVEL, detected_level, told
 from collector.query.logql.row import DETAILS, ERROR, Row
 
@@ -73,26 +73,12 @@ INDEX_ATTRIBUTES = frozenset(
 CONTAINERS_CACHED = 10_000
 """Containers of which a query remembers whether they are selected; then it forgets them all and goes on."""
 
-_PARTS = ("resource", "scope")
-"""What a container's labels are made of."""
-
-_OTHER = re.compile(r"[^0-9A-Za-z]+")
-
 LABELS_ATTRIBUTE = "loki.resource.labels"
 """The resource attribute that names further resource attributes which are index labels: a text of names with commas between
 them, or an array. The OpenTelemetry Collector's Loki exporter reads it so; what comes by Loki's push API has it."""
 
 LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 """What Prometheus and Loki take for a label's name."""
-
-
-def label_name(key: str) -> str:
-    """Return the label name of an attribute key."""
-    reserved = len(key) > 4 and key.startswith("__") and key.endswith("__")
-    name = _OTHER.sub("_", key[2:-2] if reserved else key) or "_"
-    if reserved:
-        return f"__{name}__"
-    return f"key_{name}" if name[0].isdigit() else name
 
 
 def number_text(value: float) -> str:
@@ -200,7 +186,7 @@ class Records:
 
     def name(self, key: bytes) -> str:
         """Return the label name of an attribute key."""
-        return self._containers.name(key) or self._containers.add_name(key, label_name(key.decode()))
+        return self._containers.names[key]
 
     def container(self, block: Block, group: int) -> Container:
         """Return the labels that a group's records have in common."""
@@ -208,7 +194,7 @@ class Records:
             self._block, self._groups = block, {}
         found = self._groups.get(group)
         if found is None:
-            key = tuple(group_bytes(block, group, part) for part in _PARTS)
+            key = (group_bytes(block, group, "resource"), group_bytes(block, group, "scope"))
             found = self._containers.get(key) or self._containers.add(key, _container(block, group))
             self._groups[group] = found
         return found
@@ -216,7 +202,7 @@ class Records:
     def containers(self, block: Block, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[Container]]:
         """Return the containers of ascending rows: for each row its place in a list."""
         groups, places = groups_of(block, rows)
-        codes, firsts = alike(block, groups, *_PARTS)
+        codes, firsts = alike(block, groups, "resource", "scope")
         return codes[places], [self.container(block, group) for group in groups[firsts].tolist()]
 
     def metadata(self, block: Block, row: int, message: Any) -> dict[str, str]:
@@ -229,9 +215,10 @@ class Records:
         container = self.container(block, block.records.number("group", row))
         return container.stream | _metadata(container, self.read(block, row, container))
 
-    def row(self, block: Block, row: int) -> Row:
-        """Return a record as the line that a pipeline begins with."""
-        container = self.container(block, block.records.number("group", row))
+    def row(self, block: Block, row: int, container: Container | None = None) -> Row:
+        """Return a record as the line that a pipeline begins with; its container may be known."""
+        if container is None:
+            container = self.container(block, block.records.number("group", row))
         found = self.read(block, row, container)
         metadata = _metadata(container, found)
         line = Row(block.records.number("time", row), found[0], container.stream, container.stream.copy(), metadata)
@@ -241,7 +228,7 @@ class Records:
     def read(self, block: Block, row: int, container: Container) -> Own:
         """Return a record's line, severity number, and its own part of the structured metadata."""
         start, length = block.records.number("start", row), block.records.number("length", row)
-        found = reading.read(block.payload, start, length, container.stream, self.name, _flattened, _line)
+        found = reading.read(block.payload, start, length, container.stream, self._containers.names, _flattened, _line)
         return decoded(record(block, row), container.stream) if found is None else found
 
 

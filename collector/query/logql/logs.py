@@ -76,9 +76,10 @@ def read_lines(
         deadline,
         oldest=oldest_first,
         terms=source.terms,
+        hints=source.hints,
         among_few=among_few,
     )
-    size = sum(int(ref.block.column("length")[ref.row]) for ref in refs)
+    size = sum([ref.block.records.number("length", ref.row) for ref in refs])
     if size > ANSWER_BYTES_MAX:
         raise QueryLimit(f"the answer would hold {size} bytes of records, over {ANSWER_BYTES_MAX}; lower the limit")
     return lines_of(source, refs, deadline, read.rows)

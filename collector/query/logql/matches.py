@@ -71,7 +71,7 @@ def batches(
             (source.through(RingBatch(view, source, layer), deadline) for layer in layers),
             (
                 source.batch(piece, view, deadline, statistics)
-                for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms)
+                for piece in log_pieces(view, start_ns, end_ns, deadline, source.terms, source.hints)
             ),
         )
     else:

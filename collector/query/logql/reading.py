@@ -10,6 +10,7 @@ import cython
 from cython.cimports.collector.otlp.wire import Extent, next_field
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.dict import PyDict_Contains, PyDict_SetItem
+from cython.cimports.cpython.object import PyObject_GetItem
 from cython.cimports.cpython.unicode import PyUnicode_DecodeUTF8
 from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp
@@ -93,10 +94,10 @@ def _is_id(part: Extent, length: uint32_t) -> cython.bint:
     return False
 
 
-def read(payload, start: int, length: int, stream: dict, name_of, flatten, text_of):
+def read(payload, start: int, length: int, stream: dict, names, flatten, text_of):
     """Return (line, severity number, labels of the record's own) of the LogRecord that lies there; or None.
 
-    `stream` are its stream's labels, `name_of` gives the label name of a key, `flatten` (name, text) for the label name and
+    `stream` are its stream's labels, `names` the label names by keys, `flatten` (name, text) for the label name and
     the bytes of an AnyValue that is no text, whole number or truth value, `text_of` the line of a body that is no text.
     """
     if length == 0:
@@ -196,7 +197,7 @@ def read(payload, start: int, length: int, stream: dict, name_of, flatten, text_
             return None
         if kind == 0 or (kind == 10 and content.length == 0):
             continue
-        name = name_of(_bytes(keys[i]))
+        name = PyObject_GetItem(names, _bytes(keys[i]))
         if kind == 10:
             _put(own, stream, name, _text(content))
         elif kind == 16:

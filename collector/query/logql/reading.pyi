@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 ATTRIBUTES_MAX: int
 
@@ -7,7 +7,7 @@ def read(
     start: int,
     length: int,
     stream: dict[str, str],
-    name_of: Callable[[bytes], str],
+    names: Mapping[bytes, str],
     flatten: Callable[[str, bytes], Iterable[tuple[str, str]]],
     text_of: Callable[[bytes], bytes],
 ) -> tuple[bytes, int, dict[str, str]] | None: ...

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.query.by_offset import ByOffset
+from collector.query.by_offset import ByOffset, merged
 from collector.query.logql.column import ABSENT, KINDS, compact
 from collector.query.logql.known import SIZE, STREAM, Known
 from collector.query.logql.labels import Container, Records
@@ -175,9 +175,7 @@ class Remembered:
             begin = min(self._fields[name].end for name in pending)
             records = Records()
             records.remember(view.memo)
-            for block in view.ring.blocks:
-                if block.end_offset <= begin:
-                    continue
+            for block in merged(view.ring.blocks, begin):
                 deadline.check()
                 for name in self._take(deadline, view, block, pending, records):
                     # A dictionary fills up with texts of records that are gone: then it is made anew, once.

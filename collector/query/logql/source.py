@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collector.clock import SystemClock
+from collector.otlp.asked import NOTHING
 from collector.query.engine import Among, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
+from collector.query.logql.containers import label_name
 from collector.query.logql.explain import noted
+from collector.query.logql.hints import hints_of
 from collector.query.logql.known import STREAM, BlockLayer
-from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records, label_name
+from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records
 from collector.query.logql.regex import literal
 from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.clock import Clock
+    from collector.otlp.asked import Hints
     from collector.otlp.block import Block
     from collector.otlp.records import Ref
     from collector.otlp.terms import Terms
@@ -110,10 +114,12 @@ class Selection:
         return chosen
 
 
-def log_pieces(view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = ()) -> Iterator[Slice]:
-    """Yield the parts of the log, behind the ring, that can have lines of start_ns <= time <= end_ns."""
+def log_pieces(
+    view: View, start_ns: int, end_ns: int, deadline: Deadline, terms: Terms = (), hints: Hints = NOTHING
+) -> Iterator[Slice]:
+    """Yield the parts of log and backend, behind the ring, that can have lines of start_ns <= time <= end_ns."""
     among = Among(view.index, (view.key,)) if view.index is not None else None
-    return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, newest_first=True)
+    return log_slices(view, start_ns, end_ns, deadline, among, terms=terms, hints=hints, newest_first=True)
 
 
 class Source:
@@ -126,6 +132,8 @@ class Source:
         self._steps = compile_stages(query.stages, (clock or SystemClock()).now_ns())
         self.terms = keywords.terms(query)
         """What it asks of a record's texts."""
+        self.hints = hints_of(query)
+        """What it asks of records in a backend."""
         self.records = Records()
         self.kept: frozenset[str] | None = kept_labels(query.stages)
         """The only labels that `keep` can have left; None when there is none."""
@@ -140,7 +148,7 @@ class Source:
     def pieces(self, view: View, start_ns: int, end_ns: int, deadline: Deadline) -> Iterator[Slice]:
         """Yield the parts of ring and log that can have lines of start_ns <= time <= end_ns."""
         self.records.remember(view.memo)
-        return slices(view, start_ns, end_ns, deadline, terms=self.terms)
+        return slices(view, start_ns, end_ns, deadline, terms=self.terms, hints=self.hints)
 
     def batch(
         self,
@@ -171,9 +179,10 @@ class Source:
         size = 0
         for ref in refs:
             numbers = ref.block.records.number
-            if self.selection.has(records.container(ref.block, numbers("group", ref.row))):
+            container = records.container(ref.block, numbers("group", ref.row))
+            if self.selection.has(container):
                 size += numbers("body_length", ref.row)
-                found.append((ref, records.row(ref.block, ref.row)))
+                found.append((ref, records.row(ref.block, ref.row, container)))
         statistics.count_ring(len(found), size)
         if effort is not None:
             effort.stage(str(self.query.selector), len(refs), len(found), began)

@@ -14,6 +14,7 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.query.engine import newest
 from collector.query.logql.logs import Line, lines_of
+from collector.query.places import places
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,15 +51,15 @@ def read_spaced(
         if count > MATCHES_MAX:
             raise QueryLimit(f"more than {MATCHES_MAX} lines match, of which an interval would choose; ask for less")
         times.append(piece.block.column("time")[rows])
-        offsets.append(rows + np.int64(piece.block.base_offset))
+        offsets.append(places(piece.block, rows))
     if not count:
         return []
     chosen = _chosen(np.concatenate(times), np.concatenate(offsets), limit, interval_ns, oldest_first=oldest_first)
 
     def select(piece: Slice) -> NDArray[np.intp]:
-        return piece.rows[np.isin(piece.rows + piece.block.base_offset, chosen)]
+        return piece.rows[np.isin(places(piece.block, piece.rows), chosen)]
 
-    refs = newest(view, limit, select, start_ns, end_ns, deadline, oldest=oldest_first)
+    refs = newest(view, limit, select, start_ns, end_ns, deadline, oldest=oldest_first, hints=source.hints)
     return lines_of(source, refs, deadline)
 
 

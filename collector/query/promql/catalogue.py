@@ -12,6 +12,7 @@ from collector.errors import QueryLimit
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, SUMMARY
 from collector.query.engine import END_OF_TIME, slices
+from collector.query.promql.hints import hints_of
 from collector.query.promql.series import SERIES_MAX, family_of, matcher_of, samples_of
 from collector.query.promql.translate import Labels, attribute_labels, group_labels, sorted_labels, target_info
 
@@ -61,7 +62,7 @@ def collect(
     end_ns = min(END_OF_TIME, (end_ms + 1) * 1_000_000 - 1)
     received = (
         labels
-        for block, rows in slices(view, start_ns, max(0, end_ns), deadline)
+        for block, rows in slices(view, start_ns, max(0, end_ns), deadline, hints=hints_of(selectors))
         for labels in _labels(block, rows, known, found)
     )
     for labels in chain(received, *(_known(source, start_ms, end_ms, found) for source in more)):

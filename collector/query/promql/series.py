@@ -5,7 +5,7 @@ a key of everything that the client wrote around the value; labels are decoded o
 order of time; of two with the same millisecond the newer offset counts.
 
 Cumulative sums and histograms stay as they are. Delta ones are added up, from the oldest point that ring and log
-still hold: rates are right, absolute values begin there. Points flagged NO_RECORDED_VALUE end their series (stale).
+still hold, or of a backend from `DELTA_REACH_NS` before the query: rates are right, absolute values begin there. Points flagged NO_RECORDED_VALUE end their series (stale).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
 from collector.query.engine import END_OF_TIME, Deadline, slices
 from collector.query.groups import alike, groups_of
+from collector.query.promql.hints import hints_of
 from collector.query.promql.translate import (
     Family,
     Labels,
@@ -46,6 +47,8 @@ SERIES_MAX = 50_000
 """Series that one selector may find."""
 SAMPLES_MAX = 5_000_000
 """Samples that one selector may find."""
+DELTA_REACH_NS = 86_400 * 10**9
+"""How long before a query's range the points of a backend are added up, ns: a day."""
 
 STALE: float = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
 """Prometheus' stale marker: a NaN with its own bits."""
@@ -137,9 +140,9 @@ def _received(deadline: Deadline, view: View, matchers: Sequence[Matcher], start
     start_ns = max(0, (start_ms + 1) * 1_000_000)
     if end_ns < start_ns:
         return []
-    for since in (start_ns, 0):
+    for since, behind in ((start_ns, start_ns), (0, max(0, start_ns - DELTA_REACH_NS))):
         collector = Collector(matchers)
-        for block, rows in slices(view, since, end_ns, deadline):
+        for block, rows in slices(view, since, end_ns, deadline, hints=hints_of([matchers], behind)):
             collector.add(block, rows)
         if since == 0 or not collector.has_delta:
             return collector.series(start_ms)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from collector.otlp.asked import NOTHING
 from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
+from collector.query.traceql.hints import hints_of
 from collector.query.traceql.keywords import terms
 from collector.query.traceql.names import Names
 from collector.query.traceql.remembered import START, Places, Remembered, verdict
@@ -120,7 +122,8 @@ def in_log(
     """Yield what the log has of `fulfilling`: of its frames only those are read that can have the condition's texts."""
     among = Among(view.index, (view.key,)) if view.index is not None else None
     asked = terms(condition)
-    for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, asked, newest_first=True):
+    hints = hints_of(condition) if view.behind is not None else NOTHING
+    for piece in log_slices(view, start_ns, end_ns, deadline, among, wanted, asked, hints, newest_first=True):
         yield from _evaluated(deadline, piece, condition)
 
 

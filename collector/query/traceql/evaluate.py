@@ -15,6 +15,7 @@ Arithmetic is that of `arithmetic.py`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -50,7 +51,8 @@ NARROWED: Final = 4
 
 _OF_SPANS = ("span", "")  # scopes of attributes that spans may have
 _STATUS_MESSAGE, _STATUS = 2, 15  # Status.message, Span.status
-_SCOPE_NAME, _SCOPE_VERSION = 1, 2
+_CONTAINERS: Final = {"resource": ("resource", RESOURCE_ATTRIBUTES), "instrumentation": ("scope", SCOPE_ATTRIBUTES)}
+_SCOPE_TEXTS: Final = {"instrumentation:name": 1, "instrumentation:version": 2}
 EVENTS, LINKS = 11, 13
 _EVENT_TIME, _EVENT_NAME, EVENT_ATTRIBUTES = 1, 2, 3
 _LINK_TRACE, _LINK_SPAN, LINK_ATTRIBUTES = 1, 2, 4
@@ -122,6 +124,13 @@ class Evaluation:
     def column(self, node: Expression) -> Column:
         """Return a value for each row: of several, the first that is there."""
         return values.first_of_each(self.operand(node), len(self.rows))
+
+    def codes(self, node: Expression) -> tuple[NDArray[np.intp], Column]:
+        """Return the distinct values of an expression, and for each row the place of its value among them."""
+        of_groups = self.of_groups(node)
+        column, where = of_groups if of_groups is not None else (self.column(node), slice(None))
+        found, firsts = values.codes(column)
+        return found[where], column.take(firsts)
 
     def _conjunction(self, node: Binary) -> NDArray[np.bool_]:
         """Tell for each row whether all of several conditions hold: those on events of one event, on links of one link.
@@ -272,10 +281,8 @@ class Evaluation:
             assert self._tree is not None, "the search assembles traces first"
             return self._tree.column(node)
         match node.scope:
-            case "resource":
-                return self._of_groups("resource", RESOURCE_ATTRIBUTES, key)
-            case "instrumentation":
-                return self._of_groups("scope", SCOPE_ATTRIBUTES, key)
+            case "resource" | "instrumentation":
+                return self._of_group(node)
             case "span":
                 return self._of_span(node)
             case "event" | "link":
@@ -283,7 +290,7 @@ class Evaluation:
                 field = EVENT_ATTRIBUTES if node.scope == "event" else LINK_ATTRIBUTES
                 found = match.attribute(self.block.payload, starts, lengths, field, key)
                 return Column(*found, self.block.payload, owner)
-        return values.chosen(self._of_span(node), self._of_groups("resource", RESOURCE_ATTRIBUTES, key))
+        return values.chosen(self._of_span(node), self._of_group(Attribute("resource", node.name)))
 
     def _of_span(self, node: Attribute) -> Column:
         self.prepare([node])
@@ -300,14 +307,36 @@ class Evaluation:
             self._parts[scope] = match.children(self.block.payload, *self._extents(), field)
         return self._parts[scope]
 
-    def _of_groups(self, part: str, field: int, key: bytes) -> Column:
-        block = self.block
-        starts, lengths = block.group_column(f"{part}_start"), block.group_column(f"{part}_length")
-        return self._spread(Column(*match.attribute(block.payload, starts, lengths, field, key), block.payload))
+    def of_groups(self, node: Expression) -> tuple[Column, NDArray[np.intp]] | None:
+        """Return a field that rows have from their resource or scope, once for each of those, and each row's place among
+        them; None for any other field."""
+        if isinstance(node, Attribute) and not node.parent and node.scope in _CONTAINERS:
+            part, field = _CONTAINERS[node.scope]
+            found = match.attribute(self.block.payload, *self._groups(part), field, node.name.encode())
+            return Column(*found, self.block.payload), self._group_places[1]
+        if isinstance(node, Intrinsic) and node.name in _SCOPE_TEXTS:
+            text = match.string_field(self.block.payload, *self._groups("scope"), _SCOPE_TEXTS[node.name])
+            return values.of_texts(*text, self.block.payload), self._group_places[1]
+        return None
 
-    def _spread(self, column: Column) -> Column:
-        """Give each row its group's value."""
-        return column.take(self.block.column("group")[self.rows])
+    @cached_property
+    def _group_places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The groups that the rows are in, and each row's place among them."""
+        groups = self.block.column("group")[self.rows]
+        used = np.flatnonzero(np.bincount(groups))
+        places = np.zeros(self.block.groups.count, np.intp)
+        places[used] = np.arange(len(used))
+        return used, places[groups]
+
+    def _groups(self, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return where the resources or scopes of the rows' groups lie."""
+        used = self._group_places[0]
+        return self.block.group_column(f"{part}_start")[used], self.block.group_column(f"{part}_length")[used]
+
+    def _of_group(self, node: Expression) -> Column:
+        found = self.of_groups(node)
+        assert found is not None
+        return found[0].take(found[1])
 
     def _intrinsic(self, node: Intrinsic) -> Column:
         block, rows = self.block, self.rows
@@ -332,10 +361,7 @@ class Evaluation:
                 status = match.string_field(block.payload, *self._extents(), _STATUS)
                 return values.of_texts(*match.string_field(block.payload, *status, _STATUS_MESSAGE), block.payload)
             case "instrumentation:name" | "instrumentation:version":
-                field = _SCOPE_NAME if node.name.endswith("name") else _SCOPE_VERSION
-                scopes = (block.group_column("scope_start"), block.group_column("scope_length"))
-                found = match.string_field(block.payload, *scopes, field)
-                return self._spread(values.of_texts(*found, block.payload))
+                return self._of_group(node)
             case "trace:id" | "span:id" | "span:parentID":
                 column, size = _IDS[node.name]
                 return values.of_hex(np.ascontiguousarray(block.column(column)[rows]).tobytes(), size)

@@ -76,9 +76,7 @@ class Batch:
 
     def codes(self, expression: Expression) -> tuple[NDArray[Any], Column]:
         """Return the distinct values of an expression, and for each span the place of its value among them."""
-        column = self.column(expression)
-        found, firsts = values.codes(column)
-        return found, column.take(firsts)
+        return self.evaluation.codes(expression)
 
     def mask(self, condition: Expression | None) -> NDArray[np.bool_]:
         """Tell which spans fulfil a condition."""
@@ -150,7 +148,9 @@ class RingBatch(Batch):
         """See `Batch`; of the values some may be no span's here."""
         known = self._fields.get(expression)
         if known is None or known.dictionary is None:
-            return super().codes(expression)
+            column = self.column(expression)
+            found, firsts = values.codes(column)
+            return found, column.take(firsts)
         return known.codes[self._chosen], known.dictionary
 
     def mask(self, condition: Expression | None) -> NDArray[np.bool_]:

@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from collector.otlp.merge import merge
 from collector.otlp.wire import hash_key
 from collector.query import match
-from collector.query.by_offset import ByOffset
+from collector.query.by_offset import ByOffset, merged
 from collector.query.engine import Slice
 from collector.query.traceql import values
 from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
@@ -34,11 +33,10 @@ from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.values import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from collector.otlp.block import Block
     from collector.query.engine import Deadline
     from collector.store import Memo, View
 
@@ -48,8 +46,6 @@ TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of a dictionary's texts; with more a field is hashed."""
 COMPARED_MAX: Final = 8
 """Values that all records are compared with, one after the other."""
-WINDOW_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of blocks that are read as one: numpy costs as much for a block of ten records as for one of a thousand."""
 
 _INTRINSICS: Final = (
     *("span:name", "span:kind", "span:status", "span:statusMessage"),
@@ -98,7 +94,7 @@ class _Field(ByOffset):
         self.node = node
         self.usable = True
         self.coded = not hashed and node not in (START, END, IS_ROOT)
-        self._places: dict[tuple[int, Any], int] = {}
+        self._places: dict[bytes | tuple[int, Any] | None, int] = {}
         self._entries: list[tuple[int, int, float, int, int]] = []
         self._texts = bytearray()
         self._dictionary: Column | None = None
@@ -149,13 +145,15 @@ class _Field(ByOffset):
         if self.node == IS_ROOT:
             self.append(records.block.column("parent_span_id")[records.rows] == 0)
             return True
-        column = records.operand(self.node)
+        of_groups = records.of_groups(self.node)
+        column, where = of_groups if of_groups is not None else (records.operand(self.node), slice(None))
         if not _SINGLE[column.type].all():
             self.usable = False
             return False
         if self.coded:
             codes, firsts = values.codes(column)
-            found = [self._number(column, at) for at in firsts.tolist()]
+            codes = codes[where]
+            found = self._places_of(column, firsts)
             if len(self._entries) > DISTINCT_MAX or len(self._texts) > TEXT_BYTES_MAX:
                 return False
             numbers = np.array(found, np.uint16)
@@ -167,29 +165,45 @@ class _Field(ByOffset):
             self.append(numbers[codes], len(self._entries))
             return True
         hashes = match.hashes(column.payload, column.start, column.length)
-        self.append(np.where(column.type == match.STRING, hashes, 0))
+        self.append(np.where(column.type == match.STRING, hashes, 0)[where])
         return True
 
-    def _number(self, column: Column, at: int) -> int:
-        kind = int(column.type[at])
-        content: Any = None
-        if kind == match.STRING:
-            content = column.content(at)
-        elif kind == match.DOUBLE:
-            content = column.double[at].tobytes()
-        elif kind in (match.BOOL, match.INT):
-            content = int(column.integer[at])
-        else:
-            kind = match.ABSENT
-        number = self._places.get((kind, content))
-        if number is None:
-            number = self._places[kind, content] = len(self._entries)
-            size = len(content) if kind == match.STRING else 0
-            self._entries.append((kind, int(column.integer[at]), float(column.double[at]), len(self._texts), size))
-            if kind == match.STRING:
-                self._texts += content
-            self._dictionary = None
-        return number
+    def _places_of(self, column: Column, rows: NDArray[np.intp]) -> list[int]:
+        """Return the places in the dictionary of the values in some rows, which are put there if they are new.
+
+        A text that is known, as most are, costs a slice and a look into a dictionary.
+        """
+        found = []
+        places, payload = self._places, column.payload
+        begins = column.start[rows].tolist()
+        ends = (column.start[rows] + column.length[rows]).tolist()
+        are_texts = (column.type[rows] == match.STRING).tolist()
+        for at, begin, end, is_text in zip(rows.tolist(), begins, ends, are_texts, strict=True):
+            key = bytes(payload[begin:end]) if is_text else _key(column, at)
+            place = places.get(key)
+            if place is None:
+                place = places[key] = self._add(column, at, key)
+            found.append(place)
+        return found
+
+    def _add(self, column: Column, at: int, key: bytes | tuple[int, Any] | None) -> int:
+        """Put a value into the dictionary, which does not have it; return its place."""
+        size, begin = 0, len(self._texts)
+        if isinstance(key, bytes):
+            size = len(key)
+            self._texts += key
+        kind = match.ABSENT if key is None else int(column.type[at])
+        self._entries.append((kind, int(column.integer[at]), float(column.double[at]), begin, size))
+        self._dictionary = None
+        return len(self._entries) - 1
+
+
+def _key(column: Column, at: int) -> tuple[int, Any] | None:
+    """Return what tells a value from others that are no texts; None for what is absent, or no single value."""
+    kind = int(column.type[at])
+    if kind == match.DOUBLE:
+        return kind, column.double[at].tobytes()
+    return (kind, int(column.integer[at])) if kind in (match.BOOL, match.INT) else None
 
 
 class Remembered:
@@ -259,7 +273,7 @@ class Remembered:
                 pending.append(field)
         while pending:
             again = []
-            for block in _merged(ring.blocks, min(field.end for field in pending)):
+            for block in merged(ring.blocks, min(field.end for field in pending)):
                 deadline.check()
                 end = min(block.end_offset, ring.next_offset)
                 parts: dict[int, Evaluation] = {}
@@ -284,22 +298,6 @@ class Remembered:
                     else:
                         field.restart(0)
             pending = again
-
-
-def _merged(blocks: Sequence[Block], begin: int) -> Iterator[Block]:
-    """Yield the blocks that reach behind an offset, small ones that follow each other as one of `WINDOW_BYTES` or so."""
-    held: list[Block] = []
-    size = 0
-    for block in blocks:
-        if block.end_offset <= begin:
-            continue
-        if held and (size + block.nbytes > WINDOW_BYTES or block.base_offset != held[-1].end_offset):
-            yield merge(held) if len(held) > 1 else held[0]
-            held, size = [], 0
-        held.append(block)
-        size += block.nbytes
-    if held:
-        yield merge(held) if len(held) > 1 else held[0]
 
 
 def _is_single(node: Expression) -> bool:

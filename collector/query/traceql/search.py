@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.otlp.records import service_name
+from collector.otlp.records import isolate, service_name
 from collector.query.effort import as_part
 from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.groups import alike
+from collector.query.places import place_of
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
 from collector.query.traceql.candidates import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
+    from collector.otlp.records import Ref
     from collector.query.traceql.spansets import Label, Sets
     from collector.store import View
 
@@ -93,6 +95,8 @@ class Span:
     duration: int
     offset: int
     attributes: list[tuple[str, Value]]
+    ref: Ref | None = None
+    """The span itself, where it is of a backend: no offset leads to it."""
 
 
 @dataclass(slots=True)
@@ -210,7 +214,7 @@ class _Best:
         """Take a trace, or a newer place of one."""
         if self._below is not None and place >= self._below:
             return
-        if place > self._places.get(trace, (-1, -1)):
+        if place > self._places.get(trace, (-1, 0)):
             self._places[trace] = place
             if len(self._places) > 2 * self._limit or (self.worst is None and len(self._places) >= self._limit):
                 self._cut()
@@ -264,7 +268,13 @@ def _newest_of_each(block: Block, rows: NDArray[np.intp]) -> Iterator[tuple[byte
     raw = np.ascontiguousarray(block.column("trace_id")[rows[order]]).view("V16").reshape(-1)
     _, firsts = np.unique(raw, return_index=True)
     for at in firsts.tolist():
-        yield raw[at].tobytes(), (int(times[order[at]]), block.base_offset + int(rows[order[at]]))
+        trace = raw[at].tobytes()
+        yield trace, (int(times[order[at]]), _offset(trace, block.base_offset + int(rows[order[at]])))
+
+
+def _offset(trace: bytes, offset: int) -> int:
+    """Return what stands for the offset in a trace's place: the same in every query, also for spans of a backend."""
+    return offset if offset >= 0 else place_of(trace)
 
 
 # --- over whole traces ------------------------------------------------------------------------------------------
@@ -388,7 +398,8 @@ def _judge(
     rows = rows[np.lexsort((traces.offset[rows], traces.time[rows]))[::-1]]
     _, firsts = np.unique(traces.trace[rows], return_index=True)
     for row in rows[firsts].tolist():
-        best.add(traces.ids[traces.trace[row]], (int(traces.time[row]), int(traces.offset[row])))
+        trace = traces.ids[traces.trace[row]]
+        best.add(trace, (int(traces.time[row]), _offset(trace, int(traces.offset[row]))))
 
 
 def answer(traces: Traces, planned: Plan, search: Search) -> Sets:
@@ -505,7 +516,10 @@ def _spans(traces: Traces, rows: NDArray[np.intp], fields: tuple[Attribute | Int
             elif value is not None:
                 attributes.append((label, named.get(value, value)))
         start, name = starts[place], str(names.value(at) or "")
-        spans.append(Span(ids[8 * place : 8 * place + 8], name, start, ends[place] - start, offsets[place], attributes))
+        span = Span(ids[8 * place : 8 * place + 8], name, start, ends[place] - start, offsets[place], attributes)
+        if span.offset < 0:
+            span.ref = isolate(traces.ref(int(rows[place])))
+        spans.append(span)
     return spans
 
 

@@ -15,6 +15,7 @@ A span's parent is a span of the same trace with the id that it names. What trac
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from collector.errors import QueryLimit
 from collector.otlp.pick import pick
+from collector.otlp.records import Ref
 from collector.query.engine import Among, Deadline, Slice, log_slices
 from collector.query.traceql import structure, values
 from collector.query.traceql.ast import Attribute, Expression, Intrinsic
@@ -43,7 +45,7 @@ HELD_BYTES_MAX: Final = 256 * 1024 * 1024
 """Bytes of the log's blocks that are held at a time for traces that are looked at together."""
 
 
-PICKED_ROWS: Final = 64
+PICKED_ROWS: Final = 256
 """Spans of a piece, on average: with fewer, all pieces are made one."""
 PICKED_MAX: Final = 65_536
 PICKED_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -235,6 +237,12 @@ class Traces:
                 mine = rows[at:upto]
                 yield Evaluation(Slice(piece.block, piece.rows[mine - piece.begin]), TreeRows(self, mine)), mine
             at = upto
+
+    def ref(self, row: int) -> Ref:
+        """Return one span."""
+        piece = self.pieces[bisect_right(self.pieces, row, key=lambda one: one.begin) - 1]
+        own = int(piece.rows[row - piece.begin])
+        return Ref(int(piece.block.column("time")[own]), piece.block.base_offset + own, piece.block, own)
 
     def gather(self, expression: Expression, rows: NDArray[np.intp]) -> Column:
         """Return an expression's values at ascending rows: of several, the first."""

@@ -224,6 +224,12 @@ def codes(column: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     if texts.all():
         known, firsts = match.distinct(column.payload, (column.start, column.length))
         return known, firsts
+    if not (column.is_single() & ~texts).any():
+        rows = np.flatnonzero(texts)
+        known, firsts = match.distinct(column.payload, (column.start[rows], column.length[rows]))
+        found = np.full(count, len(firsts), np.intp)
+        found[rows] = known
+        return found, np.append(rows[firsts], np.argmin(texts))
     content = np.where(column.type == match.DOUBLE, column.double.view(np.int64), column.integer)
     kind = np.where(column.is_single(), column.type, 0)
     content = np.where((kind != 0) & ~texts, content, 0)

@@ -65,8 +65,8 @@ CREATE TABLE otlp_spans (
     dropped_links_count INTEGER NOT NULL,
     record BLOB NOT NULL
 );
-CREATE INDEX otlp_spans_time ON otlp_spans (time, tenant_id);
-CREATE INDEX otlp_spans_service ON otlp_spans (service_id, time, tenant_id);
+CREATE INDEX otlp_spans_time ON otlp_spans (time, tenant_id, name);
+CREATE INDEX otlp_spans_service ON otlp_spans (service_id, time, tenant_id, name);
 CREATE INDEX otlp_spans_trace ON otlp_spans (trace_id, time, tenant_id) WHERE trace_id IS NOT NULL;
 CREATE TABLE otlp_logs (
     id INTEGER PRIMARY KEY,
@@ -87,8 +87,8 @@ CREATE TABLE otlp_logs (
     dropped_attributes_count INTEGER NOT NULL,
     record BLOB NOT NULL
 );
-CREATE INDEX otlp_logs_time ON otlp_logs (time, tenant_id);
-CREATE INDEX otlp_logs_service ON otlp_logs (service_id, time, tenant_id);
+CREATE INDEX otlp_logs_time ON otlp_logs (time, tenant_id, severity_number);
+CREATE INDEX otlp_logs_service ON otlp_logs (service_id, time, tenant_id, severity_number);
 CREATE INDEX otlp_logs_trace ON otlp_logs (trace_id, time, tenant_id) WHERE trace_id IS NOT NULL;
 CREATE VIRTUAL TABLE otlp_log_text USING fts5 (body, content = 'otlp_logs', content_rowid = 'id', columnsize = 0);
 CREATE TABLE otlp_points (

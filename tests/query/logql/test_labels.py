@@ -11,7 +11,8 @@ from opentelemetry.proto.common.v1 import common_pb2
 
 from collector.otlp.records import record
 from collector.otlp.signals import LOGS
-from collector.query.logql.labels import LABELS_ATTRIBUTE, label_name, number_text, value_text
+from collector.query.logql.containers import label_name
+from collector.query.logql.labels import LABELS_ATTRIBUTE, number_text, value_text
 from collector.query.logql.levels import detected_level, told
 from tests.otlp.messages import requests
 from tests.query.logql.logs import REQUESTS, batch_of

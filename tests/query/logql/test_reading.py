@@ -13,7 +13,8 @@ from opentelemetry.proto.logs.v1 import logs_pb2
 from collector.otlp.records import tagged
 from collector.otlp.signals import LOGS
 from collector.query.logql import labels, reading
-from collector.query.logql.labels import decoded, label_name
+from collector.query.logql.containers import Names
+from collector.query.logql.labels import decoded
 from tests.otlp.messages import requests
 from tests.query.logql.logs import REQUESTS
 
@@ -26,7 +27,7 @@ def read(payload: bytes, stream: dict[str, str], before: int = 0) -> Any:
         before,
         len(payload),
         stream,
-        lambda key: label_name(key.decode()),
+        Names(),
         labels._flattened,
         labels._line,
     )
@@ -119,4 +120,4 @@ def test_what_senders_send_is_known() -> None:
 def test_nothing_is_read_outside_of_the_payload() -> None:
     for start, length in ((0, 5), (5, 1), (-1, 2)):
         with pytest.raises(ValueError, match="outside"):
-            reading.read(b"\x10\x09\x10\x09", start, length, {}, bytes.decode, labels._flattened, labels._line)
+            reading.read(b"\x10\x09\x10\x09", start, length, {}, {}, labels._flattened, labels._line)

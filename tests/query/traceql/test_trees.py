@@ -18,10 +18,11 @@ from collector.clock import SystemClock
 from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.query.engine import Deadline
-from collector.query.traceql import ast, candidates, conditions, remembered, search, structure
+from collector.query.traceql import ast, candidates, conditions, matches, metrics, remembered, search, structure
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan
 from collector.query.traceql.search import Search, describe, find
+from collector.query.traceql.series import Steps
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
@@ -138,6 +139,7 @@ RARE = ('.who = "customer-1"', '.who = "customer-2"', 'span.who =~ "customer-(1|
 def rare_sides(monkeypatch: pytest.MonkeyPatch) -> list[ast.Expression]:
     """Queries mostly for what few spans have; what was rare in them."""
     monkeypatch.setattr(forest, "CONDITIONS", RARE)
+    monkeypatch.setattr(forest, "WHO", [f"customer-{number}" for number in range(1, 9)])
     found: list[ast.Expression] = []
     find_by = search._find_by_rare_side
 
@@ -153,6 +155,28 @@ def test_to_begin_at_a_rare_side_changes_nothing(rare_sides: list[ast.Expression
     for seed in range(12):
         compare(seed, 12, 6, 8, Counter(), in_log=True)
     assert len(rare_sides) > 10
+
+
+@pytest.mark.usefixtures("rare_sides")
+def test_metrics_begin_at_a_rare_side_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "RARE_SHARE", 1.0)
+    asked: list[list[Any]] = []
+    having_rare = matches.having_rare
+    monkeypatch.setattr(matches, "having_rare", lambda *args: asked.append(having_rare(*args)) or asked[-1])
+    steps = Steps.one(1, 1000)
+    for seed in range(8):
+        chance = Random(seed)
+        nodes = forest.forest(chance, 20, 6)
+        store = stored(chance, nodes, log=True, compacted=True, capacity=1)
+        for _ in range(8):
+            text = f"({forest._spansets(chance, 2)}) | count_over_time()"
+            query = parse(text)
+            expected = sum(len(each) for _, sets in forest.answer(nodes, plan(query).stages, 0, 1000) for each in sets)
+            with store.view(*(metrics.key_of(query) or ())) as view, store.view() as everything:
+                found = metrics.run(Deadline(60, SystemClock()), view, everything, query, steps, 0)
+            assert sum(float(one.samples.sum()) for one in found) == expected, f"seed {seed}: {text}"
+    assert len(asked) > 10
+    assert any(asked)
 
 
 def test_a_side_that_is_not_required_is_caught(

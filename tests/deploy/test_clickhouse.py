@@ -31,6 +31,8 @@ def exporter(config: Config) -> ClickHouseSettings:
     (found,) = config.exporters.values()
     assert isinstance(found, ClickHouseSettings)
     assert list(problems(found)) == []
+    assert config.query.backend in config.exporters
+    assert config.query.backend_shared
     assert found.distributed
     assert found.table_engine == "ReplicatedMergeTree"
     return found

@@ -56,6 +56,17 @@ class TestClickHouse(BackendContract):
         assert not self.counted(signal, found) - self.counted(signal, sent)
 
 
+def only(name: str, signal: Signal) -> Any:
+    """A test of the contract for one signal: the others go the same way."""
+    inherited = getattr(BackendContract, name)
+
+    @pytest.mark.parametrize("signal", [signal], ids=lambda one: one.name)
+    async def test(self: BackendContract, make: Make, signal: Signal) -> None:
+        await inherited(self, make, signal)
+
+    return test
+
+
 class TestCluster(BackendContract):
     """Distributed tables: what is other there."""
 
@@ -69,15 +80,16 @@ class TestCluster(BackendContract):
             )
 
 
-_OTHER_ON_CLUSTERS = {
-    "test_everything_comes_back",
-    "test_what_is_repeated_is_there_once",
-    "test_traces_are_deleted",
-    "test_only_what_is_old_is_forgotten",
-}
 for _name in dir(BackendContract):
-    if _name.startswith("test_") and _name not in _OTHER_ON_CLUSTERS:
+    if _name.startswith("test_") and _name != "test_it_tells_its_size_if_it_can":
         setattr(TestCluster, _name, None)
+for _name, _signal in (
+    ("test_everything_comes_back", LOGS),
+    ("test_what_is_repeated_is_there_once", METRICS),
+    ("test_traces_are_deleted", TRACES),
+    ("test_only_what_is_old_is_forgotten", TRACES),
+):
+    setattr(TestCluster, _name, only(_name, _signal))
 
 
 def foreign_tables(settings: ClickHouseSettings) -> list[str]:
@@ -119,6 +131,14 @@ class TestForeignTables(BackendContract):
     test_who_reads_may_stop_at_any_time = None  # type: ignore[assignment]
     test_stopping_twice_is_well = None  # type: ignore[assignment]
     test_positions_are_never_ahead = None  # type: ignore[assignment]
+    test_texts_come_back_as_they_were = only("test_texts_come_back_as_they_were", LOGS)
+    test_times_are_inclusive = only("test_times_are_inclusive", METRICS)
+    test_services_and_names_are_found = only("test_services_and_names_are_found", TRACES)
+    test_attributes_are_found = only("test_attributes_are_found", LOGS)
+    test_records_are_counted = only("test_records_are_counted", METRICS)
+    test_only_what_is_old_is_forgotten = only("test_only_what_is_old_is_forgotten", TRACES)
+    test_what_is_repeated_is_there_once = None  # type: ignore[assignment] # it does not know
+    test_what_is_held_is_left_out = None  # type: ignore[assignment]
 
     @pytest.fixture
     async def settings(self, foreign: ClickHouseSettings) -> AsyncIterator[ClickHouseSettings]:

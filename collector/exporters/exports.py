@@ -21,6 +21,7 @@ import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.errors import InvalidConfig, Retryable, RingtailError, Unavailable
@@ -28,7 +29,7 @@ from collector.exporters import instance
 from collector.exporters.base import Backend, Context, Source
 from collector.exporters.dead_letters import DeadLetters, place
 from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
-from collector.exporters.figures import WRITE, Counts, ExporterMetrics, Reported
+from collector.exporters.figures import READS, WRITE, Counts, ExporterMetrics, Reported
 from collector.exporters.kinds import find, kind_of
 from collector.exporters.measured import Measured
 from collector.exporters.passing_on import PassingOn, Reached
@@ -367,6 +368,10 @@ class Exports:
                     cursor.close()  # Nothing was written to it.
             return
         logger = self._logger.bind(exporter=running.name)
+        if isinstance(running.exporter, Backend):
+            self._passing_on.expose(running.name)
+            for operation, name in product(READS, cursors):
+                self._metrics.duration(running.name, operation, BY_NAME[name])
         for name, cursor in cursors.items():
             signal, store = BY_NAME[name], of.stores[name]
             bound = logger.bind(signal=name, **({"tenant": of.tenant} if of.tenant else {}))

@@ -75,6 +75,11 @@ class PassingOn:
         )
         self._deleted, self._kept = deleted, kept
 
+    def expose(self, exporter: str) -> None:
+        """Have a backend's figures in `/metrics` from the beginning, as zeros."""
+        self._deleted.labels(exporter)
+        self._kept.labels(exporter)
+
     def wake(self, tenant: str, stores: Mapping[str, Store]) -> None:
         """There may be something to tell, of a tenant."""
         running = self._tasks.get(tenant)

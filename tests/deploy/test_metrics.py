@@ -52,11 +52,14 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
         "auth.credentials=[{name: all, rights: [read, write], tokens: token-token-token-1}]",
         f"api.tls={{cert_file: {certificate}, key_file: {key}}}",
         "exporters.otlphttp.endpoint=http://127.0.0.1:9",
+        f"exporters.sqlite.path={directory / 'records.sqlite'}",
     )
     known = {"Authorization": "Bearer token-token-token-1"}
     with Daemon(directory, *settings, tls=authority.client(), headers=known, wait=False) as daemon:
         daemon.wait_for("ready")
-        text = daemon.get("/metrics").body.decode()
+        daemon.wait_for("exporter started", exporter="sqlite")
+        while "ringtail_backend_bytes{" not in (text := daemon.get("/metrics").body.decode()):
+            pass  # it is being weighed
     found: Series = defaultdict(lambda: defaultdict(set))
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

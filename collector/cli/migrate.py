@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import sys
@@ -57,6 +56,8 @@ def migrate(
 
     Exit status 1 if they do not hold the same in the end. The source should get nothing new meanwhile.
     """
+    import asyncio
+
     from collector.otlp.signals import BY_NAME
 
     config, names = _configured(files, options, (source, target))

@@ -16,7 +16,8 @@ from collector.errors import Malformed, Unavailable
 from collector.otlp.records import Ref, record, regroup
 from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
-from collector.query.engine import newest, slices
+from collector.query.newest import newest
+from collector.query.slices import slices
 from collector.ring.ring import Ring
 from collector.store import GATHER_BYTES, GATHER_S, Commit, Store
 from collector.wal.commit import Committer

@@ -17,7 +17,7 @@ from collector.api.tempo import answering, json_response
 from collector.errors import InvalidQuery
 from collector.otlp.signals import BY_NAME
 from collector.query.deleting import SIGNALS, TRACES_MAX, Deletion
-from collector.query.engine import END_OF_TIME
+from collector.query.slices import END_OF_TIME
 from collector.query.traceql.asking import trace_id_bytes
 
 if TYPE_CHECKING:

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from collector.api.limit import ResponseLimit
+    from collector.query.deadline import Deadline
     from collector.query.effort import Pass, Use
-    from collector.query.engine import Deadline, Engine
+    from collector.query.engine import Engine
     from collector.query.spanmetrics.series import SpanSeries
     from collector.store import Store, View
 

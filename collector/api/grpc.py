@@ -22,8 +22,8 @@ from collector.errors import Forbidden, InvalidQuery, Malformed, NotFound, Unaut
 from collector.otlp.records import Ref, regroup, tagged
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.completeness import completeness
-from collector.query.engine import END_OF_TIME
 from collector.query.offsets import END, at_offsets, costs, from_offset
+from collector.query.slices import END_OF_TIME
 from collector.query.tail import CLOSED, PACE_S, PAST_MAX, REVOKED, STOPPED, STUCK, Matches, Missed, Told
 from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.receivers.admission import Admission
     from collector.receivers.call import Call
     from collector.receivers.export import Receiver

@@ -26,9 +26,9 @@ from collector.otlp.signals import TRACES
 from collector.otlp.validate import accept
 from collector.query.completeness import completeness
 from collector.query.dependencies import dependencies
-from collector.query.engine import END_OF_TIME
 from collector.query.jaeger import model
 from collector.query.jaeger.search import Search
+from collector.query.slices import END_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.jaeger.operations import Operation
 
 TRANSFORM_BYTES_MAX = 8 * 1024 * 1024

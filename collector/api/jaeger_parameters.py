@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from collector.errors import InvalidQuery
-from collector.query.engine import END_OF_TIME
+from collector.query.slices import END_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from collector.query.engine import END_OF_TIME
 from collector.query.jaeger.model import NO_SERVICE
 from collector.query.jaeger.operations import Operation, Operations
 from collector.query.jaeger.search import find
+from collector.query.slices import END_OF_TIME
 from collector.query.trace import SPREAD_NS, spans_of, traces_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from collector.api.limit import ResponseLimit
     from collector.otlp.records import Ref
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.jaeger.search import Search
     from collector.store import Store, View
 

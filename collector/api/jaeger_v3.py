@@ -23,9 +23,9 @@ from collector.otlp.json.write import to_json
 from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import TRACES
 from collector.query.completeness import Completeness, completeness, hex_of
-from collector.query.engine import END_OF_TIME
 from collector.query.jaeger.search import Search
 from collector.query.jaeger.summaries import summary
+from collector.query.slices import END_OF_TIME
 from collector.query.trace import within
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.api.jaeger_traces import Traces
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
 
 WARNINGS = "@jaeger@warnings"
 """The attribute that holds warnings about a span."""

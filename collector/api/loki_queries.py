@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.logql.logs import Line
     from collector.store import Store, View
 

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from collector.otlp.records import Ref
     from collector.otlp.signals import Signal
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.logql.source import Source
     from collector.query.tail import Encode
     from collector.query.tails import Tails

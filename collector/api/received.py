@@ -18,9 +18,9 @@ from starlette.routing import BaseRoute, Route
 from collector.api.exposition import Exposed, exposed, exposition, line, wants_openmetrics
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
-from collector.query.engine import slices
 from collector.query.promql.series import family_of, float_text, samples_of
 from collector.query.promql.translate import attribute_labels, group_labels, sorted_labels, target_info
+from collector.query.slices import slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.store import Store, View
 
 EXPIRATION_NS = 300 * 10**9

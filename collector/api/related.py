@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.otlp.records import Ref
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.related import Exemplar, Place, SpanInShort, TraceInShort
     from collector.store import Store, View
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.spanmetrics.demand import SpanMetrics
     from collector.query.spanmetrics.series import SpanSeries
 

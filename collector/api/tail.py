@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from collector.otlp.signals import Signal
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.store import Store
 
 ABORT: Final = "ringtail.abort"

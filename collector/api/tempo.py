@@ -22,7 +22,7 @@ from collector.otlp.json.write import to_json
 from collector.otlp.records import regroup
 from collector.otlp.signals import TRACES
 from collector.query.completeness import completeness
-from collector.query.engine import END_OF_TIME
+from collector.query.slices import END_OF_TIME
 from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
 from collector.query.traceql.asking import trace_id_bytes
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from collector.api.limit import ResponseLimit
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.trace import Held
     from collector.query.traceql.search import Effort, Found, Value
     from collector.store import Store, View

@@ -27,7 +27,7 @@ class Best:
         self._worst: tuple[int, int] | None = None  # of those, once there are enough
 
     def wants(self, min_time: int, max_time: int) -> bool:
-        """Tell whether what lies between two times can be better; `Wanted` of engine.py."""
+        """Tell whether what lies between two times can be better; `Wanted` of slices.py."""
         worst = self._worst
         return worst is None or (min_time <= worst[0] if self._oldest else max_time >= worst[0])
 

@@ -24,8 +24,8 @@ import numpy as np
 from collector.errors import InvalidQuery, QueryLimit
 from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.otlp.tombstones import NONE, Tombstones
-from collector.query.engine import END_OF_TIME, Among, Slice, slices
 from collector.query.offsets import from_offset
+from collector.query.slices import END_OF_TIME, Among, Slice, slices
 from collector.query.tail_filters import LANGUAGES
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.tail_filters import Matcher
     from collector.store import Store, View
 

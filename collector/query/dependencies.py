@@ -15,13 +15,13 @@ import numpy as np
 
 from collector.errors import QueryLimit
 from collector.otlp.records import service_name
-from collector.query.engine import slices
 from collector.query.groups import groups_of
+from collector.query.slices import slices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import View
 
 SPANS_MAX = 5_000_000

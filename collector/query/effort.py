@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collector.clock import Clock
     from collector.otlp.block import Block
     from collector.otlp.terms import Term
-    from collector.query.engine import Deadline, Result
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Result
     from collector.ring.ring import Snapshot
     from collector.ring.search import Stretch
 

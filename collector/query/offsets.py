@@ -1,6 +1,6 @@
 """Ring and log as one, read by offset: what tails, readers of the log and consumers go by.
 
-`engine.slices` serves queries, which go by time; here the order is that of arrival. What lies before the ring is read
+`slices` serves queries, which go by time; here the order is that of arrival. What lies before the ring is read
 from the log, the rest from the ring's blocks, without a gap or an overlap between them. Offsets that cannot be read,
 because they were removed or are damaged, are simply not there: the next slice begins behind them.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collector.otlp.records import Ref
-from collector.query.engine import Slice
+from collector.query.slices import Slice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import View
 
 END: int = 2**63

@@ -1,7 +1,7 @@
 """Reaching back: the records that neither ring nor log holds any more, read from a backend as blocks, for the same engine.
 
 The daemon gives each store a `Way` to the backend that is configured for reading; a view takes a `Reach` from it, and
-`engine.behind_slices` reads by that what lies behind ring and log. This room knows no backend: `Way` is given a function
+`behind_slices` (slices.py) reads by that what lies behind ring and log. This room knows no backend: `Way` is given a function
 that yields blocks for what is `Asked` (otlp/asked.py), which is told as much as is certain of what the query wants.
 
 Which records are where: a store holds the records of its own instance from an offset on, and the function leaves exactly
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.otlp.asked import Asked
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import View
     from collector.wal.deletions import Pending
     from collector.wal.log import Log

@@ -17,8 +17,9 @@ import numpy as np
 
 from collector.otlp.records import group_bytes, id_words, record, service_name
 from collector.query.completeness import Completeness, completeness_of
-from collector.query.engine import END_OF_TIME, newest, slices
+from collector.query.newest import newest
 from collector.query.places import places
+from collector.query.slices import END_OF_TIME, slices
 from collector.query.trace import slices_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from collector.otlp.block import Block
     from collector.otlp.records import Ref
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
+    from collector.query.slices import Slice
     from collector.store import View
 
 PAGE_BYTES_MAX: Final = 4 << 20

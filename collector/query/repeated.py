@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Slice
+    from collector.query.slices import Slice
 
 Identity = tuple[int, ...]
 

@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.errors import Unavailable
 from collector.otlp.records import Ref
-from collector.query.engine import slices
 from collector.query.offsets import costs, from_offset
+from collector.query.slices import slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from collector.otlp.signals import Signal
-    from collector.query.engine import Deadline, Engine
+    from collector.query.deadline import Deadline
+    from collector.query.engine import Engine
     from collector.query.tail_scan import Followed
     from collector.query.tails import Tails
     from collector.store import Store, View

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from collector.errors import InvalidQuery
 from collector.otlp.signals import BY_NAME, LOGS, TRACES, Signal
-from collector.query.engine import Slice
 from collector.query.logql import ast as logql
 from collector.query.logql.plan import prepare
 from collector.query.logql.source import Statistics
+from collector.query.slices import Slice
 from collector.query.traceql.asking import TREE_INTRINSICS, asked_first, demanded_key, fields_of
 from collector.query.traceql.ast import Attribute, Filter, SpansetOperation
 from collector.query.traceql.evaluate import Evaluation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.source import Source
     from collector.query.traceql.ast import Expression
     from collector.store import View

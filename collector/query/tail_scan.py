@@ -19,7 +19,7 @@ import numpy as np
 
 from collector.errors import RingtailError
 from collector.otlp.merge import merge
-from collector.query.engine import Slice
+from collector.query.slices import Slice
 from collector.query.tail_filters import SpanFilter
 from collector.query.traceql.evaluate import Evaluation
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.tail_filters import Matcher
     from collector.store import View
 

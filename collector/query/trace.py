@@ -14,15 +14,16 @@ import numpy as np
 
 from collector.otlp.records import Ref, isolate
 from collector.query.completeness import completeness_of
-from collector.query.engine import END_OF_TIME, Among, behind_slices, slices
 from collector.query.reach import ONLY_HELD, Reach
+from collector.query.slices import END_OF_TIME, Among, behind_slices, slices
 from collector.ring.ring import Snapshot
 from collector.store import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
+    from collector.query.slices import Slice
 
 SPANS_MAX = 1_000_000
 """Spans in one returned trace; more are left out, and the answer says so."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from collector.otlp.signals import LOGS
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.traceql.conditions import PROBED
 from tests.api.asgi import Answer, call
 from tests.live import Live

@@ -21,7 +21,9 @@ from collector.clock import SystemClock
 from collector.heap import anonymous_bytes, give_back
 from collector.otlp.block import Block
 from collector.otlp.signals import SIGNALS
-from collector.query.engine import Deadline, Engine, slices
+from collector.query.deadline import Deadline
+from collector.query.engine import Engine
+from collector.query.slices import slices
 from collector.ring.ring import Ring
 from collector.store import Store, View
 from collector.testing.otlp import BUILDERS, TIME_NS

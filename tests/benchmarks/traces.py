@@ -17,7 +17,7 @@ import numpy as np
 
 from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import TRACES
-from collector.query.engine import END_OF_TIME, slices
+from collector.query.slices import END_OF_TIME, slices
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.otlp import TRACE_SPANS

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_plai
 from collector.api.received import expose
 from collector.clock import SystemClock
 from collector.otlp.signals import METRICS
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.promql.translate import label_name
 from collector.ring.ring import Ring
 from collector.store import Store

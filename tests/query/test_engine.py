@@ -9,8 +9,9 @@ import pytest
 
 from collector.clock import SystemClock
 from collector.errors import NotFound, Overloaded, QueryTimeout
-from collector.query import engine as module
-from collector.query.engine import Deadline, Engine
+from collector.query import deadline as module
+from collector.query.deadline import Deadline
+from collector.query.engine import Engine
 
 
 class StoppedClock(SystemClock):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
-from collector.query import engine
-from collector.query.engine import END_OF_TIME, Among, newest, slices
+from collector.query import slices as module
+from collector.query.newest import newest
+from collector.query.slices import END_OF_TIME, Among, slices
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
@@ -152,8 +153,8 @@ def test_a_rare_key_is_found_from_posting_to_posting(monkeypatch: pytest.MonkeyP
     for seed in range(61):
         stored.append(seed, 8)
     looked_at = []
-    rows_of = engine.live_rows
-    monkeypatch.setattr(engine, "live_rows", lambda view, block, *rest, **named: (
+    rows_of = module.live_rows
+    monkeypatch.setattr(module, "live_rows", lambda view, block, *rest, **named: (
         looked_at.append(block.base_offset), rows_of(view, block, *rest, **named))[1])  # fmt: skip
     for wanted, blocks in ((stored.records[0], 1), (stored.records[100], 2)):
         looked_at.clear()
@@ -167,7 +168,7 @@ def test_a_rare_key_is_found_from_posting_to_posting(monkeypatch: pytest.MonkeyP
 def test_the_comparison_catches_records_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The canary: a merged frame reaches from the log into the ring."""
 
-    monkeypatch.setattr(engine, "_before", lambda end, block, rows: rows)
+    monkeypatch.setattr(module, "_before", lambda end, block, rows: rows)
     hurried = settings(max_examples=1000, deadline=None, database=None, phases=[Phase.generate])
     with pytest.raises(AssertionError):
         hurried(arguments(each_once))()

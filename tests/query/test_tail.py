@@ -14,7 +14,8 @@ from collector.errors import InvalidQuery, Overloaded, Unavailable
 from collector.otlp.records import Ref, regroup
 from collector.otlp.signals import LOGS, SIGNALS
 from collector.query import tail as tailing
-from collector.query.engine import Deadline, Slice
+from collector.query.deadline import Deadline
+from collector.query.slices import Slice
 from collector.query.tail import REMOVED, SLOW, STUCK, TOO_LARGE, Matches, Missed, Tail
 from collector.query.tail_filters import lines, signal_of, spans
 from collector.query.tail_scan import Scan

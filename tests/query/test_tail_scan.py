@@ -14,7 +14,7 @@ from collector.clock import SystemClock
 from collector.errors import QueryLimit
 from collector.otlp.signals import TRACES
 from collector.query import tail_scan
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.offsets import from_offset
 from collector.query.tail_filters import spans
 from collector.query.tail_scan import Followed, Scan
@@ -25,7 +25,7 @@ from tests.query.traceql.test_search import random_request
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from collector.query.engine import Slice
+    from collector.query.slices import Slice
 
 QUERIES = [
     '{ span.y = "get" }',

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from collector.otlp.records import Ref
     from collector.query.completeness import Completeness
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
 
 NO_SERVICE = "OTLPResourceNoServiceName"
 """Jaeger's name for a resource without `service.name`."""

@@ -15,12 +15,13 @@ import numpy as np
 
 from collector.otlp.asked import NOTHING
 from collector.otlp.records import service_name
-from collector.query.engine import slices
 from collector.query.jaeger.model import KINDS, NO_SERVICE
 from collector.query.reach import OLDEST, ONLY_HELD
+from collector.query.slices import slices
 
 if TYPE_CHECKING:
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
+    from collector.query.slices import Slice
     from collector.store import View
 
 OPERATIONS_MAX = 50_000

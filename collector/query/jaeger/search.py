@@ -21,16 +21,17 @@ from collector.otlp import records
 from collector.otlp.asked import NOTHING, Hints
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
-from collector.query.engine import END_OF_TIME, slices
 from collector.query.groups import groups_of
 from collector.query.jaeger.model import KINDS, NO_SERVICE, STATUSES, text_of
 from collector.query.places import place_of
+from collector.query.slices import END_OF_TIME, slices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
+    from collector.query.slices import Slice
     from collector.store import View
 
 _STATUS, _STATUS_MESSAGE = 15, 2

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from collector.otlp.records import service_name
-from collector.query.engine import END_OF_TIME
 from collector.query.jaeger.model import NO_SERVICE
+from collector.query.slices import END_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

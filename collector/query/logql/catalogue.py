@@ -17,7 +17,7 @@ from collector.query.logql.streams import stream_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import View
 
 Item = TypeVar("Item")

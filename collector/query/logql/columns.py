@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.labels import Records
     from collector.query.logql.layer import Layer
     from collector.query.logql.lines import Lines

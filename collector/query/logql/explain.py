@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from collector.otlp.terms import Sought
+    from collector.query.deadline import Deadline
     from collector.query.effort import Effort
-    from collector.query.engine import Deadline
     from collector.query.logql.columns import Batch
     from collector.query.logql.plan import Plan
     from collector.query.logql.steps import Step

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.labels import Container, Records
 
 STREAM: Final = "{}"

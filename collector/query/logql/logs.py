@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from collector.errors import QueryLimit
-from collector.query.engine import newest
+from collector.query.newest import newest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.records import Ref
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
     from collector.query.logql.row import Row
     from collector.query.logql.source import Source, Statistics
+    from collector.query.slices import Slice
     from collector.store import View
 
 ANSWER_BYTES_MAX = 64 << 20

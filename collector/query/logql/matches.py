@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.known import Known
     from collector.query.logql.layer import Layer
     from collector.query.logql.row import Row

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.columns import Batch
     from collector.query.logql.plan import Plan
     from collector.query.logql.source import Statistics

@@ -32,7 +32,7 @@ from collector.query.logql.source import Statistics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.source import Source
     from collector.store import View
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import Memo, View
 
 DISTINCT_MAX: Final = 32_768

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.errors import QueryLimit
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.columns import Batch
     from collector.query.logql.source import Source
     from collector.query.logql.vectors import Labels

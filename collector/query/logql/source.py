@@ -13,7 +13,6 @@ import numpy as np
 
 from collector.clock import SystemClock
 from collector.otlp.asked import NOTHING
-from collector.query.engine import Among, log_slices, slices
 from collector.query.logql import keywords
 from collector.query.logql.columns import Batch
 from collector.query.logql.containers import label_name
@@ -23,6 +22,7 @@ from collector.query.logql.known import STREAM, BlockLayer
 from collector.query.logql.labels import CONTAINERS_CACHED, SERVICE, UNKNOWN_SERVICE, Records
 from collector.query.logql.regex import literal
 from collector.query.logql.steps import compile_stages, kept_labels, run, text_predicate
+from collector.query.slices import Among, log_slices, slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from collector.otlp.block import Block
     from collector.otlp.records import Ref
     from collector.otlp.terms import Terms
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
     from collector.query.logql import ast
     from collector.query.logql.known import Known
     from collector.query.logql.labels import Container
     from collector.query.logql.row import Row
+    from collector.query.slices import Slice
     from collector.store import View
 
 SERVICE_LABEL = label_name(SERVICE)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.query.engine import newest
 from collector.query.logql.logs import Line, lines_of
+from collector.query.newest import newest
 from collector.query.places import places
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline, Slice
+    from collector.query.deadline import Deadline
     from collector.query.logql.source import Source, Statistics
+    from collector.query.slices import Slice
     from collector.store import View
 
 MATCHES_MAX: Final = 10_000_000

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.columns import Batch
     from collector.query.logql.lines import Lines
     from collector.query.logql.row import Row

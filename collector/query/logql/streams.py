@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from collector.query.engine import slices
 from collector.query.logql.known import SIZE, STREAM
 from collector.query.logql.labels import Records
 from collector.query.logql.lines import body_lines
 from collector.query.logql.matches import records_about, selected
 from collector.query.logql.remembered import Remembered
 from collector.query.logql.source import log_pieces
+from collector.query.slices import slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.logql.labels import Container
     from collector.query.logql.source import Selection
     from collector.store import View

@@ -11,10 +11,10 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, SUMMARY
-from collector.query.engine import END_OF_TIME, slices
 from collector.query.promql.hints import hints_of
 from collector.query.promql.series import SERIES_MAX, family_of, matcher_of, samples_of
 from collector.query.promql.translate import Labels, attribute_labels, group_labels, sorted_labels, target_info
+from collector.query.slices import END_OF_TIME, slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.promql.ast import Matcher
     from collector.store import View
 

@@ -38,7 +38,7 @@ from collector.query.promql.vectors import Vector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import View
 
 LOOKBACK_MS = 300_000

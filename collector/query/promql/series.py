@@ -20,7 +20,7 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
-from collector.query.engine import END_OF_TIME, Deadline, slices
+from collector.query.deadline import Deadline
 from collector.query.groups import alike, groups_of
 from collector.query.promql.hints import hints_of
 from collector.query.promql.translate import (
@@ -34,6 +34,7 @@ from collector.query.promql.translate import (
     target_info,
 )
 from collector.query.regex import compile_regex
+from collector.query.slices import END_OF_TIME, slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from collector.query.effort import as_part
-from collector.query.engine import END_OF_TIME
+from collector.query.slices import END_OF_TIME
 from collector.query.traceql.conditions import fulfilling
 from collector.query.traceql.keywords import terms
 from collector.query.traceql.structure import Numbering
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline, Wanted
+    from collector.query.deadline import Deadline
+    from collector.query.slices import Wanted
     from collector.query.traceql.ast import Expression
     from collector.query.traceql.plan import Plan
     from collector.store import View

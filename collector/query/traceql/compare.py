@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.traceql.matches import Batch
     from collector.query.traceql.plan import Plan
     from collector.query.traceql.values import Column

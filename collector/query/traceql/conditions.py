@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from collector.otlp.asked import NOTHING
-from collector.query.engine import END_OF_TIME, Among, Deadline, Slice, live_rows, log_slices, ring_blocks
+from collector.query.deadline import Deadline
+from collector.query.slices import END_OF_TIME, Among, Slice, live_rows, log_slices, ring_blocks
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.hints import hints_of
 from collector.query.traceql.keywords import terms
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Wanted
+    from collector.query.slices import Wanted
     from collector.query.traceql.ast import Expression
     from collector.query.traceql.remembered import Verdict
     from collector.store import View

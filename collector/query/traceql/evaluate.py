@@ -22,7 +22,7 @@ import numpy as np
 
 from collector.otlp.records import RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES
 from collector.query import match
-from collector.query.engine import Slice
+from collector.query.slices import Slice
 from collector.query.traceql import values
 from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.asking import TREE_INTRINSICS, compared_with_nil, multiple_of, units

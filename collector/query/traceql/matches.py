@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.query.engine import END_OF_TIME, Deadline
+from collector.query.deadline import Deadline
+from collector.query.slices import END_OF_TIME
 from collector.query.traceql import values
 from collector.query.traceql.candidates import TRACE_SPREAD_NS, Candidate, fresh, having, having_rare, rare_side, sifted
 from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.traceql.combined import Operand
     from collector.store import View
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from collector.otlp.block import Block
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import Memo, View
 
 SCOPES: Final = ("resource", "span", "event", "link", "instrumentation")

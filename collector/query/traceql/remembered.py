@@ -26,7 +26,7 @@ import numpy as np
 from collector.otlp.wire import hash_key
 from collector.query import match
 from collector.query.by_offset import ByOffset, merged
-from collector.query.engine import Slice
+from collector.query.slices import Slice
 from collector.query.traceql import values
 from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
 from collector.query.traceql.evaluate import Evaluation
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.store import Memo, View
 
 DISTINCT_MAX: Final = 32_768

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.query.engine import END_OF_TIME
+from collector.query.slices import END_OF_TIME
 from collector.query.traceql import values
 from collector.query.traceql.ast import Attribute, Expression, Intrinsic
 from collector.query.traceql.candidates import TRACE_SPREAD_NS
@@ -24,7 +24,7 @@ from collector.query.traceql.structure import Numbering
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.traceql.matches import Batch
     from collector.query.traceql.values import Column
     from collector.store import View

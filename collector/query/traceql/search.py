@@ -28,10 +28,11 @@ import numpy as np
 
 from collector.errors import QueryLimit
 from collector.otlp.records import isolate, service_name
+from collector.query.deadline import Deadline
 from collector.query.effort import as_part
-from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.groups import alike
 from collector.query.places import place_of
+from collector.query.slices import END_OF_TIME
 from collector.query.traceql import spansets
 from collector.query.traceql.ast import KINDS, STATUSES, Attribute, Expression, Intrinsic, Query, Type, duration_text
 from collector.query.traceql.candidates import (

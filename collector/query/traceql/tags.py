@@ -44,7 +44,7 @@ from collector.query.traceql.remembered import IS_ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from collector.query.engine import Deadline
+    from collector.query.deadline import Deadline
     from collector.query.traceql.values import Column, Single
     from collector.store import View
 

@@ -24,7 +24,8 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.otlp.pick import pick
 from collector.otlp.records import Ref
-from collector.query.engine import Among, Deadline, Slice, log_slices
+from collector.query.deadline import Deadline
+from collector.query.slices import Among, Slice, log_slices
 from collector.query.traceql import structure, values
 from collector.query.traceql.ast import Attribute, Expression, Intrinsic
 from collector.query.traceql.evaluate import Evaluation

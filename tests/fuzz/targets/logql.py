@@ -10,7 +10,7 @@ import numpy as np
 
 from collector.clock import SystemClock
 from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.logql import ast
 from collector.query.logql.logs import read_lines
 from collector.query.logql.metrics import evaluate

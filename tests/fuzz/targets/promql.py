@@ -9,7 +9,7 @@ import numpy as np
 
 from collector.clock import SystemClock
 from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.promql.ast import MatrixSelector
 from collector.query.promql.evaluate import evaluate, range_vector
 from collector.query.promql.parser import parse, parse_selector

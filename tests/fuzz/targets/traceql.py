@@ -9,7 +9,7 @@ from functools import cache
 from collector.clock import SystemClock
 from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.traceql import metrics
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan

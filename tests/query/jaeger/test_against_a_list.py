@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from collector.clock import SystemClock
 from collector.query.completeness import completeness, hex_of
+from collector.query.deadline import Deadline
 from collector.query.dependencies import Dependency, dependencies
-from collector.query.engine import END_OF_TIME, Deadline
 from collector.query.jaeger.model import KINDS, NO_SERVICE
 from collector.query.jaeger.operations import Operation, Operations
 from collector.query.jaeger.search import Search, find
+from collector.query.slices import END_OF_TIME
 from collector.query.trace import spans_of, traces_of, within
 from tests.query.jaeger.held import NAMES, SERVICES, Held, random_span
 

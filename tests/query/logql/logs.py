@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.logql.columns import Batch
 from collector.query.logql.labels import Records
 from collector.ring.ring import Ring

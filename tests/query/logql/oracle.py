@@ -6,9 +6,9 @@ import re
 from typing import NamedTuple
 
 from collector.otlp.records import record
-from collector.query.engine import slices
 from collector.query.logql import ast
 from collector.query.logql.labels import Records, value_text
+from collector.query.slices import slices
 from collector.store import View
 
 

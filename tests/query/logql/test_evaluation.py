@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from collector.errors import QueryLimit, QueryTimeout
 from collector.otlp.signals import LOGS
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.logql import ast, catalogue, logs, metrics
 from collector.query.logql.labels import UNKNOWN_SERVICE
 from collector.query.logql.logs import read_lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collector.errors import InvalidQuery, QueryLimit, QueryTimeout
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.logql.column import Column
 from collector.query.logql.columns import Batch
 from collector.query.logql.logs import read_lines

@@ -16,7 +16,7 @@ from collector.clock import SystemClock
 from collector.errors import InvalidQuery, QueryLimit
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, GAUGE, SUM
 from collector.otlp.signals import METRICS
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.promql.ast import Matcher, Type
 from collector.query.promql.evaluate import evaluate
 from collector.query.promql.functions import FUNCTIONS, PARAMETRIC_AGGREGATIONS

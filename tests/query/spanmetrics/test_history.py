@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.clock import SystemClock
 from collector.errors import QueryLimit
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.promql.ast import Matcher
 from collector.query.spanmetrics import generator, series
 from collector.query.spanmetrics.generator import Generator

@@ -19,7 +19,7 @@ import pytest
 
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.traceql import metrics
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan

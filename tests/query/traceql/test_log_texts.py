@@ -18,8 +18,9 @@ from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.otlp.terms import Sought
 from collector.otlp.words import ATTRIBUTE
+from collector.query.deadline import Deadline
 from collector.query.effort import Effort
-from collector.query.engine import END_OF_TIME, Deadline
+from collector.query.slices import END_OF_TIME
 from collector.query.traceql import conditions
 from collector.query.traceql.asking import single_filter
 from collector.query.traceql.ast import Expression, quote

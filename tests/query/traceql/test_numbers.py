@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from collector.api.tempo import any_value
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.traceql import tags, values
 from collector.query.traceql.arithmetic import combined
 from collector.query.traceql.ast import Type, duration_text

@@ -11,7 +11,8 @@ import pytest
 
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline, slices
+from collector.query.deadline import Deadline
+from collector.query.slices import slices
 from collector.query.traceql import conditions, metrics, remembered, tags
 from collector.query.traceql.ast import Filter
 from collector.query.traceql.evaluate import Evaluation

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from collector.clock import SystemClock
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline, slices
+from collector.query.deadline import Deadline
+from collector.query.slices import slices
 from collector.query.traceql import conditions, remembered
 from collector.query.traceql.asking import demanded_key, single_filter
 from collector.query.traceql.ast import Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from collector.clock import SystemClock
 from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
-from collector.query.engine import Deadline
+from collector.query.deadline import Deadline
 from collector.query.traceql import ast, candidates, conditions, matches, metrics, remembered, search, structure
 from collector.query.traceql.parser import parse
 from collector.query.traceql.plan import plan

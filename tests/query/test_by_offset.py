@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -48,3 +49,4 @@ class Offsets(RuleBasedStateMachine):
 
 
 TestByOffset = Offsets.TestCase
+TestByOffset.settings = settings(max_examples=20, stateful_step_count=20)

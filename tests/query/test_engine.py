@@ -104,7 +104,7 @@ async def test_a_query_that_nobody_waits_for_is_stopped() -> None:
 
 
 async def test_too_many_queries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUERIES_WAITING_MAX", 2)
+    monkeypatch.setattr("collector.query.engine.QUERIES_WAITING_MAX", 2)
     engine = Engine(1, 60.0, SystemClock())
     release = threading.Event()
     running = [asyncio.create_task(engine.run(lambda deadline: release.wait(10))) for _ in range(2)]

@@ -481,6 +481,7 @@ class Store:
         event loop; read it anywhere, and release it.
         """
         ring, candidates, lookup = self.ring, None, None
+        snapshot = ring.snapshot()  # first: it may evict
         if index is not None:
             number = ring.key(index, key)
             if ring.count(index, number) <= CANDIDATES_MAX:
@@ -488,7 +489,6 @@ class Store:
         if "trace_id" in self.signal.indexes:
             lookup = ring.lookup("trace_id")
         log = None if ring_only else self.log
-        snapshot = ring.snapshot()
         memo = None if ring.hidden else self.memo
         view = View(
             self.signal,

@@ -13,7 +13,8 @@ the one just appended: then its records count as evicted, and the log has them. 
 (`blocks.py`), so that neither a block's own cost nor the number of blocks grows with small requests.
 
 Records that were deleted stay where they are, and in the indexes, until it is their turn to leave: but nobody is shown them.
-A snapshot has what is left of their blocks, cut out, which costs as much memory as those once more, and is not in `total_bytes`.
+A snapshot has what is left of their blocks, cut out. That takes as many bytes as those blocks once more; they are in
+`total_bytes`, and the oldest records leave to make room for them.
 
 A ring of log records has a keyword index, too (`tokens.py`), unless it is made without. It is told of every record that
 comes, and how many have gone; capacity and bytes are as above.
@@ -157,6 +158,7 @@ class Ring:
         """What was deleted of what it holds."""
         # Of blocks that have such records, what is left.
         self._remains: dict[Block, tuple[Block, ...]] = {}
+        self._remains_bytes = 0
 
     @property
     def keyword_index(self) -> bool:
@@ -186,8 +188,8 @@ class Ring:
 
     @property
     def total_bytes(self) -> int:
-        """Everything the ring holds: payloads, columns and indexes, in bytes."""
-        return self._blocks.nbytes + self.index_bytes
+        """Everything the ring holds: payloads, columns, indexes, and what is left of blocks with deleted records, in bytes."""
+        return self._blocks.nbytes + self.index_bytes + self._remains_bytes
 
     def append(self, block: Block) -> int:
         """Admit a block whose base offset is `next_offset`; return how many records were evicted for it."""
@@ -264,11 +266,12 @@ class Ring:
             count -= end - begin
             if end == block.count:
                 self._blocks.popleft()
+                self._remains_bytes -= sum(left.nbytes for left in self._remains.pop(block, ()))
 
     def hide(self, deleted: Tombstones) -> None:
         """Show nobody these records from now on, nor those that were hidden before."""
         self.hidden = (self.hidden | deleted).within(self.first_offset, self.next_offset)
-        self._remains = {}
+        self._remains, self._remains_bytes = {}, 0
         self._snapshot = None
 
     def snapshot(self) -> Snapshot:
@@ -281,19 +284,22 @@ class Ring:
         return self._snapshot
 
     def _remaining(self) -> tuple[Block, ...]:
-        """Cut what was deleted out of the blocks; what is left of a block is made once."""
-        known, self._remains = self._remains, {}
-        found: list[Block] = []
-        for block in self._blocks:
-            left = known.get(block)
-            if left is None:
-                if not self.hidden.touch(block.base_offset, block.end_offset):
-                    found.append(block)
-                    continue
-                left = tuple(remains(block, self.hidden))
+        """Cut what was deleted out of the blocks; what is left of a block is made once.
+
+        The newest first, so that the oldest can leave when there is no room for what is left of all.
+        """
+        known, self._remains, self._remains_bytes = self._remains, {}, 0
+        for block in reversed(tuple(self._blocks)):
+            if block.end_offset <= self.first_offset:
+                break
+            if not self.hidden.touch(block.base_offset, block.end_offset):
+                continue
+            left = known[block] if block in known else tuple(remains(block, self.hidden))
             self._remains[block] = left
-            found += left
-        return tuple(found)
+            self._remains_bytes += sum(one.nbytes for one in left)
+            while self._blocks and self.total_bytes > self._ceiling:
+                self._evict_records(self._blocks.oldest.end_offset - self.first_offset)
+        return tuple(left for block in self._blocks for left in self._remains.get(block, (block,)))
 
     def restart(self, offset: int) -> None:
         """Go on at another offset, as after a damaged part of the log; everything held is evicted."""
@@ -348,6 +354,7 @@ class Ring:
             "payload_bytes": self._blocks.payload_bytes,
             "column_bytes": self._blocks.nbytes - self._blocks.payload_bytes,
             "index_bytes": self.index_bytes,
+            "remains_bytes": self._remains_bytes,
             "total_bytes": self.total_bytes,
             "indexes": {
                 name: {"keys": index.keys, "postings": index.postings, "bytes": index.nbytes}

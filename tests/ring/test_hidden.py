@@ -49,3 +49,19 @@ def test_hidden_records_are_in_no_answer(steps: list[tuple[int, set[int]]]) -> N
         assert ring.hidden.records == len([offset for offset in gone if offset >= ring.first_offset])
         assert (ring.first_offset, ring.next_offset) == (plain.first_offset, plain.next_offset)
         ring.check()
+
+
+def test_what_is_left_of_blocks_is_counted_and_fits() -> None:
+    """One record is deleted of every block of a ring that is full of bytes."""
+    ring = Ring(LOGS, 4000, 1 << 20, keyword_index=False)
+    while not ring.evicted:
+        ring.append(scan(LOGS, otlp.logs(40, seed=ring.next_offset), ring.next_offset))
+    ring.hide(Tombstones.of(np.array([block.base_offset + 1 for block in ring.snapshot().blocks], np.int64)))
+    blocks = ring.snapshot().blocks
+    made = {id(block): block.nbytes for block in blocks}
+    assert sum(made.values()) == ring.stats()["remains_bytes"] > 0
+    assert ring.total_bytes <= ring.max_bytes
+    assert min(block.base_offset for block in blocks) >= ring.first_offset
+    ring.append(scan(LOGS, otlp.logs(40, seed=1), ring.next_offset))
+    assert ring.total_bytes <= ring.max_bytes
+    ring.check()

@@ -11,6 +11,9 @@ STAMP := $(VENV)/.installed
 EXTRAS ?= dev
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
+# Modules are compiled once, not by each of the hundreds of daemons and commands that the tests start, and by each worker.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 TORTURED := build/torture/results.jsonl
 
@@ -108,6 +111,7 @@ clean: ## remove what was built
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/e2e/node/node_modules
 	@find collector -name "*.so" -delete -o -name "*.binpb" -delete -o -name '*.c' -delete
 
+# Python compiles the modules that are imported when they are; pip would compile thousands that never are.
 # One line for whatever is missing, before pip would tell it in two hundred.
 $(STAMP): pyproject.toml build_proto.py $(wildcard proto/*/*/*.proto) $(COMPILED) $(wildcard collector/*/*.pxd collector/*/*/*.pxd)
 	@[ -n "$(PYTHON)" ] || \
@@ -121,6 +125,6 @@ $(STAMP): pyproject.toml build_proto.py $(wildcard proto/*/*/*.proto) $(COMPILED
 	@header=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h; [ -e "$$header" ] || \
 		{ echo "$$header is missing (Debian: apt-get install python3-dev)"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@echo "building Ringtail in $(VENV)"
-	@$(PIP) -e '.[$(EXTRAS)]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@echo "building Ringtail in $(VENV): a few minutes, once"
+	@$(PIP) --no-compile -e '.[$(EXTRAS)]' > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@

@@ -4,7 +4,9 @@ A ring frees its oldest blocks while new ones of other sizes come. glibc keeps w
 and under requests of mixed sizes that is a fifth of a small ring, or 45 MiB of a large one (measured). Memory mapped
 for each buffer would be exact at once, but costs as much as scanning the request does: fresh pages. So the holes stay,
 as long as they are few, and `malloc_trim` gives their pages back when they have become many: some milliseconds, about
-one for each 10 MiB.
+one for each 10 MiB. It does so when they have been many for a while, for what comes next needs pages again: a query holds
+blocks that the ring evicts meanwhile, and what it then lets go of are holes that the next one fills. Given back after each
+query, they made receiving a third dearer.
 
 Without glibc, or without /proc, nothing happens here.
 """
@@ -23,6 +25,9 @@ SLACK_BYTES: Final = 8 * 1024 * 1024
 SLACK_SHARE: Final = 32
 """Memory goes back when this much more is held without use than after the last time: the larger of a number of bytes,
 and one part in so many of what is used."""
+
+PATIENCE: Final = 60
+"""Looks at a heap with too many holes, no query running, before they are given back."""
 
 
 def resident_bytes() -> int:
@@ -66,24 +71,37 @@ class HeapKeeper:
         used: Callable[[], int],
         held: Callable[[], int] = anonymous_bytes,
         give_back: Callable[[], None] = give_back,
+        *,
+        querying: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take what tells the bytes in use, and those held; the difference may be of any size, but should not grow."""
+        """Take what tells the bytes in use, and those held; the difference may be of any size, but should not grow.
+
+        `querying` tells whether queries are running: what they hold of blocks that are evicted is no hole, and is not
+        counted as used.
+        """
         self._used = used
         self._held = held
         self._give_back = give_back
+        self._querying = querying
         self._excess: int | None = None
+        self._looks = 0
         self.times = 0
         """How often memory was given back."""
 
     def look(self) -> bool:
         """Give memory back if it is time; return whether it was. About 30 µs when it is not."""
+        if self._querying():
+            return False
         used = self._used()
         excess = self._held() - used
         before = excess if self._excess is None else self._excess
         if excess <= before + max(SLACK_BYTES, used // SLACK_SHARE):
-            self._excess = min(before, excess)
+            self._excess, self._looks = min(before, excess), 0
+            return False
+        self._looks += 1
+        if self._looks < PATIENCE:
             return False
         self._give_back()
         self.times += 1
-        self._excess = self._held() - used
+        self._excess, self._looks = self._held() - used, 0
         return True

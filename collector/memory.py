@@ -238,6 +238,9 @@ class MemoryGuard:
         resident = self._resident()
         rings = self._rings()
         ceiling = int(self.limit * PRESSED_SHARE)
+        if resident > ceiling and not self._pressed:  # Holes may be all that is too much.
+            self._trim()
+            resident = self._resident()
         if resident > ceiling:
             if not self._pressed:
                 self._logger.warning("memory limit reached", resident=resident, limit=self.limit)

@@ -31,8 +31,7 @@ from collector.receivers.address import cannot_listen, family_of, try_address
 from collector.ring.ring import bytes_min
 from collector.security.gate import read as read_credentials
 from collector.security.tls import load_context, outdated_files
-from collector.tenants import DIRECTORY as TENANTS_DIRECTORY
-from collector.tenants import stored_names
+from collector.tenants import place_of, stored_names
 from collector.wal.files import OperatingSystemFiles
 from collector.wal.lock import DirectoryLock, require_writable
 from collector.wal.recovery import require_known_formats
@@ -111,7 +110,7 @@ def _directory(config: Config, found: Findings) -> int:
         if config.tenants.enabled:
             names = stored_names(directory, files, config.tenants.max)
         for name in names:
-            place = os.path.join(directory, TENANTS_DIRECTORY, name) if name else directory
+            place = place_of(directory, name)
             for signal in SIGNALS:
                 require_writable(os.path.join(place, signal.name))
             require_known_formats(files, place)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Final
 
@@ -32,8 +32,9 @@ from collector.errors import InvalidConfig
 from collector.exporters.kinds import find, kind_of
 from collector.exposure import conflicts, openings
 from collector.otlp.signals import SIGNALS
-from collector.quantities import accepted, read, write
+from collector.quantities import accepted, read, split_address, write
 from collector.ring.ring import bytes_min
+from collector.security.hosts import is_loopback
 from collector.security.secret import Secret
 
 SOURCE_BYTES_MAX: Final = 1024 * 1024
@@ -55,6 +56,9 @@ _SECRETS: Final = ("secret", "header value", "password")
 _NAMED: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:/[A-Za-z0-9_-]{1,64})?")
 _NULL: Final = "tag:yaml.org,2002:null"
 _EVERYWHERE: Final = ("", "0.0.0.0", "[::]")
+_PIPELINES: Final = ("service", "processors", "connectors", "extensions")
+"""Groups of a Collector's configuration that have no counterpart."""
+_ALL_INTERFACES: Final = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,8 +369,10 @@ class _Loader:
         self._backend(config)
         for name, exporter in config.exporters.items():
             kind = find(kind_of(name))
-            for key, problem in kind.problems(exporter) if kind is not None else ():
-                self.problems.append(f"{self._told(f'exporters.{name}.{key}')}: {problem}")
+            if kind is None:
+                continue
+            problems = list(kind.problems(exporter)) or _loops(config, kind.otlp_servers(exporter))
+            self.problems += [f"{self._told(f'exporters.{name}.{key}')}: {problem}" for key, problem in problems]
         for name in ("grpc", "http"):
             group = getattr(config.receivers.otlp.protocols, name)
             if group is not None and group.include_metadata:
@@ -426,9 +432,26 @@ def _collide(one: str, other: str) -> bool:
     )
 
 
+def _loops(config: Config, servers: Iterable[tuple[str, str, int]]) -> list[tuple[str, str]]:
+    """Tell of which keys of an exporter what is sent would come back here, and go out again, without an end."""
+    receivers = [one for one in openings(config) if one.name.startswith("otlp/")]
+    found = {}
+    for key, host, port in servers:
+        for receiver in receivers:
+            here, at = split_address(receiver.endpoint)
+            same = host == here or ("localhost" in (host, here) and is_loopback(host) and is_loopback(here))
+            if port == at and (same or (here in _ALL_INTERFACES and is_loopback(host))):
+                found[key] = (
+                    f"{host}:{port} is {receiver.key}.endpoint: what is received would be sent here without end"
+                )
+    return list(found.items())
+
+
 def _unknown(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
+    if key in _PIPELINES:
+        hint = "leave it out: there are no pipelines, all that is received is stored, and sent to every exporter; "
     return f"unknown key; {hint}accepted here: {', '.join(known)}"
 
 

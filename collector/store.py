@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from collector.errors import Malformed, Unavailable
-from collector.otlp.scan import BlockBuilder, scan
+from collector.errors import Unavailable
+from collector.otlp.scan import BlockBuilder
 from collector.otlp.tombstones import NONE
 from collector.otlp.validate import Accepted, accept, without
 from collector.otlp.wire import hash_key
@@ -388,17 +388,9 @@ class Store:
             raise Unavailable("the daemon is shutting down")
         if self.log is not None and self.log.failed is not None:
             raise Unavailable(f"the log of {self.signal.name} has failed: {self.log.failed}", 5.0)
-        over = self._over(payload) if self.spans_per_trace else []
-        if over:
-            payload = without(self.signal, payload, over)
         accepted = accept(self._builder, payload)
-        if over:
-            reason = (
-                f"{len(over)} spans rejected: their trace has {self.spans_per_trace} in memory "
-                "(stores.traces.max_spans_per_trace)"
-            )
-            message = f"{accepted.message}; {reason}" if accepted.message else reason
-            accepted = Accepted(accepted.records, accepted.rejected + len(over), message)
+        if self.spans_per_trace and accepted.records:
+            accepted = self._limited(accepted)
         if accepted.records == 0:
             done(accepted)
             return
@@ -406,12 +398,18 @@ class Store:
         if not self._under_way and not self._scheduled:
             self._gather_from(self._builder.records)
 
-    def _over(self, payload: bytes | bytearray) -> list[int]:
-        """Return which spans of a request are too many of their traces; none of one that has to be judged first."""
-        try:
-            return surplus(self.ring, scan(self.signal, payload, 0), self.spans_per_trace)
-        except Malformed:
-            return []
+    def _limited(self, accepted: Accepted) -> Accepted:
+        """Take those spans back that are too many of their traces, of the request that was accepted just now."""
+        over = surplus(self.ring, self._builder.added_column("trace_id"), self.spans_per_trace)
+        if not over:
+            return accepted
+        self._builder.add(without(self.signal, self._builder.take_back(), over))
+        reason = (
+            f"{len(over)} spans rejected: their trace has {self.spans_per_trace} in memory "
+            "(stores.traces.max_spans_per_trace)"
+        )
+        message = f"{accepted.message}; {reason}" if accepted.message else reason
+        return Accepted(accepted.records - len(over), accepted.rejected + len(over), message)
 
     def _gather_from(self, records: int) -> None:
         """Commit in a while: when a turn of the loop brings no more than so many records."""

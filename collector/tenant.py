@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from collector.errors import InvalidConfig, RingtailError
 from collector.otlp.signals import SIGNALS, TRACES, Signal
+from collector.query.spanmetrics.demand import SpanMetrics
 from collector.receivers.export import Destination
 from collector.ring.ring import Ring
 from collector.store import Commit, Store
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from collector.clock import Clock
     from collector.config import Config
-    from collector.query.spanmetrics.demand import SpanMetrics
     from collector.receivers.admission import Share
     from collector.wal.cache import BlockCache
     from collector.wal.files import Files
@@ -48,15 +48,15 @@ class Tenant:
         share: Share | None = None,
         key_index_bytes: int = KEY_INDEX_BYTES,
         cache: BlockCache | None = None,
-        spans: SpanMetrics | None = None,
     ) -> None:
         """Nothing is opened yet. The directory is locked by the daemon. `share` is of the in-flight budget;
-        `key_index_bytes` are for each of its logs; `cache` is of blocks of all logs; `spans` makes metrics of its spans."""
+        `key_index_bytes` are for each of its logs; `cache` is of blocks of all logs."""
         self.stores: dict[str, Store] = {}
         """By the signal's name; all three after `open`."""
         self.destinations: dict[str, Destination] = {}
         """The same, as receivers want them."""
-        self.spans = spans
+        self.spans = span_metrics(config, clock)
+        """What makes metrics of its spans, if anything does."""
         self.replaying = ""
         """The signal whose ring is being filled."""
         self._config = config
@@ -166,3 +166,9 @@ class Tenant:
                 log.close()
             except RingtailError as error:
                 self._logger.error("log not closed", signal=log.signal.name, error=str(error))
+
+
+def span_metrics(config: Config, clock: Clock) -> SpanMetrics | None:
+    """Return what makes metrics of one tenant's spans; None where that is switched off."""
+    settings = config.metrics_generator
+    return SpanMetrics(clock, settings.max_bytes) if settings.enabled else None

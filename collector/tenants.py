@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from collector.clock import Clock
+    from collector.otlp.signals import Signal
+    from collector.receivers.export import Destination
     from collector.ring.ring import Ring
     from collector.store import Memo
     from collector.tenant import Tenant
@@ -48,6 +50,11 @@ def require_name(name: str) -> None:
             f"{name[:NAME_MAX]!r} is no tenant's name: letters, digits, '_', '-' and '.', at most {NAME_MAX} of "
             "them, and no '.' first"
         )
+
+
+def place_of(directory: str, name: str) -> str:
+    """Return where a tenant's logs lie in a data directory: in the directory itself for the one without a name."""
+    return os.path.join(directory, DIRECTORY, name) if name else directory
 
 
 def stored_names(directory: str, files: Files, count_max: int) -> list[str]:
@@ -134,6 +141,13 @@ class Tenants:
                 raise Unavailable("a tenant could not be opened; the daemon's log has why", rest)
             self._opening[name] = asyncio.ensure_future(self._open(name))
         raise Unavailable(f"tenant {name} is being opened", RETRY_AFTER_S)
+
+    def finder(self, signal: Signal) -> Callable[[str], Destination]:
+        """Return what finds the destination of a signal's requests by their tenant; it raises as `written`."""
+        if not self.apart:
+            only = self.by_name[""].destinations[signal.name]
+            return lambda name: only
+        return lambda name: self.written(name).destinations[signal.name]
 
     async def open(self, names: Iterable[str]) -> None:
         """Open the tenants that were there before: queries may read them. Raises what opening one raises."""

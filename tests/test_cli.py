@@ -161,7 +161,7 @@ def test_the_ports_of_otlp_answer_no_queries(sent: tuple[Daemon, Result]) -> Non
     )
     result = ringtail("healthcheck", "--endpoint", sent[0].grpc)
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
-    assert "may be the port of OTLP/gRPC" in result.output
+    assert "OTLP/gRPC here" in result.output
 
 
 def test_wal_commands_beside_a_running_daemon(sent: tuple[Daemon, Result]) -> None:
@@ -315,7 +315,7 @@ def test_a_refused_export_tells_why() -> None:
     assert result.output == f"Error: {endpoint} refuses traces with 503: the daemon is shutting down\n"
     with server(404, b"<html>not found</html>") as endpoint:
         result = ringtail("send", "--endpoint", endpoint)
-    assert result.output == f"Error: {endpoint} refuses traces with 404: no reason given\n"
+    assert result.output == f"Error: {endpoint} refuses traces with 404: <html>not found</html>\n"
 
 
 def test_a_partial_success_is_told() -> None:
@@ -440,3 +440,10 @@ def test_send_by_grpc(sent: tuple[Daemon, Result]) -> None:
     refused = ringtail("send", "--protocol", "grpc", "--endpoint", f"http://{daemon.http}")
     assert refused.exit_code == 1
     assert "refuses traces with UNAVAILABLE" in refused.output
+
+
+@pytest.mark.parametrize("group", [(), ("backup",), ("query",), ("wal",)])
+def test_the_list_of_commands_is_whole_on_a_narrow_terminal(group: tuple[str, ...]) -> None:
+    shown = ringtail(*group, "--help", COLUMNS="80").output
+    assert "Commands:" in shown
+    assert not [line for line in shown.splitlines() if line.endswith("...") and "Usage" not in line]

@@ -57,7 +57,7 @@ def test_trace(daemon: Daemon) -> None:
     assert result.exit_code == 0, result.output
     head, _, *lines = result.output.splitlines()
     assert re.fullmatch(rf"trace {trace_id}  .* ms  8 spans  4 services  5 errors", head)
-    assert lines[0].split()[:3] == ["POST", "/api/orders", "frontend"]
+    assert lines[0].split()[:4] == ["!", "POST", "/api/orders", "frontend"]
     assert "  ! payment failed" in lines[1]
     assert sum("█" in line or "▏" in line for line in lines) == 8
     as_json = json.loads(ringtail("trace", trace_id, "--endpoint", daemon.api, "--json").output)
@@ -269,3 +269,55 @@ def test_a_tenant_is_named(tmp_path: Path) -> None:
         assert ringtail(*query, "--tenant", "two").stderr == "no trace matches\n"
         assert "X-Scope-OrgID" in ringtail(*query).stderr
         assert "404" in ringtail("tail", "--endpoint", daemon.api, "--tenant", "two").stderr
+
+
+def test_times_from_now_on(daemon: Daemon) -> None:
+    lines = ("query", "logs", '{service_name=~".+"}', "--endpoint", daemon.api, "-o", "raw")
+    found = ringtail(*lines, "--start", "now-1h", "--end", "now")
+    assert (found.exit_code, len(found.stdout.splitlines())) == (0, 50), found.output
+    assert ringtail(*lines, "--start", "now-2h", "--end", "now-1h").stderr == "no line matches\n"
+    count = ringtail(
+        "delete", "--query", "{}", "--from", "now-1d", "--to", "now", "--dry-run", "--endpoint", daemon.api
+    )
+    assert count.output == "96 spans match\n"
+    older = ("delete", "--query", "{ resource.service.namespace = `shop` }", "--to", "now-1h")
+    assert ringtail(*older, "--dry-run", "--endpoint", daemon.api).output == "0 spans match\n"
+
+
+def test_what_goes_wrong_says_what_to_do(daemon: Daemon) -> None:
+    api = ("--endpoint", daemon.api)
+    for arguments, status, said in (
+        (("query", "{ status = error }"), 2, "say first what is asked about: ringtail query traces"),
+        (("query", "metrics", "up"), 2, "/api/v1/query?query="),
+        (("tail", "metrics"), 2, "traces or logs"),
+        (("replay", "--speed", "max"), 2, "either --target or --to-exporter"),
+        (("send", *api), 1, "OTLP is received on another port, 4318"),
+        (
+            ("delete", "--signal", "logs", "--query", 'rate({a="b"}[1m])', "--yes", *api),
+            1,
+            "invalid query: only log lines",
+        ),
+        (("delete", "--query", "{} >> {}", "--yes", *api), 1, "only single spans can be asked about here"),
+    ):
+        found = ringtail(*arguments)
+        assert (found.exit_code, said in found.output) == (status, True), (arguments, found.output)
+
+
+def test_files_that_hold_no_telemetry(tmp_path: Path, daemon: Daemon) -> None:
+    (tmp_path / "notes.txt").write_text("just some notes")
+    (tmp_path / "x.binpb").write_bytes(b"\0\0\0\2\x0a\0")
+    target = ("--target", f"http://{daemon.http}")
+    assert "neither OTLP/JSON lines" in ringtail("import", str(tmp_path / "notes.txt"), *target).output
+    assert "x.binpb: protobuf does not say" in ringtail("import", str(tmp_path / "x.binpb"), *target).output
+
+
+def test_deleted_data_points_are_left_out_of_an_export(tmp_path: Path, daemon: Daemon) -> None:
+    """Told once, however many places there are. The last test of this file: it deletes."""
+    query = ("--signal", "metrics", "--query", "shop_orders_total", "--yes", "--endpoint", daemon.api)
+    found = re.fullmatch(r"([0-9]+) data points deleted\n", ringtail("delete", *query).output)
+    assert found is not None
+    path = str(tmp_path / "points.jsonl")
+    done = ringtail("export", path, "--signal", "metrics", "--endpoint", daemon.queries)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == f"left out: {found[1]} offsets, deleted, damaged, or removed by retention\n"
+    assert "shop.orders" not in (tmp_path / "points.jsonl").read_text()

@@ -485,6 +485,17 @@ def test_a_long_value_is_cut_short() -> None:
             ["receivers.otlp.protocols.http.include_metadata=true"],
             "--set: receivers.otlp.protocols.http.include_metadata: must be false: nothing here reads the metadata of",
         ),
+        (
+            ["exporters.otlp={endpoint: 'http://localhost:4317'}"],
+            "--set: exporters.otlp.endpoint: localhost:4317 is receivers.otlp.protocols.grpc.endpoint: what is received",
+        ),
+        (
+            [
+                "exporters.otlphttp={logs_endpoint: 'http://[::1]:4318/v1/logs', signals: [logs]}",
+                "receivers.otlp.protocols.http.endpoint=:4318",
+            ],
+            "--set: exporters.otlphttp.logs_endpoint: ::1:4318 is receivers.otlp.protocols.http.endpoint: what is recei",
+        ),
         (["api.tls.cert_file=x"], "--set: api.tls.cert_file: needs key_file beside it"),
         (["api.tls.key_file=x"], "--set: api.tls.key_file: needs cert_file beside it"),
         (["api.tls.client_ca_file=x"], "--set: api.tls.client_ca_file: needs cert_file and key_file beside it"),
@@ -658,3 +669,23 @@ def test_a_wrong_secret_is_not_repeated(token: str) -> None:
         assert problem.startswith("one.yaml:5: auth.credentials[0].tokens[0]: this is not a secret of at least 16")
         assert "canary" not in problem
         assert "xxx" not in problem
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["exporters.otlp={endpoint: 'localhost:4316'}"],
+        ["exporters.otlp={endpoint: 'other:4317'}", "receivers.otlp.protocols.grpc.endpoint=:4317"],
+        ["exporters.otlp={endpoint: '127.0.0.2:4317'}"],
+        ["exporters.otlp={endpoint: '127.0.0.1:4317'}", "receivers.otlp.protocols.grpc=null"],
+        ["exporters.otlphttp={endpoint: 'http://localhost'}", "receivers.otlp.protocols.http.endpoint=127.0.0.1:0"],
+    ],
+)
+def test_exporters_to_other_servers(options: list[str]) -> None:
+    assert load([], options, {}).exporters
+
+
+def test_what_a_collector_has_and_nothing_here_stands_for() -> None:
+    found = problems("service: {pipelines: {}}\nprocessors: {batch: {}}\nextensions: {}\n")
+    assert len(found) == 3
+    assert all("leave it out: there are no pipelines" in one for one in found)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from collector import heap
-from collector.heap import SLACK_BYTES, HeapKeeper
+from collector.heap import PATIENCE, SLACK_BYTES, HeapKeeper
 from tests.daemon import ROOT
 
 MIB = 1024 * 1024
@@ -21,7 +21,14 @@ class Process:
         self.used = 100 * MIB
         self.free = 50 * MIB
         self.stuck = 50 * MIB
-        self.keeper = HeapKeeper(lambda: self.used, lambda: self.used + self.free, self.give_back)
+        self.querying = False
+        self.keeper = HeapKeeper(
+            lambda: self.used, lambda: self.used + self.free, self.give_back, querying=lambda: self.querying
+        )
+
+    def look(self) -> bool:
+        """Look as long as patience lasts."""
+        return True in [self.keeper.look() for _ in range(PATIENCE)]
 
     def give_back(self) -> None:
         self.free = min(self.free, self.stuck)
@@ -29,49 +36,69 @@ class Process:
 
 def test_what_is_held_from_the_start_stays() -> None:
     process = Process()
-    assert not any(process.keeper.look() for _ in range(3))
+    assert not process.look()
     process.used += 500 * MIB
-    assert not process.keeper.look()
+    assert not process.look()
 
 
 def test_what_has_grown_without_use_goes_back_once() -> None:
     process = Process()
-    process.keeper.look()
+    process.look()
     process.free += SLACK_BYTES
-    assert not process.keeper.look()
+    assert not process.look()
     process.free += 1
-    assert process.keeper.look()
+    assert process.look()
     assert process.free == 50 * MIB
-    assert not process.keeper.look()
+    assert not process.look()
 
 
 def test_what_cannot_go_back_is_not_tried_again_until_more_has_come() -> None:
     process = Process()
-    process.keeper.look()
+    process.look()
     process.free = process.stuck = 90 * MIB
-    assert process.keeper.look()
-    assert not any(process.keeper.look() for _ in range(3))
+    assert process.look()
+    assert not process.look()
     process.free += SLACK_BYTES + 1
-    assert process.keeper.look()
+    assert process.look()
 
 
 def test_a_large_ring_may_have_larger_holes() -> None:
     process = Process()
     process.used = 1024 * MIB
-    process.keeper.look()
+    process.look()
     process.free += 32 * MIB
-    assert not process.keeper.look()
+    assert not process.look()
     process.free += 1
-    assert process.keeper.look()
+    assert process.look()
 
 
 def test_what_was_freed_by_itself_counts_no_longer() -> None:
     process = Process()
-    process.keeper.look()
+    process.look()
     process.free = 0
-    process.keeper.look()
+    process.look()
     process.free = SLACK_BYTES + 1
-    assert process.keeper.look()
+    assert process.look()
+
+
+def test_what_is_needed_again_soon_is_not_given_back() -> None:
+    process = Process()
+    process.look()
+    for _ in range(10):
+        process.free += 300 * MIB
+        assert not any(process.keeper.look() for _ in range(PATIENCE - 1))
+        process.free -= 300 * MIB
+        assert not process.keeper.look()
+
+
+def test_what_running_queries_hold_is_no_hole() -> None:
+    process = Process()
+    process.look()
+    process.free += 300 * MIB
+    process.querying = True
+    assert not process.look()
+    process.querying = False
+    assert process.look()
 
 
 HOLES = """

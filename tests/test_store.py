@@ -367,3 +367,27 @@ async def test_a_trace_has_no_more_spans_than_it_may() -> None:
     assert found == sorted(["one2", "two", "three", "three", "has room again"])
     with pytest.raises(Malformed):
         store.append(b"\xff")
+
+
+async def test_spans_that_are_too_many_are_taken_back_from_the_block_under_construction() -> None:
+    """Also of a request that was rewritten, and beside requests of the same commit."""
+    store = Store(TRACES, Ring(TRACES, 10, MIB), None, asyncio.get_running_loop())
+    store.spans_per_trace = 2
+    none = TRACES.request_type.FromString(
+        span_payload([(0, "b", "no trace"), *[(7, "b", f"b{one}") for one in range(3)]])
+    )
+    payloads = [
+        span_payload([(1, "a", "a0"), (2, "a", "a1")]),
+        none.SerializeToString(),
+        span_payload([(3, "c", "c0")]),
+        span_payload([(4, "d", f"d{one}") for one in range(3)]),
+    ]
+    futures = [store.append(payload) for payload in payloads]
+    answers = [await future for future in futures]
+    assert [(one.records, one.rejected) for one in answers] == [(2, 0), (2, 2), (1, 0), (2, 1)]
+    assert answers[1].message.startswith("1 spans rejected: 1 because trace_id must be")
+    assert answers[1].message.endswith(
+        "1 spans rejected: their trace has 2 in memory (stores.traces.max_spans_per_trace)"
+    )
+    assert sorted(everything(store)) == ["a0", "a1", "b0", "b1", "c0", "d0", "d1"]
+    store.ring.check()

@@ -34,7 +34,7 @@ def test_a_picture() -> None:
         "<parts are missing: 1 span with a parent that is not here, marked ?>",
         "",
         "GET /                              shop                100 ms  █████████████████",
-        "<├ span b                         >  shop               40.0 ms  < ██████>",
+        "<├ ! span b                       >  shop               40.0 ms  < ██████>",
         "│ <  ! no\\x1b[2J luck>",
         "│ ├ span c                         shop               20.0 ms     ███",
         "│ └ span f                         shop               1.00 ms        ▏",

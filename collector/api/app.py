@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -34,6 +34,7 @@ from collector.api.limit import LimitedResponses, ResponseLimit
 from collector.api.partial import PartialAnswers
 from collector.api.status import http_code
 from collector.errors import Overloaded, RingtailError, Unavailable
+from collector.otlp.signals import SIGNALS
 from collector.query.deleting import Deleting
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ Operations  /metrics  /metrics/received  /metrics/spans  /api/stats  /healthz  /
 
 OTLP is received on other ports: 4317 for gRPC and 4318 for HTTP, unless configured otherwise.
 """
+
+_OTLP_PATHS: Final = frozenset(one.http_path for one in SIGNALS)
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,8 +136,9 @@ def create_app(
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{request.scope['path']}: {error.detail}\n"
-        return PlainTextResponse(message, error.status_code, error.headers)
+        path = request.scope["path"]
+        hint = "; OTLP is received on another port, 4318 unless configured otherwise" if path in _OTLP_PATHS else ""
+        return PlainTextResponse(f"{path}: {error.detail}{hint}\n", error.status_code, error.headers)
 
     async def on_defect(request: Request, error: Exception) -> Response:
         logger.error("query failed", path=request.scope["path"], error=repr(error))

@@ -1,6 +1,6 @@
 """Deleting what is held: `DELETE /api/traces/{id}` and `POST /api/delete`, for who may administer. See docs/api.md.
 
-`POST` takes its parameters from the query string or a form: `trace_id` (repeated), or `query` with `signal` (traces, logs),
+`POST` takes its parameters from the query string or a form: `trace_id` (repeated), or `query` with `signal` (traces, logs, metrics),
 `start`, `end`, `whole_traces`; and `dry_run`. The answer is JSON: how many records of each signal were deleted, and which
 exporters are being told. When it comes, the deletion lasts.
 """
@@ -16,7 +16,7 @@ from collector.api.loki_parameters import Parameters
 from collector.api.tempo import answering, json_response
 from collector.errors import InvalidQuery
 from collector.otlp.signals import BY_NAME
-from collector.query.deleting import SIGNALS, TRACES_MAX, Deletion
+from collector.query.deleting import TRACES_MAX, Deletion
 from collector.query.slices import END_OF_TIME
 from collector.query.traceql.asking import trace_id_bytes
 
@@ -41,7 +41,7 @@ def routes(deleting: Deleting, clock: Clock) -> list[BaseRoute]:
         return await _delete(deleting, Deletion((_trace_id(request.path_params["id"]),)))
 
     return [
-        Route(DELETE_PATH, answering(delete), methods=["POST"]),
+        Route(DELETE_PATH, answering(delete, language=""), methods=["POST"]),
         Route("/api/traces/{id}", answering(one), methods=["DELETE"]),
         Route("/api/v2/traces/{id}", answering(one), methods=["DELETE"]),
     ]
@@ -79,8 +79,8 @@ def _trace_id(text: str) -> bytes:
 
 def _signal(text: str, *, by_query: bool) -> Signal | None:
     found = BY_NAME.get(text or "traces")
-    if found not in SIGNALS:
-        raise InvalidQuery(f"signal is traces or logs, not {text[:50]!r}")
+    if found is None:
+        raise InvalidQuery(f"signal is one of {', '.join(BY_NAME)}, not {text[:50]!r}")
     return found if text or by_query else None
 
 

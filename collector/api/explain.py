@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from collector.api import loki, prometheus, tempo, tempo_metrics
+from collector.api.partial import missing
 from collector.api.tempo import answering, covered, json_response
 from collector.errors import InvalidQuery
 from collector.otlp.terms import PREFIX, SUFFIX, TRACE, WHOLE, WITHIN
@@ -54,7 +55,7 @@ def routes(
     stores: Mapping[str, Store], engine: Engine, limit: ResponseLimit, more: Callable[[], Sequence[SpanSeries]] = tuple
 ) -> list[BaseRoute]:
     """Return the route over all three stores; the others' arguments are those of the APIs that are explained."""
-    return [Route("/api/explain", answering(_Explain(stores, engine, limit, more).explain))]
+    return [Route("/api/explain", answering(_Explain(stores, engine, limit, more).explain, language=""))]
 
 
 class _Explain:
@@ -99,6 +100,7 @@ class _Explain:
                 "seconds": round(seconds, 6),
                 "coverage": coverage,
             }
+            | ({"missing": reasons} if (reasons := missing()) else {})
         )
 
     def _handler(
@@ -220,9 +222,15 @@ def _pass(one: Pass) -> dict[str, Any]:
             for text, stage in one.stages.items()
         ],
     }
-    if one.backend.blocks:
+    if one.backend.asked:
         backend = one.backend
-        shown["backend"] = {"blocks": backend.blocks, "bytes": backend.bytes, "records": backend.records}
+        shown["backend"] = {
+            "asked": backend.asked,
+            "seconds": round(backend.seconds, 6),
+            "blocks": backend.blocks,
+            "bytes": backend.bytes,
+            "records": backend.records,
+        }
     if ring.keyword_records:
         shown["keywords"] = {"records": ring.keyword_records, "candidates": ring.keyword_candidates}
     if ring.remembered_blocks:

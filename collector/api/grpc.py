@@ -29,7 +29,7 @@ from collector.query.tail_filters import signal_of
 from collector.query.tails import Tails
 from collector.query.trace import spans_of, within
 from collector.query.traceql.parser import parse
-from collector.query.traceql.plan import plan, spansets_only
+from collector.query.traceql.plan import spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find
 from collector.receivers.grpc import GrpcReceiver
 from collector.security.rights import READ
@@ -156,8 +156,8 @@ class QueryListener(GrpcReceiver):
             super()
             .greet(data)
             .replace(
-                b"Ringtail receives OTLP/gRPC here; OTLP/HTTP has its own port.",
-                b"Ringtail answers queries by gRPC here; the query API over HTTP has its own port.",
+                b"Ringtail receives OTLP/gRPC here; OTLP/HTTP has its own port, usually 4318.",
+                b"Ringtail answers queries by gRPC here; the query API over HTTP has its own port, usually 8888.",
             )
         )
 
@@ -294,9 +294,8 @@ def _trace(deadline: Deadline, view: View, start_ns: int, end_ns: int) -> _Trace
 
 
 async def _search(request: Any, served: Served, call: QueryCall) -> AsyncGenerator[bytes]:
-    query = spansets_only(parse(request.query or "{}"))
     search = Search(
-        query,
+        spansets_only(parse(request.query or "{}")),
         _bounded("limit", request.limit, LIMIT_DEFAULT, LIMIT_MAX),
         _bounded("spans_per_trace", request.spans_per_trace, SPANS_DEFAULT, SPANS_MAX),
         request.start_time_unix_nano,
@@ -304,7 +303,7 @@ async def _search(request: Any, served: Served, call: QueryCall) -> AsyncGenerat
         below=(request.after.time_unix_nano, _signed(request.after.offset)) if request.HasField("after") else None,
     )
     store, engine = served.stores["traces"], served.engine
-    with store.view() as everything, store.view(*(plan(query).key or ())) as view:
+    with store.view() as everything, store.view(*(search.planned.key or ())) as view:
         if request.HasField("after"):
             everything.cut(request.after.next_offset)
             view.cut(request.after.next_offset)

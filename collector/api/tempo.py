@@ -19,7 +19,7 @@ from collector.api.partial import lacking, not_found, partial_metrics
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, RingtailError, Unavailable
 from collector.otlp.json.write import to_json
-from collector.otlp.records import regroup
+from collector.otlp.records import regroup, tagged
 from collector.otlp.signals import TRACES
 from collector.query.completeness import completeness
 from collector.query.slices import END_OF_TIME
@@ -27,7 +27,7 @@ from collector.query.trace import spans_of, within
 from collector.query.traceql import tags
 from collector.query.traceql.asking import trace_id_bytes
 from collector.query.traceql.parser import parse
-from collector.query.traceql.plan import plan, spansets_only
+from collector.query.traceql.plan import spansets_only
 from collector.query.traceql.search import Search, Summary, describe, find
 
 if TYPE_CHECKING:
@@ -73,8 +73,10 @@ def routes(stores: Mapping[str, Store], engine: Engine, limit: ResponseLimit) ->
     return [Route(path, answering(handler)) for path, handler in paths]
 
 
-def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Turn causes into Tempo's error answers: a status code and a line of text."""
+def answering(
+    handler: Callable[[Request], Awaitable[Response]], language: str = "TraceQL "
+) -> Callable[[Request], Awaitable[Response]]:
+    """Turn causes into Tempo's error answers: a status code and a line of text, in which queries are of a `language`."""
 
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
@@ -84,7 +86,7 @@ def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             text = str(error)
             if isinstance(error, InvalidQuery):
                 where = f" at column {error.position + 1}" if error.position is not None else ""
-                text = f"invalid TraceQL query: {text}{where}" if where else text
+                text = f"invalid {language}query: {text}{where}" if where else text
             headers = {}
             if isinstance(error, Overloaded | Unavailable):
                 headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
@@ -206,20 +208,19 @@ class _Tempo:
         if not _wants_protobuf(request):
             return Response(body, media_type=JSON)
         # TraceByIDResponse: trace 1, metrics 2, status 3 (1 is partial), message 4
-        body = b"\x0a" + _varint(len(body)) + body
+        body = tagged(1, body)
         if missing:
-            body += b"\x18\x01\x22" + _varint(len(missing.encode())) + missing.encode()
+            body += b"\x18\x01" + tagged(4, missing.encode())
         return Response(body, media_type=PROTOBUF)
 
     # --- search -------------------------------------------------------------------------------------------
 
     async def search(self, request: Request) -> Response:
         text = request.query_params.get("q", "") or tags.query_of_legacy(request.query_params.get("tags", ""))
-        query = spansets_only(parse(text))
         start, end = _range(request)
         pinned, below = cursor_of(request)
         search = Search(
-            query,
+            spansets_only(parse(text)),
             number_of(request, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
             number_of(request, "spss", SPANS_DEFAULT, 1, SPANS_MAX),
             start,
@@ -228,8 +229,7 @@ class _Tempo:
             tags.duration(request.query_params.get("maxDuration", ""), END_OF_TIME),
             below,
         )
-        key = plan(query).key
-        with self._store.view() as everything, self._store.view(*(key or ())) as view:
+        with self._store.view() as everything, self._store.view(*(search.planned.key or ())) as view:
             if pinned is not None:
                 everything.cut(pinned)
                 view.cut(pinned)
@@ -393,12 +393,3 @@ def any_value(value: Value | None) -> dict[str, Any]:
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

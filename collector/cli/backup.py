@@ -35,7 +35,7 @@ class _MakeByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_MakeByDefault)
+@click.group(cls=_MakeByDefault, short_help="Back up the data directory, also of a running daemon.")
 def backup() -> None:
     """Back up the data directory: ringtail backup DIR, also beside a running daemon.
 
@@ -43,7 +43,7 @@ def backup() -> None:
     """
 
 
-@backup.command()
+@backup.command(short_help="Make a backup in a new directory.")
 @click.argument("directory", metavar="DIR", type=_DIRECTORY)
 @click.option(
     "--earlier",
@@ -86,7 +86,7 @@ def make(directory: str, earlier: str | None, copy: bool, files: tuple[str, ...]
     )
 
 
-@backup.command()
+@backup.command(short_help="Read all of a backup and check it.")
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 def verify(directory: str) -> None:
     """Read all of a backup and check it; exit with 1 if anything is damaged or missing."""

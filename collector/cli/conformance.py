@@ -26,7 +26,7 @@ def _header(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
     return found
 
 
-@click.command()
+@click.command(short_help="Check an OTLP server against the specification.")
 @click.option("--grpc", metavar="HOST:PORT", default="", help="Where OTLP/gRPC is received.")
 @click.option("--http", metavar="URL", default="", help="Where OTLP/HTTP is received, like http://127.0.0.1:4318.")
 @click.option("--query", metavar="URL", default="", help="Where Tempo's, Loki's and Prometheus' APIs are answered.")

@@ -10,17 +10,26 @@ import click
 
 from collector.cli.connection import ANSWER_BYTES_MAX, Client, answer, as_client, at_endpoint, told
 from collector.cli.terminal import escaped
+from collector.cli.times import from_now
 
 TIMEOUT_S: Final = 600.0
 """How long a daemon may look for what a query matches."""
 
 
-@click.command()
+@click.command(short_help="Delete traces, or what a query matches, for good.")
 @click.argument("trace_ids", metavar="[TRACE_ID]...", nargs=-1)
-@click.option("--query", metavar="QUERY", help="What a TraceQL spanset, or a LogQL selector with filters, matches.")
-@click.option("--signal", type=click.Choice(("traces", "logs")), help="Of the query (traces); of traces, only that.")
-@click.option("--from", "start", metavar="TIME", help="Of a query: only records from then on; RFC 3339 or Unix time.")
-@click.option("--to", "end", metavar="TIME", help="Of a query: only records up to then.")
+@click.option(
+    "--query",
+    metavar="QUERY",
+    help="What a TraceQL spanset, a LogQL selector with filters, or a PromQL selector matches.",
+)
+@click.option(
+    "--signal", type=click.Choice(("traces", "logs", "metrics")), help="Of the query (traces); of traces, only that."
+)
+@click.option(
+    "--from", "start", metavar="TIME", type=from_now, help="Of a query: from then on; RFC 3339, Unix time, or now-1h."
+)
+@click.option("--to", "end", metavar="TIME", type=from_now, help="Of a query: only records up to then.")
 @click.option("--whole-traces", is_flag=True, help="Delete all of the traces that the query's matches are of.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -60,7 +69,7 @@ def delete(
 
 
 def _counted(found: dict[str, Any]) -> str:
-    nouns = {"traces": "spans", "logs": "log records"}
+    nouns = {"traces": "spans", "logs": "log records", "metrics": "data points"}
     return ", ".join(f"{count} {nouns[name]}" for name, count in found["deleted"].items())
 
 

@@ -37,6 +37,8 @@ def show(client: Client, endpoint: str, language: str, parameters: Mapping[str, 
         what = ", ".join(f"{count} {noun}" for noun, count in found["answer"].items() if noun != "bytes")
         took = duration(round(float(found["seconds"]) * 1e9))
         click.echo(escaped(f"answer: {what}, {size(int(found['answer']['bytes']))}, in {took}"))
+        for reason in found.get("missing", ()):
+            click.echo(escaped(str(reason)), err=True)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
 
@@ -56,7 +58,8 @@ def _plan(parts: list[dict[str, Any]]) -> None:
 
 def _pass(one: dict[str, Any]) -> None:
     memory, log = one["memory"], one["log"]
-    if not (memory["blocks"] or log["lookedAt"] or one["stages"]):
+    backend = one.get("backend", {})
+    if not (memory["blocks"] or log["lookedAt"] or one["stages"] or backend):
         return
     times = f", {one['times']} times" if one["times"] > 1 else ""
     click.echo(click.style(escaped(f"{one['pass']}: {_seconds(one)}{times}"), bold=True))
@@ -64,6 +67,9 @@ def _pass(one: dict[str, Any]) -> None:
         text = ", ".join(_figures(figures))
         if text:
             click.echo(escaped(f"  {name.ljust(6)}  {text}"))
+    if backend:
+        text = ", ".join(_figures(backend)) or "nothing"
+        click.echo(escaped(f"  backend {text}, after {_seconds(backend)} of waiting"))
     keywords = one.get("keywords")
     if keywords:
         text = f"{keywords['candidates']} of {keywords['records']} records can have the words"

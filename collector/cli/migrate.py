@@ -32,7 +32,7 @@ MAIN_KEYS: Final = ("path", "endpoint")
 _KIND: Final = re.compile(r"([a-z][a-z0-9_]*):(.+)", re.DOTALL)
 
 
-@click.command()
+@click.command(short_help="Move all records of one backend to another.")
 @click.option(
     "--from", "source", metavar="BACKEND", required=True, help="KIND:PATH, KIND:ENDPOINT, or a configured NAME."
 )
@@ -202,6 +202,7 @@ def configured(config: Config, name: str, threads: Executor) -> Exporter:
     settings = config.exporters.get(name)
     kind = find(kind_of(name))
     if settings is None or kind is None:
-        raise click.ClickException(f"there is no exporter {name} in the configuration")
+        known = f"it has {', '.join(config.exporters)}" if config.exporters else "--config names one that has"
+        raise click.ClickException(f"there is no exporter {name} in the configuration; {known}")
     logger = telemetry.logger(telemetry.Level("warning"), "console")
     return kind.make(settings, Context(name, SystemClock(), logger, CollectorRegistry(), threads, None))

@@ -54,13 +54,7 @@ _WHERE: Final = (
     click.option("--to", "until", metavar="OFFSET|TIME", help="End before this; without it, at the end of the log."),
 )
 
-_target = click.option(
-    "--target",
-    metavar="URL",
-    default="http://127.0.0.1:4318",
-    show_default=True,
-    help="Where OTLP is received: http(s)://HOST:PORT, or grpc(s)://HOST:PORT.",
-)
+_TARGET: Final = "Where OTLP is received: http(s)://HOST:PORT, or grpc(s)://HOST:PORT."
 
 
 def _of_log(command: Callable[..., None]) -> Callable[..., Any]:
@@ -71,7 +65,7 @@ def _of_log(command: Callable[..., None]) -> Callable[..., Any]:
     return made
 
 
-@click.command("export")
+@click.command("export", short_help="Write records of the log to a file.")
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
 @click.option("--signal", type=click.Choice(SIGNALS), default="traces", show_default=True, help="Whose log.")
 @click.option("--query", metavar="QUERY", default="", help="Only what a TraceQL spanset, or LogQL selector, matches.")
@@ -122,9 +116,9 @@ def export_(
         click.echo(f"{output.state.records} records, {size(output.state.position)} in {escaped(path)}")
 
 
-@click.command("import")
+@click.command("import", short_help="Send what files hold by OTLP.")
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@_target
+@click.option("--target", metavar="URL", default="http://127.0.0.1:4318", show_default=True, help=_TARGET)
 @click.option("--signal", type=click.Choice(SIGNALS), help="Of protobuf, where the file's name does not say it.")
 @click.option("--state", metavar="FILE", help="Where it is kept how far this is: FILE.import-state, unless told.")
 @as_client
@@ -160,6 +154,8 @@ def import_(client: Client, paths: tuple[str, ...], target: str, signal: str | N
             )
             try:
                 counts = one.run()
+            except Malformed as error:
+                raise click.ClickException(escaped(f"{path}: {error}")) from error
             finally:
                 progress.end()
             lines.end()
@@ -191,10 +187,10 @@ class _Bad:
             click.echo(escaped(f"{self._path}: and {self._count - TOLD_MAX} more"), err=True)
 
 
-@click.command()
+@click.command(short_help="Send an interval of the log once more.")
 @_of_log
 @click.option("--signal", "signals", type=click.Choice(SIGNALS), multiple=True, help="Whose log; repeated, or all.")
-@_target
+@click.option("--target", metavar="URL", help=_TARGET)
 @click.option("--speed", default="1", show_default=True, metavar="N|max", help="So many times as fast as it happened.")
 @click.option(
     "--shift", default="0s", metavar="now|DURATION", help="Move all times: the first to now, or by 1h or -1h."
@@ -210,7 +206,7 @@ def replay(
     since: str | None,
     until: str | None,
     signals: tuple[str, ...],
-    target: str,
+    target: str | None,
     speed: str,
     shift: str,
     to_exporter: str | None,
@@ -229,18 +225,20 @@ def replay(
     if len(chosen) > 1 and (within.first or within.end < 2**63):
         raise click.UsageError("an offset is of one signal's log: --signal says which")
     rate, clock = _speed(speed), SystemClock()
+    if (target is None) == (to_exporter is None):
+        raise click.UsageError("either --target or --to-exporter says where to: a replay comes on top of what is there")
     if to_exporter is None and (files or options):
         raise click.UsageError("--config and --set are for --to-exporter")
     asked: dict[str, Any] = {"from": since, "to": until, "signals": [one.name for one in chosen], "shift": shift}
-    asked |= {"target": target} if to_exporter is None else {"exporter": to_exporter, "tenant": client.tenant or ""}
+    asked |= {"target": target} if target is not None else {"exporter": to_exporter, "tenant": client.tenant or ""}
     position = _Kept(state, asked, within, None if shift == "now" else _shift(shift), clock.monotonic)
     within = position.now.within
     with ExitStack() as stack:
         open_source = _source(stack, client, endpoint, directory, "")
         connection: Target = stack.enter_context(
             _connected(client, target)
-            if to_exporter is None
-            else _exporter(client, load(files, options), to_exporter, position.now.instance)
+            if target is not None
+            else _exporter(client, load(files, options), str(to_exporter), position.now.instance)
         )
         position.save()
         stack.callback(position.save)
@@ -369,9 +367,16 @@ def _source(
     scheme, _, address = base_url(endpoint).partition("://")
     channel = stack.enter_context(open_channel(client, scheme, address))
     metadata = [(name.lower(), value) for name, value in client.headers().items()]
+    left_out: dict[str, int] = {}
 
     def missed(records: int, reason: str) -> None:
-        click.echo(f"{records} offsets are left out: {reason}", err=True)
+        left_out[reason] = left_out.get(reason, 0) + records
+
+    def told() -> None:
+        for reason, records in left_out.items():
+            click.echo(escaped(f"left out: {records} {'offset' if records == 1 else 'offsets'}, {reason}"), err=True)
+
+    stack.callback(told)
 
     return lambda signal, within: from_daemon(channel, signal, within, query, metadata, missed)
 

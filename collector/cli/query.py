@@ -14,7 +14,24 @@ from collector.cli.table import print_table
 from collector.cli.terminal import duration, escaped_json, moment
 
 
-@click.group()
+class _Languages(click.Group):
+    """Its commands are signals: tells who names none of them what is missing."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command."""
+        if args and self.get_command(ctx, args[0]) is None:
+            if args[0] == "metrics":
+                raise click.UsageError("metrics are asked over HTTP: /api/v1/query?query=PROMQL", ctx)
+            quoted = "'{ status = error }'"
+            raise click.UsageError(
+                f"say first what is asked about: ringtail query traces {quoted}, or query logs …", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Languages)
 @click.option("--explain", is_flag=True, help="Run the query, and tell how it was answered instead.")
 @click.pass_context
 def query(ctx: click.Context, explain: bool) -> None:
@@ -25,7 +42,7 @@ def query(ctx: click.Context, explain: bool) -> None:
 query.add_command(logs)
 
 
-@query.command()
+@query.command(short_help="Show the newest traces that a TraceQL query matches.")
 @click.argument("traceql", metavar="[QUERY]", default="{}")
 @click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Traces.")
 @click.option("--since", metavar="DURATION", default="", help="Only spans that began so long ago at most, like 15m.")

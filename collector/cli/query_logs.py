@@ -14,6 +14,7 @@ from collector.cli.explained import explain_option, show, wanted
 from collector.cli.severity import coloured, level_column, level_of, number_of
 from collector.cli.table import print_table
 from collector.cli.terminal import escaped, escaped_json, moment
+from collector.cli.times import from_now
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 5000
@@ -37,14 +38,16 @@ class Entry(NamedTuple):
     metadata: dict[str, str]
 
 
-@click.command()
+@click.command(short_help="Show the lines that a LogQL query matches.")
 @click.argument("logql", metavar="QUERY")
 @click.option(
     "--limit", metavar="N", type=click.IntRange(1, LIMIT_MAX), default=LIMIT_DEFAULT, show_default=True, help="Lines."
 )
 @click.option("--since", metavar="DURATION", default="", help="From so long ago on, like 15m; an hour by default.")
-@click.option("--start", metavar="TIME", default="", help="From this time on: RFC 3339, or Unix seconds or ns.")
-@click.option("--end", metavar="TIME", default="", help="To before this time: now by default.")
+@click.option(
+    "--start", metavar="TIME", type=from_now, default="", help="From then on: RFC 3339, Unix time, or now-15m."
+)
+@click.option("--end", metavar="TIME", type=from_now, default="", help="To before this time: now by default.")
 @click.option("--step", metavar="DURATION", default="", help="Of a metric query: values over the range, so far apart.")
 @click.option(
     "--direction",

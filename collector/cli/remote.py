@@ -64,7 +64,7 @@ def _ring_row(name: str, one: dict[str, Any]) -> tuple[str, ...]:
     return (name, *ring, size(log["bytes"]), str(log["segments"]), str(log["first_offset"]), str(log["next_offset"]))
 
 
-@click.command()
+@click.command(short_help="Exit with 0 when the daemon is ready.")
 @at_endpoint
 @as_client
 def healthcheck(client: Client, endpoint: str) -> None:

@@ -81,7 +81,7 @@ def run(files: tuple[str, ...], options: tuple[str, ...]) -> None:
     sys.exit(code)
 
 
-@click.command()
+@click.command(short_help="Check a configuration, and what a start would find.")
 @with_settings
 @click.option("--settings-only", is_flag=True, help="Leave out the files, directories and addresses of this machine.")
 def validate(files: tuple[str, ...], options: tuple[str, ...], settings_only: bool) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from collector.cli.connection import TIMEOUT_S, Client, as_client, base_url, request
+from collector.cli.terminal import escaped
 
 if TYPE_CHECKING:
     from collector.cli.shop import Story
@@ -21,7 +22,7 @@ ENDPOINTS = {"http/protobuf": "http://127.0.0.1:4318", "grpc": "http://127.0.0.1
 """Where each protocol is received by default."""
 
 
-@click.command()
+@click.command(short_help="Send a few realistic traces, logs and metrics.")
 @click.option(
     "--protocol",
     type=click.Choice(list(ENDPOINTS)),
@@ -80,6 +81,7 @@ def _export_by_http(client: Client, endpoint: str, signal: Signal, payload: byte
             reason = Status.FromString(body).message
         except DecodeError:
             reason = ""
+        reason = reason or escaped(body[:200].decode("utf-8", "replace").strip())
         raise click.ClickException(f"{endpoint} refuses {signal.name} with {status}: {reason or 'no reason given'}")
     return body
 

@@ -69,7 +69,7 @@ class EventReader:
         return None
 
 
-@click.command()
+@click.command(short_help="Show spans or log records as they arrive.")
 @click.argument("words", metavar="[traces|logs] [QUERY]", nargs=-1)
 @click.option("--signal", type=click.Choice(SIGNALS), help="The same as the word before QUERY: what QUERY is about.")
 @click.option(
@@ -112,6 +112,8 @@ def _asked(words: tuple[str, ...], signal: str | None) -> tuple[str, str]:
         if signal not in (None, words[0]):
             raise click.UsageError(f"is it {words[0]}, or --signal {signal}?")
         signal, words = words[0], words[1:]
+    if words and words[0] == "metrics":
+        raise click.UsageError("metrics cannot be tailed: traces or logs can")
     if len(words) > 1:
         raise click.UsageError(f"a query is one argument, in quotes: {words[1]!r} is too much")
     return signal or SIGNALS[0], words[0] if words else ""

@@ -22,7 +22,7 @@ def wal() -> None:
     """Look into a write-ahead log, also beside a running daemon. DIR is wal.directory."""
 
 
-@wal.command()
+@wal.command(short_help="List the segments of every signal.")
 @_directory
 def inspect(directory: str) -> None:
     """List the segments of every signal, the compacted ones with their size before."""
@@ -39,7 +39,7 @@ def inspect(directory: str) -> None:
     print_table(titles, rows)
 
 
-@wal.command()
+@wal.command(short_help="Read every frame and check it.")
 @_directory
 def verify(directory: str) -> None:
     """Read every frame and check it; exit with 1 if anything is damaged."""
@@ -77,7 +77,7 @@ def cat(directory: str, signal: str, from_offset: int, limit: int) -> None:
         click.echo(escaped_json(to_json(BY_NAME[signal], frame.payload).decode()))
 
 
-@wal.command()
+@wal.command(short_help="List dead letters: what exporters were refused.")
 @_directory
 @click.option("--exporter", metavar="NAME", help="Of this exporter only, as the configuration names it.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Letters to print at most.")

@@ -129,7 +129,8 @@ def waterfall(
     for one in tree:
         bar = one.bar
         indent = _indent(one.lines, signs)
-        name = fitted(indent + ("? " if one.is_orphan else "") + escaped(bar.name), wide)
+        marks = ("? " if one.is_orphan else "") + ("! " if bar.is_error else "")
+        name = fitted(indent + marks + escaped(bar.name), wide)
         service = fitted(escaped(bar.service), SERVICE_WIDTH)
         took = duration(max(0, bar.end - bar.start)).rjust(DURATION_WIDTH)
         drawn = _drawn(bar, begin, end, room, signs)

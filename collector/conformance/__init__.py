@@ -10,8 +10,8 @@ a level in the specification's own words, and tells what it sent, what it expect
     readback.py                    what was stored, asked for through Tempo's, Loki's and Prometheus' APIs
     launcher.py target.py          the server under test: an endpoint, or a Ringtail that the kit starts itself, also
                                    with a tiny size limit, without room, or to be stopped and killed
-    transport.py grpc_calls.py http_requests.py http_responses.py json_mapping.py data_model.py open_points.py
-    exporters.py                   the checks, by the sections of the list
+    transport.py grpc_calls.py http_requests.py http_responses.py http_errors.py http_connections.py json_mapping.py
+    data_model.py open_points.py exporters.py          the checks, by the sections of the list
     kit.py report.py               running them, and telling what came of it
 
 A black box: nothing here imports the receivers. Checks that need a server with settings of its own are skipped

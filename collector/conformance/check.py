@@ -92,9 +92,10 @@ class Result:
 class Section:
     """A part of the list, with its checks in their order."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *parts: Section) -> None:
+        """Begin with the checks of `parts`, if the section stands in several files."""
         self.title = title
-        self.checks: list[Check] = []
+        self.checks: list[Check] = [one for part in parts for one in part.checks]
 
     def check(
         self, number: str, level: Level, title: str, *, sent: str, expected: str, needs: tuple[str, ...]

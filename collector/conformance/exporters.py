@@ -18,7 +18,7 @@ from collector.conformance.check import Failed, Level, Section, require
 from collector.conformance.grpc_calls import RETRY_DELAY_MAX_S, large
 from collector.conformance.grpc_calls import crowded as crowded_grpc
 from collector.conformance.http_client import PROTOBUF
-from collector.conformance.http_responses import crowded, status_in
+from collector.conformance.http_errors import crowded, status_in
 from collector.conformance.target import http_outcome
 from collector.conformance.transport import all_accepted
 from collector.otlp.signals import TRACES

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from collector.conformance.check import Failed, Level, Section, Skipped, require
 from collector.conformance.launcher import default_ports
 from collector.conformance.open_points import crowd
-from collector.conformance.target import CROWDED, MIB, Partial, grpc_outcome, method_of, partial_of
+from collector.conformance.target import CROWDED, MIB, Outcome, Partial, grpc_outcome, method_of, partial_of
 from collector.conformance.transport import all_accepted
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES
 
@@ -234,8 +234,11 @@ def partial_points(target: Target) -> tuple[int, Any]:
     return 2, target.payloads.gauge({}, {"time_unix_nano": 0}, {}, {"time_unix_nano": 0}, {})
 
 
-def counted(partial: Partial | None, wanted: int) -> Partial:
+def counted(outcome: Outcome, wanted: int) -> Partial:
     """Return the partial success of a request with `wanted` bad records, when the count is right."""
+    if not outcome.accepted:
+        raise Skipped(f"the server refuses the whole request: {outcome.words}")
+    partial = outcome.partial
     if partial is None:
         raise Skipped("the server takes the records that are invalid; see lines 43 and 47")
     require(partial.rejected == wanted, f"rejected {partial.rejected} of {wanted}: {partial.message!r}")
@@ -253,9 +256,7 @@ def counted(partial: Partial | None, wanted: int) -> Partial:
 def _rejected_spans(target: Target) -> str:
     wanted, message = partial_spans(target)
     outcome = grpc_outcome(TRACES, target.grpc.call(method_of(TRACES), message.SerializeToString()))
-    if not outcome.accepted:
-        raise Skipped(f"the server refuses the whole request: {outcome.words}")
-    counted(outcome.partial, wanted)
+    counted(outcome, wanted)
     return outcome.words
 
 
@@ -270,9 +271,7 @@ def _rejected_spans(target: Target) -> str:
 def _rejected_points(target: Target) -> str:
     wanted, message = partial_points(target)
     outcome = grpc_outcome(METRICS, target.grpc.call(method_of(METRICS), message.SerializeToString()))
-    if not outcome.accepted:
-        raise Skipped(f"the server refuses the whole request: {outcome.words}")
-    counted(outcome.partial, wanted)
+    counted(outcome, wanted)
     return outcome.words
 
 
@@ -287,9 +286,7 @@ def _rejected_points(target: Target) -> str:
 def _rejection_message(target: Target) -> str:
     wanted, message = partial_spans(target)
     outcome = grpc_outcome(TRACES, target.grpc.call(method_of(TRACES), message.SerializeToString()))
-    if not outcome.accepted:
-        raise Skipped(f"the server refuses the whole request: {outcome.words}")
-    partial = counted(outcome.partial, wanted)
+    partial = counted(outcome, wanted)
     require(partial.message, "error_message is empty")
     return repr(partial.message)
 

@@ -28,6 +28,8 @@ from collector.otlp.cut import cut
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    import numpy as np
+    from numpy.typing import NDArray
     from prometheus_client import CollectorRegistry
 
     from collector.clock import Clock
@@ -39,6 +41,9 @@ END_OF_TIME: Final = 2**64 - 1
 
 PIECE_RECORDS: Final = 4096
 """Records of one block that `Backend.read` gives, at most."""
+
+NAMES_KNOWN_MAX: Final = 100_000
+"""Names that `Backend.names` tells; of more, none."""
 
 
 class Source(NamedTuple):
@@ -293,8 +298,9 @@ class Backend(Exporter):
         bounded by a block, not by the answer. Raises Retryable or Unwelcome.
         """
 
-    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
-        """Return the names of all metrics that it has, perhaps with others; None where that is not known at once.
+    async def names(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> Collection[str] | None:
+        """Return the names of all metrics that it has points of within a time, both ends inclusive, perhaps with others; None
+        where that costs about as much as to read those points, and for more than `NAMES_KNOWN_MAX`.
 
         Queries know metrics by Prometheus' names, which several of OTLP's may become: with this they ask for those alone,
         else for all metrics of their time range. Raises as `read`.
@@ -312,6 +318,16 @@ class Backend(Exporter):
         """
         return None
 
+    def identities(self, block: Block, rows: NDArray[np.intp]) -> list[bytes] | None:
+        """Return what these records of a block are known by to `delete_identified`, long after they are gone from here; None where
+        that is not wanted, because it keeps keys, or cannot be. Asked in any thread, also before it has started."""
+        return None
+
+    async def delete_identified(self, source: Source, identities: Sequence[bytes]) -> int | None:
+        """Delete the records of a source's tenant that have these identities and no key, and return how many there were; none
+        that was not asked for, and repeating it changes nothing. None: it cannot. Raises Retryable or Unwelcome."""
+        return None
+
     @abstractmethod
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """Forget records whose main time is before that, as far as it is cheap: whole partitions will do. Never a newer
@@ -319,8 +335,8 @@ class Backend(Exporter):
 
     @abstractmethod
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
-        """Count the records with start_ns <= time < end_ns: what moving data is verified by, beside reading it. Raises
-        Retryable or Unwelcome."""
+        """Count the records with start_ns <= time < end_ns, which is `END_OF_TIME + 1` at most: what moving data is verified by,
+        beside reading it. Raises Retryable or Unwelcome."""
 
     async def size(self) -> int | None:
         """Return how many bytes it occupies there, indexes included; None where that cannot be told, or counts for nothing.

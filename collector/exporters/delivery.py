@@ -17,13 +17,8 @@ same batch.
 Only what is on the disk is shipped: records that a power cut may take back would leave their offsets to others. Where
 the log is not synced with each commit, a delivery waits `SETTLE_S` for that, and then syncs it itself.
 
-What fails:
-
-    Retryable, timeout   the same batch again, after a while that grows (retry.py)
-    Unwelcome            the same, after the longest such while: it is for people to mend
-    Permanent            the records that it names go to the dead letters, and the others are sent again; if it names none,
-                         the batch is halved until the bad ones are found, at most `DIVISIONS_MAX` times
-    retention            what the log has removed before it was sent is counted as lost, and logged
+What retention has removed from the log before it was sent is counted as lost, and logged. What a destination refuses, or
+does not take now, is handover.py's matter.
 
 Owner: the event loop's thread.
 """
@@ -33,25 +28,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from collector.errors import Permanent, Retryable, RingtailError, Unavailable, Unwelcome
+from collector.errors import RingtailError, Unavailable
 from collector.exporters.base import Batch
 from collector.exporters.figures import Counts, Figures
+from collector.exporters.handover import REST_S, Handover
+from collector.exporters.marks import Marks
 from collector.exporters.reading import UNLIMITED, Limits, gather
-from collector.exporters.retry import Backoff
 from collector.store import View
 from collector.wal.cursor import BOUNDS_MAX, State
 from collector.wal.lag import lag
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Awaitable, Callable
-    from concurrent.futures import Executor
+    from collections.abc import Callable
 
-    from collector.clock import Clock
-    from collector.exporters.base import Exporter, Rejected, Source
+    from collector.exporters.base import Exporter, Source
     from collector.exporters.dead_letters import DeadLetters
+    from collector.exporters.handover import Parts
     from collector.exporters.reading import Gathered
     from collector.exporters.settings import ExporterSettings
     from collector.otlp.block import Block
@@ -62,15 +56,6 @@ SYNC_S: Final = 0.1
 """How long a cursor's step may wait for its sync."""
 SETTLE_S: Final = 1.0
 """How long records may wait for the log to be synced, before a delivery does that."""
-DIVISIONS_MAX: Final = 64
-"""How often a batch is divided in search of records that a destination refuses; what is left then goes whole."""
-BYTES_MIN: Final = 64 * 1024
-"""What batches become at least, for a destination that finds them too large."""
-MARK_S: Final = 0.5
-MARKS_MAX: Final = 512
-"""When which offset was received is noted so often, and so many times; beyond, every other one is forgotten."""
-REST_S: Final = 5.0
-"""How long to wait after the log could not be read, or the cursor not be written."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,23 +70,6 @@ class _Flight:
     @property
     def landed(self) -> bool:
         return self.task is None or self.task.done()
-
-
-class _Mark(NamedTuple):
-    """Everything before `offset` had been received at `time`."""
-
-    offset: int
-    time: float
-
-
-class Parts(NamedTuple):
-    """What a delivery works with."""
-
-    clock: Clock
-    chance: random.Random
-    threads: Executor
-    logger: Any
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class Delivery:
@@ -124,34 +92,41 @@ class Delivery:
         neither a cursor nor dead letters, and it begins at `position`. `duration` is a histogram of attempts."""
         self.source = source
         self.counts = counts
-        self.failing = ""
-        """Why the destination took nothing at the last attempt; empty when it did."""
         self.bytes_max = settings.sending_queue.batch.max_bytes
         """Bytes of one batch, at most: the memory that there is may allow less than the settings."""
+        self._handover = Handover(
+            exporter, settings, dead_letters, counts, duration, parts, lambda: self.figures().records
+        )
         self._store = store
         self._exporter = exporter
         self._settings = settings
         self._cursor = cursor
-        self._dead_letters = dead_letters
-        self._duration = duration
         self._parts = parts
         self._position = cursor.state.position if cursor is not None else position
         self._taken = self._position
         self._bounds = deque(cursor.state.bounds if cursor is not None else ())
         self._window: deque[_Flight] = deque()
         self._rest: Block | None = None
-        self._too_large = self.bytes_max
         self._changed = asyncio.Event()
         self._hungry = False  # for records: there is room for another batch
         self._stopping = False
         self._flush_at: float | None = None
         self._settled = 0
         self._sync_at: float | None = None
-        self._marks: deque[_Mark] = deque()
+        self._marks = Marks()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
     # --- what it tells ----------------------------------------------------------------------------------------
+
+    @property
+    def failing(self) -> str:
+        """Why the destination took nothing at the last attempt; empty when it did."""
+        return self._handover.failing
+
+    @failing.setter
+    def failing(self, reason: str) -> None:
+        self._handover.failing = reason
 
     @property
     def position(self) -> int:
@@ -176,10 +151,9 @@ class Delivery:
             return Figures(self._position, 0, 0, 0.0)
         log = self._store.log
         size, since = lag(log.segments, self._position) if log is not None else (self._store.ring.total_bytes, 0)
-        mark = next((one for one in self._marks if one.offset > self._position), None)
-        known = bool(self._marks) and self._marks[0].offset <= self._position
-        if mark is not None and (known or not since):
-            seconds = self._parts.clock.monotonic() - mark.time
+        received = self._marks.received(self._position)
+        if received is not None and (self._marks.covers(self._position) or not since):
+            seconds = self._parts.clock.monotonic() - received
         else:
             seconds = (self._parts.clock.now_ns() - since) / 1e9 if since else 0.0
         return Figures(self._position, records, size, max(0.0, seconds))
@@ -210,7 +184,7 @@ class Delivery:
             self._position = self._taken = min(position, self.end)
         while self._bounds and self._bounds[0] <= self._position:
             self._bounds.popleft()
-        self._marks.append(_Mark(self.end, self._parts.clock.monotonic()))
+        self._marks.note(self.end, self._parts.clock.monotonic())
         self._unsubscribe = self._store.subscribe(self._wake)
         self._task = asyncio.create_task(self._run(), name=f"delivery of {self.source.signal.name}")
 
@@ -247,13 +221,7 @@ class Delivery:
     def _wake(self) -> None:
         """There are new records."""
         end = self.end
-        now = self._parts.clock.monotonic()
-        if not self._marks or now >= self._marks[-1].time + MARK_S:
-            self._marks.append(_Mark(end, now))
-            if len(self._marks) > MARKS_MAX:
-                self._marks = deque(list(self._marks)[::2])
-        else:
-            self._marks[-1] = _Mark(end, self._marks[-1].time)
+        self._marks.note(end, self._parts.clock.monotonic())
         waiting = end - self._taken
         if self._hungry and (self._flush_at is None or waiting >= self._settings.sending_queue.batch.min_size):
             self._changed.set()
@@ -382,8 +350,11 @@ class Delivery:
         batch = Batch(self.source, tuple(found.blocks), flight.first_offset, flight.end_offset)
         if self._exporter.steady and self._cursor is not None:
             await self._promise()
-        flight.task = asyncio.create_task(self._deliver(batch))
+        flight.task = asyncio.create_task(self._hand_over(batch))
         flight.task.add_done_callback(lambda _: self._changed.set())
+
+    async def _hand_over(self, batch: Batch) -> None:
+        await self._handover.deliver(batch)
 
     async def _promise(self) -> None:
         """Have the bounds of what is under way on the disk, however long that takes."""
@@ -412,145 +383,11 @@ class Delivery:
         store = self._store
         view = View(store.signal, store.ring.snapshot(), store.log, None, 0, None)
         batch = self._settings.sending_queue.batch
-        limits = Limits(batch.max_size, min(batch.max_bytes, self.bytes_max, self._too_large))
+        limits = Limits(batch.max_size, min(batch.max_bytes, self.bytes_max, self._handover.too_large))
         if self._bounds:  # As it was before the crash.
             end, limits = min(end, self._bounds[0]), Limits(UNLIMITED, UNLIMITED)
         with view:
             return gather(view, self._taken, end, limits, self._rest, store.deletions.hidden)
-
-    # --- delivering -------------------------------------------------------------------------------------------
-
-    async def _deliver(self, batch: Batch) -> None:
-        """Hand over a batch until all of it was taken or given up. Raises nothing but CancelledError."""
-        while True:
-            try:
-                await self._hand_over(batch)
-            except Exception as error:  # noqa: BLE001 - a defect of ours must not pass records over
-                self._parts.logger.error("delivery failed", reason=repr(error))
-                await self._parts.sleep(REST_S)
-            else:
-                return
-
-    async def _hand_over(self, batch: Batch) -> None:
-        settings = self._settings.retry_on_failure
-        backoff = Backoff(settings, self._parts.chance)
-        began = self._parts.clock.monotonic()
-        parts = [batch]
-        divisions = 0
-        while parts:
-            part = parts[0]
-            try:
-                outcome = await self._attempt(part)
-            except Permanent as error:
-                divided = await self._divide(part, error, divisions)
-                divisions += len(divided) > 1
-                parts[:1] = divided
-            except (Retryable, Unwelcome) as error:
-                elapsed = self._parts.clock.monotonic() - began
-                if not settings.enabled or 0 < settings.max_elapsed_time <= elapsed:
-                    await self._give_up(part, f"given up after {elapsed:.0f} s: {error}")
-                    del parts[0]
-                elif isinstance(error, Unwelcome):
-                    await self._parts.sleep(backoff.longest_s())
-                else:
-                    await self._parts.sleep(backoff.wait_s(error.after_s))
-            else:
-                await self._taken_by(part, outcome)
-                del parts[0]
-                backoff.reset()
-
-    async def _attempt(self, batch: Batch) -> Rejected | None:
-        """Hand over a batch once, and count that. Raises Retryable, Permanent or Unwelcome."""
-        started = self._parts.clock.monotonic()
-        outcome = "success"
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                rejected = await self._exporter.export(batch)
-            if rejected is not None and rejected.records:
-                outcome = "partial"
-        except Permanent:
-            outcome = "permanent"
-            self._works()
-            raise
-        except Unwelcome as error:
-            outcome = "unwelcome"
-            self._fails(str(error))
-            raise
-        except TimeoutError as error:
-            outcome = "retryable"
-            reason = f"no answer within {self._settings.timeout:g} s (timeout)"
-            self._fails(reason)
-            raise Retryable(reason) from error
-        except RingtailError as error:
-            outcome = "retryable"
-            self._fails(str(error))
-            if isinstance(error, Retryable):
-                raise
-            raise Retryable(str(error)) from error
-        except Exception as error:  # a defect of an exporter must neither lose records nor end deliveries
-            outcome = "retryable"
-            self._fails(f"a defect of the exporter: {error!r}")
-            raise Retryable(repr(error)) from error
-        finally:
-            self._duration.observe(self._parts.clock.monotonic() - started)
-            self.counts.attempts[outcome] += 1
-        self._works()
-        return rejected
-
-    def _works(self) -> None:
-        if self.failing:
-            self._parts.logger.info("exports again", lag_records=self.figures().records)
-            self.failing = ""
-
-    def _fails(self, reason: str) -> None:
-        if not self.failing:
-            self._parts.logger.warning("export fails", reason=reason)
-        self.failing = reason
-
-    async def _taken_by(self, batch: Batch, rejected: Rejected | None) -> None:
-        """Count what was taken of a batch."""
-        refused = min(rejected.records, batch.records) if rejected is not None else 0
-        self.counts.sent += batch.records - refused
-        self.counts.sent_bytes += batch.payload_bytes
-        if rejected is None or not refused:
-            return
-        self._parts.logger.warning("records refused", records=refused, reason=rejected.reason)
-        named, _ = batch.separated(rejected.offsets)
-        if named is not None:
-            await self._give_up(named, rejected.reason)
-            refused -= named.records
-        self.counts.refused += max(0, refused)
-
-    async def _divide(self, batch: Batch, error: Permanent, divisions: int) -> list[Batch]:
-        """Return what is to be sent again of a batch that was refused; the rest goes to the dead letters."""
-        if error.too_large:
-            self._too_large = max(BYTES_MIN, min(self._too_large, batch.payload_bytes) // 2)
-        named, others = batch.separated(error.offsets)
-        if named is not None:
-            await self._give_up(named, str(error))
-            return [others] if others is not None else []
-        if batch.records == 1 or divisions >= DIVISIONS_MAX:
-            self._parts.logger.warning("records refused", records=batch.records, reason=str(error))
-            await self._give_up(batch, str(error))
-            return []
-        middle = batch.middle()
-        halves = (batch.part(batch.first_offset, middle), batch.part(middle, batch.end_offset))
-        return [half for half in halves if half is not None]
-
-    async def _give_up(self, batch: Batch, reason: str) -> None:
-        """Put records to the dead letters."""
-        records = batch.records
-        self.counts.refused += records
-        if self._dead_letters is not None:
-            try:
-                await self._threaded(self._dead_letters.add, batch, reason)
-            except RingtailError as error:
-                self._parts.logger.error("dead letters not kept", records=records, reason=str(error))
-            else:
-                self.counts.dead_letters += records
-                return
-        self.counts.lost["dead_letters"] += records
-        self._parts.logger.error("records lost", records=records, reason=reason)
 
 
 def _told(error: Exception) -> str:

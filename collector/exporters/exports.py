@@ -4,9 +4,8 @@ and each tenant.
 Nothing here is waited for: an exporter whose destination is away starts when it is there, and its deliveries fall behind
 until then, as they would later. A reload makes those exporters anew whose settings have changed; their cursors stay.
 
-In the data directory, or a tenant's: `INSTANCE` (instance.py), `cursors/NAME/SIGNAL.cursor`, `dead-letters/NAME/SIGNAL/`,
-and for what exporters keep themselves `exporters/NAME`; a `/` in a name becomes `+`. They stay when an exporter is
-removed from the configuration: should it come back, it goes on where it was.
+What is kept for them beside the logs is in places.py. What they keep themselves lies in the data directory, in
+`exporters/NAME`, and stays as well when an exporter is removed from the configuration.
 
 Without a log there is no cursor: exporters read the rings, and begin with what those hold. What a ring evicts before it
 was delivered is lost, counted and logged; a stop delivers what it can within `FLUSH_S`.
@@ -20,85 +19,46 @@ import asyncio
 import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from collector.errors import InvalidConfig, Retryable, RingtailError, Unavailable
-from collector.exporters import instance
+from collector.errors import InvalidConfig, RingtailError
 from collector.exporters.base import Backend, Context, Source
-from collector.exporters.dead_letters import DeadLetters, place
-from collector.exporters.delivery import BYTES_MIN, Delivery, Parts
+from collector.exporters.delivery import Delivery
 from collector.exporters.figures import READS, WRITE, Counts, ExporterMetrics, Reported
+from collector.exporters.handover import BYTES_MIN, Parts
 from collector.exporters.kinds import find, kind_of
 from collector.exporters.measured import Measured
 from collector.exporters.passing_on import PassingOn, Reached
-from collector.exporters.retry import Backoff
+from collector.exporters.places import Place, file_name
+from collector.exporters.running import Running
 from collector.otlp.signals import BY_NAME
-from collector.wal.cursor import Cursor, State
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from prometheus_client import CollectorRegistry
 
     from collector.clock import Clock
     from collector.exporters.base import Exporter
     from collector.exporters.settings import ExporterSettings
+    from collector.otlp.block import Block
     from collector.otlp.signals import Signal
     from collector.store import Store
+    from collector.wal.cursor import Cursor
     from collector.wal.files import Files
 
-CURSORS: Final = "cursors"
-CURSOR_SUFFIX: Final = ".cursor"
 THREADS: Final = 2
 """For reading batches, cursors and dead letters, and what exporters have to do."""
 GRACE_S: Final = 1.0
 """How long batches that are under way may take at a stop."""
 FLUSH_S: Final = 5.0
 """The same without a log, for everything that the rings hold."""
-SIZE_S: Final = 60.0
-"""How often a backend is asked for its size."""
-STOP_S: Final = 2.0
-"""How long an exporter may take to let go of everything."""
 COPIES: Final = 3
 """A batch is counted so often: its blocks, its payload in one piece, and that compressed."""
-
-
-@dataclass(slots=True, eq=False)
-class _Place:
-    """Where a tenant's records come from."""
-
-    tenant: str
-    directory: str | None
-    """None without a log."""
-    stores: Mapping[str, Store]
-    instance: str = ""
-    """Empty as long as nothing was exported from here."""
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """One exporter."""
-
-    name: str
-    settings: ExporterSettings
-    exporter: Exporter
-    deliveries: dict[tuple[str, str], Delivery] = field(default_factory=dict)
-    """By tenant and signal."""
-    dead_letters: list[DeadLetters] = field(default_factory=list)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-    failing: str = "not started yet"
-    obstacle: str = ""
-    """Why some deliveries could not be made."""
-
-    @property
-    def trouble(self) -> str:
-        """Why it does not do its work; empty when it does."""
-        health = self.exporter.health()
-        return self.obstacle or self.failing or ("" if health.ok else health.reason)
 
 
 class Exports:
@@ -124,8 +84,8 @@ class Exports:
         self._logger = logger
         self._registry = registry
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="export")
-        self._running: dict[str, _Running] = {}
-        self._places: dict[str, _Place] = {}
+        self._running: dict[str, Running] = {}
+        self._places: dict[str, Place] = {}
         self._counts: defaultdict[tuple[str, str, str], Counts] = defaultdict(Counts)
         self._metrics = ExporterMetrics(registry, self._reported, tenants=tenants)
         self._passing_on = PassingOn(self._reached, chance, logger, registry)
@@ -171,19 +131,26 @@ class Exports:
             return None
         return Measured(name, running.exporter, self._metrics, self._clock)
 
-    def keeping(self, signal: str) -> list[str]:
-        """Name the exporters that are backends and take a signal's records: who has to be told of deletions."""
-        return [
-            name
+    def keeping(self, signal: str) -> dict[str, Callable[[Block, NDArray[np.intp]], list[bytes] | None]]:
+        """Name the exporters that are backends and take a signal's records, who have to be told of deletions, each with its
+        `identities`."""
+        return {
+            name: running.exporter.identities
             for name, running in self._running.items()
             if isinstance(running.exporter, Backend) and signal in running.settings.signals
-        ]
+        }
 
     def deleted_traces(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
         """Return the traces that an exporter still has to be told to delete."""
         place = self._places.get(tenant)
         pending = place.stores[signal.name].deletions.pending if place is not None else ()
         return frozenset(bytes.fromhex(each) for one in pending if name in one.backends for each in one.trace_ids)
+
+    def deleted_records(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
+        """Return the identities of single records that an exporter still has to be told to delete."""
+        place = self._places.get(tenant)
+        pending = place.stores[signal.name].deletions.pending if place is not None else ()
+        return frozenset(bytes.fromhex(each) for one in pending for each in one.identities.get(name, ()))
 
     def pass_on(self, tenant: str) -> None:
         """Have backends told what was deleted of a tenant, unless that is under way."""
@@ -211,7 +178,7 @@ class Exports:
                 found.append(f"exporter {name} fails, {behind} records wait; /api/stats says why")
         return found
 
-    def _deliveries(self) -> Iterator[tuple[_Running, Delivery]]:
+    def _deliveries(self) -> Iterator[tuple[Running, Delivery]]:
         for running in self._running.values():
             for delivery in running.deliveries.values():
                 yield running, delivery
@@ -252,7 +219,7 @@ class Exports:
                 self._logger.bind(exporter=name),
                 self._registry,
                 self._threads,
-                os.path.join(directory, "exporters", _file_name(name)) if directory is not None else None,
+                os.path.join(directory, "exporters", file_name(name)) if directory is not None else None,
             ),
         )
 
@@ -279,12 +246,19 @@ class Exports:
             gone = [one for name, one in self._running.items() if name not in settings or name in made]
             for running in gone:
                 del self._running[running.name]
-            await asyncio.gather(*(self._end(running, GRACE_S) for running in gone))
+            await asyncio.gather(*(running.end(GRACE_S, self._threads) for running in gone))
             if self._stopping:
                 return
             for name, exporter in made.items():
-                running = self._running[name] = _Running(name, settings[name], exporter)
-                self._begin(running, self._bring_up(running))
+                running = self._running[name] = Running(
+                    name,
+                    settings[name],
+                    exporter,
+                    chance=self._chance,
+                    logger=self._logger,
+                    metrics=self._metrics,
+                )
+                running.begin()
                 for one in self._places.values():
                     await self._deliver(running, one)
             self._share_out()
@@ -300,7 +274,7 @@ class Exports:
         async with self._changing:
             if self._stopping:
                 return
-            added = _Place(tenant, directory, stores)
+            added = Place(tenant, directory, stores, self._files, self._logger)
             self._places[tenant] = added
             for running in self._running.values():
                 await self._deliver(running, added)
@@ -318,48 +292,13 @@ class Exports:
 
     # --- one exporter -----------------------------------------------------------------------------------------
 
-    def _begin(self, running: _Running, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        running.tasks.add(task)
-        task.add_done_callback(running.tasks.discard)
-
-    async def _bring_up(self, running: _Running) -> None:
-        """Start an exporter, however often that takes."""
-        logger = self._logger.bind(exporter=running.name)
-        backoff = Backoff(running.settings.retry_on_failure, self._chance)
-        while True:
-            try:
-                await running.exporter.start()
-            except Exception as error:  # noqa: BLE001 - a defect of an exporter is no reason for the daemon to end
-                reason = str(error) if isinstance(error, RingtailError) else repr(error)
-                if running.failing != reason:
-                    logger.warning("exporter not started", reason=reason)
-                running.failing = reason
-                await asyncio.sleep(backoff.wait_s(error.after_s if isinstance(error, Retryable) else None))
-            else:
-                break
-        running.failing = ""
-        logger.info("exporter started", signals=list(running.settings.signals))
-        running.started.set()
-        if isinstance(running.exporter, Backend):
-            await self._weigh(running.name, running.exporter)
-
-    async def _weigh(self, name: str, backend: Backend) -> None:
-        """Ask a backend for its size, again and again. While it does not say, it is as large as it was."""
-        while True:
-            try:
-                self._metrics.note_size(name, await backend.size())
-            except Exception as error:  # noqa: BLE001 - as in `_bring_up`
-                self._logger.debug("size not known", exporter=name, reason=repr(error))
-            await asyncio.sleep(SIZE_S)
-
-    async def _deliver(self, running: _Running, of: _Place) -> None:
+    async def _deliver(self, running: Running, of: Place) -> None:
         """Make an exporter's deliveries of a tenant; they begin when it has started."""
         cursors: dict[str, Cursor | None] = {}
         try:
-            of.instance = of.instance or await self._threaded(self._identify, of.directory, of.stores)
+            await self._threaded(of.identify)
             for name in running.settings.signals:
-                cursors[name] = await self._threaded(self._cursor, running, of, name)
+                cursors[name] = await self._threaded(of.cursor, running.name, running.settings, name)
         except RingtailError as error:
             self._logger.error("not exported", exporter=running.name, tenant=of.tenant, reason=str(error))
             running.obstacle = str(error)
@@ -375,118 +314,22 @@ class Exports:
         for name, cursor in cursors.items():
             signal, store = BY_NAME[name], of.stores[name]
             bound = logger.bind(signal=name, **({"tenant": of.tenant} if of.tenant else {}))
+            dead_letters = of.dead_letters(running.name, running.settings, name, self._clock)
+            if dead_letters is not None:
+                running.dead_letters.append(dead_letters)
             delivery = Delivery(
                 Source(of.instance, of.tenant, signal),
                 store,
                 running.exporter,
                 running.settings,
                 cursor,
-                self._dead_letters(running, of, name),
+                dead_letters,
                 self._counts[running.name, of.tenant, name],
                 self._metrics.duration(running.name, WRITE, signal),
                 Parts(self._clock, self._chance, self._threads, bound),
                 store.ring.next_offset if running.settings.start_at == "end" else store.ring.first_offset,
             )
-            running.deliveries[of.tenant, name] = delivery
-            self._begin(running, self._start(running, delivery))
-
-    async def _start(self, running: _Running, delivery: Delivery) -> None:
-        """Start a delivery, when its exporter has started, where the destination says."""
-        await running.started.wait()
-        backoff = Backoff(running.settings.retry_on_failure, self._chance)
-        while True:
-            try:
-                position = await running.exporter.position(delivery.source)
-            except Exception as error:  # noqa: BLE001 - as in `_bring_up`
-                delivery.failing = str(error) if isinstance(error, RingtailError) else repr(error)
-                await asyncio.sleep(backoff.wait_s(error.after_s if isinstance(error, Retryable) else None))
-            else:
-                break
-        delivery.failing = ""
-        delivery.start(position)
-
-    def _identify(self, directory: str | None, stores: Mapping[str, Store]) -> str:
-        """In a thread: return the identity of a place. Where a cursor is ahead of its log, offsets that were exported are
-        going to be given out again: then that is a new one, and the cursor is set back to the log's end."""
-        if directory is None:
-            return os.urandom(16).hex()
-        identity = instance.read_or_make(directory, self._files)
-        for path, name in self._cursor_files(directory):
-            log = stores[name].log
-            if log is None:
-                continue
-            opened = Cursor.open(path, BY_NAME[name], start=0, oldest=0, files=self._files, logger=self._logger)
-            try:
-                if opened.state.position > log.next_offset:
-                    self._logger.warning(
-                        "the log is older than its cursor",
-                        path=path,
-                        position=opened.state.position,
-                        end=log.next_offset,
-                    )
-                    identity = instance.renew(directory, self._files)
-                    opened.put(State(log.next_offset), sync=True)
-            finally:
-                opened.close()
-        return identity
-
-    def _cursor_files(self, directory: str) -> Iterator[tuple[str, str]]:
-        """Yield (path, signal) of all cursors, also of exporters that are not configured now."""
-        cursors = os.path.join(directory, CURSORS)
-        try:
-            for exporter in self._files.listdir(cursors):
-                for file in self._files.listdir(os.path.join(cursors, exporter)):
-                    name, suffix = os.path.splitext(file)
-                    if suffix == CURSOR_SUFFIX and name in BY_NAME:
-                        yield os.path.join(cursors, exporter, file), name
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise Unavailable(f"{cursors} cannot be read: {error}") from error
-
-    def _cursor(self, running: _Running, of: _Place, name: str) -> Cursor | None:
-        """In a thread: open the cursor of a delivery."""
-        log = of.stores[name].log
-        if of.directory is None or log is None:
-            return None
-        path = os.path.join(of.directory, CURSORS, _file_name(running.name), name + CURSOR_SUFFIX)
-        start = log.first_offset if running.settings.start_at == "beginning" else log.next_offset
-        return Cursor.open(
-            path, BY_NAME[name], start=start, oldest=log.first_offset, files=self._files, logger=self._logger
-        )
-
-    def _dead_letters(self, running: _Running, of: _Place, name: str) -> DeadLetters | None:
-        if of.directory is None:
-            return None
-        made = DeadLetters(
-            place(of.directory, running.name),
-            BY_NAME[name],
-            running.settings.dead_letters.max_bytes,
-            exporter=running.name,
-            files=self._files,
-            clock=self._clock,
-            logger=self._logger.bind(dead_letters_of=running.name),
-        )
-        running.dead_letters.append(made)
-        return made
-
-    async def _end(self, running: _Running, grace_s: float) -> None:
-        """Stop an exporter and its deliveries."""
-        self._metrics.note_size(running.name, None)
-        for task in tuple(running.tasks):
-            task.cancel()
-        await asyncio.gather(*running.tasks, return_exceptions=True)
-        await asyncio.gather(*(one.stop(grace_s) for one in running.deliveries.values()))
-        try:
-            async with asyncio.timeout(STOP_S):
-                await running.exporter.stop()
-        except Exception as error:  # noqa: BLE001 - as in `_bring_up`
-            self._logger.warning("exporter not stopped", exporter=running.name, reason=repr(error))
-        for letters in running.dead_letters:
-            try:
-                await self._threaded(letters.close)
-            except RingtailError as error:
-                self._logger.warning("dead letters not closed", exporter=running.name, reason=str(error))
+            running.deliver(of.tenant, name, delivery)
 
     async def _threaded(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
@@ -499,9 +342,5 @@ class Exports:
         async with self._changing:
             running, self._running = list(self._running.values()), {}
             durable = all(one.directory is not None for one in self._places.values())
-            await asyncio.gather(*(self._end(one, GRACE_S if durable else FLUSH_S) for one in running))
+            await asyncio.gather(*(one.end(GRACE_S if durable else FLUSH_S, self._threads) for one in running))
         self._threads.shutdown(wait=True)
-
-
-def _file_name(exporter: str) -> str:
-    return exporter.replace("/", "+")

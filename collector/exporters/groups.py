@@ -9,7 +9,7 @@ block. The fields of an envelope that holds several groups are gathered once.
 """
 
 import cython
-from cython.cimports.collector.exporters.jsontext import Text, put, release
+from cython.cimports.collector.exporters.text import Text, put, put_others, release
 from cython.cimports.collector.otlp.wire import Extent, next_field
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
@@ -21,30 +21,10 @@ _HEADER = cython.declare(cython.int, 13)
 
 @cython.cfunc
 @cython.exceptval(-1)
-def _own(out: cython.pointer(Text), at: _Bytes, length: cython.Py_ssize_t, child: uint32_t) -> cython.int:
-    """Append a message's fields, but those of the number `child`, as they stand."""
-    end: _Bytes = at + length
-    begin: _Bytes = at
-    kept: _Bytes = at
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    content: Extent
-    while at < end:
-        begin = at
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
-        if tag >> 3 == child:
-            put(out, kept, begin - kept)
-            kept = at
-    return put(out, kept, end - kept)
-
-
-@cython.cfunc
-@cython.exceptval(-1)
-def _metric(
-    own: cython.pointer(Text), data: cython.pointer(Text), at: _Bytes, length: cython.Py_ssize_t, field: uint32_t
-) -> cython.int:
+def _metric(own: cython.pointer(Text), data: cython.pointer(Text), message: Extent, field: uint32_t) -> cython.int:
     """Append a Metric's fields but its data, and to `data` those of the data but the points."""
-    end: _Bytes = at + length
+    at: _Bytes = message.at
+    end: _Bytes = message.at + message.length
     begin: _Bytes
     tag: uint32_t = 0
     number: uint64_t = 0
@@ -53,7 +33,7 @@ def _metric(
         begin = at
         at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(content))
         if tag >> 3 == field and content.at != cython.NULL:
-            _own(data, content.at, content.length, 1)
+            put_others(data, content, 1)
         else:
             put(own, begin, at - begin)
     return 0
@@ -98,6 +78,7 @@ def around(block, kinds, fields: bytes, make) -> list:
     b: cython.Py_ssize_t
     c: cython.Py_ssize_t
     short: uint32_t
+    message: Extent
     outer.at = inner.at = own.at = data.at = whole.at = cython.NULL
     outer.length = inner.length = own.length = data.length = whole.length = 0
     outer.room = inner.room = own.room = data.room = whole.room = 0
@@ -107,12 +88,16 @@ def around(block, kinds, fields: bytes, make) -> list:
                 _check(starts[i], lengths[i], size)
                 outer.length = 0
                 if lengths[i]:
-                    _own(cython.address(outer), cython.address(payload[starts[i]]), lengths[i], 2)
+                    message.at = cython.address(payload[starts[i]])
+                    message.length = lengths[i]
+                    put_others(cython.address(outer), message, 2)
             if i == 0 or inner_starts[i] != inner_starts[i - 1]:
                 _check(inner_starts[i], inner_lengths[i], size)
                 inner.length = 0
                 if inner_lengths[i]:
-                    _own(cython.address(inner), cython.address(payload[inner_starts[i]]), inner_lengths[i], 2)
+                    message.at = cython.address(payload[inner_starts[i]])
+                    message.length = inner_lengths[i]
+                    put_others(cython.address(inner), message, 2)
             own.length = data.length = 0
             kind = types[i] if metrics else 0
             if kind:
@@ -120,13 +105,9 @@ def around(block, kinds, fields: bytes, make) -> list:
                     raise ValueError(f"there is no type {kind}")
                 _check(metric_starts[i], metric_lengths[i], size)
                 if metric_lengths[i]:
-                    _metric(
-                        cython.address(own),
-                        cython.address(data),
-                        cython.address(payload[metric_starts[i]]),
-                        metric_lengths[i],
-                        numbers[kind],
-                    )
+                    message.at = cython.address(payload[metric_starts[i]])
+                    message.length = metric_lengths[i]
+                    _metric(cython.address(own), cython.address(data), message, numbers[kind])
             header[0] = kind
             short = outer.length
             memcpy(cython.address(header[1]), cython.address(short), 4)

@@ -39,6 +39,10 @@ def _none(_: Any) -> Iterable[tuple[str, str]]:
     return ()
 
 
+def _nowhere(_: Any) -> Iterable[tuple[str, str, int]]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of exporter."""
@@ -56,6 +60,8 @@ class Kind:
     """The same for what settings name, as it is now: files that cannot be read. Waits for no network."""
     reads: bool = False
     """Whether what it makes are Backends."""
+    otlp_servers: Callable[[Any], Iterable[tuple[str, str, int]]] = _nowhere
+    """Tell where settings that are well have OTLP sent: (key, host, port)."""
 
 
 def known() -> list[str]:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from collector.exporters.base import Backend
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from collector.clock import Clock
     from collector.exporters.base import Batch, Health, Rejected, Source, Wanted
     from collector.exporters.figures import ExporterMetrics
@@ -61,9 +64,9 @@ class Measured(Backend):
             self._metrics.duration(self._name, "read", wanted.signal).observe(took)
             await blocks.aclose()  # type: ignore[attr-defined]  # an asynchronous generator, as the contract has it
 
-    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
+    async def names(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> Collection[str] | None:
         """See base.py."""
-        return await self._backend.names(signal, tenant)
+        return await self._backend.names(signal, tenant, start_ns, end_ns)
 
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         """See base.py."""
@@ -79,6 +82,15 @@ class Measured(Backend):
         """See base.py."""
         with self._timed("delete", source.signal):
             return await self._backend.delete_offsets(source, ranges)
+
+    def identities(self, block: Block, rows: NDArray[np.intp]) -> list[bytes] | None:
+        """See base.py."""
+        return self._backend.identities(block, rows)
+
+    async def delete_identified(self, source: Source, identities: Sequence[bytes]) -> int | None:
+        """See base.py."""
+        with self._timed("delete", source.signal):
+            return await self._backend.delete_identified(source, identities)
 
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """See base.py."""

@@ -2,8 +2,8 @@
 
 What is to be told waits in the deletions of each log (wal/deletions.py), over restarts, too. A backend is told when its
 delivery has passed the end of what was meant: nothing of that is on its way then. Whole traces are deleted by their ids;
-single records by their keys, if the backend keeps keys. If not, that is logged and counted, and what the backend has stays
-there. An exporter that is not configured any more is told should it come back.
+single records by their keys, if the backend keeps keys, and else by what it knows them by (`Backend.identities`). If it can do
+neither, that is logged and counted, and what the backend has stays there. An exporter that is not configured any more is told should it come back.
 
 Owner: the event loop's thread.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TRACES_AT_ONCE: Final = 100
 RANGES_AT_ONCE: Final = 1000
+IDENTITIES_AT_ONCE: Final = 500
 TIMEOUT_S: Final = 60.0
 """How long a backend may take for one of these."""
 _RETRY: Final = RetryOnFailure(initial_interval=0.1, max_interval=10.0)
@@ -69,7 +70,7 @@ class PassingOn:
         )
         kept = Counter(
             "ringtail_exporter_deletions_refused",
-            "Deletions of single records that a backend cannot do, because it keeps no keys.",
+            "Deletions of single records that a backend cannot do, because nothing that it keeps tells them apart.",
             ("exporter",),
             registry=registry,
         )
@@ -122,22 +123,45 @@ class PassingOn:
         return True
 
     async def _delete(self, reached: Reached, one: Pending, name: str) -> None:
-        records: int | None = 0
+        records = 0
         for at in range(0, len(one.trace_ids), TRACES_AT_ONCE):
             ids = tuple(bytes.fromhex(each) for each in one.trace_ids[at : at + TRACES_AT_ONCE])
             wanted = Wanted(reached.source.signal, reached.source.tenant, trace_ids=ids)
             async with asyncio.timeout(TIMEOUT_S):
-                records = (records or 0) + await reached.backend.delete(wanted)
-        for at in range(0, len(one.ranges), RANGES_AT_ONCE):
-            async with asyncio.timeout(TIMEOUT_S):
-                found = await reached.backend.delete_offsets(reached.source, one.ranges[at : at + RANGES_AT_ONCE])
-            if found is None:
-                records = None
-                break
-            records = (records or 0) + found
-        if records is None:
+                records += await reached.backend.delete(wanted)
+        keyed = await self._by_offset(reached, one.ranges)
+        known = await self._by_identity(reached, one.identities.get(name, []))
+        if one.ranges and keyed is None and known is None:
             self._kept.labels(name).inc()
-            self._logger.error("deletion of single records is nothing that this backend can do", exporter=name)
+            self._logger.error(
+                "deletion of single records is nothing that this backend can do",
+                exporter=name,
+                records=sum(end - first for first, end in one.ranges),
+            )
         else:
+            records += (keyed or 0) + (known or 0)
             self._deleted.labels(name).inc(records)
             self._logger.info("deletion passed on", exporter=name, records=records)
+
+    async def _by_offset(self, reached: Reached, ranges: list[tuple[int, int]]) -> int | None:
+        records = 0
+        for at in range(0, len(ranges), RANGES_AT_ONCE):
+            async with asyncio.timeout(TIMEOUT_S):
+                found = await reached.backend.delete_offsets(reached.source, ranges[at : at + RANGES_AT_ONCE])
+            if found is None:
+                return None
+            records += found
+        return records
+
+    async def _by_identity(self, reached: Reached, identities: list[str]) -> int | None:
+        """Delete what is known by its identity; None when nothing is, or the backend cannot."""
+        records: int | None = None
+        ordered = sorted(identities)  # By time, should that be what they begin with.
+        for at in range(0, len(ordered), IDENTITIES_AT_ONCE):
+            some = [bytes.fromhex(each) for each in ordered[at : at + IDENTITIES_AT_ONCE]]
+            async with asyncio.timeout(TIMEOUT_S):
+                found = await reached.backend.delete_identified(reached.source, some)
+            if found is None:
+                return None
+            records = (records or 0) + found
+        return records

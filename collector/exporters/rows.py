@@ -1,15 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Records as rows of typed values, for backends with typed columns: compiled, straight out of a block.
 
-`spans`, `logs` and `points` (points.py) return columns of the rows [first, end) of a block: a dictionary of lists, each with one plain
+`spans`, `logs` and `points` return columns of the rows [first, end) of a block: a dictionary of lists, each with one plain
 Python value a row. No protobuf object is made. What stands around records (resource, scope, metric) is in
 `containers.py`, once for each group; the column `group` says which.
 
     times                       int, Unix ns, up to 2**64 - 1; 0 is unknown
     trace_id, span_id, …        bytes of 16 or 8, None when absent
     attributes                  str, a JSON object (jsontext.py); "{}" when there are none
-    events, links, exemplars    str, a JSON array of objects; None when there are none
+    events, links, exemplars    str, a JSON array of objects (jsonparts.py); None when there are none
     body                        str: a string as it is, any other value as JSON; None when absent
+    value                       int or float of gauges and sums; None of others, and where none was recorded
+    count, sum, min, max        None where the kind has none, or it was not recorded
+    distribution                str, a JSON object (jsonparts.py); None of gauges and sums
     record                      bytes, the record's own message
 
 Texts hold whatever the client sent: NUL, control characters, SQL.
@@ -18,24 +21,15 @@ The GIL is held: a thousand spans take about a millisecond, so take a block in r
 """
 
 import cython
-from cython.cimports.collector.exporters.jsontext import (
-    Text,
-    closed,
-    field_of,
-    put_any,
-    put_byte,
-    put_chars,
-    put_hex,
-    put_object,
-    put_string,
-    put_unsigned,
-    release,
-    take,
-)
-from cython.cimports.collector.otlp.wire import Extent, next_field
+from cython.cimports.collector.exporters.fields.elements import STRING_VALUE, AnyValue, Repeated, read_value
+from cython.cimports.collector.exporters.fields.points import DOUBLE, HISTOGRAM, INTEGER, Point, read_point
+from cython.cimports.collector.exporters.fields.records import LogRecord, Span, check_rows, read_log, read_span
+from cython.cimports.collector.exporters.jsonparts import put_distribution, put_events, put_exemplars, put_links
+from cython.cimports.collector.exporters.jsontext import put_any, put_object
+from cython.cimports.collector.exporters.text import Text, as_str, release, take
+from cython.cimports.collector.otlp.wire import Extent
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.cpython.unicode import PyUnicode_DecodeUTF8
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t
 from cython.cimports.libc.string import memcmp
 
 _Bytes = cython.typedef(cython.pointer(cython.const[uint8_t]))
@@ -43,9 +37,12 @@ _Bytes = cython.typedef(cython.pointer(cython.const[uint8_t]))
 
 @cython.cfunc
 def _str(part: Extent):
-    if not part.length:
-        return ""
-    return PyUnicode_DecodeUTF8(cython.cast(cython.p_char, part.at), part.length, cython.NULL)
+    return as_str(part.at, part.length)
+
+
+@cython.cfunc
+def _bytes(at: _Bytes, length: cython.Py_ssize_t):
+    return PyBytes_FromStringAndSize(cython.cast(cython.p_char, at), length)
 
 
 @cython.cfunc
@@ -58,19 +55,21 @@ def _ids(block, name: str, first: cython.Py_ssize_t, end: cython.Py_ssize_t, wid
     i: cython.Py_ssize_t
     for i in range(first, end):
         at = cython.address(view[i * width])
-        if memcmp(at, cython.address(absent[0]), width) == 0:
-            found.append(None)
-        else:
-            found.append(PyBytes_FromStringAndSize(cython.cast(cython.p_char, at), width))
+        found.append(_bytes(at, width) if memcmp(at, cython.address(absent[0]), width) else None)
     return found
+
+
+@cython.cfunc
+def _attributes(out: cython.pointer(Text), attributes: Repeated):
+    put_object(out, attributes, 0)
+    return take(out)
 
 
 def spans(block, first: int, end: int) -> dict:
     """Return the columns of a block of spans: trace_id, span_id, parent_span_id, trace_state, name, kind, start_time,
     end_time, status_code, status_message, attributes, events, links, flags, dropped_attributes_count,
     dropped_events_count, dropped_links_count, group, record."""
-    if not 0 <= first < end <= block.count:
-        raise ValueError(f"rows {first} to {end} of {block.count}")
+    check_rows(block, first, end)
     view: cython.const[uint8_t][::1] = block.payload
     starts: cython.const[uint32_t][::1] = block.column("start")
     lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -86,67 +85,36 @@ def spans(block, first: int, end: int) -> dict:
     dropped_links: list = []
     records: list = []
     i: cython.Py_ssize_t
-    begin: _Bytes
     at: _Bytes
-    behind: _Bytes
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    name: Extent
-    trace_state: Extent
-    message: Extent
-    flag: uint64_t
-    lost_attributes: uint64_t
-    lost_events: uint64_t
-    lost_links: uint64_t
-    event: Text
-    link: Text
+    span: Span
     out: Text
-    event.at = link.at = out.at = cython.NULL
-    event.length = event.room = link.length = link.room = out.length = out.room = 0
+    out.at = cython.NULL
+    out.length = out.room = 0
     try:
         for i in range(first, end):
-            begin = at = cython.address(view[0]) + starts[i]
-            behind = at + lengths[i]
-            name.at = trace_state.at = message.at = at
-            name.length = trace_state.length = message.length = 0
-            flag = lost_attributes = lost_events = lost_links = 0
-            while at < behind:
-                at = next_field(at, behind, cython.address(tag), cython.address(number), cython.address(part))
-                if tag == 42:
-                    name = part
-                elif tag == 26:
-                    trace_state = part
-                elif tag == 90:
-                    _event(cython.address(event), part)
-                elif tag == 106:
-                    _link(cython.address(link), part)
-                elif tag == 122:
-                    message = field_of(part, 2)
-                elif tag == 80:
-                    lost_attributes = number
-                elif tag == 96:
-                    lost_events = number
-                elif tag == 112:
-                    lost_links = number
-                elif tag == 133:
-                    flag = number
-            names.append(_str(name))
-            trace_states.append(_str(trace_state))
-            messages.append(_str(message))
-            put_object(cython.address(out), begin, behind, 9, 0)
-            attributes.append(take(cython.address(out)))
-            events.append(closed(cython.address(event)))
-            links.append(closed(cython.address(link)))
-            flags.append(flag)
-            dropped_attributes.append(lost_attributes & 0xFFFFFFFF)
-            dropped_events.append(lost_events & 0xFFFFFFFF)
-            dropped_links.append(lost_links & 0xFFFFFFFF)
-            records.append(PyBytes_FromStringAndSize(cython.cast(cython.p_char, begin), lengths[i]))
+            at = cython.address(view[0]) + starts[i]
+            read_span(cython.address(span), at, at + lengths[i])
+            names.append(_str(span.name))
+            trace_states.append(_str(span.trace_state))
+            messages.append(_str(span.status_message))
+            attributes.append(_attributes(cython.address(out), span.attributes))
+            if span.events.count:
+                put_events(cython.address(out), span.events)
+                events.append(take(cython.address(out)))
+            else:
+                events.append(None)
+            if span.links.count:
+                put_links(cython.address(out), span.links)
+                links.append(take(cython.address(out)))
+            else:
+                links.append(None)
+            flags.append(span.flags)
+            dropped_attributes.append(span.dropped_attributes_count)
+            dropped_events.append(span.dropped_events_count)
+            dropped_links.append(span.dropped_links_count)
+            records.append(_bytes(at, lengths[i]))
     finally:
         release(cython.address(out))
-        release(cython.address(event))
-        release(cython.address(link))
     return {
         "trace_id": _ids(block, "trace_id", first, end, 16),
         "span_id": _ids(block, "span_id", first, end, 8),
@@ -170,77 +138,10 @@ def spans(block, first: int, end: int) -> dict:
     }
 
 
-@cython.cfunc
-@cython.exceptval(-1)
-def _event(out: cython.pointer(Text), message: Extent) -> cython.int:
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    time: uint64_t = 0
-    dropped: uint64_t = 0
-    part: Extent
-    name: Extent = field_of(message, 2)
-    at: _Bytes = message.at
-    end: _Bytes = message.at + message.length
-    while at < end:
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-        if tag == 9:
-            time = number
-        elif tag == 32:
-            dropped = number & 0xFFFFFFFF
-    put_chars(out, b',{"time":' if out.length else b'[{"time":')
-    put_unsigned(out, time)
-    put_chars(out, b',"name":')
-    put_string(out, name.at, name.length)
-    put_chars(out, b',"attributes":')
-    put_object(out, message.at, end, 3, 0)
-    if dropped:
-        put_chars(out, b',"dropped_attributes_count":')
-        put_unsigned(out, dropped)
-    return put_byte(out, 125)
-
-
-@cython.cfunc
-@cython.exceptval(-1)
-def _link(out: cython.pointer(Text), message: Extent) -> cython.int:
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    dropped: uint64_t = 0
-    flags: uint64_t = 0
-    part: Extent
-    trace_id: Extent = field_of(message, 1)
-    span_id: Extent = field_of(message, 2)
-    trace_state: Extent = field_of(message, 3)
-    at: _Bytes = message.at
-    end: _Bytes = message.at + message.length
-    while at < end:
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-        if tag == 40:
-            dropped = number & 0xFFFFFFFF
-        elif tag == 53:
-            flags = number
-    put_chars(out, b',{"trace_id":' if out.length else b'[{"trace_id":')
-    put_hex(out, trace_id.at, trace_id.length)
-    put_chars(out, b',"span_id":')
-    put_hex(out, span_id.at, span_id.length)
-    if trace_state.length:
-        put_chars(out, b',"trace_state":')
-        put_string(out, trace_state.at, trace_state.length)
-    put_chars(out, b',"attributes":')
-    put_object(out, message.at, end, 4, 0)
-    if flags:
-        put_chars(out, b',"flags":')
-        put_unsigned(out, flags)
-    if dropped:
-        put_chars(out, b',"dropped_attributes_count":')
-        put_unsigned(out, dropped)
-    return put_byte(out, 125)
-
-
 def logs(block, first: int, end: int) -> dict:
     """Return the columns of a block of log records: time (the main one: see otlp/block.py), observed_time, trace_id, span_id,
     severity_number, severity_text, event_name, body, attributes, flags, dropped_attributes_count, group, record."""
-    if not 0 <= first < end <= block.count:
-        raise ValueError(f"rows {first} to {end} of {block.count}")
+    check_rows(block, first, end)
     view: cython.const[uint8_t][::1] = block.payload
     starts: cython.const[uint32_t][::1] = block.column("start")
     lengths: cython.const[uint32_t][::1] = block.column("length")
@@ -252,48 +153,22 @@ def logs(block, first: int, end: int) -> dict:
     dropped_attributes: list = []
     records: list = []
     i: cython.Py_ssize_t
-    begin: _Bytes
     at: _Bytes
-    behind: _Bytes
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    text: Extent
-    event_name: Extent
-    body: Extent
-    flag: uint64_t
-    lost: uint64_t
+    log: LogRecord
     out: Text
     out.at = cython.NULL
     out.length = out.room = 0
     try:
         for i in range(first, end):
-            begin = at = cython.address(view[0]) + starts[i]
-            behind = at + lengths[i]
-            text.at = event_name.at = at
-            text.length = event_name.length = 0
-            body.at = cython.NULL
-            flag = lost = 0
-            while at < behind:
-                at = next_field(at, behind, cython.address(tag), cython.address(number), cython.address(part))
-                if tag == 42:
-                    body = part
-                elif tag == 26:
-                    text = part
-                elif tag == 98:
-                    event_name = part
-                elif tag == 56:
-                    lost = number
-                elif tag == 69:
-                    flag = number
-            texts.append(_str(text))
-            event_names.append(_str(event_name))
-            bodies.append(_body(cython.address(out), body))
-            put_object(cython.address(out), begin, behind, 6, 0)
-            attributes.append(take(cython.address(out)))
-            flags.append(flag)
-            dropped_attributes.append(lost & 0xFFFFFFFF)
-            records.append(PyBytes_FromStringAndSize(cython.cast(cython.p_char, begin), lengths[i]))
+            at = cython.address(view[0]) + starts[i]
+            read_log(cython.address(log), at, at + lengths[i])
+            texts.append(_str(log.severity_text))
+            event_names.append(_str(log.event_name))
+            bodies.append(_body(cython.address(out), log.body))
+            attributes.append(_attributes(cython.address(out), log.attributes))
+            flags.append(log.flags)
+            dropped_attributes.append(log.dropped_attributes_count)
+            records.append(_bytes(at, lengths[i]))
     finally:
         release(cython.address(out))
     return {
@@ -315,17 +190,78 @@ def logs(block, first: int, end: int) -> dict:
 
 @cython.cfunc
 def _body(out: cython.pointer(Text), body: Extent):
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    at: _Bytes = body.at
-    if body.at == cython.NULL:
-        return None
-    while at < body.at + body.length:
-        at = next_field(at, body.at + body.length, cython.address(tag), cython.address(number), cython.address(part))
-        if tag == 10:
-            return _str(part)
     if not body.length:
         return None
-    put_any(out, body.at, body.at + body.length, 0)
+    value: AnyValue = read_value(body)
+    if value.tag == STRING_VALUE:
+        return _str(value.content)
+    put_any(out, body, 0)
     return take(out)
+
+
+def points(block, first: int, end: int) -> dict:
+    """Return the columns of a block of data points: type (otlp/block.py), time, start_time, value, count, sum, min, max,
+    distribution, attributes, exemplars, flags, group, record."""
+    check_rows(block, first, end)
+    view: cython.const[uint8_t][::1] = block.payload
+    starts: cython.const[uint32_t][::1] = block.column("start")
+    lengths: cython.const[uint32_t][::1] = block.column("length")
+    types: cython.const[uint8_t][::1] = block.column("type")
+    values: list = []
+    counts: list = []
+    sums: list = []
+    lows: list = []
+    highs: list = []
+    distributions: list = []
+    attributes: list = []
+    exemplars: list = []
+    records: list = []
+    i: cython.Py_ssize_t
+    at: _Bytes
+    point: Point
+    out: Text
+    out.at = cython.NULL
+    out.length = out.room = 0
+    try:
+        for i in range(first, end):
+            at = cython.address(view[0]) + starts[i]
+            read_point(cython.address(point), at, at + lengths[i], types[i])
+            if point.value_type == INTEGER:
+                values.append(point.as_int)
+            else:
+                values.append(point.as_double if point.value_type == DOUBLE else None)
+            sums.append(point.sum if point.has_sum else None)
+            lows.append(point.min if point.has_min else None)
+            highs.append(point.max if point.has_max else None)
+            if types[i] >= HISTOGRAM:
+                counts.append(point.count)
+                put_distribution(cython.address(out), cython.address(point), types[i])
+                distributions.append(take(cython.address(out)))
+            else:
+                counts.append(None)
+                distributions.append(None)
+            attributes.append(_attributes(cython.address(out), point.attributes))
+            if point.exemplars.count:
+                put_exemplars(cython.address(out), point.exemplars)
+                exemplars.append(take(cython.address(out)))
+            else:
+                exemplars.append(None)
+            records.append(_bytes(at, lengths[i]))
+    finally:
+        release(cython.address(out))
+    return {
+        "type": block.column("type")[first:end].tolist(),
+        "time": block.column("time")[first:end].tolist(),
+        "start_time": block.column("start_time")[first:end].tolist(),
+        "value": values,
+        "count": counts,
+        "sum": sums,
+        "min": lows,
+        "max": highs,
+        "distribution": distributions,
+        "attributes": attributes,
+        "exemplars": exemplars,
+        "flags": block.column("flags")[first:end].tolist(),
+        "group": block.column("group")[first:end].tolist(),
+        "record": records,
+    }

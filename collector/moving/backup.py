@@ -30,8 +30,8 @@ import msgspec
 from collector import __version__
 from collector.errors import NotFound, Unavailable
 from collector.exporters.dead_letters import DIRECTORY as DEAD_LETTERS
-from collector.exporters.exports import CURSOR_SUFFIX, CURSORS
 from collector.exporters.instance import NAME as INSTANCE
+from collector.exporters.places import CURSOR_SUFFIX, CURSORS
 from collector.moving import manifest
 from collector.moving.manifest import File, LogFacts, Manifest, checksum, copy
 from collector.otlp.signals import BY_NAME, SIGNALS, Signal

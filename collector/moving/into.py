@@ -199,7 +199,11 @@ def _prefixed(reader: _Reader, signal: Signal | None) -> Iterator[Found]:
         number += 1
         size = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else None
         if size is None or size > REQUEST_BYTES_MAX:
-            yield Found(number, None, b"", "its length makes no sense: the rest of the file cannot be read")
+            if number == 1:
+                what = "this is neither OTLP/JSON lines, nor protobuf behind lengths, nor Jaeger's JSON"
+            else:
+                what = "its length makes no sense: the rest of the file cannot be read"
+            yield Found(number, None, b"", what)
             return
         data = reader.read(size)
         if len(data) < size:

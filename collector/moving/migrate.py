@@ -1,13 +1,14 @@
 """All that one backend holds, exported to another, in windows of time, and verified hour by hour.
 
-Where there are records is found by counting, in halves; hours that hold many are halved further, down to windows of at most
-`WINDOW_RECORDS` (more only within one nanosecond). A window is read, its records put in an order that depends on nothing but
+Where there are records is found by counting: what holds many is halved, down to windows of at most `WINDOW_RECORDS` (more only
+within one nanosecond). A window is read, its records put in an order that depends on nothing but
 themselves, and exported under offsets of a source that is made up for the migration. So a window that is done again, after
 a crash, hands over the same records under the same keys, and a backend that knows keys has none of them twice. The position
 says which windows are done; bounds of windows depend on what the source holds, which should stay as it is meanwhile.
 
 Verification reads both backends once more: by hour, the number of records and the sum of their hashes, each of the record with
 its resource and scope, as protobuf writes them deterministically. What the target holds of other origin shows as a difference.
+A backend that shows fewer records than it counts is an error, whichever it is: what cannot be seen cannot be compared.
 
 Memory: a window, decoded.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from collector.otlp.signals import Signal
 
 HOUR_NS: Final = 3600 * 10**9
-HOURS: Final = END_OF_TIME // HOUR_NS + 1
+END: Final = END_OF_TIME + 1
 WINDOW_RECORDS: Final = 20_000
 BATCH_RECORDS: Final = 4096
 BATCH_BYTES: Final = 3 * 1024 * 1024
@@ -88,6 +90,16 @@ class Hour(NamedTuple):
         return self.records[0] == self.records[1] and self.sums[0] == self.sums[1]
 
 
+@dataclass(slots=True)
+class _Held:
+    """What a backend holds in an hour."""
+
+    start_ns: int
+    records: int = 0
+    total: int = 0
+    """The sum of the records' hashes."""
+
+
 class Migration:
     """One migration. Both backends have been started."""
 
@@ -118,12 +130,14 @@ class Migration:
         done = self._position.done.setdefault(f"{tenant}/{signal.name}", Done())
         origin = Source(self._position.instance, tenant, signal)
         reached = await self._patient(lambda: self._target.position(origin)) or 0
-        whole = await self._count(self._source, signal, tenant, 0, END_OF_TIME)
+        whole = await self._count(self._source, signal, tenant, 0, END)
         moved = done.offset
-        async for window in self._windows(signal, tenant):
+        async for window in self._windows(self._source, signal, tenant):
             if window.end_ns <= done.before_ns:
                 continue
-            refs = await self._read(self._source, signal, tenant, window)
+            # A source that holds less than before is divided in another way.
+            left = window._replace(start_ns=max(window.start_ns, done.before_ns))
+            refs = await self._read(self._source, signal, tenant, left)
             if refs:
                 block = scan(signal, regroup(refs), done.offset)
                 for part in parts(block, BATCH_RECORDS, BATCH_BYTES):
@@ -139,61 +153,66 @@ class Migration:
         return done
 
     async def verify(self, signal: Signal, tenant: str) -> AsyncIterator[Hour]:
-        """Yield every hour in which either backend holds records. Raises Unwelcome, and Unavailable."""
-        async for hour in self._hours(signal, tenant, (self._source, self._target)):
-            records, sums = [], []
-            for backend in (self._source, self._target):
-                count = total = 0
-                async for window in self._halves(backend, signal, tenant, hour):
-                    for ref in await self._read(backend, signal, tenant, window):
-                        count += 1
-                        total += _hash(signal, ref)
-                records.append(count)
-                sums.append(total % 2 ** (8 * HASH_BYTES))
-            yield Hour(hour.start_ns, (records[0], records[1]), (sums[0], sums[1]))
+        """Yield every hour in which either backend holds records, in order. Raises Unwelcome, and Unavailable."""
+        sides = [self._held(backend, signal, tenant) for backend in (self._source, self._target)]
+        heads = [await anext(side, None) for side in sides]
+        while starts := [head.start_ns for head in heads if head is not None]:
+            start = min(starts)
+            now = [head if head is not None and head.start_ns == start else _Held(start) for head in heads]
+            yield Hour(start, (now[0].records, now[1].records), (now[0].total, now[1].total))
+            for at, side in enumerate(sides):
+                if now[at] is heads[at]:
+                    heads[at] = await anext(side, None)
 
-    async def _windows(self, signal: Signal, tenant: str) -> AsyncIterator[Window]:
-        async for hour in self._hours(signal, tenant, (self._source,)):
-            async for window in self._halves(self._source, signal, tenant, hour):
-                yield window
+    async def _held(self, backend: Backend, signal: Signal, tenant: str) -> AsyncIterator[_Held]:
+        """Yield what a backend holds, hour by hour, in order."""
+        hour = None
+        async for window in self._windows(backend, signal, tenant):
+            for ref in await self._read(backend, signal, tenant, window):
+                start = ref.time // HOUR_NS * HOUR_NS
+                if hour is None or start != hour.start_ns:
+                    if hour is not None:
+                        yield hour
+                    hour = _Held(start)
+                hour.records += 1
+                hour.total = (hour.total + _hash(signal, ref)) % 2 ** (8 * HASH_BYTES)
+        if hour is not None:
+            yield hour
 
-    async def _hours(self, signal: Signal, tenant: str, backends: tuple[Backend, ...]) -> AsyncIterator[Window]:
-        """Yield the hours in which any of these holds records, in order."""
-        pending = [(0, HOURS)]
+    async def _windows(self, backend: Backend, signal: Signal, tenant: str) -> AsyncIterator[Window]:
+        """Yield windows that are small enough and hold all that there is, in order. Raises Unavailable for a backend that
+        counts less in two halves than in the whole."""
+        pending = [Window(0, END, await self._count(backend, signal, tenant, 0, END))]
         while pending:
-            first, end = pending.pop()
-            bounds = first * HOUR_NS, min(end * HOUR_NS, END_OF_TIME)
-            count = 0
-            for backend in backends:
-                count += await self._count(backend, signal, tenant, *bounds)
-            if not count:
+            window = pending.pop()
+            if window.records <= self._window_records or window.end_ns - window.start_ns == 1:
+                if window.records:
+                    yield window
                 continue
-            if end - first == 1:
-                yield Window(*bounds, count)
-            else:
-                middle = (first + end) // 2
-                pending += [(middle, end), (first, middle)]
+            middle = (window.start_ns + window.end_ns) // 2
+            halves = [
+                Window(*bounds, await self._count(backend, signal, tenant, *bounds))
+                for bounds in ((middle, window.end_ns), (window.start_ns, middle))
+            ]
+            await self._agree(backend, signal, tenant, window, sum(half.records for half in halves))
+            pending += halves
 
-    async def _halves(self, backend: Backend, signal: Signal, tenant: str, hour: Window) -> AsyncIterator[Window]:
-        """Divide an hour into windows that are small enough, in order."""
-        pending = [(hour.start_ns, hour.end_ns)]
-        while pending:
-            start, end = pending.pop()
-            count = await self._count(backend, signal, tenant, start, end)
-            if not count:
-                continue
-            if count <= self._window_records or end - start == 1:
-                yield Window(start, end, count)
-            else:
-                middle = (start + end) // 2
-                pending += [(middle, end), (start, middle)]
+    async def _agree(self, backend: Backend, signal: Signal, tenant: str, window: Window, found: int) -> None:
+        """Raise Unavailable unless so many were found as are counted, or more have come."""
+        if found < window.records:
+            counted = await self._count(backend, signal, tenant, window.start_ns, window.end_ns)
+            if found < counted:
+                which = "source" if backend is self._source else "target"
+                bounds = f"from {window.start_ns} to before {window.end_ns} ns"
+                raise Unavailable(f"the {which} counts {counted} {signal.noun} {bounds}, and shows {found}")
 
     async def _count(self, backend: Backend, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
         found: int = await self._patient(lambda: backend.count(signal, tenant, start_ns, end_ns))
         return found
 
     async def _read(self, backend: Backend, signal: Signal, tenant: str, window: Window) -> list[Ref]:
-        """Return the records of a window in an order that depends on nothing but themselves."""
+        """Return the records of a window in an order that depends on nothing but themselves. Raises Unavailable for a backend that
+        does not show all that it counts."""
 
         async def once() -> list[Ref]:
             wanted = Wanted(signal, tenant, window.start_ns, window.end_ns - 1, newest_first=False)
@@ -208,6 +227,7 @@ class Migration:
             return found
 
         refs = await self._patient(once)
+        await self._agree(backend, signal, tenant, window, len(refs))
         return sorted(refs, key=lambda ref: (ref.time, _canonical(signal, ref)))
 
     async def _patient(self, call: Callable[[], Awaitable[Any]]) -> Any:

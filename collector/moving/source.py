@@ -195,7 +195,7 @@ def _read(
     narrow = within.start_ns > 0 or within.end_ns < END_OF_TIME
     for one in method(asked, metadata=metadata):
         if one.base_offset > at:
-            missed(one.base_offset - at, "not held")
+            missed(one.base_offset - at, "deleted, damaged, or removed by retention")
         at = one.base_offset + one.count
         payload = getattr(one, signal.name).SerializeToString()
         piece = Piece(payload, one.count, at, runs=((one.base_offset, at),))

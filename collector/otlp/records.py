@@ -29,8 +29,6 @@ RESOURCE_ATTRIBUTES = 1
 SCOPE_ATTRIBUTES = 3
 SPAN_ATTRIBUTES = 9
 LOG_ATTRIBUTES = 6
-POINT_ATTRIBUTES = (0, 7, 7, 9, 1, 7)
-"""The field number of a point's attributes, by the `type` column."""
 
 _RECORD_TYPES: dict[Signal, Any] = {TRACES: trace_pb2.Span, LOGS: logs_pb2.LogRecord}
 _POINT_TYPES: tuple[Any, ...] = (
@@ -165,17 +163,17 @@ def _fields(message: bytes) -> list[tuple[int, bytes, bytes]]:
     at = 0
     while at < len(message):
         begin = at
-        tag, at = _varint(message, at)
+        tag, at = read_varint(message, at)
         content = b""
         wire = tag & 7
         if wire == 0:
-            _, at = _varint(message, at)
+            _, at = read_varint(message, at)
         elif wire == 1:
             at += 8
         elif wire == 5:
             at += 4
         elif wire == 2:
-            length, at = _varint(message, at)
+            length, at = read_varint(message, at)
             content = message[at : at + length]
             at += length
         else:
@@ -187,12 +185,12 @@ def _fields(message: bytes) -> list[tuple[int, bytes, bytes]]:
 def _group_end(message: bytes, at: int) -> int:
     depth = 1
     while depth:
-        tag, at = _varint(message, at)
+        tag, at = read_varint(message, at)
         wire = tag & 7
         if wire == 0:
-            _, at = _varint(message, at)
+            _, at = read_varint(message, at)
         elif wire == 2:
-            length, at = _varint(message, at)
+            length, at = read_varint(message, at)
             at += length
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
@@ -201,7 +199,8 @@ def _group_end(message: bytes, at: int) -> int:
     return at
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return the varint that lies at a place of a valid message, and the place behind it."""
     result = shift = 0
     while True:
         byte = message[at]

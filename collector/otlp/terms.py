@@ -2,7 +2,7 @@
 
     Terms     all of these must hold
     Term      one of these must hold
-    Sought    a text of a kind (`words.py`) is the one sought, or has it inside; or the record has a trace's id
+    Sought    a text of a kind (`texts.py`) is the one sought, or has it inside; or the record has a trace's id
 
 They may say less than a query asks and never more: a record that does not fulfil them is no answer, one that does is
 looked at.
@@ -16,16 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from collector.otlp.words import (
-    ATTRIBUTE,
-    ATTRIBUTE_LONG,
-    ATTRIBUTE_OPAQUE,
-    BODY_LONG,
-    BODY_NUMBER,
-    BODY_OPAQUE,
-    WORD_BYTES_MAX,
-    words,
-)
+from collector.otlp.texts import ATTRIBUTE, ATTRIBUTE_LONG, ATTRIBUTE_OPAQUE, BODY_LONG, BODY_NUMBER, BODY_OPAQUE
+from collector.otlp.words import WORD_BYTES_MAX, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from collector.errors import Malformed
-from collector.otlp.scan import REASONS
+from collector.otlp.rules import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

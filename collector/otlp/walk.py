@@ -33,6 +33,20 @@ from cython.cimports.libc.string import memcpy
 
 from collector.otlp.signals import SIGNALS
 
+FAILURES = {
+    TRUNCATED: "the message ends in the middle of a field",
+    BAD_TAG: "a field tag is not valid",
+    BAD_VARINT: "a varint is cut short or longer than 10 bytes",
+    BAD_LENGTH: "a length reaches beyond the end of its message",
+    BAD_UTF8: "a string is not valid UTF-8",
+    TOO_DEEP: "messages are nested more than 100 deep",
+    BAD_GROUP: "a group or a wire type is not valid",
+    BAD_PACKED: "packed numbers are cut short",
+    TOO_LARGE: "a payload reaches 4 GiB",
+    NO_MEMORY: "no memory for the columns",
+}
+"""What `Scan.failure` says, in words."""
+
 # One row of FIELDS entries for each message type; row 0 is the unknown message.
 _kind = cython.declare(uint8_t[2048])
 _child = cython.declare(uint8_t[2048])

@@ -1,1 +1,1 @@
-# Only compiled modules use it.
+FAILURES: dict[int, str]

@@ -1,31 +1,9 @@
-# Texts and words of records. What they promise stands in words.py.
+# Words of texts. What they promise stands in words.py.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     WORD_BYTES = 64  # of a folded word that is one; longer ones are only told of
-
-cdef enum:  # kinds of text
-    BODY = 0
-    ATTRIBUTE = 1
-
-cdef enum:  # what a record holds beside its texts, a bit each
-    BODY_NUMBER = 1
-    BODY_OPAQUE = 2
-    ATTRIBUTE_OPAQUE = 4
-    BODY_LONG = 8
-    ATTRIBUTE_LONG = 16
-
-cdef struct Text:
-    const uint8_t* at
-    uint32_t length
-    int kind
-
-cdef struct Texts:  # to be zeroed first; `release_texts` gives back what it holds
-    Text* text
-    Py_ssize_t count
-    Py_ssize_t room
-    int flags
 
 cdef struct Word:
     uint64_t hash      # wire.key_of its bytes
@@ -42,11 +20,6 @@ cdef struct Words:  # to be zeroed first; `release_words` gives back what it hol
     Py_ssize_t bytes_room
     int flags
 
-cdef bint record_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
-cdef bint span_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
-cdef bint resource_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
-cdef bint scope_texts(Texts* texts, const uint8_t* at, Py_ssize_t length) noexcept nogil
-cdef void release_texts(Texts* texts) noexcept nogil
 cdef bint text_words(Words* words, const uint8_t* at, Py_ssize_t length, int kind) noexcept nogil
 cdef void release_words(Words* words) noexcept nogil
 cdef Py_ssize_t fold_text(const uint8_t* at, Py_ssize_t length, uint8_t* out) noexcept nogil

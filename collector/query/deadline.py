@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WORK_S = 0.001
 """How long a query works, in seconds, before it looks whether requests are coming in."""
-REST = 6.0
+REST = 10.0
 """How many times as long it then rests."""
 REST_MAX_S = 0.05
 """How long it rests at most, in seconds."""

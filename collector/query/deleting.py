@@ -1,35 +1,41 @@
 """Deleting records: finding them, having that written down, and hiding them.
 
 By trace id, all spans and log records of some traces go; by query, those records that the query matches, which is one that a
-live tail takes (a TraceQL spanset of single spans, a LogQL selector with filters), or with `whole_traces` the traces that they
-are of. What came after the deletion was asked for is not meant.
+live tail takes (a TraceQL spanset of single spans, a LogQL selector with filters), or of data points a PromQL selector of
+series; with `whole_traces`, the traces that spans and log records are of. What came after the deletion was asked for is not meant.
 
 1. The offsets are found, by indexes for traces, by reading ring and log for a query, a turn at a time.
 2. They are written to the deletions of their logs (wal/deletions.py), with what backends are to be told. From then on it
    is done for good; a crash before it deletes nothing.
 3. Ring and log show them to nobody; queries that began before may still.
 
-What is left to do, compaction and the exporters do: they find it written down. Data points have no trace, and are not deleted.
+What is left to do, compaction and the exporters do: they find it written down. Backends that keep no offsets are told by
+what is in the records (`Identify`), which is reckoned when they are found: later their bytes may be gone.
+
 Owner: the event loop's thread. Memory: 8 bytes a record that is deleted, and 16 a range of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from collector.errors import InvalidQuery, QueryLimit
-from collector.otlp.signals import LOGS, TRACES, Signal
+from collector.otlp.block import Block
+from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.otlp.tombstones import NONE, Tombstones
 from collector.query.offsets import from_offset
+from collector.query.promql.points import points
 from collector.query.slices import END_OF_TIME, Among, Slice, slices
 from collector.query.tail_filters import LANGUAGES
+from collector.wal.deletions import IDENTITIES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,12 +44,15 @@ if TYPE_CHECKING:
     from collector.query.tail_filters import Matcher
     from collector.store import Store, View
 
-SIGNALS: Final = (TRACES, LOGS)
-"""What can be deleted of."""
+OF_TRACES: Final = (TRACES, LOGS)
+"""What traces have records of."""
+_MATCHING: Final[Mapping[Signal, Callable[[str], tuple[Matcher, Any]]]] = {**LANGUAGES, METRICS: points}
 TRACES_MAX: Final = 1000
 """Traces of one deletion."""
 RECORDS_MAX: Final = 10_000_000
 """Records of one deletion."""
+Identify = Callable[[Block, "NDArray[np.intp]"], list[bytes] | None]
+"""Returns what some records of a block are known by, or None."""
 TURN_S: Final = 0.5
 """How long the search for a query's matches goes on before other queries come to their turn."""
 
@@ -83,10 +92,11 @@ class Deleting:
         stores: Mapping[str, Store],
         engine: Engine,
         logger: Any,
-        backends: Callable[[str], list[str]] = lambda _: [],
+        backends: Callable[[str], Mapping[str, Identify]] = lambda _: {},
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """`backends` names the exporters that keep records of a signal and can delete them; `wake` has them told."""
+        """`backends` names the exporters that keep records of a signal and can delete them, each with what says what single
+        records are known by to it, or None where that is their offset; `wake` has them told."""
         self._stores = stores
         self._engine = engine
         self._logger = logger
@@ -102,21 +112,24 @@ class Deleting:
         """
         if bool(wanted.trace_ids) == bool(wanted.query):
             raise InvalidQuery("either trace ids or a query say what is deleted")
+        if wanted.signal is METRICS and (wanted.trace_ids or wanted.whole_traces):
+            raise InvalidQuery("data points have no trace; a query says which are deleted")
         async with self._one:
             ids = wanted.trace_ids
             found: dict[Signal, Tombstones] = {}
+            identities: dict[str, list[bytes]] = {}
             ends = {one: self._stores[one.name].ring.next_offset for one in SIGNALS}
             if wanted.query:
                 signal = wanted.signal or TRACES
-                found[signal], ids = await self._matching(self._stores[signal.name], wanted, ends[signal])
+                found[signal], ids, identities = await self._matching(self._stores[signal.name], wanted, ends[signal])
             if len(ids) > TRACES_MAX:
                 raise QueryLimit(f"{len(ids)} traces; {TRACES_MAX} are deleted at once, at most")
             if ids:
-                chosen = SIGNALS if wanted.signal is None or wanted.whole_traces else (wanted.signal,)
+                chosen = OF_TRACES if wanted.signal is None or wanted.whole_traces else (wanted.signal,)
                 found = {one: await self._of_traces(self._stores[one.name], ids) for one in chosen}
             done = Deleted()
             for signal, tombstones in found.items():
-                await self._delete(signal, tombstones, ends[signal], ids, wanted.dry_run, done)
+                await self._delete(signal, tombstones, ends[signal], ids, identities, wanted.dry_run, done)
         if not wanted.dry_run:
             self._logger.info(
                 "records deleted",
@@ -129,17 +142,26 @@ class Deleting:
         return done
 
     async def _delete(
-        self, signal: Signal, found: Tombstones, end: int, ids: Sequence[bytes], dry_run: bool, done: Deleted
+        self,
+        signal: Signal,
+        found: Tombstones,
+        end: int,
+        ids: Sequence[bytes],
+        identities: Mapping[str, Sequence[bytes]],
+        dry_run: bool,
+        done: Deleted,
     ) -> None:
         store = self._stores[signal.name]
         if dry_run:
             done.records[signal.name] = (found - store.deletions.hidden).records
             return
-        backends = self._backends(signal.name)
+        backends = sorted(self._backends(signal.name))
         names = [one.hex() for one in ids]
         with store.view(held_only=True) as view:
             oldest = view.first_offset
-        done.records[signal.name] = await asyncio.to_thread(store.deletions.add, found, oldest, end, names, backends)
+        done.records[signal.name] = await asyncio.to_thread(
+            store.deletions.add, found, oldest, end, names, backends, identities
+        )
         store.hide()
         if names or found:
             done.backends = sorted({*done.backends, *backends})
@@ -148,20 +170,31 @@ class Deleting:
         with store.view(held_only=True) as view:
             return await self._engine.run(of_traces, view, ids)
 
-    async def _matching(self, store: Store, wanted: Deletion, end: int) -> tuple[Tombstones, tuple[bytes, ...]]:
-        """Return what a query matches, or the traces of that."""
-        matcher, _ = LANGUAGES[store.signal](wanted.query)
+    async def _matching(
+        self, store: Store, wanted: Deletion, end: int
+    ) -> tuple[Tombstones, tuple[bytes, ...], dict[str, list[bytes]]]:
+        """Return what a query matches, or the traces of that; and what single records are known by to backends that ask for it."""
+        matcher, _ = _MATCHING[store.signal](wanted.query)
         found, ids, position = NONE, set[bytes](), 0
+        asking = {} if wanted.dry_run or wanted.whole_traces else self._backends(store.signal.name)
+        identities: dict[str, list[bytes]] = {}
         while position < end:
             with store.view(held_only=True) as view:
                 position = max(position, view.first_offset)
-                turn = await self._engine.run(_turn, view, matcher, wanted, position, end)
+                turn = await self._engine.run(_turn, view, matcher, wanted, position, end, asking)
             found, position = found | turn[0], turn[2]
             ids |= turn[1]
+            for name, some in turn[3].items():
+                identities.setdefault(name, []).extend(some)
+            if sum(map(len, identities.values())) > IDENTITIES_MAX:
+                raise QueryLimit(
+                    f"the query matches more than {IDENTITIES_MAX} records, which is what backends without keys "
+                    f"({', '.join(sorted(identities))}) delete at once, at most; whole traces they delete by their ids"
+                )
             if found.records > RECORDS_MAX or len(ids) > TRACES_MAX:
                 what = f"traces; {TRACES_MAX}" if wanted.whole_traces else f"records; {RECORDS_MAX}"
                 raise QueryLimit(f"the query matches more {what} are deleted at once, at most")
-        return found, tuple(sorted(ids))
+        return found, tuple(sorted(ids)), identities
 
 
 def of_traces(deadline: Deadline, view: View, ids: Sequence[bytes]) -> Tombstones:
@@ -177,10 +210,19 @@ def of_traces(deadline: Deadline, view: View, ids: Sequence[bytes]) -> Tombstone
 
 
 def _turn(
-    deadline: Deadline, view: View, matcher: Matcher, wanted: Deletion, position: int, end: int
-) -> tuple[Tombstones, set[bytes], int]:
-    """Look at records from a position on; return which match, or the traces of these, and how far this came."""
+    deadline: Deadline,
+    view: View,
+    matcher: Matcher,
+    wanted: Deletion,
+    position: int,
+    end: int,
+    asking: Mapping[str, Identify],
+) -> tuple[Tombstones, set[bytes], int, dict[str, list[bytes]]]:
+    """Look at records from a position on; return which match, or the traces of these, how far this came, and what backends know
+    the records by."""
     found: list[NDArray[np.intp]] = []
+    identities: dict[str, list[bytes]] = {}
+    identified = 0
     ids: set[bytes] = set()
     until = deadline.clock.monotonic() + TURN_S
     for piece in from_offset(view, position, end, deadline):
@@ -193,9 +235,13 @@ def _turn(
             ids.update(one.tobytes() for one in np.unique(block.column("trace_id")[rows], axis=0))
         elif rows.size:
             found.append(block.base_offset + rows)
-        if deadline.clock.monotonic() >= until or len(ids) > TRACES_MAX:
+            for name, identify in asking.items():
+                if (some := identify(block, rows)) is not None:
+                    identities.setdefault(name, []).extend(some)
+                    identified += len(some)
+        if deadline.clock.monotonic() >= until or len(ids) > TRACES_MAX or identified > IDENTITIES_MAX:
             break
     else:
         position = end
     ids.discard(bytes(16))
-    return Tombstones.of(np.concatenate(found)) if found else NONE, ids, position
+    return Tombstones.of(np.concatenate(found)) if found else NONE, ids, position, identities

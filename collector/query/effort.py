@@ -87,10 +87,15 @@ class LogEffort:
 class BackendEffort:
     """What came from behind the log."""
 
+    asked: int = 0
+    """How often; more than once where many traces are asked for."""
+    seconds: float = 0.0
+    """Spent with waiting for it."""
     blocks: int = 0
     bytes: int = 0
     """Of their payloads."""
     records: int = 0
+    """That are of the time and the key, and not held."""
 
 
 @dataclass(slots=True)

@@ -57,6 +57,11 @@ class Engine:
         self._lanes.append(lane)
         return lane
 
+    @property
+    def pending(self) -> int:
+        """How many queries are running or waiting, in all lanes."""
+        return self._pending + sum(lane._pending for lane in self._lanes)
+
     def limit(self, timeout_s: float) -> None:
         """Change how long a query may take that begins from now on."""
         for engine in (self, *self._lanes):

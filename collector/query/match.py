@@ -30,7 +30,8 @@ Values.__doc__ = """A column of AnyValues.
 """
 
 
-def _extents(payload, starts, lengths) -> tuple:
+def checked(payload, starts, lengths) -> tuple:
+    """Return starts and lengths as two arrays of u32 without gaps; raise ValueError for extents that are none of it."""
     starts = np.ascontiguousarray(starts, np.uint32)
     lengths = np.ascontiguousarray(lengths, np.uint32)
     if len(starts) != len(lengths):
@@ -88,7 +89,7 @@ def attribute(payload, starts, lengths, field: int, key: bytes) -> Values:
 
 def attributes(payload, starts, lengths, field: int, keys: list) -> list:
     """The same for several keys, which are distinct and `KEYS_MAX` at most, in one walk: a column for each."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     count: cython.int = len(keys)
     if count > KEYS_MAX:
@@ -172,7 +173,7 @@ def _place(name: Extent, wanted: cython.pointer(Extent), count: cython.int) -> c
 
 def any_value(payload, starts, lengths) -> Values:
     """Return the AnyValue messages at these extents as a column; an extent of length 0 is absent."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     return _any_values(payload, starts, lengths, lengths > 0)
 
 
@@ -215,7 +216,7 @@ def _any_values(payload, starts, lengths, there):
 
 def equal(payload, starts, lengths, needle: bytes):
     """Tell for each extent whether its bytes are `needle`."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     out = np.zeros(n, np.bool_)
     if n == 0:
@@ -305,7 +306,7 @@ def _find_any_case(
 
 def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False):
     """Tell for each extent whether `needle` occurs in it; with `ignore_case`, ASCII letters of either case."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     out = np.zeros(n, np.bool_)
     if n == 0:
@@ -336,7 +337,7 @@ def contains(payload, starts, lengths, needle: bytes, ignore_case: bool = False)
 
 def string_field(payload, starts, lengths, field: int) -> tuple:
     """Return where the length-delimited field of that number lies in each message; length 0 when absent."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     found_starts = np.zeros(n, np.uint32)
     found_lengths = np.zeros(n, np.uint32)
@@ -369,7 +370,7 @@ def string_field(payload, starts, lengths, field: int) -> tuple:
 
 def children(payload, starts, lengths, field: int) -> tuple:
     """Return where every length-delimited field of that number lies: (the message it is in, start, length)."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     counts = np.zeros(n, np.intp)
     if n == 0 or len(payload) == 0:
@@ -418,7 +419,7 @@ def children(payload, starts, lengths, field: int) -> tuple:
 
 def fixed64(payload, starts, lengths, field: int):
     """Return the 64-bit field of that number of each message, as it lies there; 0 when absent."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     values = np.zeros(n, np.uint64)
     if n == 0 or len(payload) == 0:
@@ -448,7 +449,7 @@ def fixed64(payload, starts, lengths, field: int):
 
 def hashes(payload, starts, lengths):
     """Return `wire.hash_key` of each extent's bytes: 0 for the empty one."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     found = np.zeros(n, np.uint64)
     if n == 0 or len(payload) == 0:
@@ -468,7 +469,7 @@ def hashes(payload, starts, lengths):
 
 def strings(payload, starts, lengths) -> list:
     """Return the text at each extent."""
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     return [
         str(payload[start : start + length], "utf-8", "replace")
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
@@ -481,7 +482,7 @@ def keys(payload, starts, lengths, field: int) -> set:
     A small table of keys that were seen lately spares making an object for each; what it does not have waits until it is
     worth taking the GIL, or for the end.
     """
-    starts, lengths = _extents(payload, starts, lengths)
+    starts, lengths = checked(payload, starts, lengths)
     found: set = set()
     n: cython.Py_ssize_t = len(starts)
     if n == 0 or len(payload) == 0:
@@ -544,7 +545,7 @@ def distinct(payload, *extents) -> tuple:
     `extents` are pairs (starts, lengths); rows are alike when they are in all of them. Codes count from 0 in the order
     of their first rows.
     """
-    pairs = [_extents(payload, starts, lengths) for starts, lengths in extents]
+    pairs = [checked(payload, starts, lengths) for starts, lengths in extents]
     parts: cython.Py_ssize_t = len(pairs)
     n: cython.Py_ssize_t = len(pairs[0][0])
     codes = np.zeros(n, np.intp)

@@ -21,6 +21,9 @@ BYTES: int
 EMPTY: int
 KEYS_MAX: int
 
+def checked(
+    payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def attribute(
     payload: bytes | bytearray, starts: NDArray[Any], lengths: NDArray[Any], field: int, key: bytes
 ) -> Values: ...

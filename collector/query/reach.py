@@ -228,6 +228,8 @@ class Reach:
             return
         base = 0 if asked.newest_first else OLDEST
         way.reads += 1
+        if deadline is not None and deadline.effort is not None:
+            deadline.effort.now.backend.asked += 1
         feed = _Feed(way, asked, self._held_from)
         try:
             while True:
@@ -278,7 +280,10 @@ class Reach:
                     except Empty:
                         continue
         finally:
-            self._waited_s += clock.monotonic() - began
+            waited = clock.monotonic() - began
+            self._waited_s += waited
+            if deadline is not None and deadline.effort is not None:
+                deadline.effort.now.backend.seconds += waited
 
 
 class _TooSlow(RingtailError):

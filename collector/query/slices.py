@@ -3,8 +3,9 @@
 A query gets a `View` on the event loop and reads it in a worker thread (engine.py). `slices` walks ring and log as one,
 newest block first: blocks outside the time range are not opened, nor blocks of the log that the key indexes know to
 be without the view's key or the query's texts, and what is left of a block is narrowed to live records, to the time
-range and to the key. Behind the log comes what a backend has, if one is read from (reach.py), in the same shape. A view
-of a rare key goes from posting to posting, not from block to block.
+range and to the key. Small blocks of the log that follow each other are looked at as one (together.py). Behind the log
+comes what a backend has, if one is read from (reach.py), in the same shape. A view of a rare key goes from posting to
+posting, not from block to block.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collector.otlp.asked import NOTHING, Asked
 from collector.otlp.records import Ref
 from collector.query.reach import ONLY_HELD, Reach
 from collector.query.repeated import without_held
+from collector.query.together import together
 from collector.ring.search import Stretch
 from collector.store import key_matches
 
@@ -43,6 +45,9 @@ Wanted = Callable[[int, int], bool]
 """Tells, when it is its turn, whether what lies between two times (the oldest and the newest, Unix ns) is of interest: a
 query that has found enough wants nothing any more that is older than all that. What is of no interest is of none in any
 part of it."""
+
+SINGLE = 8
+"""Blocks of the log, the first of a walk, that are looked at one by one: most questions end with them."""
 
 BLOCKS_FEW = 8
 """Blocks of which each is asked whether it is of interest; of more, arrays are."""
@@ -275,7 +280,10 @@ def log_slices(
     if not newest_first:
         yield from behind_slices(view, start_ns, end_ns, deadline, among, wanted, hints, newest_first=False)
     if view.log is not None:
-        yield from _of_log(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=newest_first)
+        pieces = _of_log(view, start_ns, end_ns, deadline, among, wanted, terms, newest_first=newest_first)
+        if among is None or among.column != "trace_id":  # Of those it is a few records that are wanted of a block.
+            pieces = together(pieces, newest_first=newest_first, single=SINGLE, before=view.ring_offset)
+        yield from pieces
     if newest_first:
         yield from behind_slices(view, start_ns, end_ns, deadline, among, wanted, hints, newest_first=True)
     if isinstance(view.behind, Reach):
@@ -352,6 +360,8 @@ def behind_slices(
             if deadline is not None:
                 deadline.check()
             if wanted is not None and not wanted(block.min_time, block.max_time):
+                if deadline is not None and deadline.effort is not None:
+                    deadline.effort.of_backend(block, 0)
                 rest = (start_ns, block.max_time) if newest_first else (block.min_time, end_ns)
                 if not wanted(*rest):
                     break

@@ -82,11 +82,13 @@ def _one_filter(query: str) -> Filter:
     if not isinstance(first, Filter) or len(stages) > 1:
         one = first if not isinstance(first, Filter) else stages[1]
         name = f"the operator {one.op}" if isinstance(one, SpansetOperation) else f"the stage {one}"[:100]
-        raise InvalidQuery(f"a tail asks about single spans, by one filter {{ … }}, and not {name}", one.at)
+        raise InvalidQuery(f"only single spans can be asked about here, by one filter {{ … }}, and not {name}", one.at)
     for field in fields_of(first.expression):
         if field.parent if isinstance(field, Attribute) else field.name in OF_TRACES:
             name = str(field) if isinstance(field, Attribute) else field.name
-            raise InvalidQuery(f"{name} is not known yet when a span arrives; a tail asks about single spans", field.at)
+            raise InvalidQuery(
+                f"{name} is not known of a span by itself; only single spans can be asked about here", field.at
+            )
     return first
 
 
@@ -96,7 +98,7 @@ def lines(query: str) -> Matching:
         return (lambda piece, view, deadline: piece.rows), None
     plan = prepare(query)
     if not isinstance(plan.expression, logql.LogQuery):
-        raise InvalidQuery("a tail is of log lines; this is a query of metrics", 0)
+        raise InvalidQuery("only log lines can be asked about here; this is a query of metrics", 0)
     [source] = plan.sources.values()
     service = source.selection.service
     return _of_source(source), ("service", service) if service is not None else None

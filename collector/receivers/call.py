@@ -111,7 +111,8 @@ class Call(Stream):
         """Go on by what the headers say, if their client may."""
         route, gate = self._route, self._listener.gate
         if route.refusal and route.fault is not None:
-            (route.receiver or self._listener).refused(route.fault)
+            found = (route.receiver or self._listener).refused(route.fault)
+            self._listener.lose(found, self._connection.transport)
             self._connection.refuse(self, route.refusal)
         elif gate is None:
             self._enter()
@@ -305,6 +306,7 @@ class Call(Stream):
         self.body = self._message = None
         if found.outcome == "failed":
             self._listener.logger.error("request failed", transport="grpc", error=repr(error))
+        self._listener.lose(found, self._connection.transport)
         if not self._gone:
             self._gone = True
             block = HEAD_BLOCK + error_block(found)

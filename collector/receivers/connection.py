@@ -32,8 +32,10 @@ import math
 from typing import TYPE_CHECKING, Final, cast
 
 from collector.errors import Overloaded, RingtailError, TooLarge, Unavailable
+from collector.otlp.json.overlooked import overlooked
 from collector.otlp.json.request import to_protobuf
 from collector.otlp.status import Answer, too_slow
+from collector.otlp.validate import Accepted
 from collector.receivers.admission import RETRY_AFTER_S
 from collector.receivers.body import Body
 from collector.receivers.chunked import ChunkDecoder
@@ -92,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         "_listener",
         "_mark",
         "_now",
+        "_overlooked",
         "_paused",
         "_peer",
         "_pending",
@@ -120,6 +123,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pending = b""  # what came behind the request at work
         self._head: Head | None = None
         self._route: Route | None = None  # of the request that is here
+        self._overlooked = ""  # why there is nothing in it
         self._destination: Destination | None = None
         self._expects = False  # the client may wait for leave to send the body
         self._keep_alive = True
@@ -379,7 +383,8 @@ class Connection(asyncio.BufferedProtocol):
             if route.encoding:
                 body = inflate(body, route.encoding, self._listener.body_bytes_max, LIMIT_KEY, self._grow)
             if route.is_json:
-                body = to_protobuf(route.receiver.signal, body)
+                text, body = body, to_protobuf(route.receiver.signal, body)
+                self._overlooked = "" if body else overlooked(route.receiver.signal, text)
             destination.store.submit(body, self._stored)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._refuse(error, 0)
@@ -396,6 +401,8 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(outcome, Exception):
             self._fail(route.receiver.refused(outcome), outcome)
         else:
+            if route.is_json and self._overlooked:
+                outcome, self._overlooked = Accepted(outcome.records, outcome.rejected, self._overlooked), ""
             response = route.receiver.stored(outcome, is_json=route.is_json)
             if response is None and transport is not None and self._keep_alive and not route.cors_headers:
                 transport.write(listener.success_json if route.is_json else listener.success)
@@ -425,6 +432,7 @@ class Connection(asyncio.BufferedProtocol):
     def _fail(self, found: Answer, error: BaseException) -> None:
         if found.outcome == "failed":
             self._listener.logger.error("request failed", transport="http", error=repr(error))
+        self._listener.lose(found, self._transport, about_payload=self._route is not None)
         if found.retry_after_s is not None and self._listener.admission.draining:
             self._keep_alive = False
         is_json = self._route is None or self._route.is_json

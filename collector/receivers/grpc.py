@@ -202,10 +202,10 @@ class GrpcReceiver(Http2Listener):
         await super().stop(grace_s)
 
     def greet(self, data: bytes) -> bytes:
-        """Tell a client that speaks HTTP/1 where that is spoken."""
+        """Tell a client that speaks HTTP/1 where that is spoken: that its data are bad (400) would have it drop them."""
         if b" HTTP/1." not in data:
             return b""
         return (
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-            b"Ringtail receives OTLP/gRPC here; OTLP/HTTP has its own port.\n"
+            b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+            b"Ringtail receives OTLP/gRPC here; OTLP/HTTP has its own port, usually 4318.\n"
         )

@@ -19,6 +19,8 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 """Bytes of the request line and all headers."""
 
 _END = b"\r\n\r\n"
+TLS_HANDSHAKE: Final = b"\x16\x03"
+"""What a connection begins with that speaks TLS."""
 _HTTP_2 = b"PRI "
 _WANTED = frozenset(
     {
@@ -120,7 +122,11 @@ class Head:
             pass
         except httptools.HttpParserError as error:
             self._require_version()
-            hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port" if self._start == _HTTP_2 else ""
+            hint = ""
+            if self._start == _HTTP_2:
+                hint = "; HTTP/2 is not served here, and OTLP/gRPC has its own port, usually 4317"
+            elif self._start.startswith(TLS_HANDSHAKE):
+                hint = "; this is TLS, which is not spoken here"
             raise Malformed(f"not a valid HTTP/1.1 request: {error}{hint}") from error
         self._require_version()
         # Empty lines before a request end no head: the search for its end begins anew behind them.

@@ -10,6 +10,7 @@ behind what others have sent meanwhile: libuv would let it fill the buffer 32 ti
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from collector.otlp.status import answer
@@ -39,6 +40,11 @@ PRESSED_PATIENCE_S: Final = 2.0
 """How long a body may take to begin then."""
 TELLS_MAX: Final = 10
 """Lines a second about what clients do wrong: hostile ones must not fill the log."""
+LOST_EVERY_S: Final = 60.0
+"""How often a request that its client gives up is logged, of each outcome: a misconfigured client sends for days."""
+LOST_REASON_MAX: Final = 200
+"""Characters of its reason: it may repeat what the client has sent, as a path."""
+_LOST: Final = frozenset({"malformed", "too_large", "unsupported", "unauthenticated", "forbidden"})
 REFUSED_CONNECTIONS_MAX: Final = 256
 """Connections over the limit that are told so at any time; further ones are cut."""
 GRACE_S: Final = 10.0
@@ -104,6 +110,7 @@ class Listener:
         self._refused: set[Served] = set()
         self._refusals_seen = 0
         self._told = 0
+        self._lost: dict[str, tuple[float, int]] = {}  # by outcome: when one was logged, and how many came since
         self.soon: Callable[[Callable[[], None]], object] | None = None
         """Calls a function in the loop's next turn; None while it does not listen."""
         self._all_closed = asyncio.Event()
@@ -175,6 +182,32 @@ class Listener:
         self._told += 1
         if self._told <= TELLS_MAX:
             self.logger.info(event, transport=self.transport, **fields)
+
+    def lose(self, found: Answer, transport: asyncio.BaseTransport | None, *, about_payload: bool = True) -> None:
+        """Log what a client is told that will not send this again: its data are lost, and many clients say nothing.
+
+        The reason of a malformed payload is left out: it may repeat what stands there.
+        """
+        if found.outcome not in _LOST:
+            return
+        now = self.clock.monotonic()
+        logged_at, since = self._lost.get(found.outcome, (-math.inf, 0))
+        if now < logged_at + LOST_EVERY_S:
+            self._lost[found.outcome] = (logged_at, since + 1)
+            return
+        self._lost[found.outcome] = (now, 0)
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        reason = (
+            "the client was told" if found.outcome == "malformed" and about_payload else found.message[:LOST_REASON_MAX]
+        )
+        self.logger.info(
+            "request refused",
+            transport=self.transport,
+            outcome=found.outcome,
+            reason=reason,
+            client=f"{peer[0]}:{peer[1]}" if peer else "",
+            more_before=since,
+        )
 
     def add(self, connection: Served) -> bool:
         """Take a connection into account; tell whether it is one too many, which is refused."""

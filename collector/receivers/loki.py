@@ -22,7 +22,7 @@ import cramjam
 import msgspec
 
 from collector.errors import InvalidQuery, Malformed, TooLarge, Unsupported
-from collector.otlp.records import tagged
+from collector.otlp.records import read_varint, tagged
 from collector.query.logql.containers import label_name
 from collector.query.logql.labels import INDEX_ATTRIBUTES, LABEL_NAME, LABELS_ATTRIBUTE, SERVICE, UNKNOWN_SERVICE
 from collector.query.logql.levels import SEVERITIES, told
@@ -328,26 +328,15 @@ def _fields(message: bytes) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = read_varint(message, at)
         if tag & 7 == 2:
-            length, at = _varint(message, at)
+            length, at = read_varint(message, at)
             found.append((tag >> 3, message[at : at + length]))
             at += length
         elif tag & 7 == 0:
-            _, at = _varint(message, at)
+            _, at = read_varint(message, at)
         elif tag & 7 in (1, 5):
             at += 8 if tag & 7 == 1 else 4
         else:
             break
     return found
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    result = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7

@@ -191,6 +191,21 @@ class Postings:
         """Return the number of live records with the key."""
         return self._table[self._place(key)].count if key else 0
 
+    def counts(self, buffer: bytes, begin: cython.Py_ssize_t, n: cython.Py_ssize_t) -> object:
+        """Return, for each of `n` keys that lie in the buffer from byte `begin`, the number of live records with it."""
+        keys: cython.pointer(cython.const[uint8_t])
+        i: cython.Py_ssize_t
+        key: uint64_t
+        self._check(buffer, begin, n)
+        keys = cython.cast(cython.pointer(cython.const[uint8_t]), PyBytes_AS_STRING(buffer)) + begin
+        found = np.zeros(n, np.int64)
+        out: int64_t[::1] = found
+        for i in range(n):
+            key = _key(keys, self._width, i)
+            if key != 0:
+                out[i] = self._table[self._place(key)].count
+        return found
+
     def find(self, key: int, first_offset: int, limit: int = 1 << 62, before: int = 1 << 62) -> object:
         """Return offsets of live records with the key, newest first: at most `limit`, all below `before`.
 

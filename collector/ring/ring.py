@@ -34,17 +34,10 @@ import numpy as np
 from collector.otlp.block import RECORDS
 from collector.otlp.remains import remains
 from collector.otlp.signals import LOGS
+from collector.otlp.texts import ATTRIBUTE, ATTRIBUTE_LONG, BODY_LONG, container_texts, texts
 from collector.otlp.tombstones import NONE, Tombstones
 from collector.otlp.wire import hash_key
-from collector.otlp.words import (
-    ATTRIBUTE,
-    ATTRIBUTE_LONG,
-    BODY_LONG,
-    WORD_BYTES_MAX,
-    container_texts,
-    texts,
-    words,
-)
+from collector.otlp.words import WORD_BYTES_MAX, words
 from collector.ring import tokens
 from collector.ring.blocks import Blocks, Limits
 from collector.ring.postings import Postings, empty_bytes, key_of_column
@@ -58,7 +51,7 @@ if TYPE_CHECKING:
 
     from collector.otlp.block import Block
     from collector.otlp.signals import Signal
-    from collector.otlp.words import TextExtents
+    from collector.otlp.texts import TextExtents
 
 SHRINK_RECORDS = 4096
 """Records that are evicted at once after `max_bytes` has become less: a millisecond or two."""
@@ -320,6 +313,10 @@ class Ring:
     def count(self, index: str, key: int) -> int:
         """Return how many live records have the key in an index."""
         return self._indexes[index].count(key)
+
+    def counts(self, index: str, column: bytes) -> NDArray[np.int64]:
+        """Return, for each key of a column, how many live records have it in an index."""
+        return self._indexes[index].counts(column, 0, len(column) // _INDEX_WIDTH[index])
 
     def find(self, index: str, key: int, limit: int = 1 << 62, before: int = 1 << 62) -> NDArray[np.int64]:
         """Return the offsets of live records with the key, newest first."""

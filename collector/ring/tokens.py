@@ -1,26 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The keyword index of a ring of log records: for each word of a kind of text (`otlp/words.py`), which live records have it.
+"""The keyword index of a ring of log records: for each word of a kind of text (`otlp/texts.py`), which live records have it.
 
 Records are taken 64 at a time: a chunk is 64 consecutive offsets that begin at a multiple of 64.
 
     token      one word of one kind: its text, how many live records have it, and its newest posting
     posting    a token in a chunk: a bit for each record that has it, and how far back the token's posting before lies
-    ordinal    a posting's place in the order they were made in, from 1 on, which is the order of their chunks
+    ordinal    a posting's place in the order they were made in, which is the order of their chunks
 
 So a word that many records have costs a posting for 64 of them, a word that occurs twice in a record costs nothing
 more, and records that have several words are found 64 at a time by `&`.
 
-* Postings are a queue of pages: new ones at its head, those of the oldest chunk leave at its tail.
+* Postings are `queue.py`'s: new ones at its head, those of the oldest chunk leave at its tail.
 * Evicting records is adding to `first_offset`. When all of a chunk has gone, its postings are walked, each token loses as
   many records as its bits say, and a token that has none left goes, with its text. For a part of a chunk that is done
   when somebody asks what tokens there are. Who walks postings leaves out what is before `first_offset`.
-* Tokens, their texts and the ways to find them are `dictionary.py`'s.
+* Tokens, their texts and the ways to find them are `dictionary.py`'s; what is asked of all of this is `lookup.py`.
 
 Records repeat each other's texts: a function's name, a file's. While a block is taken, the tokens of texts are remembered,
 so that a text that comes again is compared and not taken apart; which records of the chunk at hand have it is noted with
 the text, and said of its tokens when the chunk is through.
 
-What a record holds beside its words (`flags` of otlp/words.py) are tokens without text, of kinds from FLAGS on.
+What a record holds beside its words (`flags` of otlp/texts.py) are tokens without text, of kinds from FLAGS on.
 
 Memory: 20 B a posting; some 60 B and its text a token. Cost: 0.3 µs for a record of 300 B with 32 words, of which many
 repeat, a fifth of a microsecond for a word that is new, and as much when it goes.
@@ -30,24 +30,12 @@ for a part at a time. What has been evicted meanwhile they do not find, and `mar
 """
 
 import cython
-import numpy as np
-from cython.cimports.collector.otlp.wire import MIX_1, SEED, key_of, mix
-from cython.cimports.collector.otlp.words import (
-    Text,
-    Texts,
-    Word,
-    Words,
-    record_texts,
-    release_texts,
-    release_words,
-    resource_texts,
-    scope_texts,
-    text_words,
-)
+from cython.cimports.collector.otlp.texts import Text, Texts, record_texts, release_texts, resource_texts, scope_texts
+from cython.cimports.collector.otlp.wire import MIX_1, SEED, mix
+from cython.cimports.collector.otlp.words import Word, Words, release_words, text_words
 from cython.cimports.collector.ring.dictionary import (
     NO_TOKEN,
     PAGE_BYTES,
-    PAGE_TOKENS,
     Dictionary,
     Page,
     Token,
@@ -58,13 +46,24 @@ from cython.cimports.collector.ring.dictionary import (
     move_texts,
     open_dictionary,
     population,
-    signature_of,
-    text_of,
     token_of,
+)
+from cython.cimports.collector.ring.lookup import items, mark, match
+from cython.cimports.collector.ring.queue import (
+    PAGE_POSTINGS,
+    Posting,
+    Queue,
+    bits_of,
+    close_queue,
+    drop_oldest,
+    make_room,
+    open_queue,
+    posting_at,
+    set_bits,
 )
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy
 
 from collector.otlp.block import GROUPS, RECORDS
@@ -73,8 +72,6 @@ from collector.otlp.signals import LOGS
 FLAGS = 2
 """The kind of the token for the first flag; the others follow."""
 
-_PAGE_POSTINGS = cython.declare(uint64_t, 512)
-_Posting = cython.struct(low=uint32_t, high=uint32_t, token=uint32_t, back=uint32_t, chunk=uint32_t)
 _Known = cython.struct(  # a text of the block at hand, and the tokens of its words
     at=cython.pointer(cython.const[uint8_t]),
     length=uint32_t,
@@ -100,32 +97,7 @@ _SCOPE_LENGTH = cython.declare(cython.Py_ssize_t, GROUPS[LOGS].columns["scope_le
 
 def empty_bytes() -> int:
     """Return the bytes of an index with the first few tokens in it."""
-    return Tokens(0).nbytes + cython.sizeof(Page) + _PAGE_POSTINGS * cython.sizeof(_Posting) + 2 * PAGE_BYTES
-
-
-@cython.cfunc
-@cython.nogil
-@cython.inline
-@cython.exceptval(check=False)
-def _stands(
-    text: cython.pointer(cython.const[uint8_t]),
-    length: cython.Py_ssize_t,
-    part: cython.pointer(cython.const[uint8_t]),
-    part_length: cython.Py_ssize_t,
-    how: cython.int,
-) -> cython.bint:
-    """Tell whether a part stands in a text in the way that is meant."""
-    i: cython.Py_ssize_t
-    if length < part_length:
-        return False
-    if how == 1:  # PREFIX
-        return memcmp(text, part, part_length) == 0
-    if how == 2:  # SUFFIX
-        return memcmp(text + length - part_length, part, part_length) == 0
-    for i in range(length - part_length + 1):
-        if memcmp(text + i, part, part_length) == 0:
-            return True
-    return False
+    return Tokens(0).nbytes + cython.sizeof(Page) + PAGE_POSTINGS * cython.sizeof(Posting) + 2 * PAGE_BYTES
 
 
 @cython.cfunc
@@ -150,13 +122,8 @@ class Tokens:
 
     first_offset = cython.declare(int64_t, visibility="readonly")
     _pairs: cython.Py_ssize_t  # of a token and a live record that has it
-    _bytes: cython.Py_ssize_t  # but for the dictionary's
     _dictionary: Dictionary
-    # Postings: pages of the ordinals from `_tail` to before `_next`; the page of an ordinal is its high bits.
-    _postings: cython.pointer(cython.pointer(_Posting))
-    _postings_room: uint64_t
-    _tail: uint64_t
-    _next: uint64_t
+    _queue: Queue
     _found: Texts
     _words: Words
     _held: Words  # of the group at hand
@@ -169,24 +136,17 @@ class Tokens:
 
     def __cinit__(self, first_offset: int):
         self.first_offset = first_offset
-        self._tail = self._next = 1
-        self._postings_room = 16
-        self._postings = cython.cast(cython.pointer(cython.pointer(_Posting)), calloc(self._postings_room, 8))
         self._known = cython.cast(cython.pointer(_Known), calloc(_KNOWN, cython.sizeof(_Known)))
         self._numbers = cython.cast(cython.pointer(uint32_t), calloc(_NUMBERS, 4))
-        if self._known == cython.NULL or self._numbers == cython.NULL or self._postings == cython.NULL:
+        if self._known == cython.NULL or self._numbers == cython.NULL:
             raise MemoryError
-        self._bytes = 8 * self._postings_room + _KNOWN * cython.sizeof(_Known) + 4 * _NUMBERS
+        open_queue(cython.address(self._queue))
         open_dictionary(cython.address(self._dictionary))
 
     def __dealloc__(self):
-        i: cython.Py_ssize_t
-        if self._postings != cython.NULL:
-            for i in range(self._postings_room):
-                free(self._postings[i])
         free(self._known)
         free(self._numbers)
-        free(self._postings)
+        close_queue(cython.address(self._queue))
         close_dictionary(cython.address(self._dictionary))
         release_texts(cython.address(self._found))
         release_words(cython.address(self._words))
@@ -195,7 +155,7 @@ class Tokens:
     @property
     def nbytes(self) -> int:
         """The bytes of all pages and tables."""
-        return self._bytes + self._dictionary.nbytes
+        return _KNOWN * cython.sizeof(_Known) + 4 * _NUMBERS + self._queue.nbytes + self._dictionary.nbytes
 
     @property
     def keys(self) -> int:
@@ -405,27 +365,27 @@ class Tokens:
     def _mark(self, number: uint32_t, chunk: uint32_t, bits: uint64_t) -> cython.int:
         """Say of records of a chunk that they have a token."""
         token: cython.pointer(Token) = token_of(cython.address(self._dictionary), number)
-        posting: cython.pointer(_Posting)
+        queue: cython.pointer(Queue) = cython.address(self._queue)
+        posting: cython.pointer(Posting)
         new: cython.int
         if token.count and token.chunk == chunk:
-            posting = self._posting(token.newest)
-            new = population(bits & ~(posting.low | cython.cast(uint64_t, posting.high) << 32))
+            posting = posting_at(queue, token.newest)
+            new = population(bits & ~bits_of(posting))
             if not new:
                 return 0
             posting.low |= cython.cast(uint32_t, bits)
             posting.high |= cython.cast(uint32_t, bits >> 32)
         else:
             new = population(bits)
-            self._room_for_posting()
-            posting = self._posting(self._next)
-            posting.low = cython.cast(uint32_t, bits)
-            posting.high = cython.cast(uint32_t, bits >> 32)
+            make_room(queue)
+            posting = posting_at(queue, queue.next)
+            set_bits(posting, bits)
             posting.token = number
             posting.chunk = chunk
-            posting.back = cython.cast(uint32_t, self._next - token.newest) if token.count else 0
-            token.newest = self._next
+            posting.back = cython.cast(uint32_t, queue.next - token.newest) if token.count else 0
+            token.newest = queue.next
             token.chunk = chunk
-            self._next += 1
+            queue.next += 1
         token.count += new
         self._pairs += new
         return 0
@@ -434,37 +394,29 @@ class Tokens:
 
     def evict(self, n: int64_t) -> None:
         """Remove the `n` oldest live records."""
+        queue: cython.pointer(Queue) = cython.address(self._queue)
         chunk: uint32_t
         self.first_offset += n
         chunk = cython.cast(uint32_t, self.first_offset >> 6)
-        while self._tail < self._next and cython.cast(int32_t, self._posting(self._tail).chunk - chunk) < 0:
-            self._pop()
+        while queue.tail < queue.next and cython.cast(int32_t, posting_at(queue, queue.tail).chunk - chunk) < 0:
+            self._lose(posting_at(queue, queue.tail), 0)
+            drop_oldest(queue)
         move_texts(cython.address(self._dictionary))
 
     def restart(self, offset: int64_t) -> None:
         """Remove all records; the next one has this offset."""
-        while self._tail < self._next:
-            self._pop()
+        queue: cython.pointer(Queue) = cython.address(self._queue)
+        while queue.tail < queue.next:
+            self._lose(posting_at(queue, queue.tail), 0)
+            drop_oldest(queue)
         move_texts(cython.address(self._dictionary))
         self.first_offset = offset
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _pop(self) -> cython.void:
-        """Let go of the oldest posting."""
-        page: uint64_t = self._tail // _PAGE_POSTINGS
-        self._lose(self._posting(self._tail), 0)
-        self._tail += 1
-        if self._tail % _PAGE_POSTINGS == 0:
-            free(self._postings[page & (self._postings_room - 1)])
-            self._postings[page & (self._postings_room - 1)] = cython.NULL
-            self._bytes -= _PAGE_POSTINGS * cython.sizeof(_Posting)
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _lose(self, posting: cython.pointer(_Posting), kept: uint64_t) -> cython.void:
+    def _lose(self, posting: cython.pointer(Posting), kept: uint64_t) -> cython.void:
         """Take all bits but some from a posting, and what they stand for from its token."""
-        bits: uint64_t = posting.low | cython.cast(uint64_t, posting.high) << 32
+        bits: uint64_t = bits_of(posting)
         gone: cython.int = population(bits & ~kept)
         token: cython.pointer(Token)
         if posting.token == NO_TOKEN or not gone:
@@ -475,8 +427,7 @@ class Tokens:
         if token.count == 0:
             drop_token(cython.address(self._dictionary), posting.token)
         bits &= kept
-        posting.low = cython.cast(uint32_t, bits)
-        posting.high = cython.cast(uint32_t, bits >> 32)
+        set_bits(posting, bits)
         if bits == 0:
             posting.token = NO_TOKEN
 
@@ -486,179 +437,30 @@ class Tokens:
         """Take evicted records from the postings of the oldest chunk, of which others live."""
         chunk: uint32_t = cython.cast(uint32_t, self.first_offset >> 6)
         kept: uint64_t = ~cython.cast(uint64_t, 0) << (self.first_offset & 63)
-        ordinal: uint64_t = self._tail
+        queue: cython.pointer(Queue) = cython.address(self._queue)
+        ordinal: uint64_t = queue.tail
         if self.first_offset & 63 == 0:
             return
-        while ordinal < self._next and self._posting(ordinal).chunk == chunk:
-            self._lose(self._posting(ordinal), kept)
+        while ordinal < queue.next and posting_at(queue, ordinal).chunk == chunk:
+            self._lose(posting_at(queue, ordinal), kept)
             ordinal += 1
 
-    # --- postings ------------------------------------------------------------------------------------------
-
-    @cython.cfunc
-    @cython.inline
-    @cython.exceptval(check=False)
-    def _posting(self, ordinal: uint64_t) -> cython.pointer(_Posting):
-        return self._postings[ordinal // _PAGE_POSTINGS & (self._postings_room - 1)] + ordinal % _PAGE_POSTINGS
-
-    @cython.cfunc
-    @cython.exceptval(-1)
-    def _room_for_posting(self) -> cython.int:
-        """Make sure that there is a page for the next posting."""
-        page: uint64_t = self._next // _PAGE_POSTINGS
-        first: uint64_t = self._tail // _PAGE_POSTINGS
-        grown: cython.pointer(cython.pointer(_Posting))
-        if page - first >= self._postings_room:
-            grown = cython.cast(cython.pointer(cython.pointer(_Posting)), calloc(2 * self._postings_room, 8))
-            if grown == cython.NULL:
-                raise MemoryError
-            while first < page:
-                grown[first & (2 * self._postings_room - 1)] = self._postings[first & (self._postings_room - 1)]
-                first += 1
-            free(self._postings)
-            self._postings = grown
-            self._bytes += 8 * self._postings_room
-            self._postings_room *= 2
-        if self._postings[page & (self._postings_room - 1)] == cython.NULL:
-            self._postings[page & (self._postings_room - 1)] = cython.cast(
-                cython.pointer(_Posting), malloc(_PAGE_POSTINGS * cython.sizeof(_Posting))
-            )
-            if self._postings[page & (self._postings_room - 1)] == cython.NULL:
-                raise MemoryError
-            self._bytes += _PAGE_POSTINGS * cython.sizeof(_Posting)
-        return 0
-
-    # --- finding -------------------------------------------------------------------------------------------
+    # --- finding: lookup.py --------------------------------------------------------------------------------
 
     def match(
-        self, kind: int, text: bytes, how: cython.int, first: int = 0, end: int = 1 << 30, limit: int = 1 << 30
+        self, kind: int, text: bytes, how: int, first: int = 0, end: int = 1 << 30, limit: int = 1 << 30
     ) -> object:
-        """Return where the postings of the words of a kind begin in which a folded text stands as `how` says (terms.py).
-
-        That is (ordinals u64, how many records those words have together, each counted once a word), for `mark`. But
-        for WHOLE only the words on the pages from `first` to before `end` are looked at. None: there are more than
-        `limit`.
-        """
-        chars: cython.p_char = PyBytes_AS_STRING(text)
-        part: cython.pointer(cython.const[uint8_t]) = cython.cast(cython.pointer(cython.const[uint8_t]), chars)
-        length: cython.Py_ssize_t = len(text)
-        wanted_kind: uint16_t = kind
-        number: uint32_t
-        last: uint32_t = min(end, self._dictionary.pages_end)
-        records: cython.Py_ssize_t = 0
-        most: cython.Py_ssize_t = limit
-        token: cython.pointer(Token)
-        page: cython.pointer(Page)
-        needed: uint64_t
-        i: cython.Py_ssize_t
-        found: list = []
-        if how == 0:  # WHOLE
-            if length <= 255:
-                number = find_token(
-                    cython.address(self._dictionary),
-                    key_of_word(part, length) + wanted_kind * SEED,
-                    part,
-                    length,
-                    wanted_kind,
-                )
-                if number != NO_TOKEN:
-                    token = token_of(cython.address(self._dictionary), number)
-                    found.append(token.newest)
-                    records = token.count
-            return np.array(found, np.uint64), records
-        needed = signature_of(part, length)
-        for number in range(first, last):
-            page = self._dictionary.pages[number]
-            if page == cython.NULL:
-                continue
-            for i in range(PAGE_TOKENS):
-                if page.signature[i] & needed != needed:
-                    continue
-                token = cython.address(page.token[i])
-                if (
-                    token.count != 0
-                    and token.kind == wanted_kind
-                    and _stands(text_of(cython.address(self._dictionary), token), token.length, part, length, how)
-                ):
-                    found.append(token.newest)
-                    records += token.count
-            if len(found) > most:
-                return None
-        return np.array(found, np.uint64), records
+        """Return (where the postings of the words begin that a text stands in, how many records have them); see lookup.py."""
+        return match(cython.address(self._dictionary), kind, text, how, first, end, limit)
 
     def mark(
         self, cursors: uint64_t[::1], begin: cython.Py_ssize_t, chunk: int64_t, out: uint64_t[::1], steps: int
     ) -> tuple:
-        """Follow postings back from the cursors, as `match` returns them, from number `begin` on, down to a chunk.
-
-        `out` has an entry for each of the chunks from there on: it gets the bits of their records. Cursors move to the
-        postings before. At most `steps` postings are looked at: it returns the number of the cursor to go on with, which
-        is that of the cursors when all is done, and the first offset whose records it finds.
-        """
-        n: cython.Py_ssize_t = out.shape[0]
-        low: uint32_t = cython.cast(uint32_t, chunk)
-        left: cython.Py_ssize_t = steps
-        ordinal: uint64_t
-        posting: cython.pointer(_Posting)
-        distance: int32_t
-        i: cython.Py_ssize_t = begin
-        while i < cursors.shape[0]:
-            ordinal = cursors[i]
-            while ordinal >= self._tail and left > 0:
-                posting = self._posting(ordinal)
-                distance = cython.cast(int32_t, posting.chunk - low)
-                if distance < 0:
-                    break
-                if distance < n:
-                    out[distance] |= posting.low | cython.cast(uint64_t, posting.high) << 32
-                ordinal = ordinal - posting.back if posting.back else 0
-                left -= 1
-            cursors[i] = ordinal
-            if left <= 0:
-                break
-            left -= 1
-            i += 1
-        return i, self.first_offset
+        """Follow postings back; return the number of the cursor to go on with (see lookup.py), and the first offset whose
+        records it finds."""
+        return mark(cython.address(self._queue), cursors, begin, chunk, out, steps), self.first_offset
 
     def items(self) -> list:
         """Return (kind, text, count, offsets of its live records, newest first) of every token. For tests."""
-        number: uint32_t
-        i: cython.Py_ssize_t
-        bit: cython.int
-        token: cython.pointer(Token)
-        ordinal: uint64_t
-        posting: cython.pointer(_Posting)
-        bits: uint64_t
-        found: list = []
-        base: int64_t = self.first_offset >> 6
         self._settle()
-        for number in range(self._dictionary.pages_end):
-            for i in range(PAGE_TOKENS):
-                if self._dictionary.pages[number] == cython.NULL:
-                    continue
-                token = cython.address(self._dictionary.pages[number].token[i])
-                if token.count == 0:
-                    continue
-                offsets: list = []
-                ordinal = token.newest
-                while ordinal >= self._tail:
-                    posting = self._posting(ordinal)
-                    bits = posting.low | cython.cast(uint64_t, posting.high) << 32
-                    chunk: int64_t = base + cython.cast(uint32_t, posting.chunk - cython.cast(uint32_t, base))
-                    for bit in range(63, -1, -1):
-                        if bits >> bit & 1:
-                            offsets.append(64 * chunk + bit)
-                    if not posting.back:
-                        break
-                    ordinal -= posting.back
-                text = bytes(
-                    cython.cast(cython.p_char, text_of(cython.address(self._dictionary), token))[: token.length]
-                )
-                found.append((token.kind, text, token.count, offsets))
-        return found
-
-
-@cython.cfunc
-def key_of_word(at: cython.pointer(cython.const[uint8_t]), length: cython.Py_ssize_t) -> uint64_t:
-    """Return a word's hash; of none, of which flags are, 0."""
-    return key_of(at, length) if length else 0
+        return items(cython.address(self._dictionary), cython.address(self._queue), self.first_offset)

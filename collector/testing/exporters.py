@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
 from collector.clock import SystemClock
 from collector.exporters.base import (
+    END_OF_TIME,
     PIECE_RECORDS,
     Backend,
     Batch,
@@ -355,10 +357,13 @@ class BackendContract(ExporterContract):
             await self.only(backend, Wanted(LOGS, texts=((text,),)), sent, lambda one: one.record.HasField("body"))
 
     async def test_names_are_known_or_not_told(self, make: Make) -> None:
-        """All that there are of metrics, with others perhaps; or None."""
+        """All that metrics have within a time, with others perhaps; or None."""
         backend, sent = await self.filled(make, METRICS)
-        known = await backend.names(METRICS, "")
-        assert known is None or {one.metric.name for one in sent if one.metric is not None} <= set(known)
+        times = sorted(one.time_ns for one in sent)
+        for start, end in ((0, END_OF_TIME), (times[10], times[20]), (times[5], times[5]), (times[-1], END_OF_TIME)):
+            known = await backend.names(METRICS, "", start, end)
+            owed = {one.metric.name for one in sent if one.metric is not None and start <= one.time_ns <= end}
+            assert known is None or owed <= set(known)
 
     @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)
     async def test_what_is_repeated_is_there_once(self, make: Make, signal: Signal) -> None:
@@ -422,10 +427,17 @@ class BackendContract(ExporterContract):
 
     @pytest.mark.parametrize("signal", [TRACES, LOGS], ids=lambda one: one.name)
     async def test_single_records_are_deleted(self, make: Make, signal: Signal) -> None:
-        """By their keys, unless it says that it has none."""
+        """By their keys, or by what it knows them by, unless it says that it can do neither."""
         backend, sent = await self.filled(make, signal)
         batch = batch_of(signal, [corpus(signal, RECORDS)])
         if await backend.delete_offsets(batch.source, [(10**6, 10**6 + 1)]) is None:
+            block = scan(signal, corpus(signal, RECORDS), 0)
+            known = backend.identities(block, np.array([3, 4, 39, 40, 41], np.intp))
+            if known is not None:
+                assert await backend.delete_identified(batch.source, known) == 5
+                assert await backend.delete_identified(batch.source, known) == 0
+                left = [one for number, one in enumerate(sent) if number not in (3, 4, 39, 40, 41)]
+                assert self.counted(signal, await self.read(backend, Wanted(signal))) == self.counted(signal, left)
             return
         await backend.export(batch_of(signal, [corpus(signal, 30)], tenant="other"))
         ranges = [(3, 5), (39, 42), (10**6, 10**6 + 1)]
@@ -441,7 +453,7 @@ class BackendContract(ExporterContract):
         """From a time on, to before another."""
         backend, sent = await self.filled(make, signal)
         times = sorted(one.time_ns for one in sent)
-        for start, end in ((0, 2**63 - 1), (times[10], times[30]), (times[3], times[3])):
+        for start, end in ((0, 2**63 - 1), (0, 2**64), (times[10], times[30]), (times[3], times[3])):
             assert await backend.count(signal, "", start, end) == sum(start <= time < end for time in times)
 
     @pytest.mark.parametrize("signal", SIGNALS, ids=lambda one: one.name)

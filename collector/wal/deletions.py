@@ -28,7 +28,7 @@ from collector.otlp.tombstones import NONE, Tombstones
 from collector.wal.files import Files, read_file, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
 NAME: Final = "DELETED"
 FORMAT: Final = 1
@@ -36,6 +36,8 @@ RANGES_MAX: Final = 1_000_000
 """Ranges of offsets that are hidden at a time."""
 PENDING_MAX: Final = 1000
 """Deletions that backends have not been told of, at a time."""
+IDENTITIES_MAX: Final = 100_000
+"""Single records, for all backends without keys together, that these have not been told of, at a time: some 100 bytes each."""
 END: Final = 2**63 - 1
 """Behind every offset."""
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -52,6 +54,8 @@ class Pending(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int]]
     backends: list[str]
     """Exporters, by name."""
+    identities: dict[str, list[str]] = {}
+    """What single records are known by to backends without keys, by exporter; in hexadecimal digits."""
 
 
 class _Content(msgspec.Struct):
@@ -96,12 +100,19 @@ class Deletions:
         return made
 
     def add(
-        self, deleted: Tombstones, oldest: int, end_offset: int, trace_ids: Iterable[str], backends: Iterable[str]
+        self,
+        deleted: Tombstones,
+        oldest: int,
+        end_offset: int,
+        trace_ids: Iterable[str],
+        backends: Iterable[str],
+        identities: Mapping[str, Sequence[bytes]] | None = None,
     ) -> int:
         """Delete records of the log for good, and have these backends told; return how many were not deleted before.
 
-        `oldest` is where what can be read begins. It lasts when this returns. Raises QueryLimit when there are too many, and Unavailable when it cannot be written:
-        then nothing is deleted, as far as is known.
+        `oldest` is where what can be read begins; `identities` are those of single records, for each backend that knows records by
+        them. It lasts when this returns. Raises QueryLimit when there are too many, and Unavailable when it cannot be written: then
+        nothing is deleted, as far as is known.
         """
         with self._lock:
             hidden = (self.hidden | deleted).within(oldest, END)
@@ -110,11 +121,20 @@ class Deletions:
                     f"{len(hidden)} ranges of offsets would be deleted, of {RANGES_MAX} at most, and "
                     f"{len(self.pending)} deletions wait for backends, of {PENDING_MAX} at most"
                 )
+            identities = identities or {}
+            waiting = sum(len(some) for one in self.pending for some in one.identities.values())
+            if (asked := sum(map(len, identities.values()))) and asked + waiting > IDENTITIES_MAX:
+                raise QueryLimit(
+                    f"{asked} records to be known again by backends without keys, beside {waiting} that wait for them: "
+                    f"{IDENTITIES_MAX} at most at a time; delete fewer at once, or whole traces"
+                )
             of = sorted(trace_ids)
             pending = self.pending
             if names := sorted(backends) if of or deleted else []:
                 number = max((one.number for one in pending), default=0) + 1
-                pending = (*pending, Pending(number, end_offset, of, [] if of else deleted.ranges(), names))
+                known = {name: [each.hex() for each in some] for name, some in identities.items()}
+                ranges = [] if of else deleted.ranges()
+                pending = (*pending, Pending(number, end_offset, of, ranges, names, known))
             new = deleted - self.hidden
             if new or pending is not self.pending:
                 self._put(hidden, (self.present | new).within(oldest, END), pending)
@@ -130,7 +150,11 @@ class Deletions:
         """A backend has done what it was told. Raises Unavailable."""
         with self._lock:
             left = [
-                msgspec.structs.replace(one, backends=[name for name in one.backends if name != backend])
+                msgspec.structs.replace(
+                    one,
+                    backends=[name for name in one.backends if name != backend],
+                    identities={name: some for name, some in one.identities.items() if name != backend},
+                )
                 if one.number == number
                 else one
                 for one in self.pending

@@ -19,17 +19,17 @@ Cost: about 2 ns a byte of text that is ASCII, and what it takes to find the tex
 
 import cython
 from cython.cimports.collector.otlp.wire import is_ascii, read_varint
-from cython.cimports.collector.otlp.words import (
+from cython.cimports.collector.otlp.texts import (
     ATTRIBUTE_OPAQUE,
     BODY_OPAQUE,
     Texts,
-    fold_text,
     record_texts,
     release_texts,
     resource_texts,
     scope_texts,
     span_texts,
 )
+from cython.cimports.collector.otlp.words import fold_text
 from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t

@@ -115,11 +115,13 @@ def tokens(column: NDArray[Any]) -> Entries:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which frames are looked for: those with one of some tokens in each of some key columns, and the needles, in records
-    with an offset and a time in the ranges."""
+    """Which frames are looked for: those with one of some tokens in each of some key columns, the needles, and of each of
+    `either` a token or the needles, in records with an offset and a time in the ranges."""
 
     keys: Sequence[tuple[str, Sequence[int]]]
     needles: Needles
+    either: Sequence[tuple[str, Sequence[int], Needles]]
+    """What may stand in a key column or, as a text, elsewhere."""
     offsets: tuple[int, int]
     """The first, and the one behind the last."""
     times: tuple[int, int]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.otlp.signals import Signal
-from collector.otlp.terms import TRACE, Terms, of_texts
+from collector.otlp.terms import TRACE, Term, Terms, of_texts
 from collector.wal import keys, texts
 from collector.wal.compression import Unpacker
 from collector.wal.files import Files, read_file, read_fully
@@ -34,7 +34,7 @@ from collector.wal.reading import Range
 from collector.wal.recent import RecentKeys
 from collector.wal.recovery import keys_path
 from collector.wal.segment import Segment
-from collector.wal.texts import FRAMES_MAX
+from collector.wal.texts import FRAMES_MAX, Needles
 
 KEY_INDEX_BYTES: Final = 32 * 1024 * 1024
 """Memory for one log's key indexes: half for heads, those of some 100 GB of payload, half for the keys of segments that
@@ -56,9 +56,18 @@ def asked(within: Range, index: str | None, any_of: Sequence[int | bytes], terms
     of_traces = [term for term in terms if all(sought.kind == TRACE for sought in term)]
     keyed += [(TRACE_ID, [keys.token(sought.text, TRACE_ID) for sought in term]) for term in of_traces]
     needles = texts.needles(of_texts(terms))
-    if not keyed and not needles:
+    either = tuple(filter(None, map(_either, terms)))
+    if not keyed and not needles and not either:
         return None
-    return Wanted(keyed, needles, (within.start_offset, within.end_offset), (within.start_ns, within.end_ns))
+    return Wanted(keyed, needles, either, (within.start_offset, within.end_offset), (within.start_ns, within.end_ns))
+
+
+def _either(term: Term) -> tuple[str, list[int], Needles] | None:
+    """What is asked of a term that an id of a trace may fulfil, or a text; None of any other, or for texts of no use."""
+    ids = [keys.token(sought.text, TRACE_ID) for sought in term if sought.kind == TRACE]
+    others = tuple(sought for sought in term if sought.kind != TRACE)
+    needles = texts.needles((others,)) if ids and others else ()
+    return (TRACE_ID, ids, needles) if needles else None
 
 
 class KeyIndexes:
@@ -128,7 +137,8 @@ class KeyIndexes:
 
         known = [(head.sections[index], tokens) for index, tokens in wanted.keys if index in head.sections]
         texts = head.texts if wanted.needles else ()
-        if not known and not texts:
+        either = [one for one in wanted.either if head.texts and one[0] in head.sections]
+        if not known and not texts and not either:
             return None
         numbers = _in_range(of, head, wanted)
         for section, tokens in known:
@@ -138,6 +148,14 @@ class KeyIndexes:
             if isinstance(with_key, Damaged):
                 return with_key
             numbers = np.intersect1d(numbers, with_key)
+        for index, tokens, needles in either:
+            with_key = head.sections[index].find(tokens, read)
+            if isinstance(with_key, Damaged):
+                return with_key
+            with_text = _joined([text.find(needles, numbers, read, self._unpack) for text in head.texts])
+            if isinstance(with_text, Damaged):
+                return with_text
+            numbers = np.union1d(np.intersect1d(numbers, with_key), with_text)
         if texts and numbers.size:
             return _joined([text.find(wanted.needles, numbers, read, self._unpack) for text in texts])
         return numbers

@@ -55,7 +55,7 @@ class RecentKeys:
         Raises OSError; then this must not be asked again.
         """
         with self._lock:
-            if wanted.needles and not self._with_texts:
+            if (wanted.needles or wanted.either) and not self._with_texts:
                 self._begin(of, with_texts=True)
             try:
                 self._take_in(files, of)
@@ -78,6 +78,9 @@ class RecentKeys:
         found = [self._keys.find(index, tokens) for index, tokens in wanted.keys]
         if wanted.needles:
             found.append(self._keys.find_text(wanted.needles, self._unpack))
+        for index, tokens, needles in wanted.either:
+            sides = self._keys.find(index, tokens), self._keys.find_text(needles, self._unpack)
+            found.append(None if sides[0] is None or sides[1] is None else sides[0] + sides[1])
         known = [set(numbers) for numbers in found if numbers is not None]
         return sorted(set.intersection(*known)) if known else None
 

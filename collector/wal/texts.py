@@ -42,7 +42,8 @@ from numpy.typing import NDArray
 
 from collector.otlp.signals import METRICS, Signal
 from collector.otlp.terms import Sought, Terms, in_doubt, pieces
-from collector.otlp.words import BODY, BODY_NUMBER, fold
+from collector.otlp.texts import BODY, BODY_NUMBER
+from collector.otlp.words import fold
 from collector.wal import grams
 from collector.wal.compression import Packer, Unpacker
 from collector.wal.frame import Damaged

@@ -185,7 +185,7 @@ async def test_the_daemon_says_why_it_ends_a_tail(tmp_path: Path) -> None:
         ({"q": "{ .a = 1 } >> { .b = 2 }"}, ">>"),
         ({"q": "{ .a ="}, "column"),
         ({"q": "{ .a = 1 } | count() > 1"}, "count"),
-        ({"q": "{ rootName = `a` }"}, "trace:rootName is not known yet when a span arrives"),
+        ({"q": "{ rootName = `a` }"}, "trace:rootName is not known of a span by itself"),
         ({"signal": "metrics"}, "signal must be traces or logs"),
         ({"signal": "logs", "q": "rate({a=`b`}[1m])"}, "query of metrics"),
         ({"signal": "logs", "q": "{a="}, "line 1"),

@@ -92,7 +92,7 @@ class Postgres(Subject):
         own = await psycopg.AsyncConnection.connect(**self._server.parameters())
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(settings.schema, TABLES[signal].records),
-            sql.SQL(", ").join(sql.Identifier(name) for name, _ in COLUMNS[signal]),
+            sql.SQL(", ").join(sql.Identifier(name) for name in COLUMNS[signal]),
         )
 
         async def replay() -> None:

@@ -53,7 +53,7 @@ def traces(log: Log, ids: Sequence[bytes], lookups: int) -> TraceReads:
     loop = asyncio.new_event_loop()
     loop.close()
     store = Store(TRACES, Ring(TRACES, 1, 2**20, log.next_offset), log, loop)
-    newest = max(one.max_time for one in (*log.sealed_segments, log._segments[-1]))
+    newest = max(one.max_time for one in (*log.sealed_segments, log.segments[-1]))
     recent = ids[1 - RANGE_NS // STEP_NS :]
     whole = _timed(lambda trace: _trace(store, trace, 0), ids, lookups)
     within = _timed(lambda trace: _trace(store, trace, newest - RANGE_NS), recent, lookups)

@@ -21,6 +21,7 @@ from collector.otlp.signals import SIGNALS, Signal
 
 PLACES = 4096
 """Records that a request may have."""
+PATIENCE_S = 120.0
 SHOWN = 10
 """Ids that a finding names."""
 
@@ -52,7 +53,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._records = 0
         self._kept = {signal: _Kept() for signal in SIGNALS}
         self._number = 0
 
@@ -70,6 +72,18 @@ class Journal:
         self._write("acknowledged", request)
         with self._lock:
             self._kept[request.signal].acknowledged[request.number] = request
+            self._records += request.count
+            self._lock.notify_all()
+
+    @property
+    def records(self) -> int:
+        """How many records were acknowledged."""
+        return self._records
+
+    def wait_for(self, records: int) -> None:
+        """Wait until so many records were acknowledged: on a busy machine a time alone says nothing."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: self._records >= records, PATIENCE_S), f"{self._records} acknowledged"
 
     def _write(self, what: str, request: Request) -> None:
         os.write(self._file, f"{what} {request.signal.name} {request.number} {request.count}\n".encode())

@@ -4,7 +4,8 @@
 
 Hundreds of kills where tests/crash/test_sqlite.py has tens of whole daemons. The writer is forked from this process, which stays
 single-threaded for that. It begins before the position that the file tells, as after a cursor was lost, and tells through a
-pipe what it would acknowledge. It is killed after a random time, one in five while it opens the file, or makes it. After
+pipe what it would acknowledge. It is killed a random time after a random
+number of batches, one in five while it opens the file, or makes it. After
 each kill the file must be whole, hold every offset before its position once and none behind it, and what was acknowledged
 lies before that. A record's time is its offset.
 
@@ -36,8 +37,10 @@ from collector.otlp.scan import scan
 from collector.otlp.signals import BY_NAME, LOGS, METRICS, SIGNALS, TRACES, Signal
 
 KILLS_PER_FILE: Final = 15
-LIFE_S: Final = (0.0, 0.05)
-"""How long a writer lives once it has opened the file."""
+BATCHES_MAX: Final = 16
+"""How many batches a writer stores before its last moments, at most."""
+LAST_S: Final = (0.0, 0.01)
+"""How long those are."""
 OPENING_S: Final = (0.0, 0.01)
 IN_OPENING: Final = 0.2
 REPEATED: Final = 300
@@ -115,17 +118,21 @@ def kill_one(path: str, seed: str, early: bool) -> tuple[dict[Signal, int], bool
     """Let a writer live for a while: what it has acknowledged, and whether it had opened the file."""
     chance = random.Random(f"kill {seed}")
     child, pipe = fork_writer(path, seed, early)
+    told = b""
     try:
         if chance.random() < IN_OPENING:
             time.sleep(chance.uniform(*OPENING_S))
         else:
-            select.select([pipe], [], [], PATIENCE_S)
-            time.sleep(chance.uniform(*LIFE_S))
+            lines = chance.randint(1, 1 + BATCHES_MAX)
+            while told.count(b"\n") < lines and select.select([pipe], [], [], PATIENCE_S)[0]:
+                if not (part := os.read(pipe, 65536)):
+                    break
+                told += part
+            time.sleep(chance.uniform(*LAST_S))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             raise AssertionError("the writer ended by itself")
-        told = b""
         while part := os.read(pipe, 65536):
             told += part
     finally:

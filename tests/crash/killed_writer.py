@@ -4,8 +4,8 @@
 
 Thousands of kills where tests/crash/torture.py has hundreds. The writer is a process of its own, forked from this one,
 which stays single-threaded for that: it opens the log, appends, syncs, compacts, forgets by retention and recycles
-files, and tells through a pipe what it would acknowledge. It is killed after a random time, one in five while it opens
-the log. After each kill the files are read by `wal verify` and `wal cat`, which change nothing, and the next writer
+files, and tells through a pipe what it would acknowledge. It is killed a random time after a random
+number of commits, one in five while it opens the log. After each kill the files are read by `wal verify` and `wal cat`, which change nothing, and the next writer
 must find just that.
 
 Prints what was done as JSON; what is wrong is an AssertionError. `early` is the canary: it acknowledges, then appends.
@@ -33,8 +33,10 @@ from tests.wal.logs import open_log
 from tests.wal.test_compact import compactor
 
 KILLS_PER_DIRECTORY: Final = 50
-LIFE_S: Final = (0.0, 0.02)
-"""How long a writer lives once it has opened the log."""
+COMMITS_MAX: Final = 40
+"""How often a writer commits before its last moments, at most: on a busy machine a time alone says nothing."""
+LAST_S: Final = (0.0, 0.004)
+"""How long those are."""
 OPENING_S: Final = (0.0, 0.004)
 IN_OPENING: Final = 0.2
 PATIENCE_S: Final = 60.0
@@ -117,17 +119,21 @@ def kill_one(orders: Writer) -> tuple[int, bool]:
     """Let a writer live for a while: the offset before which it has acknowledged all, and whether it had begun to."""
     chance = random.Random(f"kill {orders.seed}")
     child, pipe = fork_writer(orders)
+    acknowledged = b""
     try:
         if chance.random() < IN_OPENING:
             time.sleep(chance.uniform(*OPENING_S))
         else:
-            select.select([pipe], [], [], PATIENCE_S)
-            time.sleep(chance.uniform(*LIFE_S))
+            told_bytes = 8 * chance.randint(1, 1 + COMMITS_MAX)
+            while len(acknowledged) < told_bytes and select.select([pipe], [], [], PATIENCE_S)[0]:
+                if not (part := os.read(pipe, 65536)):
+                    break
+                acknowledged += part
+            time.sleep(chance.uniform(*LAST_S))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             raise AssertionError("the writer ended by itself")
-        acknowledged = b""
         while part := os.read(pipe, 65536):
             acknowledged += part
     finally:

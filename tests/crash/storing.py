@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from collector.otlp.signals import SIGNALS, Signal
 from tests.crash.journal import Journal
 from tests.crash.torture import EXPECTED
 from tests.crash.writers import Fleet
-from tests.daemon import Daemon
+from tests.daemon import COMMAND, Daemon
 from tests.effort import Effort
 
 LIFE_S = (0.2, 1.5)
@@ -23,6 +24,8 @@ SHORT_LIFE_S = (0.2, 0.4)
 DOWN_S = (0.0, 0.5)
 """How long the killed one is away."""
 VICTIMS = (("server",), ("server",), ("ringtail",), ("server", "ringtail"), ("ringtail", "server"))
+AT_STAKE = 500
+"""Records that were acknowledged before the first kill, at least."""
 PATIENCE_S = 120.0
 ALLOWED = EXPECTED | {"export fails", "exporter not started"}
 QUICK = (
@@ -31,6 +34,9 @@ QUICK = (
     "timeout=5s",
     "sending_queue.num_consumers=2",
 )
+
+
+CARELESS = (sys.executable, "-m", "tests.crash.variants", "careless")
 
 
 class Killable(Protocol):
@@ -47,9 +53,17 @@ class Storing:
     """A daemon with one exporter of a `kind`."""
 
     def __init__(
-        self, directory: Path, seed: int, server: Killable, kind: str, keys: Sequence[str], allowed: frozenset[str]
+        self,
+        directory: Path,
+        seed: int,
+        server: Killable,
+        kind: str,
+        keys: Sequence[str],
+        allowed: frozenset[str],
+        command: Sequence[str] = COMMAND,
     ) -> None:
-        """`keys` are settings of the exporter, beside `QUICK`; the daemon may log what is `allowed`, beside `ALLOWED`."""
+        """`keys` are settings of the exporter, beside `QUICK`; the daemon may log what is `allowed`, beside `ALLOWED`; `command`
+        runs it, or a broken variant."""
         self.kills: Counter[str] = Counter()
         self._chance = random.Random(seed)
         self._journal = Journal(directory / "journal")
@@ -61,13 +75,14 @@ class Storing:
         self._settings = ["wal.segment_bytes=1MiB", "stores.traces.capacity=2000", "stores.logs.capacity=2000"]
         self._settings += [f"exporters.{kind}.{key}" for key in (*QUICK, *keys)]
         self._allowed = ALLOWED | allowed
+        self._command = command
         self._daemon: Daemon | None = None
 
     def _start(self, victim: str, *, load: bool = True) -> None:
         if victim == "server":
             self._server.start()
             return
-        self._daemon = Daemon(self._place, *self._settings, allow=self._allowed)
+        self._daemon = Daemon(self._place, *self._settings, allow=self._allowed, command=self._command)
         if load:
             self._fleet.write_to(self._daemon.grpc, self._daemon.http)
 
@@ -80,12 +95,15 @@ class Storing:
             self._daemon.kill()
             self._fleet.rest()
 
-    def run(self, found: Callable[[], dict[Signal, Counter[int]]], effort: Effort) -> None:
-        """Kill as often as there is time for, and compare what is `found` in the server, by its numbers, with the journal."""
-        life_s = LIFE_S if effort.long else SHORT_LIFE_S
+    def run(
+        self, found: Callable[[], Mapping[Signal, Counter[int]]], kills: int, life_s: tuple[float, float] = SHORT_LIFE_S
+    ) -> list[str]:
+        """Kill so often, and Ringtail in the end; compare what is `found` in the server, by its numbers, with the journal, and
+        return what is wrong."""
         try:
             self._start("ringtail")
-            for number in range(effort.times(1, 30)):
+            self._journal.wait_for(AT_STAKE)
+            for number in range(kills):
                 time.sleep(self._chance.uniform(*life_s))
                 victims = self._chance.choice(VICTIMS) if number else VICTIMS[0]
                 for victim in victims:
@@ -104,10 +122,19 @@ class Storing:
             self._fleet.end()
             self._journal.close()
             self._server.kill()
-        assert self._journal.judge(stored) == []
-        acknowledged = sum(one.count for signal in SIGNALS for one in self._journal.acknowledged(signal))
-        assert acknowledged > 500
-        effort.report("R20", kills=dict(self.kills), acknowledged_records=acknowledged)
+        return self._journal.judge(stored)
+
+    def runs_well(self, found: Callable[[], Mapping[Signal, Counter[int]]], effort: Effort) -> None:
+        """Kill as often as there is time for, and find nothing wrong."""
+        assert self.run(found, effort.times(1, 30), LIFE_S if effort.long else SHORT_LIFE_S) == []
+        effort.report("R20", kills=dict(self.kills), acknowledged_records=self._journal.records)
+
+    def is_caught(self, found: Callable[[], Mapping[Signal, Counter[int]]]) -> None:
+        """Find what the variant `careless` does to spans and to log records, and nothing wrong with data points."""
+        wrong = self.run(found, 0)
+        assert any(one.startswith("traces:") and "acknowledged and lost" in one for one in wrong), wrong
+        assert any(one.startswith("logs:") and "found twice" in one for one in wrong), wrong
+        assert not [one for one in wrong if one.startswith("metrics:")], wrong
 
     def _rest_of_it(self) -> None:
         assert self._daemon is not None

@@ -7,12 +7,14 @@ The server is chdb, the real engine, behind an HTTP server of the tests.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
-from tests.crash.storing import Storing
+from tests.crash.storing import CARELESS, Storing
+from tests.daemon import COMMAND
 from tests.effort import Effort
 from tests.exporters.clickhouse.served import Served
 from tests.exporters.clickhouse.server import need_engine
@@ -32,9 +34,21 @@ def found(server: Served) -> dict[Signal, Counter[int]]:
     }
 
 
+def storing(directory: Path, seed: int, server: Served, command: Sequence[str] = COMMAND) -> Storing:
+    keys = (f"endpoint={server.url}", "sending_queue.batch.flush_timeout=100ms")
+    return Storing(directory, seed, server, "clickhouse", keys, frozenset({MENDED}), command)
+
+
 @pytest.mark.slow
 def test_what_was_acknowledged_is_stored_once_whoever_is_killed(tmp_path: Path, effort: Effort) -> None:
     need_engine()
     server = Served(tmp_path / "server")
-    keys = (f"endpoint={server.url}", "sending_queue.batch.flush_timeout=100ms")
-    Storing(tmp_path, effort.seed, server, "clickhouse", keys, frozenset({MENDED})).run(lambda: found(server), effort)
+    storing(tmp_path, effort.seed, server).runs_well(lambda: found(server), effort)
+
+
+@pytest.mark.slow
+def test_a_backend_that_acknowledges_too_early_or_writes_twice_is_caught(tmp_path: Path) -> None:
+    """The canary."""
+    need_engine()
+    server = Served(tmp_path / "server")
+    storing(tmp_path, 5, server, CARELESS).is_caught(lambda: found(server))

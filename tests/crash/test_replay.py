@@ -15,8 +15,9 @@ from collector.clock import SystemClock
 from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.testing import otlp
 from collector.wal.files import OperatingSystemFiles
-from collector.wal.log import TIME_MAX, Log
+from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
+from collector.wal.readable import TIME_MAX
 from tests.crash.journal import Request
 from tests.crash.reading import ask
 from tests.crash.writers import payload

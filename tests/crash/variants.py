@@ -5,17 +5,19 @@
 `stepwise` is right, but takes its time: files are written in pieces, and there is a pause before each change to a file
 or directory. So kills meet half-written frames, segments without a name, indexes not yet renamed, which on a fast disk
 is rare. And it compacts as soon as it can, so that kills meet that, too. `faulty` is right, with files that fail and a
-clock that jumps as orders.py says. `early`, `retrying` and `hasty` are broken: the first acknowledges a batch before it is
-written, and writes it when the next one comes; the second, with orders as `faulty`, takes a sync that fails for one that
-did not; the third moves an exporter's cursor when a batch is handed over, not when it was taken. The crash tests must
-catch them.
+clock that jumps as orders.py says. `early`, `retrying`, `hasty` and `careless` are broken: the first acknowledges a batch before
+it is written, and writes it when the next one comes; the second, with orders as `faulty`, takes a sync that fails for one that
+did not; the third moves an exporter's cursor when a batch is handed over, not when it was taken; the fourth's backends take
+spans as `early` does, and do not know log records that come again, as the first ones do. The crash tests must catch them.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ import collector.daemon
 import collector.exporters.exports
 import collector.tenant
 from collector.cli import main
-from collector.exporters.base import Batch
+from collector.errors import Retryable
+from collector.exporters.base import Batch, Source
 from collector.exporters.delivery import Delivery
+from collector.otlp.signals import LOGS, TRACES
 from collector.wal import compactor
 from collector.wal.commit import Committer
 from collector.wal.cursor import State
@@ -110,6 +114,37 @@ class HastyDelivery(Delivery):
         await super()._hand_over(batch)
 
 
+def careless(export: Any) -> Any:
+    """Return what a careless backend does in place of its `export`."""
+    kept: dict[Source, Batch] = {}
+    answered: set[Source] = set()
+
+    async def instead(self: Any, batch: Batch) -> Any:
+        source = batch.source
+        if source.signal is TRACES:
+            before, kept[source] = kept.get(source), batch
+            return await export(self, before) if before is not None else None
+        if source.signal is LOGS:
+            found = await export(self, replace(batch, source=source._replace(instance=os.urandom(16).hex())))
+            if source not in answered:
+                answered.add(source)
+                raise Retryable("the answer was lost")
+            return found
+        return await export(self, batch)
+
+    return instead
+
+
+def _careless(kind: Any) -> Any:
+    def make(settings: Any, context: Any) -> Any:
+        made = kind.make(settings, context)
+        of = type("Careless", (type(made),), {"export": careless(type(made).export)})
+        made.__class__ = of
+        return made
+
+    return replace(kind, make=make)
+
+
 def run() -> None:
     """Make of the daemon what the first argument says, and go on as `ringtail`."""
     variant = sys.argv.pop(1)
@@ -123,6 +158,9 @@ def run() -> None:
         compactor.IDLE_S = 0.01  # type: ignore[misc]  # on purpose
     elif variant == "early":
         collector.tenant.Committer = EarlyCommitter  # type: ignore[attr-defined]  # on purpose
+    elif variant == "careless":
+        find = collector.exporters.exports.find
+        collector.exporters.exports.find = lambda name: _careless(find(name))  # on purpose
     elif variant == "hasty":
         collector.exporters.exports.Delivery = HastyDelivery  # type: ignore[attr-defined]  # on purpose
     else:

@@ -3,7 +3,8 @@
 The builder stage of deploy/Dockerfile is carried out, instruction by instruction, on a clean tree: only the files of
 the build's context, a virtual environment of its own, and /opt/ringtail and /src as directories of that tree. Then the
 image's own command is started as its unprivileged user (when the tests run as root), on a tree that this user cannot write to,
-and asked for its health by the image's own health check; SIGTERM must end it in order.
+with an exporter of every kind, and asked for its health by the image's own health check; a span is sent to it, and must
+arrive in a PostgreSQL server; SIGTERM must end it in order.
 
 Not shown by this: the Debian packages of the base image (`apt-get` is left out), the image's Python version, and compiled
 modules that are optimised: that takes minutes.
@@ -19,19 +20,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collector.exporters.kinds import BUILT_IN
 from tests.daemon import ANY_PORT
 from tests.deploy.dockerfile import Stage, context_files, stages
+from tests.exporters.postgres_server import Server
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 USER = 10001
 PATIENCE_S = 900
+ARRIVAL_PATIENCE_S = 30.0
+FILES = {"LOCK", "RESERVE", "INSTANCE", "cursors", "ringtail.sqlite", "traces", "logs", "metrics"}
 
 
 @pytest.fixture
@@ -102,8 +109,57 @@ def snapshot(path: Path) -> dict[str, tuple[float, int]]:
     return {str(one): (one.lstat().st_mtime, one.lstat().st_size) for one in path.rglob("*") if not one.is_dir()}
 
 
+@pytest.fixture
+def database() -> Iterator[Server]:
+    """A server that the image's PostgreSQL backend writes to."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+def exporters(database: Server, volume: Path) -> list[str]:
+    """Settings of one exporter of every kind; where nothing answers, it is tried again."""
+    found = {
+        "clickhouse": {"endpoint": "http://127.0.0.1:1"},
+        "otlp": {"endpoint": "127.0.0.1:1", "tls.insecure": "true"},
+        "otlphttp": {"endpoint": "http://127.0.0.1:1"},
+        "postgres": {
+            "endpoint": f"127.0.0.1:{database.port}",
+            "database": database.database,
+            "username": database.user,
+            "password": database.password,
+            "tls.insecure": "true",
+        },
+        "sqlite": {"path": f"{volume}/ringtail.sqlite"},
+    }
+    assert found.keys() == BUILT_IN.keys()
+    return [f"exporters.{kind}.{key}={value}" for kind, keys in found.items() for key, value in keys.items()]
+
+
+def arrived(database: Server, spans: int) -> bool:
+    """Whether so many spans come to be in the database."""
+    end = time.monotonic() + ARRIVAL_PATIENCE_S
+    with database.connect(autocommit=True) as connection:
+        while time.monotonic() < end:
+            if connection.execute("SELECT count(*) FROM ringtail.spans").fetchall() == [(spans,)]:
+                return True
+            time.sleep(0.02)
+    return False
+
+
+@contextmanager
+def running(command: list[str], **how: Any) -> Iterator[Any]:
+    """The image's process, which a test that fails does not leave behind."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
 @pytest.mark.slow
-def test_the_image_builds_runs_unprivileged_and_writes_to_its_volume_only(tree: Path) -> None:
+def test_the_image_builds_runs_unprivileged_and_writes_to_its_volume_only(tree: Path, database: Server) -> None:
     builder, final = stages(DOCKERFILE)
     interpreter, for_everyone = python()
     context = context_files(ROOT, DOCKERFILE.with_name("Dockerfile.dockerignore"))
@@ -125,13 +181,14 @@ def test_the_image_builds_runs_unprivileged_and_writes_to_its_volume_only(tree: 
     command = [
         *final.one("ENTRYPOINT").words,
         *(word.replace("/opt/ringtail", str(installed)) for word in final.one("CMD").words),
-        *(word for one in (f"wal.directory={volume}", *ANY_PORT) for word in ("--set", one)),
+        *(
+            word
+            for one in (f"wal.directory={volume}", *ANY_PORT, *exporters(database, volume))
+            for word in ("--set", one)
+        ),
     ]
     command[0] = str(installed / "bin" / command[0])
-    with subprocess.Popen(
-        command, cwd=volume, env=environment, stderr=subprocess.PIPE, text=True, **identity
-    ) as daemon:
-        assert daemon.stderr is not None
+    with running(command, cwd=volume, env=environment, **identity) as daemon:
         events = []
         for line in daemon.stderr:
             events.append(json.loads(line))
@@ -139,16 +196,20 @@ def test_the_image_builds_runs_unprivileged_and_writes_to_its_volume_only(tree: 
                 break
         assert events, "it says why it cannot start"
         assert events[-1]["event"] == "ready", events[-1]
-        api = next(one["address"] for one in events if one.get("what") == "api")
-        check = [*json.loads(final.one("HEALTHCHECK").text.partition("CMD ")[2]), "--endpoint", api]
+        listening = {one["what"]: one["address"] for one in events if one["event"] == "listening"}
+        check = [*json.loads(final.one("HEALTHCHECK").text.partition("CMD ")[2]), "--endpoint", listening["api"]]
         check[0] = str(installed / "bin" / check[0])
         health = subprocess.run(check, env=environment, capture_output=True, text=True, check=False, **identity)
-        assert (health.returncode, health.stdout) == (0, "ready\n")
+        # Behind that it tells which exporters fail.
+        assert (health.returncode, health.stdout.splitlines()[0]) == (0, "ready")
+        send = [check[0], "send", "--endpoint", f"http://{listening['otlp/http']}"]
+        sent = subprocess.run(send, env=environment, capture_output=True, text=True, check=True, **identity)
+        assert arrived(database, int(sent.stdout.split()[1]))
         daemon.send_signal(getattr(signal, final.one("STOPSIGNAL").text))
         rest = [json.loads(line) for line in daemon.stderr]
     assert daemon.returncode == 0
     assert rest[-1]["event"] == "stopped"
     assert snapshot(installed) == before
-    assert {one.name for one in volume.iterdir()} == {"LOCK", "RESERVE", "traces", "logs", "metrics"}
+    assert {one.name for one in volume.iterdir()} == FILES
     if identity:
         assert {one.stat().st_uid for one in volume.rglob("*")} == {USER}

@@ -58,8 +58,8 @@ class MemoryBackend(Backend):
         for first in range(0, len(found), PIECE_RECORDS):
             yield scan(wanted.signal, regroup(found[first : first + PIECE_RECORDS]), 0)
 
-    async def names(self, signal: Signal, tenant: str) -> set[str] | None:
-        refs = [ref for (source, _), ref in self._kept.items() if source.signal is signal is METRICS]
+    async def names(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> set[str] | None:
+        refs = [ref for _, ref in self._of(Wanted(signal, tenant, start_ns, end_ns)) if signal is METRICS]
         return {group_bytes(ref.block, 0, "name").decode() for ref in refs}
 
     async def delete(self, wanted: Wanted) -> int:

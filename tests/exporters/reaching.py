@@ -68,9 +68,13 @@ class Named:
         self.found = backend
         self.instance = instance
         self.deleted: frozenset[bytes] = frozenset()
+        self.known: frozenset[bytes] = frozenset()
 
     def backend(self, name: str) -> Backend | None:
         return self.found
+
+    def deleted_records(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
+        return self.known
 
     def deleted_traces(self, name: str, tenant: str, signal: Signal) -> frozenset[bytes]:
         return self.deleted
@@ -120,9 +124,11 @@ async def made(kind: Kind, settings: ExporterSettings, directory: Path) -> Async
         )
         backend = kind.make(settings, context)
         assert isinstance(backend, Backend)
-        await backend.start()
-        yield backend
-        await backend.stop()
+        try:
+            await backend.start()
+            yield backend
+        finally:
+            await backend.stop()
 
 
 @asynccontextmanager

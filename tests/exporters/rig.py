@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 from collector.clock import SystemClock
 from collector.exporters.base import Batch, Exporter, Rejected, Source
 from collector.exporters.dead_letters import DeadLetters, letters
-from collector.exporters.delivery import Delivery, Parts
+from collector.exporters.delivery import Delivery
 from collector.exporters.figures import Counts, Durations
+from collector.exporters.handover import Parts
 from collector.exporters.settings import BatchSettings, ExporterSettings, RetryOnFailure, SendingQueue
 from collector.otlp.signals import TRACES
 from collector.ring.ring import Ring

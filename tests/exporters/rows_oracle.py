@@ -1,4 +1,4 @@
-"""What rows.py, points.py and jsontext.py promise, by the protobuf library and json."""
+"""What rows.py, jsonparts.py and jsontext.py promise, by the protobuf library and json."""
 
 from __future__ import annotations
 

@@ -125,6 +125,15 @@ async def test_nothing_is_given_up_because_we_are_not_welcome() -> None:
     await rig.stop()
 
 
+async def test_a_destination_that_refuses_everything_does_not_fill_the_log() -> None:
+    rig = Rig.start(MemoryFiles(), Told(lambda batch: Permanent("never")), quick())
+    await rig.append(0, 50)
+    await rig.delivered()
+    assert rig.counts.refused == 50
+    assert [event for _, event, _ in rig.logger.events].count("records refused") == 1
+    await rig.stop()
+
+
 async def test_a_batch_may_be_given_up_after_a_time() -> None:
     exporter = Told(lambda batch: Retryable("away") if 0 in numbers(batch) else None)
     retry = RetryOnFailure(initial_interval=0.001, max_interval=0.001, max_elapsed_time=0.02)

@@ -266,6 +266,23 @@ async def test_nobody_at_home() -> None:
                 await exporter.export(batch_of(TRACES, [corpus(TRACES, 1)]))
 
 
+async def test_the_wrong_port_and_missing_http_are_named() -> None:
+    async def speak_http_1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await reader.read(1)
+        writer.close()
+
+    async with GrpcStub() as stub, await asyncio.start_server(speak_http_1, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for settings, hint in (
+            (GrpcSettings(endpoint=(f"127.0.0.1:{stub.port}",), timeout=2.0), "which http:// before the endpoint"),
+            (GrpcSettings(endpoint=(f"127.0.0.1:{port}",), tls=PLAIN, timeout=2.0), "for which otlphttp is"),
+        ):
+            async with exporting(settings) as exporter:
+                with pytest.raises(Retryable, match=hint):
+                    await exporter.export(batch_of(TRACES, [corpus(TRACES, 1)]))
+
+
 async def test_a_server_that_comes_back_is_found() -> None:
     stub = GrpcStub()
     async with stub:

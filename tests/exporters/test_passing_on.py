@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from collector.errors import Retryable
 from collector.exporters.base import Batch, Rejected, Source, Wanted
 from collector.exporters.passing_on import PassingOn, Reached
+from collector.otlp.block import Block
 from collector.otlp.tombstones import Tombstones
 from collector.testing.files import MemoryFiles
 from tests.exporters.memory_backend import KEPT, MemoryBackend, MemorySettings
@@ -155,3 +156,41 @@ async def test_a_backend_without_keys_cannot_delete_single_records() -> None:
     assert len(numbers()) == 10
     assert logger.named("deletion of single records is nothing that this backend can do")
     await rig.stop()
+
+
+class Knowing(Keyless):
+    """Keeps no keys, and knows spans by their ids."""
+
+    def identities(self, block: Block, rows: Any) -> list[bytes] | None:
+        return [block.column("span_id")[row].tobytes() for row in rows]
+
+    async def delete_identified(self, source: Source, identities: Sequence[bytes]) -> int | None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise Retryable("busy")
+        return self._drop(
+            (key, ref)
+            for key, ref in tuple(self._kept.items())
+            if ref.block.column("span_id")[ref.row].tobytes() in identities
+        )
+
+    failures = 1
+
+
+async def test_a_backend_without_keys_is_told_what_it_knows_records_by() -> None:
+    """Over a restart, by which time the records are gone here."""
+    KEPT.pop("passing", None)
+    files = MemoryFiles()
+    backend = Knowing(MemorySettings(name="passing"), None)  # type: ignore[arg-type]
+    rig = Rig.start(files, backend)
+    await rig.append(0, 30)
+    await rig.delivered()
+    known = [(number + 1).to_bytes(8, "big") for number in (4, 5, 20)]
+    rig.store.deletions.add(Tombstones([(4, 6), (20, 21)]), 0, 30, [], ["x"], {"x": known})
+    await rig.crash()
+    again = Rig.start(files, backend)
+    logger = RecordingLogger()
+    await told(again, passing_on(again, backend, logger))
+    assert numbers() == [one for one in range(30) if one not in (4, 5, 20)]
+    assert [fields["records"] for fields in logger.named("deletion passed on")] == [3]
+    await again.stop()

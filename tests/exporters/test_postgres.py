@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,16 +25,21 @@ from psycopg import sql
 from collector.clock import SystemClock
 from collector.errors import InvalidConfig, Permanent, Retryable, Unwelcome
 from collector.exporters.base import Batch, Context, Equal, Held, Source, Wanted
+from collector.exporters.postgres import present, schema
 from collector.exporters.postgres.backend import PostgresBackend
+from collector.exporters.postgres.filters import STRETCHES_MAX, deletion, stretches_of
 from collector.exporters.postgres.kind import KIND
-from collector.exporters.postgres.schema import TABLES
+from collector.exporters.postgres.reading import Reader
+from collector.exporters.postgres.schema import MIGRATIONS, TABLES
 from collector.exporters.postgres.settings import PostgresSettings
 from collector.exporters.settings import ClientTls
-from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
+from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.security.secret import Secret
 from collector.testing.corpus import HOSTILE, SECOND_NS, TIME_NS, corpus, wholes
 from collector.testing.exporters import BackendContract, batch_of
+from tests.exporters import reaching
 from tests.exporters.postgres_server import Server
+from tests.exporters.test_reaching import differing
 from tests.security.certificates import Authority
 
 DAY_NS = 86_400 * SECOND_NS
@@ -283,23 +289,167 @@ async def test_days_are_made_ahead_moved_to_and_dropped(server: Server) -> None:
 async def test_several_may_start_at_once_and_a_newer_schema_is_left_alone(server: Server) -> None:
     settings = settings_of(server)
     async with started(settings) as one:
-        assert one.stats()["schema_version"] == 1
+        assert one.stats()["schema_version"] == len(MIGRATIONS)
     again = settings_of(server)
     with ThreadPoolExecutor(2) as threads:
         backends = [made(again, threads) for _ in range(4)]
         await asyncio.gather(*(backend.start() for backend in backends))
         for backend in backends:
             await backend.stop()
-    assert ask(server, f"SELECT count(*) FROM {again.schema}.schema_versions") == 1
+    assert ask(server, f"SELECT count(*) FROM {again.schema}.schema_versions") == len(MIGRATIONS)
     ask(server, f"INSERT INTO {again.schema}.schema_versions (version) VALUES (99) RETURNING 1")
     with pytest.raises(Unwelcome, match="of version 99"):
         async with started(again):
             pass
 
 
+async def test_an_older_schema_is_brought_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With records in it: they are found by their names, deleted, and dropped as those that come later."""
+    batches = [batch_of(TRACES, [corpus(TRACES, 60, seed=seed)], offset=60 * seed) for seed in range(2)]
+    settings = settings_of(server)
+    with monkeypatch.context() as before:
+        before.setattr(schema, "MIGRATIONS", MIGRATIONS[:1])
+        before.setitem(TABLES, TRACES, TABLES[TRACES]._replace(names=None))
+        async with started(settings) as backend:
+            await backend.export(batches[0])
+    async with started(settings) as backend:
+        await backend.export(batches[1])
+        everything = sum((sent(one) for one in batches), Counter[bytes]())
+        assert await found(backend, Wanted(TRACES)) == everything
+        named = await found(backend, Wanted(TRACES, names=("plain 1",)))
+        assert named
+        assert not named - everything
+        assert await backend.delete_offsets(batches[0].source, [(50, 70)]) == 20
+        await backend.retain(TRACES, TIME_NS + 4000 * DAY_NS)
+        assert await found(backend, Wanted(TRACES)) == Counter()
+        assert ask(server, f"SELECT count(*) FROM {settings.schema}.span_names") == 0
+
+
+# --- what is not looked at ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What is read of records: the beginnings of slices."""
+    begun: list[int] = []
+    read = Reader._slice
+
+    def noted(self: Reader, start_ns: int, end_ns: int) -> Any:
+        begun.append(start_ns)
+        return read(self, start_ns, end_ns)
+
+    monkeypatch.setattr(Reader, "_slice", noted)
+    return begun
+
+
+def a_day(signal: Signal, day: int, service: str, name: str) -> Batch:
+    """One record."""
+    request = signal.request_type()
+    resource = request.resource_spans.add() if signal is TRACES else request.resource_metrics.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = service
+    time_ns = TIME_NS + day * DAY_NS
+    if signal is TRACES:
+        resource.scope_spans.add().spans.add(
+            name=name, start_time_unix_nano=time_ns, trace_id=b"t" * 16, span_id=b"s" * 8
+        )
+    else:
+        metric = resource.scope_metrics.add().metrics.add(name=name)
+        metric.gauge.data_points.add(time_unix_nano=time_ns, as_int=1)
+    return batch_of(signal, [request.SerializeToString()], offset=10_000 + day)
+
+
+@pytest.mark.parametrize("signal", [TRACES, METRICS], ids=lambda one: one.name)
+async def test_days_without_a_service_or_a_name_are_not_looked_at(
+    server: Server, slices: list[int], signal: Signal
+) -> None:
+    """Nor is anything, if there is none; names may be longer than what an index takes."""
+    long = random.Random(1).randbytes(5000).hex()
+    days = [(0, "cart", "a"), (1, "cart", "b"), (2, "pay", long), (3000, "pay", "a"), (3001, "far\0", "d\0")]
+    batches = [a_day(signal, *one) for one in days]
+    clock = StoppedClock(TIME_NS)
+    async with started(settings_of(server, partitions_ahead=2), clock) as backend:
+        for one in batches:
+            await backend.export(one)
+
+        async def read(services: tuple[str, ...] = (), names: tuple[str, ...] = ()) -> tuple[set[int], int]:
+            """Which of the batches are found, and how many slices were read for them."""
+            slices.clear()
+            seen = await found(backend, Wanted(signal, services=services, names=names))
+            return {number for number, one in enumerate(batches) if sent(one) <= seen}, len(slices)
+
+        assert await read(("nobody",)) == await read(names=("nowhere",)) == await read(("pay",), ("b",)) == (set(), 0)
+        assert await read(("cart",)) == ({0, 1}, 2)
+        assert await read(names=("b", "nowhere")) == await read(("cart",), ("b",)) == ({1}, 1)
+        assert await read(names=(long,)) == ({2}, 1)
+        assert await read(names=(long[:-1] + "!",)) == (set(), 0 if signal is TRACES else 1)
+        assert (await read(("cart", "pay"), ("a",)))[0] == {0, 3}
+        assert (await read(("far\0",), ("d\0",)))[0] == {4}
+        assert len((await read())[0]) == 5
+
+
+async def test_days_with_very_many_names_are_looked_at(
+    server: Server, slices: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all of these are kept."""
+    monkeypatch.setattr(present, "NAMES_MAX", 4)
+    settings = settings_of(server, partitions_ahead=2)
+    names = [f"name {number}" for number in range(12)]
+    async with started(settings, StoppedClock(TIME_NS)) as backend:
+        for number, name in enumerate(names):
+            await backend.export(replace_offset(a_day(TRACES, 0, "cart", name), number))
+        await backend.export(a_day(TRACES, 1, "cart", "other"))
+        for name in names:
+            assert (await found(backend, Wanted(TRACES, names=(name,)))).total() == 1
+        slices.clear()
+        assert not await found(backend, Wanted(TRACES, names=("nowhere",)))
+        assert len(slices) == 1, "the other day has few"
+    assert ask(server, f"SELECT count(*) FROM {settings.schema}.span_names") == 4 + 1 + 1
+
+
+def replace_offset(batch: Batch, offset: int) -> Batch:
+    return batch_of(batch.signal, [batch.payload], offset=offset)
+
+
+async def test_single_records_are_deleted_by_the_index(server: Server) -> None:
+    """Also where several instances write side by side, which are at different offsets."""
+    settings = settings_of(server, signals=("logs",))
+    sources = [Source(f"{number:032x}", "", LOGS) for number in range(4)]
+    async with started(settings) as backend:
+        for turn in range(30):
+            payload = corpus(LOGS, 100, seed=turn % 5)
+            for number, source in enumerate(sources):
+                batch = batch_of(LOGS, [payload], offset=number * 10**6 + 100 * turn)
+                await backend.export(replace(batch, source=source))
+        await backend._partitions.summarize()
+        statement, values = deletion(settings.schema, sources[1], [(1_001_000, 1_001_010), (1_002_500, 1_002_503)])
+        with server.connect() as connection:
+            connection.execute("SET enable_seqscan = off")
+            rows = connection.execute(sql.SQL("EXPLAIN (ANALYZE, COSTS OFF) {}").format(statement), values)
+            lines = [str(line) for (line,) in rows]
+            pages = ask(server, f"SELECT pg_relation_size('{settings.schema}.log_records_20260921') / 8192")
+            read = sum(int(line.rpartition("=")[2]) for line in lines if "Heap Blocks" in line)
+            assert 0 < read < pages / 3, (pages, lines)
+            connection.rollback()
+        assert await backend.delete_offsets(sources[1], [(1_001_000, 1_001_010), (1_002_500, 1_002_503)]) == 13
+        assert await backend.delete_offsets(sources[1], []) == 0
+        assert await backend.count(LOGS, "", 0, 2**63) == 30 * 400 - 13
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 20)), min_size=1, max_size=40))
+def test_stretches_of_offsets_hold_all_ranges(sizes: list[tuple[int, int]]) -> None:
+    """Few, apart, in order, and not longer than they must be."""
+    ranges = [(first, first + length) for first, length in sizes]
+    stretches = stretches_of(ranges)
+    owed = {offset for first, end in ranges for offset in range(first, end)}
+    assert owed <= {offset for first, end in stretches for offset in range(first, end)}
+    assert len(stretches) <= STRETCHES_MAX
+    assert all(end < first for (_, end), (first, _) in itertools.pairwise(stretches))
+    assert {first for first, _ in stretches} | {end - 1 for _, end in stretches} <= owed
+
+
 async def test_brin_takes_note_of_what_was_written_and_waits_for_nobody(server: Server) -> None:
     settings = settings_of(server, signals=("logs",))
-    index = f"'{settings.schema}.log_records_20260921_time_idx'"
+    index = f"'{settings.schema}.log_records_20260921_time_log_offset_idx'"
     left = f"SELECT brin_summarize_new_values({index})"
     async with started(settings) as backend:
         for number in range(3):
@@ -312,6 +462,12 @@ async def test_brin_takes_note_of_what_was_written_and_waits_for_nobody(server: 
             await backend._partitions.summarize()
             assert ask(server, left) == 0
         assert await backend.size() > 3 * batch.payload_bytes
+
+
+async def test_answers_are_the_same_wherever_the_data_lies(server: Server, tmp_path: Path) -> None:
+    """Every seventh question of tests/exporters/test_reaching.py; all of them were asked once."""
+    async with reaching.made(KIND, settings_of(server), tmp_path) as backend, reaching.reduced(backend) as little:
+        assert await differing(little, every=7) == []
 
 
 async def test_connections_are_limited(server: Server) -> None:
@@ -373,6 +529,16 @@ async def test_tls_is_verified(server: Server, authority: Authority, tmp_path: P
         with pytest.raises(Unwelcome, match="certificate"):
             async with started(settings_of(server, tls=wrong)):
                 pass
+
+
+async def test_the_systems_authorities_are_those_of_python(
+    server: Server, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of the OpenSSL that the driver's wheel brings, which has none."""
+    paths = ssl.get_default_verify_paths()._replace(cafile=str(authority.path))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    async with started(settings_of(server, tls=ClientTls())) as backend:
+        assert backend.health().ok
 
 
 async def test_rights_that_are_missing_are_unwelcome(server: Server) -> None:

@@ -132,7 +132,7 @@ class Troubled(MemoryBackend):
         self.asked: list[Wanted] = []
         self.trouble: Exception | None = None
 
-    async def names(self, signal: Any, tenant: str) -> None:
+    async def names(self, signal: Any, tenant: str, start_ns: int, end_ns: int) -> None:
         return None
 
     async def read(self, wanted: Wanted) -> AsyncIterator[Block]:

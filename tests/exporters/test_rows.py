@@ -12,7 +12,6 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from collector.errors import RingtailError
 from collector.exporters import jsontext, rows
 from collector.exporters.containers import Container, Metric, assembled, containers
-from collector.exporters.points import points
 from collector.otlp.block import Block
 from collector.otlp.merge import merge
 from collector.otlp.records import data_field, group_bytes, record_bytes, tagged
@@ -22,7 +21,7 @@ from collector.testing.corpus import HOSTILE, corpus, wholes
 from tests.exporters.rows_oracle import comparable, expected
 from tests.otlp.messages import requests
 
-MAKE = {TRACES: rows.spans, LOGS: rows.logs, METRICS: points}
+MAKE = {TRACES: rows.spans, LOGS: rows.logs, METRICS: rows.points}
 
 
 def check(block: Block, first: int, end: int) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -24,7 +25,7 @@ from collector.clock import SystemClock
 from collector.errors import Retryable, RingtailError, Unwelcome
 from collector.exporters.base import PIECE_RECORDS, Batch, Context, Equal, Held, Source, Wanted
 from collector.exporters.settings import DAY_S, ExporterSettings
-from collector.exporters.sqlite import schema
+from collector.exporters.sqlite import schema, write
 from collector.exporters.sqlite.backend import SqliteBackend
 from collector.exporters.sqlite.connection import open_reader, open_writer
 from collector.exporters.sqlite.kind import KIND
@@ -249,8 +250,8 @@ def bytes_read() -> int:
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(TRACES, names=("nowhere",)),
-        Wanted(TRACES, names=("nowhere", "neither"), services=("cart",), newest_first=False),
+        Wanted(TRACES, names=("elsewhere",)),
+        Wanted(TRACES, names=("elsewhere", "neither"), services=("cart",), newest_first=False),
         Wanted(LOGS, severities=(99,)),
     ],
     ids=lambda one: one.signal.name,
@@ -258,8 +259,9 @@ def bytes_read() -> int:
 async def test_names_and_severities_are_looked_at_in_an_index(
     backend: SqliteBackend, settings: SqliteSettings, wanted: Wanted
 ) -> None:
-    """Those that are nowhere cost no look at a row."""
+    """Those that no record of the tenant has cost no look at a row."""
     await backend.export(batch_of(wanted.signal, [corpus(wanted.signal, 3000)]))
+    await backend.export(batch_of(TRACES, [named("elsewhere")], tenant="other"))
     with closing(opened(settings)) as connection:
         before = bytes_read()
         assert Read(connection, wanted).next_block() is None
@@ -267,6 +269,66 @@ async def test_names_and_severities_are_looked_at_in_an_index(
         before = bytes_read()
         connection.execute(f"SELECT sum(length(record)) FROM {TABLES[wanted.signal]} NOT INDEXED").fetchall()
         assert 0 < read < (bytes_read() - before) / 3
+
+
+def named(*names: str) -> bytes:
+    """A request of spans with these names."""
+    request = TRACES.request_type()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number, name in enumerate(names):
+        spans.add(name=name, trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=TIME_NS + number)
+    return request.SerializeToString()
+
+
+async def test_names_that_are_nowhere_are_not_looked_for(
+    backend: SqliteBackend, settings: SqliteSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless there are too many for the list: then it says so, and every name is looked for."""
+    monkeypatch.setattr(write, "NAMES_MAX", 8)
+    wanted = Wanted(TRACES, names=("nowhere", "neither"))
+
+    async def hits(*names: str) -> int:
+        return len(await everything(backend, Wanted(TRACES, names=names)))
+
+    with closing(opened(settings)) as connection:
+        assert plan_of(connection, Wanted(LOGS, services=("nobody",))).empty
+        for number in range(3):  # the last ones are there already
+            await backend.export(batch_of(TRACES, [named("a", f"b {number // 2}", "nul\0")], offset=10 * number))
+        assert plan_of(connection, wanted).empty
+        assert not plan_of(connection, replace(wanted, names=("nowhere", "a"))).empty
+        assert (await hits("a", "nowhere"), await hits("nul\0"), await hits("nul")) == (3, 3, 0)
+        await backend.export(batch_of(TRACES, [named(*(f"c {number}" for number in range(7)))], offset=100))
+        assert not plan_of(connection, wanted).empty
+        await backend.export(batch_of(TRACES, [named("late", "a")], offset=200))
+        assert (await hits("late"), await hits("c 3"), await hits("a"), await hits("nowhere")) == (1, 1, 4, 0)
+        (count,) = connection.execute("SELECT count(*) FROM otlp_span_names").fetchone()
+        assert count <= 8 + 1
+
+
+@pytest.mark.parametrize("names_max", [schema.NAMES_MAX, 2])
+async def test_an_older_file_is_brought_up(
+    settings: SqliteSettings, monkeypatch: pytest.MonkeyPatch, names_max: int
+) -> None:
+    """With what is in it."""
+    batch = batch_of(TRACES, [named("a", "b", "a", "c")])
+    fill = [one.replace(str(schema.NAMES_MAX), str(names_max)) for one in schema.MIGRATIONS[1]]
+    with ThreadPoolExecutor(1) as threads:
+        with monkeypatch.context() as before:
+            before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+            before.setattr(schema, "VERSION", 1)
+            before.setattr(Writer, "_list_names", lambda *_: None)
+            older = backend_of(settings, threads)
+            await older.start()
+            await older.export(batch)
+            await older.stop()
+        monkeypatch.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], fill))
+        backend = backend_of(settings, threads)
+        await backend.start()
+        for name, owed in (("a", 2), ("b", 1), ("c", 1), ("nowhere", 0)):
+            assert len(await everything(backend, Wanted(TRACES, names=(name,)))) == owed
+        with closing(opened(settings)) as connection:
+            assert plan_of(connection, Wanted(TRACES, names=("nowhere",))).empty == (names_max > 3)
+        await backend.stop()
 
 
 async def test_many_traces_are_found(backend: SqliteBackend) -> None:

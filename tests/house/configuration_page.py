@@ -55,7 +55,7 @@ default for one that is not set or is empty. `$$` is a dollar sign.
 ## Mistakes
 
 `ringtail run` and `ringtail validate` tell all mistakes at once and exit with status 2. Unknown keys, keys that stand
-twice and values out of range are mistakes; so are two listeners on one address, and `wal.retention.max_bytes` below
+twice and values out of range are mistakes; so are two listeners on one address, an exporter that sends to this daemon itself, and `wal.retention.max_bytes` below
 `wal.segment_bytes`, and settings of TLS and authentication that do not go together. YAML's anchors, aliases and tags are not supported.
 
     $ ringtail validate --config collector.yaml

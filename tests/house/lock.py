@@ -12,6 +12,8 @@ FILES = {
     "requirements.txt": "what the image installs, and runs",
     "requirements-build.txt": "what the image is built with, and does not hold",
 }
+EXTRAS = ("postgres",)
+"""What the image has beside the base: the drivers of backends. ClickHouse is spoken to by HTTP, SQLite is Python's own."""
 _HEAD = "# Made by `make lock`: {}. pip installs these versions and no other files than those of these hashes.\n"
 _OPTIONS = ("--quiet", "--generate-hashes", "--strip-extras", "--no-header", "--no-annotate", "--allow-unsafe",
             "--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links")  # fmt: skip
@@ -20,8 +22,9 @@ _OPTIONS = ("--quiet", "--generate-hashes", "--strip-extras", "--no-header", "--
 def wanted() -> dict[str, list[str]]:
     """Return what pyproject.toml asks for, for each file."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
     return {
-        "requirements.txt": project["project"]["dependencies"],
+        "requirements.txt": [*project["project"]["dependencies"], *(one for name in EXTRAS for one in extras[name])],
         "requirements-build.txt": project["build-system"]["requires"],
     }
 

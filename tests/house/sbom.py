@@ -10,14 +10,17 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from collector import __version__
+from tests.house.lock import wanted
 
 ROOT = Path(__file__).parents[2]
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+) \\((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+_EXTRAS = re.compile(r"[A-Za-z0-9._-]+ ?\[([^]]*)\]")
 
 
 def normal(name: str) -> str:
@@ -33,14 +36,25 @@ def pins(text: str) -> dict[str, tuple[str, list[str]]]:
     }
 
 
-def needs(name: str) -> list[str]:
-    """Return the names of what a package needs, without extras; none for one that is not installed."""
+def names(requirements: Iterable[str]) -> set[str]:
+    """Return the names of the packages that requirements are of."""
+    return {normal(match[0]) for one in requirements if (match := _NAME.match(one))}
+
+
+def extras(requirements: Iterable[str]) -> dict[str, set[str]]:
+    """Return the extras that requirements ask for, by packages' names: of `psycopg[binary]>=3` {"psycopg": {"binary"}}."""
+    found = ((one, _EXTRAS.match(one)) for one in requirements)
+    return {min(names([one])): set(match[1].replace(" ", "").split(",")) for one, match in found if match}
+
+
+def needs(name: str, with_extras: Collection[str] = ()) -> list[str]:
+    """Return the names of what a package needs, with these of its extras; none for one that is not installed."""
     try:
         required = importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    found = (_NAME.match(one) for one in required if "extra ==" not in one)
-    return sorted({normal(match[0]) for match in found if match})
+    conditions = ((one, re.search(r"extra == ['\"]([^'\"]+)", one)) for one in required)
+    return sorted(names(one for one, extra in conditions if extra is None or extra[1] in with_extras))
 
 
 def licenses(name: str) -> list[dict[str, Any]]:
@@ -62,7 +76,8 @@ def bill() -> dict[str, Any]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     own = f"pkg:pypi/{normal(project['name'])}@{__version__}"
     urls = {name: f"pkg:pypi/{name}@{version}" for name, (version, _) in pinned.items()}
-    direct = {normal(match[0]) for one in project["dependencies"] if (match := _NAME.match(one))}
+    asked = wanted()["requirements.txt"]
+    direct, chosen = names(asked), extras(asked)
     components = [
         {
             "type": "library",
@@ -76,7 +91,8 @@ def bill() -> dict[str, Any]:
     ]
     dependencies = [{"ref": own, "dependsOn": sorted(urls[name] for name in direct)}]
     dependencies += [
-        {"ref": urls[name], "dependsOn": [urls[one] for one in needs(name) if one in urls]} for name in sorted(pinned)
+        {"ref": urls[name], "dependsOn": [urls[one] for one in needs(name, chosen.get(name, ())) if one in urls]}
+        for name in sorted(pinned)
     ]
     subject = {
         "type": "application",

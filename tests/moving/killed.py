@@ -21,6 +21,7 @@ CONTEXT.set_forkserver_preload(
     [
         *("collector.cli", "collector.moving.importing", "collector.moving.out", "collector.moving.replay"),
         *("collector.moving.migrate", "collector.moving.target", "collector.exporters.sqlite.kind"),
+        *("collector.exporters.postgres.backend", "collector.exporters.clickhouse.backend"),
     ]
 )
 FIRST_S = 0.01
@@ -46,13 +47,14 @@ def until_done(
     output: Path,
     seed: int,
     is_complete: Callable[[], bool] = lambda: False,
+    first_s: float = FIRST_S,
 ) -> int:
     """Run a command until it ends by itself, with success; return how often it was killed before.
 
     One that has removed its state, and has yet to say so, is let go on: begun again, it would not know.
     """
     chance = random.Random(seed)
-    limit = FIRST_S
+    limit = first_s
     for kills in range(LIVES_MAX):
         process = CONTEXT.Process(target=command, args=(arguments, dict(patches), str(output)))
         process.start()

@@ -18,6 +18,7 @@ from collector.exporters.base import Batch, Rejected, Source
 from collector.exporters.settings import RetryOnFailure
 from collector.moving import migrate
 from collector.moving.migrate import HOUR_NS, Hour, Migration, Position
+from collector.otlp.records import record_bytes
 from collector.otlp.scan import scan
 from collector.otlp.signals import SIGNALS, TRACES, Signal
 from collector.testing import otlp
@@ -131,3 +132,21 @@ def test_the_command(tmp_path: Path, source: MemoryBackend, monkeypatch: pytest.
     assert "there is no backend 'nothing'" in done.output
     done = CliRunner().invoke(main, (*asked[:3], "--to", "memory/c", "--state", str(tmp_path / "other"), *both))
     assert "there is no exporter memory/c" in done.output
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_forgets_meanwhile_doubles_nothing(source: MemoryBackend) -> None:
+    """Then there are other windows than before."""
+    total = await fill(source, TRACES)
+    position = Position({}, "1" * 32, {})
+    Unsteady.calls, Unsteady.crash_at = 0, 5
+    target = Unsteady(MemorySettings(name="to"), None)  # type: ignore[arg-type]
+    with pytest.raises(Crash):
+        await migration(source, target, position).move(TRACES, "")
+    done = position.done["/traces"].offset
+    assert 16 < done < total
+    for key in sorted(KEPT["from"], key=lambda key: KEPT["from"][key].time)[: done - 4]:
+        del KEPT["from"][key]
+    await migration(source, target, position).move(TRACES, "")
+    assert len(KEPT["to"]) == total
+    assert len({(ref.time, record_bytes(ref.block, ref.row)) for ref in KEPT["to"].values()}) == total

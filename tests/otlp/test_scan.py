@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from collector.errors import Malformed
 from collector.otlp.block import Block
 from collector.otlp.records import Ref, _fields, record, regroup, resource
-from collector.otlp.scan import REASONS, BlockBuilder, scan
+from collector.otlp.rules import REASONS
+from collector.otlp.scan import BlockBuilder, scan
 from collector.otlp.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
 from collector.otlp.validate import STRINDEX_WARNING, Accepted, accept, canonical
 from collector.otlp.wire import own_fields

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from collector.otlp.records import record, resource, scope
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, TRACES, Signal
-from collector.otlp.words import ATTRIBUTE, BODY, BODY_OPAQUE, WORD_BYTES_MAX, container_texts, fold, texts, words
+from collector.otlp.texts import ATTRIBUTE, BODY, BODY_OPAQUE, container_texts, texts
+from collector.otlp.words import WORD_BYTES_MAX, fold, words
 from tests.otlp import words_oracle as oracle
 from tests.otlp.messages import message
 

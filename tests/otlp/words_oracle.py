@@ -1,4 +1,4 @@
-"""Texts and words in plain Python, by the protobuf library: what collector/otlp/words.py must find."""
+"""Texts and words in plain Python, by the protobuf library: what collector/otlp/texts.py and words.py must find."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from collector.otlp import words as module
-from collector.otlp.words import ATTRIBUTE, ATTRIBUTE_OPAQUE, BODY, BODY_NUMBER, BODY_OPAQUE
+from collector.otlp.texts import ATTRIBUTE, ATTRIBUTE_OPAQUE, BODY, BODY_NUMBER, BODY_OPAQUE
 
 APART = "".join(chr(code) for first, last in module._APART for code in range(first, last + 1))
 

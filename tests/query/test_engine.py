@@ -128,6 +128,8 @@ async def test_a_lane_leaves_a_thread_to_others() -> None:
     waiting = [asyncio.ensure_future(greedy.run(wait)) for _ in range(5)]
     await asyncio.sleep(0)
     assert await asyncio.wait_for(other.run(lambda deadline: "answered"), 10) == "answered"
+    assert engine.pending == 5, "queries of all lanes"
     release.set()
     assert await asyncio.gather(*waiting) == [True] * 5
+    assert engine.pending == 0
     engine.close()

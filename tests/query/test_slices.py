@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.query import slices as module
+from collector.query import together
 from collector.query.newest import newest
 from collector.query.slices import END_OF_TIME, Among, slices
 from collector.ring.ring import Ring
 from collector.store import Store
 from collector.testing.files import MemoryFiles
 from collector.testing.otlp import BUILDERS
-from collector.wal import log as log_module
-from collector.wal import merging
+from collector.wal import merging, readable
 from collector.wal.segment import Segment
 from tests.wal.logs import open_log
 from tests.wal.test_compact import compactor
@@ -89,9 +89,13 @@ def each_once(
     floor = data.draw(st.sampled_from([0, start, *[time for _, time, _ in stored.records]]))
     expected = [offset for offset in expected if stored.records[offset][1] >= floor]
     found: list[int] = []
-    for block, rows in slices(
-        view, start, end, newest_first=newest_first, among=among, wanted=lambda low, high: high >= floor
-    ):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SINGLE", data.draw(st.sampled_from([0, 1, 8])))
+        patch.setattr(together, "WINDOW_BYTES", data.draw(st.sampled_from([5_000, 20_000, together.WINDOW_BYTES])))
+        pieces = list(
+            slices(view, start, end, newest_first=newest_first, among=among, wanted=lambda low, high: high >= floor)
+        )
+    for block, rows in pieces:
         assert block.max_time >= floor
         own = column_keys(block, index) if index else []
         times = block.column("time").tolist()
@@ -125,18 +129,33 @@ def test_a_merged_frame_that_reaches_into_the_ring() -> None:
     assert found == list(range(80))
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_small_blocks_of_the_log_are_looked_at_together(newest_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first ones."""
+    monkeypatch.setattr(module, "SINGLE", 3)
+    monkeypatch.setattr(together, "WINDOW_BYTES", 1 << 20)
+    stored = Stored(LOGS, capacity=15, segment_bytes=20_000)
+    for seed in range(12):
+        stored.append(seed, 10)
+    found = list(slices(stored.store.view(), newest_first=newest_first))
+    of_log, of_ring = [10, 10, 10, 70], [10, 10]
+    assert [len(rows) for _, rows in found] == (of_ring + of_log if newest_first else of_log + of_ring)
+    ordered = found[::-1] if newest_first else found
+    assert [block.base_offset + row for block, rows in ordered for row in rows.tolist()] == list(range(120))
+
+
 def test_the_newest_are_found_without_opening_what_is_older(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = Stored(TRACES, capacity=1, segment_bytes=3000)
     for seed in range(12):
         stored.append(seed, 8)
     opened = []
-    read_segment = log_module.read_segment
+    read_segment = readable.read_segment
 
     def noted(files: object, segment: Segment, *rest: object) -> object:
         opened.append(segment.base_offset)
         return read_segment(files, segment, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(log_module, "read_segment", noted)
+    monkeypatch.setattr(readable, "read_segment", noted)
     segments = stored.log.segment_count
     assert segments > 5
     for oldest in (False, True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import zlib
 from collections.abc import Callable
 
@@ -101,6 +102,27 @@ def test_empty_requests_succeed(client: Client) -> None:
     client.send(post(b"") + post(b"{}", media_type=JSON) + chunked(b""))
     assert [one.code for one in client.responses] == [200, 200, 200]
     assert stored(client) == [b"", b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"resource_spans": [{}]}', "no spans were received: the request has 'resource_spans', which OTLP ignores"),
+        (b'{"resourceLogs": [], "a": 1, "b": 2, "c": 3}', "'resourceLogs', 'a', 'b', …"),
+        (b'{"resourceSpans": [], "more": 1}', ""),
+        (b"{}", ""),
+        (b'{"deep": ' + b"[" * 20 + b"]" * 20 + b"}", "'deep'"),
+    ],
+)
+def test_a_request_of_nothing_that_otlp_knows_is_warned_about(client: Client, body: bytes, said: str) -> None:
+    client.send(post(body, media_type=JSON) + post(SPANS))
+    client.turn()
+    warned, stored_next = client.responses
+    partial = json.loads(warned.body).get("partialSuccess", {})
+    assert said in partial.get("errorMessage", "")
+    assert bool(partial) == bool(said)
+    assert "rejectedSpans" not in partial
+    assert (warned.code, stored_next.code, stored_next.body) == (200, 200, b"")
 
 
 @each_step

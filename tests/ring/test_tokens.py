@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS
 from collector.otlp.terms import TRACE, Sought, Terms
-from collector.otlp.words import ATTRIBUTE, BODY, WORD_BYTES_MAX
+from collector.otlp.texts import ATTRIBUTE, BODY
+from collector.otlp.words import WORD_BYTES_MAX
 from collector.query.logql.labels import value_text
 from collector.ring import ring as module
 from collector.ring import search

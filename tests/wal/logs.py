@@ -80,6 +80,11 @@ def open_log(files: Files, *, directory: str = DIRECTORY, signal: Signal = TRACE
     return Log.open(directory, signal, files=files, **(arguments | options))
 
 
+def exchange_files(log: Log, files: Files) -> None:
+    """Have a log work on other files from now on, but for the segment that it is writing."""
+    log._files = log._held._files = files
+
+
 def payload(offset: int, count: int, size: int = 24) -> bytes:
     """A payload that names the offsets it is for, so that a wrong one is recognised."""
     text = b"%d+%d;" % (offset, count)

@@ -22,7 +22,7 @@ from collector.wal import merging
 from collector.wal.cache import ENTRY_BYTES, BlockCache
 from collector.wal.log import Log
 from collector.wal.retention import Retention
-from tests.wal.logs import open_log
+from tests.wal.logs import exchange_files, open_log
 from tests.wal.test_compact import compact_all
 
 BLOCKS = [scan(TRACES, BUILDERS[TRACES](records, seed=records), 0) for records in range(1, 8)]
@@ -177,7 +177,8 @@ def compacted(bytes_max: int = 50_000_000, **options: Any) -> tuple[FaultyFiles,
     log = a_log(memory, cache, **options)
     compact_all(memory, log)
     files = FaultyFiles(memory)
-    log._files = log.key_indexes._files = files
+    exchange_files(log, files)
+    log.key_indexes._files = files
     return files, log, cache
 
 

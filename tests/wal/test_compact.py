@@ -21,7 +21,7 @@ from collector.wal.frame import Frame
 from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
 from collector.wal.segment import SegmentHeader
-from tests.wal.logs import DIRECTORY, FakeClock, append, open_log, payload, segment_paths
+from tests.wal.logs import DIRECTORY, FakeClock, append, exchange_files, open_log, payload, segment_paths
 
 CALLS_MAX = 500
 OPERATIONS = (WRITING | READING | {"close"}) - {"mkdir", "listdir", "allocate", "truncate", "size"}
@@ -79,7 +79,7 @@ def test_the_same_records_in_a_fraction_of_the_bytes(signal: Signal) -> None:
     assert flat(after) == flat(before)
     assert len(after) < len(before)
     assert (log.first_offset, log.next_offset, log.record_count, log.segment_count) == facts
-    active = log._segments[-1].size
+    active = log.segments[-1].size
     assert log.byte_size - active < 0.25 * (size - active)
     for one in after:
         assert scan(signal, one.payload, one.base_offset).count == one.count
@@ -175,7 +175,7 @@ def test_retention_counts_what_is_left() -> None:
     compact_all(files, log)
     assert log.byte_size < 6000
     assert log.byte_size == sum(len(files.contents(path)) for path in segment_paths(files)[:-1]) + (
-        log._segments[-1].size
+        log.segments[-1].size
     )
     assert log.enforce_retention() == 0
     for _ in range(8):
@@ -229,7 +229,7 @@ def test_retention_may_be_faster() -> None:
     assert log.segment_count == 1
     assert newest.path not in segment_paths(files)
     assert [name for name in files.listdir(f"{DIRECTORY}/traces") if not name.endswith(".spare")] == [
-        log._segments[-1].path.rpartition("/")[2]
+        log.segments[-1].path.rpartition("/")[2]
     ]
     assert log.check() == []
 
@@ -367,7 +367,7 @@ def survives_a_failure(files: FaultyFiles) -> bool:
     log = a_log(memory, 6, clock=clock)
     assert len(log.sealed_segments) == 1
     expected = flat(list(log.frames()))
-    log._files = files
+    exchange_files(log, files)
     metrics = LogMetrics(CollectorRegistry())
     pauses: list[float] = []
     one = compactor(files, log, metrics=metrics, pause=lambda seconds: bool(pauses.append(seconds)))
@@ -401,7 +401,7 @@ def test_short_reads_and_writes_are_no_failure() -> None:
     log = a_log(memory)
     expected = flat(list(log.frames()))
     files = FaultyFiles(memory, {"pwritev", "pread"}, 1, SHORT, count=None)
-    log._files = files
+    exchange_files(log, files)
     assert compact_all(files, log) == len(log.sealed_segments)
     assert all(one.compacted for one in log.sealed_segments)
     assert flat(list(log.frames())) == expected

@@ -29,7 +29,7 @@ def image() -> Image:
             offset = log.next_offset
             log.append([request(offset, count)], count, offset, offset + count - 1)
         compact_all(files, log, entropy=CountingNonces(77))
-        assert [one.compacted for one in log._segments] == [True, False]
+        assert [one.compacted for one in log.segments] == [True, False]
         assert [frame.count for frame in log.frames()] == [*COUNTS, 20]
         log.close()
     return {one: files.contents(f"/data/traces/{one}") for one in files.listdir("/data/traces")}

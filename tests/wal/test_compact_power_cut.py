@@ -26,7 +26,7 @@ from collector.testing.files import (
 from collector.wal import compact, frame, merging
 from collector.wal.log import Log
 from collector.wal.segment import Segment
-from tests.wal.logs import append, open_log, payload
+from tests.wal.logs import append, exchange_files, open_log, payload
 from tests.wal.test_compact import compactor, flat
 from tests.wal.test_keys import SERVICES, otlp_log
 
@@ -197,7 +197,7 @@ def lost_while_a_file_is_recycled() -> int:
         log.sync()
         promised = log.next_offset
         files = FaultyFiles(memory, WRITING, at, CUT)
-        log._files = files
+        exchange_files(log, files)
         try:
             compactor(files, log).work()
             while log.segment_count < 3:
@@ -251,7 +251,7 @@ def test_key_indexes_found_after_a_power_cut_name_every_frame() -> None:
         log = otlp_log(memory)
         expected = service_rows(log, pruned=False)
         files = FaultyFiles(memory, WRITING, at, CUT)
-        log._files = files
+        exchange_files(log, files)
         try:
             while compactor(files, log).work():
                 pass

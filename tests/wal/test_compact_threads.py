@@ -103,7 +103,7 @@ def test_everybody_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rete
     assert all(reader.rounds for reader in readers)
     assert log.damaged == ()
     assert sum(one.compacted for one in log.sealed_segments) > 3
-    assert all(one.readers == 0 for one in log._segments)
+    assert all(one.readers == 0 for one in log.segments)
     assert log.check() == []
     log.close()
     assert verify(tmp_path, files).problems == []

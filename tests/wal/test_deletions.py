@@ -17,7 +17,7 @@ from collector.wal.deletions import NAME, Deletions, Pending, hidden_of
 from collector.wal.files import Files
 from collector.wal.inspect import cat
 from collector.wal.log import Log
-from tests.wal.logs import DIRECTORY, open_log
+from tests.wal.logs import DIRECTORY, exchange_files, open_log
 from tests.wal.test_compact import compact_all
 
 GONE = Tombstones([(3, 9), (17, 18), (40, 60)])
@@ -100,7 +100,7 @@ def test_a_crash_at_every_step_deletes_all_or_nothing(fates: Fates) -> None:
         log = fill(inner, count=9)
         before = shown(log)
         faulty = FaultyFiles(inner, WRITING | READING, at, CUT, None)
-        log._files = faulty
+        exchange_files(log, faulty)
         log.deletions._files = faulty
         told = False
         try:

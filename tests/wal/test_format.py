@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.otlp.signals import LOGS, TRACES, Signal
 from collector.otlp.terms import Sought
-from collector.otlp.words import ATTRIBUTE, BODY
+from collector.otlp.texts import ATTRIBUTE, BODY
 from collector.testing.files import MemoryFiles
 from collector.wal import frame, index, keys, merging, segment, texts
 from collector.wal.compression import Unpacker
@@ -160,7 +160,7 @@ def test_version_2_is_read() -> None:
     files = copy_of_fixture(COMPACTED)
     log = open_log(files, segment_bytes=2500)
     assert log.recovery.rebuilt_indexes == 0
-    assert [one.compacted for one in log._segments] == [True, False, False]
+    assert [one.compacted for one in log.segments] == [True, False, False]
     offset = 0
     expected = b""
     for step in range(24):
@@ -207,7 +207,7 @@ def test_texts_of_version_2_are_read() -> None:
     files = copy_of_fixture(TEXTS)
     log = open_log(files, signal=LOGS, segment_bytes=2500)
     assert log.recovery.rebuilt_indexes == 0
-    assert [one.compacted for one in log._segments] == [True, False]
+    assert [one.compacted for one in log.segments] == [True, False]
     end = log.sealed_segments[0].next_offset
     frames = list(log.frames(0, end))
     assert b"".join(one.payload for one in frames) == b"".join(

@@ -198,7 +198,7 @@ class Watched(MemoryFiles):
 
 def waits(log: Log) -> bool:
     """Whether another thread would have to wait for a lock now, which a test in one thread would do for ever."""
-    return any(one.lock.locked() for one in log._segments)
+    return any(one.lock.locked() for one in log.segments)
 
 
 def test_between_any_two_steps_of_a_compaction_nothing_is_a_problem() -> None:

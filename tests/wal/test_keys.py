@@ -80,7 +80,7 @@ def test_every_frame_with_a_key_is_named(signal: Signal) -> None:
     compact_all(files, log)
     assert len(log.sealed_segments) > 1
     blocks = [scan(signal, frame.payload, frame.base_offset) for frame in log.frames()]
-    active = log._segments[-1].base_offset
+    active = log.segments[-1].base_offset
     for index in signal.indexes:
         holders: dict[int | bytes, list[int]] = {}
         for block in blocks:
@@ -303,7 +303,7 @@ def test_memory_of_heads_is_bounded() -> None:
     held = log.key_indexes.nbytes
     assert held > 5 * pruning.HEAD_OVERHEAD
     log.key_indexes._half = held // 2
-    for one in log._segments:
+    for one in log.segments:
         log.key_indexes.forget(one)
     assert log.key_indexes.nbytes == 0
     expected = places(log, index="service", any_of=[b"payment"])
@@ -380,7 +380,7 @@ def test_a_device_that_refuses_costs_no_answer() -> None:
     memory = MemoryFiles()
     log = otlp_log(memory, requests=6, segment_bytes=1 << 20)
     for at in range(1, 20):
-        for one in log._segments:
+        for one in log.segments:
             log.key_indexes.forget(one)
         files = FaultyFiles(memory, {"open", "pread", "size", "close"}, at, errno.EIO)
         log.key_indexes._files = files
@@ -400,7 +400,7 @@ def test_memory_of_recent_keys_goes_to_the_newest() -> None:
     for newest_first in (True, False, True):
         assert places(log, index="trace_id", any_of=[b"x" * 16], newest_first=newest_first) is not None
         assert log.key_indexes.nbytes <= held // 3
-        newest = sorted(one.base_offset for one in log._segments)[-len(log.key_indexes._recent) :]
+        newest = sorted(one.base_offset for one in log.segments)[-len(log.key_indexes._recent) :]
         assert sorted(log.key_indexes._recent) == newest
     assert 1 < len(log.key_indexes._recent) < everything
     assert log.enforce_retention() == 0

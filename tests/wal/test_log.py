@@ -10,8 +10,9 @@ from collector.otlp.signals import LOGS, SIGNALS
 from collector.testing.files import FaultyFiles, MemoryFiles
 from collector.wal import frame, index
 from collector.wal.files import BLOCK_BYTES
-from collector.wal.log import SEGMENT_BYTES_MAX, TIME_MAX, Log
+from collector.wal.log import SEGMENT_BYTES_MAX, Log
 from collector.wal.metrics import LogMetrics
+from collector.wal.readable import TIME_MAX
 from collector.wal.reader import READ_AHEAD
 from tests.wal.logs import (
     DIRECTORY,
@@ -361,6 +362,6 @@ def test_check_finds_a_figure_that_is_wrong() -> None:
     for _ in range(7):
         append(log)
     assert log.check() == []
-    log._segments[0].max_time += 1
+    log.segments[0].max_time += 1
     log._next_offset += 1
     assert len(log.check()) == 2

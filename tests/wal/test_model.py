@@ -22,7 +22,8 @@ from collector.errors import NotFound
 from collector.testing.files import MemoryFiles, lose_all, random_fates
 from collector.wal import index
 from collector.wal.frame import Frame
-from collector.wal.log import TIME_MAX, Log
+from collector.wal.log import Log
+from collector.wal.readable import TIME_MAX
 from tests.wal.logs import open_log, payload, segment_paths
 
 SETTINGS = settings(max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))

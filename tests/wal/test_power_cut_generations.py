@@ -91,11 +91,11 @@ class World:
         elif what < 0.9:
             self.compacted += compactor(files, log).work()
         else:
-            sizes = [(one.next_offset, one.size) for one in log._segments]
+            sizes = [(one.next_offset, one.size) for one in log.segments]
             while len(sizes) > 1 and sum(size for _, size in sizes) > RETENTION_BYTES * self._scale:
                 self._gone = max(self._gone, sizes.pop(0)[0])
             log.enforce_retention()
-            self.recycled += log._spare is not None
+            self.recycled += log._held.spare is not None
 
     def _append(self, log: Log, count: int, size: int) -> None:
         at_once = self._chance.random() < 0.3

@@ -274,7 +274,7 @@ def test_answers_are_the_same_without_any_index(monkeypatch: pytest.MonkeyPatch)
     assert content(with_index) == content(without) == frames
     for offset in range(with_index.next_offset):
         assert with_index.read(offset) == without.read(offset)
-    assert [one.index.entries for one in with_index._segments] == [one.index.entries for one in without._segments]
+    assert [one.index.entries for one in with_index.segments] == [one.index.entries for one in without.segments]
 
 
 def test_damage_in_a_sealed_segment_is_met_when_it_is_read() -> None:

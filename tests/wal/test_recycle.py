@@ -184,7 +184,7 @@ def test_a_compacted_segments_file_becomes_the_next_segment() -> None:
     one = compactor(files, log)
     for turn in range(6):
         fill_a_segment(log)
-        assert bool(recycled(files, log._segments[-1].path)) == (turn > 0)
+        assert bool(recycled(files, log.segments[-1].path)) == (turn > 0)
         assert one.work()
         assert len(segment_paths(files, "spare")) == 1
     expected = flat(list(log.frames()))
@@ -215,7 +215,7 @@ def test_a_file_that_a_reader_holds_is_not_written_over() -> None:
         else:
             assert flat(found)[0][2].startswith(flat(expected)[0][2])
         assert log.damaged == ()
-        assert all(one.readers == 0 for one in log._segments)
+        assert all(one.readers == 0 for one in log.segments)
 
 
 def test_a_removed_segments_file_that_a_reader_holds_is_not_written_over() -> None:
@@ -241,7 +241,7 @@ def test_there_is_one_spare_file_whoever_offers_it() -> None:
         assert len(segment_paths(files, "spare")) == 1
     log._retention = Retention(1)
     log.enforce_retention()
-    assert segment_paths(files, "spare") == [log._spare]
+    assert segment_paths(files, "spare") == [log._held.spare]
 
 
 def test_a_full_disk_takes_the_spare_file() -> None:
@@ -285,7 +285,7 @@ def test_a_directory_that_was_not_synced_gives_no_spare_file() -> None:
     assert compactor(files, log).work()
     assert log.sealed_segments[0].compacted
     assert segment_paths(memory, "spare") == []
-    assert log._spare is None
+    assert log._held.spare is None
 
 
 def test_a_start_removes_a_second_name_of_a_live_segment() -> None:
@@ -297,7 +297,7 @@ def test_a_start_removes_a_second_name_of_a_live_segment() -> None:
     expected = flat(list(log.frames()))
     files.link(path, path.replace(".log", ".spare"))
     log = open_log(files.after_power_cut(keep_all), segment_bytes=SEGMENT_BYTES)
-    assert log._spare is None
+    assert log._held.spare is None
     fill_a_segment(log)
     assert flat(list(log.frames()))[0][2].startswith(expected[0][2])
     assert log.check() == []

@@ -29,7 +29,7 @@ from collector.wal.frame import Frame
 from collector.wal.log import Log
 from tests import goldenscript
 from tests.goldenscript import Command
-from tests.wal.logs import DIRECTORY, CountingNonces, FakeClock, append, open_log, segment_paths
+from tests.wal.logs import DIRECTORY, CountingNonces, FakeClock, append, exchange_files, open_log, segment_paths
 
 DATA = f"{DIRECTORY}/traces"
 
@@ -142,7 +142,7 @@ class LogRunner:
 
     def do_full(self, _: Command) -> None:
         self.files = FaultyFiles(self.memory, {"pwritev", "allocate"}, 1, errno.ENOSPC, None)
-        self.open_log._files = self.files
+        exchange_files(self.open_log, self.files)
         if self.open_log._writer:
             self.open_log._writer._files = self.files
 

@@ -18,7 +18,8 @@ from collector.otlp.block import Block
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES
 from collector.otlp.terms import TRACE, Sought, Terms
-from collector.otlp.words import ATTRIBUTE, BODY, fold
+from collector.otlp.texts import ATTRIBUTE, BODY
+from collector.otlp.words import fold
 from collector.query.logql.labels import value_text
 from collector.testing.files import FaultyFiles, MemoryFiles
 from collector.testing.otlp import BUILDERS
@@ -439,7 +440,8 @@ def test_terms_with_ids_of_traces(compacted: bool) -> None:
     for seed in range(12):
         payload = BUILDERS[LOGS](24, seed=seed)
         ids.append(scan(LOGS, payload, 0).column("trace_id")[0].tobytes())
-        log.append([payload], 24, seed, seed)
+        payload += request([f"the trace {ids[3].hex()} again"]) if seed == 8 else b""
+        log.append([payload], 24 + (seed == 8), seed, seed)
     if compacted:
         compact_all(files, log)
 
@@ -455,7 +457,15 @@ def test_terms_with_ids_of_traces(compacted: bool) -> None:
     assert found((trace(5), trace(3)), (trace(5),)) == [120]
     assert found((trace(5),), (trace(3),)) == []
     assert found((trace(3),), (no_text,)) == []
-    assert len(found((trace(3), no_text))) == 12, "of either kind"
+    assert found((trace(3), no_text)) == [72], "of either kind"
+    in_text = Sought(BODY, ids[3].hex().encode(), whole=False)
+    assert found((trace(3), in_text)) == [72, 192]
+    assert found((trace(3), in_text), (trace(8), no_text)) == [192]
+    assert found((trace(3), in_text), (trace(5),)) == []
+    assert found((trace(3), in_text, trace(5))) == [72, 120, 192]
+    assert found((trace(3), in_text), (no_text,)) == []
+    assert len(found((trace(3), Sought(BODY, b"x", whole=False)))) == 12, "too short a text"
+    assert found((trace(3), Sought(BODY, b"x", whole=False)), (trace(5), no_text)) == [120]
 
 
 @pytest.mark.usefixtures("small_frames")

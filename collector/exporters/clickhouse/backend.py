@@ -19,13 +19,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 
 from collector.errors import Retryable, RingtailError, Unwelcome
-from collector.exporters.base import PIECE_RECORDS, Backend, Health
-from collector.exporters.clickhouse import native, schema
+from collector.exporters.base import NAMES_KNOWN_MAX, PIECE_RECORDS, Backend, Health, Wanted
+from collector.exporters.clickhouse import identity, native, schema
 from collector.exporters.clickhouse.client import Client, SchemaUnwelcome
 from collector.exporters.clickhouse.doubts import SLICE, Doubts, offsets_of
 from collector.exporters.clickhouse.filters import (
+    LAST_NS,
+    LAST_S,
     Conditions,
     add_range,
     add_tenant,
@@ -35,11 +38,14 @@ from collector.exporters.clickhouse.filters import (
 )
 from collector.exporters.clickhouse.reading import Pieces, Row, Rows, piece_is_full, statement
 from collector.exporters.clickhouse.windows import Held, Windows
+from collector.otlp.signals import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from collector.exporters.base import Batch, Context, Rejected, Source, Wanted
+    from numpy.typing import NDArray
+
+    from collector.exporters.base import Batch, Context, Rejected, Source
     from collector.exporters.clickhouse.columns import Layout
     from collector.exporters.clickhouse.schema import Table
     from collector.exporters.clickhouse.settings import ClickHouseSettings
@@ -263,7 +269,7 @@ class ClickHouse(Backend):
         tables = (await self._prepared()).get(wanted.signal, ())
         pieces = Pieces(wanted.signal, tables)
         if wanted.trace_ids:  # there is an index, and what it finds is small
-            async for rows in self._rows(tables, wanted):
+            async for rows in self._rows(tables, wanted, far=True):
                 yield await self._piece(pieces, rows)
             return
         if (held := await self._held(tables)) is None:
@@ -271,10 +277,29 @@ class ClickHouse(Backend):
         windows = Windows(wanted, held)
         for start_ns, end_ns in windows:
             came = 0
-            async for rows in self._rows(tables, replace(wanted, start_ns=start_ns, end_ns=end_ns)):
+            part = replace(wanted, start_ns=start_ns, end_ns=end_ns)
+            async for rows in self._rows(tables, part, far=held.last_ns // 10**9 > LAST_S):
                 came += len(rows)
                 yield await self._piece(pieces, rows)
             windows.came(came)
+
+    async def names(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> Collection[str] | None:
+        """See `Backend.names`: the server looks at three columns of the points of that time, and at no other."""
+        found: set[str] = set()
+        for table in (await self._prepared()).get(signal, ()):
+            name = table.layout.name
+            if signal is not METRICS or name not in table.types:
+                return None
+            conditions = Conditions()
+            if not add_tenant(conditions, table, tenant):
+                continue
+            add_range(conditions, table, start_ns, end_ns)
+            rows = await self._select(
+                f"SELECT DISTINCT `{name}` FROM {self._place(table)} WHERE {conditions.where} LIMIT {NAMES_KNOWN_MAX + 1}",
+                conditions.parameters,
+            )
+            found.update(str(one) for (one,) in rows)
+        return found if len(found) <= NAMES_KNOWN_MAX else None
 
     async def _held(self, tables: Sequence[Table]) -> Held | None:
         """Return what tables have, as their parts know it; None for nothing."""
@@ -289,9 +314,9 @@ class ClickHouse(Backend):
         first, last = min(one.first_ns for one in found), max(one.last_ns for one in found)
         return Held(sum(one.rows for one in found), first, last)
 
-    async def _rows(self, tables: Sequence[Table], wanted: Wanted) -> AsyncIterator[list[Row]]:
+    async def _rows(self, tables: Sequence[Table], wanted: Wanted, *, far: bool) -> AsyncIterator[list[Row]]:
         """Yield rows, as many as a block has."""
-        asked = statement(tables, [self._place(one) for one in tables], wanted)
+        asked = statement(tables, [self._place(one) for one in tables], wanted, far=far)
         if asked is None:
             return
         waiting: list[Row] = []
@@ -328,10 +353,7 @@ class ClickHouse(Backend):
                 continue
             add_range(conditions, table, wanted.start_ns, wanted.end_ns)
             conditions.parts.append(conditions.among("TraceId", [hexadecimal(one) for one in wanted.trace_ids]))
-            count = await self._counted(table, conditions)
-            if count:
-                await self._change(f"DELETE FROM {self._local(table)} WHERE {conditions.where}", conditions.parameters)
-            deleted += count
+            deleted += await self._deleted(table, conditions)
         return deleted
 
     async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int | None:
@@ -346,11 +368,35 @@ class ClickHouse(Backend):
             conditions.parts.append(f"RingtailInstance = {conditions.value(source.instance)}")
             either = [f"RingtailOffset >= {first:d} AND RingtailOffset < {end:d}" for first, end in ranges]
             conditions.parts.append(f"({' OR '.join(either)})")
-            count = await self._counted(table, conditions)
-            if count:
-                await self._change(f"DELETE FROM {self._local(table)} WHERE {conditions.where}", conditions.parameters)
-            deleted += count
+            deleted += await self._deleted(table, conditions)
         return deleted
+
+    def identities(self, block: Block, rows: NDArray[np.intp]) -> list[bytes] | None:
+        """See `Backend.identities`: where the tables have keys, or hold data points, none are wanted."""
+        tables = self._tables.get(block.signal)
+        if block.signal is METRICS or (tables is not None and all(one.keyed for one in tables)):
+            return None
+        return identity.identities(block, rows)
+
+    async def delete_identified(self, source: Source, identities: Sequence[bytes]) -> int | None:
+        """See `Backend.delete_identified`; None where a table lacks columns for it."""
+        tables = (await self._prepared()).get(source.signal, ())
+        if not all(identity.can(table) for table in tables):
+            return None
+        deleted = 0
+        ordered = sorted(identities)
+        for table in tables:
+            for at in range(0, len(ordered), identity.AT_ONCE):
+                conditions = identity.of_rows(table, source.tenant, ordered[at : at + identity.AT_ONCE])
+                deleted += await self._deleted(table, conditions) if conditions is not None else 0
+        return deleted
+
+    async def _deleted(self, table: Table, conditions: Conditions) -> int:
+        """Delete the rows of these conditions, and return how many there were."""
+        count = await self._counted(table, conditions)
+        if count:
+            await self._change(f"DELETE FROM {self._local(table)} WHERE {conditions.where}", conditions.parameters)
+        return count
 
     async def retain(self, signal: Signal, before_ns: int) -> None:
         """See `Backend.retain`: whole days."""
@@ -374,10 +420,21 @@ class ClickHouse(Backend):
         counted = 0
         for table in (await self._prepared()).get(signal, ()):
             conditions = Conditions()
-            if end_ns > start_ns and add_tenant(conditions, table, tenant):
-                add_range(conditions, table, start_ns, end_ns - 1)
+            last = min(end_ns, LAST_NS)
+            if last > start_ns and add_tenant(conditions, table, tenant):
+                add_range(conditions, table, start_ns, last - 1)
                 counted += await self._counted(table, conditions)
+        if end_ns > LAST_NS:
+            counted += await self._counted_behind(signal, tenant, max(start_ns, LAST_NS), end_ns)
         return counted
+
+    async def _counted_behind(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
+        """Count records from the last time of a table on: their rows have that time, and only they know how much later they are."""
+        found = 0
+        async for block in self.read(Wanted(signal, tenant, LAST_NS, newest_first=False)):
+            times = block.column("time")
+            found += int(((times >= np.uint64(start_ns)) & (times <= np.uint64(end_ns - 1))).sum())
+        return found
 
     async def size(self) -> int | None:
         """See `Backend.size`: of one replica of each shard."""

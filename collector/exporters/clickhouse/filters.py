@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from collector.exporters.base import END_OF_TIME
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -23,6 +21,10 @@ PARAMETER_BYTES_MAX: Final = 256 * 1024
 """Bytes of all values that narrow a search, at most: the server takes a URL of 1 MiB."""
 LAST_NS: Final = 2**63 - 1
 """The last time that a table has; later ones are written as this."""
+LAST_S: Final = 2**32 - 1
+"""The last second that a DateTime has."""
+_ANEW_NS: Final = ((LAST_S + 1) * 10**9, 2**16 * 86_400 * 10**9)
+"""Where toDateTime and toDate begin anew."""
 _EXACT_INTEGERS: Final = 2**53
 _UNLIKE_JSON: Final = frozenset('"\\<>&\u2028\u2029\x7f')
 
@@ -72,18 +74,37 @@ def nanoseconds(expression: str, kind: str) -> str:
     return f"toInt64(toUnixTimestamp({expression})) * 1000000000"
 
 
-def add_range(conditions: Conditions, table: Table, start_ns: int, end_ns: int) -> None:
-    """Add that the main time is from `start_ns` to `end_ns`, both inclusive."""
+def add_range(conditions: Conditions, table: Table, start_ns: int, end_ns: int, *, far: bool = True) -> None:
+    """Add that the main time is from `start_ns` to `end_ns`, both inclusive; not `far`: of a table that has nothing later than
+    `LAST_S`.
+
+    The server passes over days and granules by toDate and toDateTime of a bound, which begin anew after 2149-06-06 and 2106-02-07.
+    What reaches behind that has other conditions beside it, for which those are 0.
+    """
     column = f"`{table.layout.time}`"
-    whole = table.types[table.layout.time].startswith("DateTime64")
-    for sign, time in ((">=", start_ns), ("<=", end_ns)):
-        if (sign == ">=" and time <= 0) or (sign == "<=" and time >= min(END_OF_TIME, LAST_NS)):
-            continue
-        if whole:
-            stamp = f"fromUnixTimestamp64Nano({conditions.value(min(time, LAST_NS), 'Int64')})"
+    if not table.types[table.layout.time].startswith("DateTime64"):
+        for sign, time in ((">=", start_ns), ("<=", end_ns)):
+            if 0 < time < LAST_NS:
+                stamp = conditions.value(min(time // 10**9, LAST_S), "UInt32")
+                conditions.parts.append(f"{column} {sign} toDateTime({stamp})")
+        return
+    behind = end_ns >= _ANEW_NS[0]
+    far = far and behind
+    exact = time_of(table)
+    if start_ns > 0:
+        value = conditions.value(min(start_ns, LAST_NS), "Int64")
+        later = [f"{column} >= {_stamp(str(one))} AND {exact} >= {value}" for one in _ANEW_NS] if far else []
+        conditions.parts.append(f"({' OR '.join([f'{column} >= {_stamp(value)}', *later])})")
+    if end_ns < LAST_NS and far >= behind:
+        value = conditions.value(end_ns, "Int64")
+        if far:
+            conditions.parts.append(f"({column} < {_stamp(str(_ANEW_NS[0]))} OR {exact} <= {value})")
         else:
-            stamp = f"toDateTime({conditions.value(min(time, LAST_NS) // 10**9, 'UInt32')})"
-        conditions.parts.append(f"{column} {sign} {stamp}")
+            conditions.parts.append(f"{column} <= {_stamp(value)}")
+
+
+def _stamp(value: str) -> str:
+    return f"fromUnixTimestamp64Nano({value})"
 
 
 def add_tenant(conditions: Conditions, table: Table, tenant: str) -> bool:
@@ -99,8 +120,8 @@ def hexadecimal(trace_id: bytes) -> str:
     return trace_id.hex() if trace_id.strip(b"\0") else ""
 
 
-def wanted_rows(table: Table, wanted: Wanted) -> Conditions | None:
-    """Return the conditions for what is wanted of a table; None when it has nothing of it."""
+def wanted_rows(table: Table, wanted: Wanted, *, far: bool) -> Conditions | None:
+    """Return the conditions for what is wanted of a table; None when it has nothing of it. `far` as `add_range` has it."""
     made = Conditions()
     if not add_tenant(made, table, wanted.tenant):
         return None
@@ -110,7 +131,7 @@ def wanted_rows(table: Table, wanted: Wanted) -> Conditions | None:
                 instance = made.value(one.source.instance)
                 offset = made.value(one.first_offset, "UInt64")
                 made.parts.append(f"NOT (RingtailInstance = {instance} AND RingtailOffset >= {offset})")
-    add_range(made, table, wanted.start_ns, wanted.end_ns)
+    add_range(made, table, wanted.start_ns, wanted.end_ns, far=far)
     layout = table.layout
     ids = [hexadecimal(one) for one in wanted.trace_ids]
     for column, values in (

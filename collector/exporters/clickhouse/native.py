@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import cramjam
 import zstandard
 
-from collector.exporters.clickhouse.sheet import PLACES, Sheet
+from collector.exporters.clickhouse.buffers import PLACES
+from collector.exporters.clickhouse.sheet import Sheet
 from collector.exporters.larger import larger
 from collector.otlp.signals import LOGS, METRICS, TRACES
 

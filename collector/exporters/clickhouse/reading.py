@@ -52,12 +52,15 @@ class Row(NamedTuple):
     columns: bytes
 
 
-def statement(tables: Sequence[Table], places: Sequence[str], wanted: Wanted) -> tuple[str, dict[str, str]] | None:
-    """Return the SELECT, and its parameters; None when no table has anything. `places` are the tables' names in it."""
+def statement(
+    tables: Sequence[Table], places: Sequence[str], wanted: Wanted, *, far: bool = True
+) -> tuple[str, dict[str, str]] | None:
+    """Return the SELECT, and its parameters; None when no table has anything. `places` are the tables' names in it; `far` as
+    filters.py has it."""
     parts = []
     parameters: dict[str, str] = {}
     for number, (table, place) in enumerate(zip(tables, places, strict=True)):
-        conditions = wanted_rows(table, wanted)
+        conditions = wanted_rows(table, wanted, far=far)
         if conditions is None:
             continue
         parameters |= conditions.parameters

@@ -8,10 +8,22 @@ The bytes were validated by the scanner.
 """
 
 import cython
-from cython.cimports.collector.exporters.jsontext import Text, put, put_any, put_byte
-from cython.cimports.collector.otlp.wire import Extent, next_field, write_varint
-from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcmp, memcpy, memset
+from cython.cimports.collector.exporters.fields.elements import (
+    BYTES_VALUE,
+    DOUBLE_VALUE,
+    STRING_VALUE,
+    AnyValue,
+    KeyValue,
+    Repeated,
+    next_of,
+    read_key_value,
+    read_value,
+)
+from cython.cimports.collector.exporters.jsontext import put_any
+from cython.cimports.collector.exporters.text import Text, put, put_byte
+from cython.cimports.collector.otlp.wire import Extent, write_varint
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint64_t
+from cython.cimports.libc.string import memcmp, memset
 
 _Bytes = cython.typedef(cython.pointer(cython.const[uint8_t]))
 _DIGITS = cython.declare(cython.p_const_char, b"0123456789abcdef")
@@ -65,7 +77,7 @@ def put_id(out: cython.pointer(Text), at: _Bytes, length: cython.Py_ssize_t) -> 
     memset(absent, 0, 32)
     if length > 32:
         length = 32
-    if memcmp(at, absent, length) == 0:
+    if length == 0 or memcmp(at, absent, length) == 0:
         return put_byte(out, 0)
     for i in range(length):
         digits[2 * i] = _DIGITS[at[i] >> 4]
@@ -75,102 +87,42 @@ def put_id(out: cython.pointer(Text), at: _Bytes, length: cython.Py_ssize_t) -> 
 
 @cython.cfunc
 @cython.exceptval(-1)
-def put_value(out: cython.pointer(Text), scratch: cython.pointer(Text), begin: _Bytes, end: _Bytes) -> cython.int:
+def put_value(out: cython.pointer(Text), scratch: cython.pointer(Text), message: Extent) -> cython.int:
     """Append an AnyValue as a string."""
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    at: _Bytes = begin
+    value: AnyValue = read_value(message)
     first: _Bytes
     length: cython.Py_ssize_t
-    while at < end:
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-        if tag == 10:
-            return put_extent(out, part)
-        if tag == 16 or tag == 24 or tag == 33 or tag == 42 or tag == 50 or tag == 58:
-            scratch.length = 0
-            put_any(scratch, begin, end, 0)
-            first = scratch.at
-            length = scratch.length
-            if (tag == 58 or tag == 33) and first[0] == 34:
-                first += 1
-                length -= 2
-            elif tag == 33 and length > 2 and first[length - 1] == 48 and first[length - 2] == 46:
-                length -= 2
-            return put_text(out, first, length)
-    return put_byte(out, 0)
+    if value.tag == STRING_VALUE:
+        return put_extent(out, value.content)
+    if value.tag == 0:
+        return put_byte(out, 0)
+    scratch.length = 0
+    put_any(scratch, message, 0)
+    first = scratch.at
+    length = scratch.length
+    if (value.tag == BYTES_VALUE or value.tag == DOUBLE_VALUE) and first[0] == 34:
+        first += 1
+        length -= 2
+    elif value.tag == DOUBLE_VALUE and length > 2 and first[length - 1] == 48 and first[length - 2] == 46:
+        length -= 2
+    return put_text(out, first, length)
 
 
 @cython.cfunc
 @cython.exceptval(-1)
 def put_key_values(
-    keys: cython.pointer(Text),
-    values: cython.pointer(Text),
-    scratch: cython.pointer(Text),
-    at: _Bytes,
-    end: _Bytes,
-    field: uint32_t,
+    keys: cython.pointer(Text), values: cython.pointer(Text), scratch: cython.pointer(Text), pairs: Repeated
 ) -> int64_t:
-    """Append the KeyValues in a repeated field of a message; return how many."""
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    pair: Extent
-    key: Extent
-    value: Extent
-    part: Extent
-    inside: _Bytes
+    """Append KeyValues; return how many."""
+    content: Extent
+    pair: KeyValue
     count: int64_t = 0
-    while at < end:
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(pair))
-        if tag != (field << 3 | 2):
-            continue
-        key.at = value.at = inside = pair.at
-        key.length = value.length = 0
-        while inside < pair.at + pair.length:
-            inside = next_field(
-                inside, pair.at + pair.length, cython.address(tag), cython.address(number), cython.address(part)
-            )
-            if tag == 10:
-                key = part
-            elif tag == 18:
-                value = part
-        put_extent(keys, key)
-        put_value(values, scratch, value.at, value.at + value.length)
+    while next_of(cython.address(pairs), cython.address(content)):
+        pair = read_key_value(content)
+        put_extent(keys, pair.key)
+        put_value(values, scratch, pair.value)
         count += 1
     return count
-
-
-@cython.cfunc
-@cython.exceptval(-1)
-def put_others(out: cython.pointer(Text), at: _Bytes, end: _Bytes, child: uint32_t) -> cython.int:
-    """Append the fields of a message but those of a number, as they stand."""
-    tag: uint32_t = 0
-    number: uint64_t = 0
-    part: Extent
-    begin: _Bytes
-    while at < end:
-        begin = at
-        at = next_field(at, end, cython.address(tag), cython.address(number), cython.address(part))
-        if tag >> 3 != child:
-            put(out, begin, at - begin)
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def as_double(bits: uint64_t) -> cython.double:
-    """Return the double of these bits."""
-    value: cython.double = 0
-    memcpy(cython.address(value), cython.address(bits), 8)
-    return value
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def zigzag(value: uint64_t) -> int32_t:
-    """Return the number of a sint32's varint."""
-    word: uint32_t = cython.cast(uint32_t, value)
-    return cython.cast(int32_t, (word >> 1) ^ (0 - (word & 1)))
 
 
 @cython.cfunc

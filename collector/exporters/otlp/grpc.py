@@ -53,13 +53,23 @@ class GrpcLink:
             answer = await call(payload, metadata=tuple(headers.items()), timeout=self._settings.timeout)
         except grpc.aio.AioRpcError as error:
             code = error.code()
-            cause = of_grpc(code.value[0], code.name, error.details() or "", tuple(error.trailing_metadata() or ()))
+            details = error.details() or ""
+            details = self._hint(details) + details
+            cause = of_grpc(code.value[0], code.name, details, tuple(error.trailing_metadata() or ()))
             if isinstance(cause, Retryable):
                 await self._drop(channel)
             raise cause from error
         except grpc.aio.UsageError as error:  # The channel was closed under it, by another call that failed.
             raise Retryable(str(error)) from error
         return of_response(signal, answer, "application/x-protobuf")
+
+    def _hint(self, details: str) -> str:
+        """Say what a failure to connect most likely means; empty when nobody knows."""
+        if "http1.x" in details:
+            return "HTTP/1 is spoken there, perhaps OTLP/HTTP, for which otlphttp is; "
+        if not self._plaintext and "andshake" in details:
+            return "TLS failed, which http:// before the endpoint does without; "
+        return ""
 
     async def _connected(self) -> grpc.aio.Channel:
         async with self._connecting:

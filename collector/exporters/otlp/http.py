@@ -25,9 +25,9 @@ from collector.exporters.otlp.answers import of_http, of_response
 from collector.exporters.otlp.exporter import OtlpExporter
 from collector.exporters.otlp.settings import http_endpoints
 from collector.exporters.outbound import ANSWER_BYTES_MAX, CONNECT_S, resolve
+from collector.exporters.secured import client_context
 from collector.otlp.json.write import to_json
 from collector.otlp.signals import BY_NAME
-from collector.security.suites import CIPHER_SUITES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,6 @@ IDLE_S: Final = 30.0
 """How long a connection without requests is kept."""
 HEADER_BYTES_MAX: Final = 16 * 1024
 _CONTENT_TYPES: Final = {"proto": "application/x-protobuf", "json": "application/json"}
-_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class _Refused(OSError):
@@ -129,21 +128,8 @@ class HttpClient:
         if not url.startswith("https:"):
             return True
         if self._context is None:
-            self._context = self._made_tls()
+            self._context = client_context(self._settings.tls)
         return self._context
-
-    def _made_tls(self) -> ssl.SSLContext:
-        tls = self._settings.tls
-        try:
-            made = ssl.create_default_context(cafile=tls.ca_file)
-            made.minimum_version = _VERSIONS[tls.min_version]
-            if tls.cipher_suites:
-                made.set_ciphers(":".join(CIPHER_SUITES[one] for one in tls.cipher_suites))
-            if tls.cert_file is not None:
-                made.load_cert_chain(tls.cert_file, tls.key_file, lambda: "")
-        except OSError as error:
-            raise Unwelcome(f"the files of tls cannot be used: {error.strerror or error}") from error
-        return made
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the answer. Raises Retryable or Unwelcome."""

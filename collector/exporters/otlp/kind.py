@@ -9,7 +9,9 @@ from collector.exporters.otlp.settings import (
     GrpcSettings,
     HttpSettings,
     grpc_problems,
+    grpc_servers,
     http_problems,
+    http_servers,
     otlp_obstacles,
 )
 
@@ -29,5 +31,9 @@ def _http(settings: HttpSettings, context: Context) -> Exporter:
     return http_exporter(settings, context)
 
 
-GRPC: Final = Kind("To any OTLP/gRPC server.", GrpcSettings, _grpc, grpc_problems, otlp_obstacles)
-HTTP: Final = Kind("To any OTLP/HTTP server.", HttpSettings, _http, http_problems, otlp_obstacles)
+GRPC: Final = Kind(
+    "To any OTLP/gRPC server.", GrpcSettings, _grpc, grpc_problems, otlp_obstacles, otlp_servers=grpc_servers
+)
+HTTP: Final = Kind(
+    "To any OTLP/HTTP server.", HttpSettings, _http, http_problems, otlp_obstacles, otlp_servers=http_servers
+)

@@ -86,6 +86,20 @@ def http_endpoints(settings: HttpSettings, signal: str) -> list[Endpoint]:
     return [one._replace(path=f"{one.path}/v1/{signal}") for one in bases]
 
 
+def grpc_servers(settings: GrpcSettings) -> Iterable[tuple[str, str, int]]:
+    """See `Kind.otlp_servers`."""
+    for one in grpc_endpoints(settings):
+        yield "endpoint", one.host, one.port
+
+
+def http_servers(settings: HttpSettings) -> Iterable[tuple[str, str, int]]:
+    """See `Kind.otlp_servers`."""
+    for signal in settings.signals:
+        key = "endpoint" if getattr(settings, f"{signal}_endpoint") is None else f"{signal}_endpoint"
+        for one in http_endpoints(settings, signal):
+            yield key, one.host, one.port
+
+
 def grpc_problems(settings: GrpcSettings) -> Iterable[tuple[str, str]]:
     """See `Kind.problems`."""
     yield from _endpoint_problems("endpoint", settings.endpoint, settings, GRPC_SCHEMES)

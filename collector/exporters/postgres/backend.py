@@ -28,18 +28,26 @@ from psycopg.types.multirange import Multirange
 from psycopg.types.range import Int8Range
 
 from collector.errors import Permanent, Retryable, RingtailError, Unwelcome
-from collector.exporters.base import Backend, Health, Source
+from collector.exporters.base import NAMES_KNOWN_MAX, Backend, Health, Source
 from collector.exporters.postgres.connections import Connections
-from collector.exporters.postgres.copying import COLUMNS, CONTAINER_COLUMNS, METRIC_COLUMNS, days_in, prepare
-from collector.exporters.postgres.filters import of_tenant
+from collector.exporters.postgres.copying import (
+    COLUMNS,
+    CONTAINER_COLUMNS,
+    METRIC_COLUMNS,
+    NAME_COLUMNS,
+    days_in,
+    prepare,
+)
+from collector.exporters.postgres.filters import deletion, of_tenant
 from collector.exporters.postgres.partitions import DAY_NS, Partitions, time_of
+from collector.exporters.postgres.present import Names
 from collector.exporters.postgres.reading import Reader
 from collector.exporters.postgres.schema import TABLES, migrate
 from collector.otlp.cut import cut
 from collector.otlp.signals import METRICS, SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from collector.exporters.base import Batch, Context, Rejected, Wanted
     from collector.exporters.postgres.connections import Connection
@@ -73,6 +81,7 @@ class PostgresBackend(Backend):
         self._connections = Connections(settings, context.clock, context.threads)
         self._partitions = Partitions(settings.schema, self._connections, settings.partitions_ahead)
         self._schema = sql.Identifier(settings.schema)
+        self._names = Names()
         self._version = 0
         self._sources: dict[Source, int] = {}
         self._records = 0
@@ -184,10 +193,14 @@ class PostgresBackend(Backend):
             await self._add(connection, tables.containers, CONTAINER_COLUMNS, prepared.containers)
             if tables.metrics is not None:
                 await self._add(connection, tables.metrics, METRIC_COLUMNS, prepared.metrics)
+            added: set[Key] = set()
+            if tables.names is not None:
+                names = self._names.rows(prepared.names)
+                added = await self._add(connection, tables.names, NAME_COLUMNS, names)
             statement = sql.SQL("COPY {}.{} ({}) FROM STDIN (FORMAT binary)").format(
                 self._schema,
                 sql.Identifier(tables.records),
-                sql.SQL(", ").join(sql.Identifier(name) for name, _ in COLUMNS[signal]),
+                sql.SQL(", ").join(sql.Identifier(name) for name in COLUMNS[signal]),
             )
             async with connection.cursor() as cursor:
                 async with cursor.copy(statement) as copy:
@@ -202,11 +215,13 @@ class PostgresBackend(Backend):
                 )
                 if not cursor.rowcount:
                     raise _Taken
+        self._names.added(added)
 
     async def _add(
         self, connection: Connection, table: str, columns: dict[str, str], rows: dict[Key, tuple[Any, ...]]
-    ) -> None:
-        """Add the rows that are not there, in order of their keys, so that nobody waits for each other in a circle."""
+    ) -> set[Key]:
+        """Add the rows that are not there, in order of their keys, so that nobody waits for each other in a circle; return
+        the keys of those."""
         name = sql.Identifier(table)
         keys = sorted(rows)
         cursor = await connection.execute(
@@ -227,6 +242,7 @@ class PostgresBackend(Backend):
                 ),
                 [list(values) for values in zip(*missing, strict=True)],
             )
+        return rows.keys() - known
 
     async def _missing(self, source: int, blocks: Sequence[Block]) -> list[Block]:
         """Return what of these blocks is not there."""
@@ -290,6 +306,21 @@ class PostgresBackend(Backend):
             async for block in blocks:
                 yield block
 
+    async def names(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> Collection[str] | None:
+        """See `Backend.names`: those of whole days, which are a row each a day, and of all tenants."""
+        table = TABLES[signal].metrics
+        if table is None:
+            return None
+        async with self._connections.reading() as connection:
+            cursor = await connection.execute(
+                sql.SQL("SELECT DISTINCT name FROM {}.{} WHERE day >= %s AND day <= %s LIMIT %s").format(
+                    self._schema, sql.Identifier(table)
+                ),
+                (time_of(start_ns).date(), time_of(end_ns).date(), NAMES_KNOWN_MAX + 1),
+            )
+            found = [name for (name,) in await cursor.fetchall()]
+            return found if len(found) <= NAMES_KNOWN_MAX else None
+
     async def delete(self, wanted: Wanted) -> int:
         """See `Backend.delete`."""
         if wanted.signal is METRICS or "\0" in wanted.tenant:
@@ -305,22 +336,11 @@ class PostgresBackend(Backend):
         )
 
     async def delete_offsets(self, source: Source, ranges: Sequence[tuple[int, int]]) -> int:
-        """See `Backend.delete_offsets`. There is no index of offsets: it reads the records of the table once."""
-        if "\0" in source.tenant:
+        """See `Backend.delete_offsets`. filters.py says how they are found."""
+        if "\0" in source.tenant or not ranges:
             return 0
         async with self._connections.writing() as connection:
-            cursor = await connection.execute(
-                sql.SQL(
-                    "DELETE FROM {0}.{1} WHERE log_offset <@ %s::int8multirange"
-                    " AND source IN (SELECT id FROM {0}.sources WHERE instance = %s AND tenant = %s AND signal = %s)"
-                ).format(self._schema, sql.Identifier(TABLES[source.signal].records)),
-                (
-                    "{" + ",".join(f"[{first:d},{end:d})" for first, end in ranges) + "}",
-                    source.instance,
-                    source.tenant,
-                    source.signal.name,
-                ),
-            )
+            cursor = await connection.execute(*deletion(self._settings.schema, source, ranges))
             return int(cursor.rowcount)
 
     async def count(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:

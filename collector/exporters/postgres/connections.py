@@ -11,6 +11,7 @@ certificate against. What libpq would take from the environment or from files of
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -259,7 +260,7 @@ class Connections:
             return {**found, "sslmode": "disable"}
         found |= {
             "sslmode": "verify-full",
-            "sslrootcert": tls.ca_file or "system",
+            "sslrootcert": tls.ca_file or _system_authorities(),
             "ssl_min_protocol_version": _TLS_VERSIONS[tls.min_version],
         }
         if tls.cert_file is not None:
@@ -274,3 +275,11 @@ class Connections:
             return read_bytes(settings.password_file).decode().rstrip("\r\n")
         except (Malformed, UnicodeDecodeError) as error:
             raise Unwelcome(f"password_file: {error}") from error
+
+
+def _system_authorities() -> str:
+    """Return the file of the system's authorities.
+
+    psycopg's wheel has an OpenSSL of its own, whose system is a directory that is nowhere; Python's is the system's.
+    """
+    return ssl.get_default_verify_paths().cafile or "system"

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
 from collector.exporters.larger import larger
-from collector.exporters.points import points
-from collector.exporters.postgres.pack import irregular, pack
+from collector.exporters.postgres.pack import Rows
 from collector.exporters.postgres.partitions import DAY_NS, day_of
+from collector.exporters.postgres.values import irregular
 from collector.otlp.records import group_bytes
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 
@@ -33,36 +32,30 @@ if TYPE_CHECKING:
 
 RUN: Final = 1000
 """Rows that are taken out of a block at once."""
-HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TRAILER: Final = b"\xff\xff"
-_EPOCH_US: Final = 946_684_800_000_000
-"""PostgreSQL's own epoch, 2000-01-01, in microseconds after Unix's."""
 
 _RECORD: Final = (
-    *(("time", "q"), ("nanos", "h"), ("source", "i"), ("log_offset", "q"), ("container", "b"), ("service", "t")),
-    *(("irregular", "o"), ("attributes", "j"), ("flags", "q"), ("record", "b")),
+    *("time", "nanos", "source", "log_offset", "container", "service", "attributes", "irregular", "flags"),
+    "record",
 )
-COLUMNS: Final[dict[Signal, tuple[tuple[str, str], ...]]] = {
+COLUMNS: Final[dict[Signal, tuple[str, ...]]] = {
     TRACES: (
         *_RECORD,
-        *(("trace_id", "b"), ("span_id", "b"), ("parent_span_id", "b"), ("trace_state", "t"), ("name", "t")),
-        *(("kind", "h"), ("end_time", "q"), ("duration_ns", "q"), ("status_code", "h"), ("status_message", "t")),
-        *(("events", "j"), ("links", "j"), ("dropped_attributes_count", "q"), ("dropped_events_count", "q")),
-        ("dropped_links_count", "q"),
+        *("trace_id", "span_id", "parent_span_id", "trace_state", "name", "kind", "end_time", "duration_ns"),
+        *("status_code", "status_message", "events", "links", "dropped_attributes_count", "dropped_events_count"),
+        "dropped_links_count",
     ),
     LOGS: (
         *_RECORD,
-        *(("observed_time", "q"), ("trace_id", "b"), ("span_id", "b"), ("severity_number", "h")),
-        *(("severity_text", "t"), ("event_name", "t"), ("body", "t"), ("dropped_attributes_count", "q")),
+        *("observed_time", "trace_id", "span_id", "severity_number", "severity_text", "event_name", "body"),
+        "dropped_attributes_count",
     ),
     METRICS: (
         *_RECORD,
-        *(("metric", "b"), ("name", "t"), ("type", "h"), ("start_time", "q"), ("value", "d"), ("int_value", "q")),
-        *(("count", "d"), ("sum", "d"), ("min", "d"), ("max", "d"), ("distribution", "j"), ("exemplars", "j")),
+        *("metric", "name", "type", "start_time", "value", "int_value", "count", "sum", "min", "max"),
+        *("distribution", "exemplars"),
     ),
 }
-"""What is copied, in this order, and in which form (pack.py)."""
-KINDS: Final = {signal: "".join(kind for _, kind in columns) for signal, columns in COLUMNS.items()}
+"""What is copied, in the order of pack.py."""
 
 CONTAINER_COLUMNS: Final = {
     "day": "date",
@@ -90,6 +83,7 @@ METRIC_COLUMNS: Final = {
     "own": "bytea",
     "data": "bytea",
 }
+NAME_COLUMNS: Final = {"day": "date", "id": "bytea", "name": "text"}
 """Types by column."""
 
 _MIN_TIME: Final = attrgetter("min_time")
@@ -107,6 +101,8 @@ class Prepared(NamedTuple):
     containers: dict[Key, tuple[Any, ...]]
     """Rows of the table of containers, by their keys."""
     metrics: dict[Key, tuple[Any, ...]]
+    names: dict[date, set[str]]
+    """Of spans, by day."""
     ranges: tuple[tuple[int, int], ...]
     """The offsets of the records, as [first, end)."""
     records: int
@@ -139,22 +135,33 @@ def stored_json(text: str) -> str:
 
 def prepare(signal: Signal, blocks: Sequence[Block], source: int) -> Prepared:
     """Turn blocks of a source into what is written."""
-    parts = [HEADER]
+    rows = Rows(source)
     shared = _Shared(signal)
+    names: dict[date, set[str]] = {}
     ranges: list[tuple[int, int]] = []
     for block in larger(blocks, RUN):
         groups = shared.groups(block)
         for first in range(0, block.count, RUN):
             end = min(block.count, first + RUN)
-            parts.append(pack(KINDS[signal], _columns(block, groups, first, end, source)))
+            names_of = _add(rows, block, first, end, groups)
+            if signal is TRACES:
+                _note_names(names, names_of, block.column("time")[first:end])
         shared.note(block, groups)
         if ranges and ranges[-1][1] == block.base_offset:
             ranges[-1] = (ranges[-1][0], block.end_offset)
         else:
             ranges.append((block.base_offset, block.end_offset))
-    parts.append(TRAILER)
     count = sum(end - first for first, end in ranges)
-    return Prepared(b"".join(parts), shared.containers, shared.metrics, tuple(ranges), count)
+    return Prepared(rows.take(), shared.containers, shared.metrics, names, tuple(ranges), count)
+
+
+def _note_names(found: dict[date, set[str]], names: list[str], times: NDArray[np.uint64]) -> None:
+    days = times // np.uint64(DAY_NS)
+    if days.min() == days.max():
+        found.setdefault(day_of(int(days[0])), set()).update(names)
+        return
+    for number, name in set(zip(days.tolist(), names, strict=True)):
+        found.setdefault(day_of(number), set()).add(name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,8 +172,6 @@ class _Group:
     id: bytes
     metric_id: bytes | None
     service: str
-    name: str
-    """Of a metric."""
 
 
 class _Shared:
@@ -185,13 +190,11 @@ class _Shared:
         for number, container in enumerate(containers(block)):
             group = self._known.get(container)
             if group is None:
-                points = container.metric is not None
                 group = self._known[container] = _Group(
                     container,
-                    _id(container.resource, container.scope),
-                    _id(container.metric.key) if container.metric is not None else None,
+                    id_of(container.resource, container.scope),
+                    id_of(container.metric.key) if container.metric is not None else None,
                     group_bytes(block, number, "service").decode(),
-                    group_bytes(block, number, "name").decode() if points else "",
                 )
             found.append(group)
         return found
@@ -218,7 +221,7 @@ def _of(block: Block, chosen: NDArray[np.bool_]) -> list[int]:
 def _container_row(day: date, group: _Group) -> tuple[Any, ...]:
     outer, inner = resource(group.container.resource), scope(group.container.scope)
     return (
-        *(day, group.id, stored(group.service), irregular([outer.attributes])[0]),
+        *(day, group.id, stored(group.service), irregular(outer.attributes)),
         *(stored_json(outer.attributes), stored(outer.schema_url), stored(inner.name), stored(inner.version)),
         *(stored_json(inner.attributes), stored(inner.schema_url), group.container.resource, group.container.scope),
     )
@@ -234,7 +237,8 @@ def _metric_row(day: date, group: _Group) -> tuple[Any, ...]:
     )
 
 
-def _id(*parts: bytes) -> bytes:
+def id_of(*parts: bytes) -> bytes:
+    """Return the hash that a row of what records share is found by."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
@@ -242,34 +246,13 @@ def _id(*parts: bytes) -> bytes:
     return digest.digest()[:16]
 
 
-def _micros(times: NDArray[Any]) -> list[int]:
-    found: list[int] = ((times // np.uint64(1000)).astype(np.int64) - _EPOCH_US).tolist()
-    return found
-
-
-def _columns(block: Block, groups: list[_Group], first: int, end: int, source: int) -> list[list[Any]]:
-    """Return the columns of a run of rows, in the order of `COLUMNS`."""
-    signal = block.signal
-    extract = rows.spans if signal is TRACES else rows.logs if signal is LOGS else points
-    found: dict[str, list[Any]] = extract(block, first, end)
-    times = block.column("time")[first:end]
-    of = found["group"]
-    found["time"] = _micros(times)
-    found["nanos"] = (times % np.uint64(1000)).tolist()
-    found["source"] = [source] * (end - first)
-    found["log_offset"] = list(range(block.base_offset + first, block.base_offset + end))
-    found["container"] = [groups[group].id for group in of]
-    found["service"] = [groups[group].service for group in of]
-    found["irregular"] = irregular(found["attributes"])
-    if signal is TRACES:
-        ends = block.column("end_time")[first:end]
-        found["end_time"] = _micros(ends)
-        found["duration_ns"] = (ends - times).view(np.int64).tolist()
-    elif signal is LOGS:
-        found["observed_time"] = _micros(block.column("observed_time")[first:end])
+def _add(rows: Rows, block: Block, first: int, end: int, groups: list[_Group]) -> list[str]:
+    """Add rows; return the names of spans."""
+    containers = [group.id for group in groups]
+    if block.signal is TRACES:
+        return rows.add_spans(block, first, end, containers)
+    if block.signal is LOGS:
+        rows.add_logs(block, first, end, containers)
     else:
-        found["metric"] = [groups[group].metric_id for group in of]
-        found["name"] = [groups[group].name for group in of]
-        found["start_time"] = _micros(block.column("start_time")[first:end])
-        found["int_value"] = [one if isinstance(one, int) else None for one in found["value"]]
-    return [found[name] for name, _ in COLUMNS[signal]]
+        rows.add_points(block, first, end, containers, [group.metric_id for group in groups])
+    return []

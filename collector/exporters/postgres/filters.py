@@ -7,10 +7,13 @@ as they were (`irregular`), texts anywhere in a record's bytes. Source, tenant a
 from __future__ import annotations
 
 import json
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from psycopg import sql
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Int8Range
 
 from collector.exporters import jsontext
 from collector.exporters.postgres.copying import stored, stored_json
@@ -19,9 +22,13 @@ from collector.exporters.postgres.schema import TABLES
 from collector.otlp.signals import LOGS, METRICS
 
 if TYPE_CHECKING:
-    from collector.exporters.base import Equal, Wanted
+    from collections.abc import Sequence
+
+    from collector.exporters.base import Equal, Source, Wanted
     from collector.otlp.signals import Signal
 
+STRETCHES_MAX: Final = 8
+"""Of offsets, in one statement: each is looked up in all of a table's index."""
 _NO_ID: Final = bytes(16)
 _INT64: Final = 2**63
 
@@ -81,6 +88,37 @@ def conditions(schema: str, wanted: Wanted) -> Conditions:
     for one in wanted.attributes:
         _add_attribute(found, schema, wanted, one)
     return found
+
+
+def stretches_of(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return `STRETCHES_MAX` stretches at most, of offsets [first, end), that hold all of these ranges: cut where most is
+    between two of them."""
+    ordered = sorted(ranges)
+    ends = list(accumulate((end for _, end in ordered), max))
+    gaps = sorted(range(1, len(ordered)), key=lambda at: ordered[at][0] - ends[at - 1], reverse=True)
+    edges = [0, *sorted(at for at in gaps[: STRETCHES_MAX - 1] if ordered[at][0] > ends[at - 1]), len(ordered)]
+    return [(ordered[at][0], ends[behind - 1]) for at, behind in pairwise(edges)]
+
+
+def deletion(schema: str, source: Source, ranges: Sequence[tuple[int, int]]) -> tuple[sql.Composed, list[Any]]:
+    """Return the statement, with its parameters, that deletes the records of a source with these offsets, one range at least.
+
+    BRIN tells which pages have offsets of some stretches that the ranges lie in; those are read.
+    """
+    found = Conditions([], [])
+    within = stretches_of(ranges)
+    found.add(
+        f"({' OR '.join(['(log_offset >= %s AND log_offset < %s)'] * len(within))})",
+        *(edge for stretch in within for edge in stretch),
+    )
+    found.add("log_offset <@ %s::int8multirange", Multirange([Int8Range(first, end) for first, end in ranges]))
+    found.add(
+        "source = ANY(ARRAY(SELECT id FROM {schema}.sources WHERE instance = %s AND tenant = %s AND signal = %s))",
+        *(source.instance, source.tenant, source.signal.name),
+        schema=sql.Identifier(schema),
+    )
+    records = sql.Identifier(schema, TABLES[source.signal].records)
+    return sql.SQL("DELETE FROM {} WHERE {}").format(records, found.where), found.values
 
 
 def _add_attribute(found: Conditions, schema: str, wanted: Wanted, equal: Equal) -> None:

@@ -1,191 +1,281 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Rows in the binary form of COPY, compiled: columns of plain Python values in, one run of bytes out.
+"""Records as rows in the binary form of COPY, compiled, straight out of a block.
 
-A row is its number of fields (int16), then for each its length (int32, -1 for NULL) and its bytes, all big endian
-(PostgreSQL's documentation, COPY, binary format). `HEADER` and `TRAILER` of copying.py stand around the rows.
+    header    "PGCOPY\\n\\xff\\r\\n\\0", and 8 bytes of 0
+    a row     its number of fields (int16), then for each its length (int32, -1 for NULL) and its bytes
+    trailer   -1 (int16)
 
-    b bytea     t text     j jsonb     q int8     i int4     h int2     d float8     o bool
+All is big endian (PostgreSQL's documentation, COPY, binary format). `COLUMNS` of copying.py has the columns in the order in
+which they are written here, values.py how each field is.
 
-PostgreSQL has no NUL in texts. In `t` it becomes U+FFFD, and so does its escape in `j`; what a record held is in its own
-bytes, so nothing is lost by that but in the column that people read.
-
-jsonb keeps the last one of keys that stand twice: `irregular` tells of which texts it will not hold everything.
-
-The GIL is held: a thousand rows take about a millisecond.
+The GIL is held: a thousand rows take about a millisecond, so add a block in runs of that length.
 """
 
 import cython
-from cython.cimports.collector.exporters.jsontext import Text, put, put_byte, release
-from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cython.cimports.cpython.unicode import PyUnicode_AsUTF8AndSize
-from cython.cimports.libc.stdint import int64_t, uint8_t, uint64_t
-from cython.cimports.libc.string import memchr, memcmp, memcpy
+from cython.cimports.collector.exporters.fields.elements import STRING_VALUE, AnyValue, Repeated, read_value
+from cython.cimports.collector.exporters.fields.points import DOUBLE, HISTOGRAM, INTEGER, NO_VALUE, Point, read_point
+from cython.cimports.collector.exporters.fields.records import LogRecord, Span, check_rows, read_log, read_span
+from cython.cimports.collector.exporters.jsonparts import put_distribution, put_events, put_exemplars, put_links
+from cython.cimports.collector.exporters.jsontext import put_any, put_object
+from cython.cimports.collector.exporters.postgres.values import (
+    begin_field,
+    begin_json,
+    end_field,
+    end_json,
+    is_irregular,
+    put_bool,
+    put_bytes,
+    put_double,
+    put_id,
+    put_int2,
+    put_int4,
+    put_int8,
+    put_null,
+    put_number,
+    put_text,
+    put_time,
+)
+from cython.cimports.collector.exporters.text import Text, as_bytes, as_str, put, release
+from cython.cimports.collector.otlp.wire import Extent
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
+
+HEADER: bytes = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 _Bytes = cython.typedef(cython.pointer(cython.const[uint8_t]))
-_KEYS = 64
+_SPAN_FIELDS = cython.declare(cython.int, 25)
+_LOG_FIELDS = cython.declare(cython.int, 18)
+_POINT_FIELDS = cython.declare(cython.int, 22)
 
 
 @cython.cfunc
 @cython.exceptval(-1)
-def _put_number(out: cython.pointer(Text), value: uint64_t, width: cython.int) -> cython.int:
-    while width:
-        width -= 1
-        put_byte(out, cython.cast(uint8_t, value >> (8 * width) & 255))
-    return 0
+def _put_content(out: cython.pointer(Text), content: bytes) -> cython.int:
+    return put_bytes(out, cython.cast(_Bytes, PyBytes_AS_STRING(content)), PyBytes_GET_SIZE(content))
 
 
 @cython.cfunc
 @cython.exceptval(-1)
-def _put_text(out: cython.pointer(Text), text) -> cython.int:
-    length: cython.Py_ssize_t = 0
-    at: _Bytes = cython.cast(_Bytes, PyUnicode_AsUTF8AndSize(text, cython.address(length)))
-    found: cython.p_void = memchr(at, 0, length)
-    i: cython.Py_ssize_t
-    more: cython.Py_ssize_t = 0
-    if found == cython.NULL:
-        _put_number(out, length, 4)
-        return put(out, at, length)
-    for i in range(length):
-        more += 2 if at[i] == 0 else 0
-    _put_number(out, length + more, 4)
-    for i in range(length):
-        if at[i]:
-            put_byte(out, at[i])
-        else:
-            _put_number(out, 0xEFBFBD, 3)
+def _put_body(out: cython.pointer(Text), body: Extent) -> cython.int:
+    """Append a string as it is, any other value as JSON."""
+    begin: cython.Py_ssize_t
+    value: AnyValue
+    if not body.length:
+        return put_null(out)
+    value = read_value(body)
+    if value.tag == STRING_VALUE:
+        return put_text(out, value.content)
+    begin = begin_field(out)
+    put_any(out, body, 0)
+    end_field(out, begin)
     return 0
 
 
-@cython.cfunc
-@cython.exceptval(-1)
-def _put_json(out: cython.pointer(Text), text) -> cython.int:
-    length: cython.Py_ssize_t = 0
-    chars: _Bytes = cython.cast(_Bytes, PyUnicode_AsUTF8AndSize(text, cython.address(length)))
-    _put_number(out, length + 1, 4)
-    put_byte(out, 1)
-    put(out, chars, length)
-    at: cython.pointer(uint8_t) = out.at + out.length - length
-    end: cython.pointer(uint8_t) = out.at + out.length
-    while at < end:
-        at = cython.cast(cython.pointer(uint8_t), memchr(at, 92, end - at))
-        if at == cython.NULL:
-            break
-        if end - at >= 6 and memcmp(at + 1, b"u0000", 5) == 0:
-            memcpy(at + 2, b"fffd", 4)
-        at += 2
-    return 0
+@cython.cclass
+class Rows:
+    """What COPY is sent to one table, under construction. Owner: one thread at a time."""
 
-
-def pack(kinds: str, columns) -> bytes:
-    """Return the rows of these columns: lists of equal length, of values of these kinds or None."""
-    if len(kinds) != len(columns) or not columns or len({len(one) for one in columns}) != 1:
-        raise ValueError("columns and kinds do not fit")
     out: Text
-    out.at = cython.NULL
-    out.length = out.room = 0
-    letters: bytes = kinds.encode()
-    kind: cython.p_const_char = letters
-    width: cython.Py_ssize_t = len(columns)
-    rows: cython.Py_ssize_t = len(columns[0])
-    lists: list = list(columns)
-    row: cython.Py_ssize_t
-    column: cython.Py_ssize_t
-    number: int64_t
-    double: cython.double
-    bits: uint64_t = 0
-    try:
-        for row in range(rows):
-            _put_number(cython.address(out), width, 2)
-            for column in range(width):
-                values: list = lists[column]
-                value = values[row]
-                if value is None:
-                    _put_number(cython.address(out), 0xFFFFFFFF, 4)
-                elif kind[column] == 98:  # b
-                    content: bytes = value
-                    _put_number(cython.address(out), PyBytes_GET_SIZE(content), 4)
-                    put(cython.address(out), cython.cast(_Bytes, PyBytes_AS_STRING(content)), PyBytes_GET_SIZE(content))
-                elif kind[column] == 116:  # t
-                    _put_text(cython.address(out), value)
-                elif kind[column] == 106:  # j
-                    _put_json(cython.address(out), value)
-                elif kind[column] == 100:  # d
-                    double = value
-                    memcpy(cython.address(bits), cython.address(double), 8)
-                    _put_number(cython.address(out), 8, 4)
-                    _put_number(cython.address(out), bits, 8)
-                else:
-                    number = value
-                    bits = cython.cast(uint64_t, number)
-                    if kind[column] == 113:  # q
-                        _put_number(cython.address(out), 8, 4)
-                        _put_number(cython.address(out), bits, 8)
-                    elif kind[column] == 105:  # i
-                        if not -(2**31) <= number < 2**31:
-                            raise ValueError(f"{number} is no int4")
-                        _put_number(cython.address(out), 4, 4)
-                        _put_number(cython.address(out), bits, 4)
-                    elif kind[column] == 104:  # h
-                        if not -(2**15) <= number < 2**15:
-                            raise ValueError(f"{number} is no int2")
-                        _put_number(cython.address(out), 2, 4)
-                        _put_number(cython.address(out), bits, 2)
-                    elif kind[column] == 111:  # o
-                        _put_number(cython.address(out), 1, 4)
-                        _put_number(cython.address(out), bits, 1)
-                    else:
-                        raise ValueError(f"no kind {kinds[column]!r}")
-        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, out.at), out.length)
-    finally:
-        release(cython.address(out))
+    source: int32_t
+    # of the block at hand
+    payload: cython.const[uint8_t][::1]
+    starts: cython.const[uint32_t][::1]
+    lengths: cython.const[uint32_t][::1]
+    groups: cython.const[uint32_t][::1]
+    times: cython.const[uint64_t][::1]
+    service_starts: cython.const[uint32_t][::1]
+    service_lengths: cython.const[uint32_t][::1]
+    containers: list
+    base_offset: uint64_t
 
+    def __cinit__(self, source: int):
+        header: bytes = HEADER
+        self.out.at = cython.NULL
+        self.out.length = self.out.room = 0
+        self.source = source
+        put(cython.address(self.out), cython.cast(_Bytes, PyBytes_AS_STRING(header)), PyBytes_GET_SIZE(header))
 
-def irregular(texts: list) -> list:
-    """Tell of each JSON object (as jsontext.py writes them) whether jsonb will hold less than it says, as far as the keys of
-    the object itself go: one stands twice, or there is a NUL, or there are too many to look."""
-    found: list = []
-    length: cython.Py_ssize_t = 0
-    for text in texts:
-        at: _Bytes = cython.cast(_Bytes, PyUnicode_AsUTF8AndSize(text, cython.address(length)))
-        found.append(_irregular(at, at + length))
-    return found
+    def __dealloc__(self):
+        release(cython.address(self.out))
 
+    def take(self) -> bytes:
+        """Return everything that COPY is sent; nothing can be added any more."""
+        put_number(cython.address(self.out), 0xFFFF, 2)
+        return as_bytes(cython.address(self.out))
 
-@cython.cfunc
-def _irregular(at: _Bytes, end: _Bytes) -> cython.bint:
-    begins: cython.pointer(cython.const[uint8_t])[64]
-    lengths: cython.Py_ssize_t[64]
-    keys: cython.int = 0
-    depth: cython.int = 0
-    key: cython.bint = False
-    begin: _Bytes
-    i: cython.int
-    while at < end:
-        if at[0] == 34:
-            begin = at + 1
-            at += 1
-            while at < end and at[0] != 34:
-                if at[0] == 92:
-                    if end - at >= 6 and memcmp(at + 1, b"u0000", 5) == 0:
-                        return True
-                    at += 1
-                at += 1
-            if key and depth == 1:
-                if keys == _KEYS:
-                    return True
-                for i in range(keys):
-                    if lengths[i] == at - begin and memcmp(begins[i], begin, at - begin) == 0:
-                        return True
-                begins[keys] = begin
-                lengths[keys] = at - begin
-                keys += 1
-                key = False
-        elif at[0] == 123 or at[0] == 91:
-            depth += 1
-            key = depth == 1
-        elif at[0] == 125 or at[0] == 93:
-            depth -= 1
-        elif at[0] == 44 and depth == 1:
-            key = True
-        at += 1
-    return False
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def begin(self, block, first: cython.Py_ssize_t, end: cython.Py_ssize_t, containers: list) -> cython.int:
+        """Turn to these rows of a block."""
+        check_rows(block, first, end)
+        if len(containers) != block.groups.count:
+            raise ValueError(f"{len(containers)} containers of {block.groups.count} groups")
+        self.payload = block.payload
+        self.starts = block.column("start")
+        self.lengths = block.column("length")
+        self.groups = block.column("group")
+        self.times = block.column("time")
+        self.service_starts = block.group_column("service_start")
+        self.service_lengths = block.group_column("service_length")
+        self.containers = containers
+        self.base_offset = block.base_offset
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def record(self, row: cython.Py_ssize_t) -> Extent:
+        """Return a record's bytes."""
+        found: Extent
+        found.at = cython.address(self.payload[0]) + self.starts[row]
+        found.length = self.lengths[row]
+        return found
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def begin_row(
+        self, row: cython.Py_ssize_t, width: cython.int, record: Extent, attributes: Repeated, flags: uint32_t
+    ) -> cython.int:
+        """Write the first fields of a row of so many, which all tables have."""
+        out: cython.pointer(Text) = cython.address(self.out)
+        service: Extent
+        group: cython.Py_ssize_t = self.groups[row]
+        begin: cython.Py_ssize_t
+        lossy: cython.bint
+        put_number(out, width, 2)
+        put_time(out, self.times[row])
+        put_int2(out, cython.cast(uint32_t, self.times[row] % 1000))
+        put_int4(out, cython.cast(uint32_t, self.source))
+        put_int8(out, self.base_offset + row)
+        _put_content(out, self.containers[group])
+        service.at = cython.address(self.payload[0]) + self.service_starts[group]
+        service.length = self.service_lengths[group]
+        put_text(out, service)
+        begin = begin_json(out)
+        put_object(out, attributes, 0)
+        lossy = is_irregular(out.at + begin + 1, out.at + out.length)
+        end_json(out, begin)
+        put_bool(out, lossy)
+        put_int8(out, flags)
+        return put_bytes(out, record.at, record.length)
+
+    def add_spans(self, block, first: int, end: int, containers: list) -> list:
+        """Add the rows [first, end) of a block of spans, and return their names; `containers` has the id of each group's
+        container."""
+        self.begin(block, first, end, containers)
+        out: cython.pointer(Text) = cython.address(self.out)
+        ends: cython.const[uint64_t][::1] = block.column("end_time")
+        trace_ids: cython.const[uint8_t][::1] = block.records.column_bytes("trace_id")
+        span_ids: cython.const[uint8_t][::1] = block.records.column_bytes("span_id")
+        parents: cython.const[uint8_t][::1] = block.records.column_bytes("parent_span_id")
+        kinds: cython.const[uint8_t][::1] = block.column("kind")
+        statuses: cython.const[uint8_t][::1] = block.column("status")
+        i: cython.Py_ssize_t
+        begin: cython.Py_ssize_t
+        record: Extent
+        span: Span
+        names: list = []
+        for i in range(first, end):
+            record = self.record(i)
+            read_span(cython.address(span), record.at, record.at + record.length)
+            self.begin_row(i, _SPAN_FIELDS, record, span.attributes, span.flags)
+            put_id(out, cython.address(trace_ids[16 * i]), 16)
+            put_id(out, cython.address(span_ids[8 * i]), 8)
+            put_id(out, cython.address(parents[8 * i]), 8)
+            put_text(out, span.trace_state)
+            put_text(out, span.name)
+            put_int2(out, kinds[i])
+            put_time(out, ends[i])
+            put_int8(out, ends[i] - self.times[i])
+            put_int2(out, statuses[i])
+            put_text(out, span.status_message)
+            if span.events.count:
+                begin = begin_json(out)
+                put_events(out, span.events)
+                end_json(out, begin)
+            else:
+                put_null(out)
+            if span.links.count:
+                begin = begin_json(out)
+                put_links(out, span.links)
+                end_json(out, begin)
+            else:
+                put_null(out)
+            put_int8(out, span.dropped_attributes_count)
+            put_int8(out, span.dropped_events_count)
+            put_int8(out, span.dropped_links_count)
+            names.append(as_str(span.name.at, span.name.length))
+        return names
+
+    def add_logs(self, block, first: int, end: int, containers: list) -> None:
+        """Add the rows [first, end) of a block of log records; `containers` has the id of each group's container."""
+        self.begin(block, first, end, containers)
+        out: cython.pointer(Text) = cython.address(self.out)
+        observed: cython.const[uint64_t][::1] = block.column("observed_time")
+        trace_ids: cython.const[uint8_t][::1] = block.records.column_bytes("trace_id")
+        span_ids: cython.const[uint8_t][::1] = block.records.column_bytes("span_id")
+        severities: cython.const[uint8_t][::1] = block.column("severity")
+        i: cython.Py_ssize_t
+        record: Extent
+        log: LogRecord
+        for i in range(first, end):
+            record = self.record(i)
+            read_log(cython.address(log), record.at, record.at + record.length)
+            self.begin_row(i, _LOG_FIELDS, record, log.attributes, log.flags)
+            put_time(out, observed[i])
+            put_id(out, cython.address(trace_ids[16 * i]), 16)
+            put_id(out, cython.address(span_ids[8 * i]), 8)
+            put_int2(out, severities[i])
+            put_text(out, log.severity_text)
+            put_text(out, log.event_name)
+            _put_body(out, log.body)
+            put_int8(out, log.dropped_attributes_count)
+
+    def add_points(self, block, first: int, end: int, containers: list, metrics: list) -> None:
+        """Add the rows [first, end) of a block of data points; `containers` and `metrics` have the ids of each group's."""
+        self.begin(block, first, end, containers)
+        out: cython.pointer(Text) = cython.address(self.out)
+        types: cython.const[uint8_t][::1] = block.column("type")
+        start_times: cython.const[uint64_t][::1] = block.column("start_time")
+        flags: cython.const[uint32_t][::1] = block.column("flags")
+        name_starts: cython.const[uint32_t][::1] = block.group_column("name_start")
+        name_lengths: cython.const[uint32_t][::1] = block.group_column("name_length")
+        i: cython.Py_ssize_t
+        group: cython.Py_ssize_t
+        begin: cython.Py_ssize_t
+        record: Extent
+        name: Extent
+        point: Point
+        for i in range(first, end):
+            record = self.record(i)
+            group = self.groups[i]
+            read_point(cython.address(point), record.at, record.at + record.length, types[i])
+            self.begin_row(i, _POINT_FIELDS, record, point.attributes, flags[i])
+            _put_content(out, metrics[group])
+            name.at = cython.address(self.payload[0]) + name_starts[group]
+            name.length = name_lengths[group]
+            put_text(out, name)
+            put_int2(out, types[i])
+            put_time(out, start_times[i])
+            if point.value_type == INTEGER:
+                point.as_double = cython.cast(cython.double, point.as_int)
+            put_double(out, point.value_type != NO_VALUE, point.as_double)
+            if point.value_type == INTEGER:
+                put_int8(out, cython.cast(uint64_t, point.as_int))
+            else:
+                put_null(out)
+            put_double(out, types[i] >= HISTOGRAM, cython.cast(cython.double, point.count))
+            put_double(out, point.has_sum, point.sum)
+            put_double(out, point.has_min, point.min)
+            put_double(out, point.has_max, point.max)
+            if types[i] >= HISTOGRAM:
+                begin = begin_json(out)
+                put_distribution(out, cython.address(point), types[i])
+                end_json(out, begin)
+            else:
+                put_null(out)
+            if point.exemplars.count:
+                begin = begin_json(out)
+                put_exemplars(out, point.exemplars)
+                end_json(out, begin)
+            else:
+                put_null(out)

@@ -148,7 +148,9 @@ class Partitions:
             for day in old:
                 for table in TABLES[signal].all:
                     await connection.execute(
-                        sql.SQL("DROP TABLE {schema}.{partition}").format(**self._names(table, day_of(day), "day"))
+                        sql.SQL("DROP TABLE IF EXISTS {schema}.{partition}").format(
+                            **self._names(table, day_of(day), "day")
+                        )
                     )
             edges: dict[str, Any] = {"time": time_of(before_ns), "day": day_of(last)}
             for table in TABLES[signal].all:

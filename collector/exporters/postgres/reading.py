@@ -1,8 +1,8 @@
 """Reading back: slices of time, newest or oldest first, each through a server-side cursor.
 
-There is no sorted index on time, which would cost each write a good deal more than BRIN does. So time is cut into slices,
-of which the server sorts one at a time: slices.py. Records of a few traces are one slice, because their index finds all of
-them.
+Days that have none of the services or names that are wanted are passed over: present.py. There is no sorted index on time,
+which would cost each write a good deal more than BRIN does. So time is cut into slices, of which the server sorts one at a
+time: slices.py. Records of a few traces are one slice, because their index finds all of them.
 
 A slice is a transaction of its own: partitions can be dropped in between, and no long snapshot keeps rows alive. A record
 is in one slice, so none comes twice; one that is written meanwhile comes or does not.
@@ -24,11 +24,12 @@ from collector.exporters.base import PIECE_RECORDS
 from collector.exporters.containers import Container, Metric, assembled
 from collector.exporters.postgres.filters import conditions
 from collector.exporters.postgres.partitions import ns_of, partition_of, time_of
+from collector.exporters.postgres.present import days_with
 from collector.exporters.postgres.schema import TABLES
 from collector.exporters.postgres.slices import CELL_PAGES, Step, cells, sampled, stretches
 from collector.otlp.block import METRIC_TYPES
 from collector.otlp.scan import scan
-from collector.otlp.signals import METRICS
+from collector.otlp.signals import LOGS, METRICS
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -70,7 +71,13 @@ class Reader:
             return
         step = Step()
         days = [day for day in self.pages if day is not None]
-        for stretch in stretches(days, wanted.start_ns, wanted.end_ns, newest_first=wanted.newest_first):
+        found = stretches(days, wanted.start_ns, wanted.end_ns, newest_first=wanted.newest_first)
+        if wanted.services or (wanted.names and wanted.signal is not LOGS):
+            known = [one.day for one in found if one.day is not None]
+            async with self.connections.reading() as connection:
+                present = await days_with(connection, self.schema, wanted, known)
+            found = [one for one in found if one.day in present]
+        for stretch in found:
             left = await self._cells(stretch, self.pages.get(stretch.day, 0))
             while left:
                 taken, left = step.taken(left, newest_first=wanted.newest_first)

@@ -6,6 +6,7 @@
     data_points      one row a data point
     *_containers     resource and scope of records, once a day: readable columns, and their own OTLP bytes
     metrics_of_points  the metric of data points, once a day
+    span_names       names of spans, once a day: present.py
     traces, logs, metrics   views of records with their resources and scopes, for people
 
 All but `sources` have a partition for each UTC day of the records' time, and one (`…_rest`) for days that have none:
@@ -37,12 +38,17 @@ BODY_CHARACTERS_INDEXED: Final = 100_000
 """Of a log body; a tsvector has at most a mebibyte."""
 
 
+INDEXED_CHARACTERS: Final = 200
+"""Of services and metrics' names; a key of an index has some 2,700 bytes at most."""
+
+
 class Tables(NamedTuple):
     """The tables of one signal that are partitioned by day."""
 
     records: str
     containers: str
     metrics: str | None = None
+    names: str | None = None
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -51,7 +57,7 @@ class Tables(NamedTuple):
 
 
 TABLES: Final[dict[Signal, Tables]] = {
-    TRACES: Tables("spans", "span_containers"),
+    TRACES: Tables("spans", "span_containers", names="span_names"),
     LOGS: Tables("log_records", "log_containers"),
     METRICS: Tables("data_points", "point_containers", "metrics_of_points"),
 }
@@ -202,7 +208,7 @@ def _first(schema: str) -> list[sql.Composed]:
             "metrics": sql.Identifier(tables.metrics or ""),
         }
         statements.append(sql.SQL(text).format(**names))
-        for table in tables.all:
+        for table in filter(None, (tables.records, tables.containers, tables.metrics)):
             rest = sql.Identifier(f"{table}_rest")
             statements.append(sql.SQL(_REST).format(**where, rest=rest, table=sql.Identifier(table)))
         points = signal is METRICS
@@ -215,7 +221,46 @@ def _first(schema: str) -> list[sql.Composed]:
     return statements
 
 
-MIGRATIONS: Final = (_first,)
+_BY_OFFSET: Final = """
+CREATE INDEX ON {schema}.{records} USING brin (time, log_offset int8_minmax_multi_ops (values_per_range = 16))
+    WITH (pages_per_range = 32);
+DROP INDEX {schema}.{by_time};
+CREATE INDEX ON {schema}.{containers} (left(service, {characters}), day);
+"""
+_SPAN_NAMES: Final = """
+CREATE TABLE {schema}.{names} (
+    day date NOT NULL,
+    id bytea NOT NULL,
+    name text NOT NULL,
+    PRIMARY KEY (day, id)
+) PARTITION BY RANGE (day);
+CREATE TABLE {schema}.{rest} PARTITION OF {schema}.{names} DEFAULT;
+INSERT INTO {schema}.{names} SELECT DISTINCT day, '\\x'::bytea, '' FROM {schema}.{containers};
+"""
+_METRIC_NAMES: Final = "CREATE INDEX ON {schema}.{metrics} (left(name, {characters}), day);"
+
+
+def _second(schema: str) -> list[sql.Composed]:
+    """Offsets in the index by time, in several intervals, as several sources write side by side; and which services and names
+    a day has. Of days that were there before, all names are possible."""
+    statements = []
+    for tables in TABLES.values():
+        names = {
+            "schema": sql.Identifier(schema),
+            "records": sql.Identifier(tables.records),
+            "by_time": sql.Identifier(f"{tables.records}_time_idx"),
+            "containers": sql.Identifier(tables.containers),
+            "metrics": sql.Identifier(tables.metrics or ""),
+            "names": sql.Identifier(tables.names or ""),
+            "rest": sql.Identifier(f"{tables.names}_rest"),
+            "characters": sql.Literal(INDEXED_CHARACTERS),
+        }
+        texts = [_BY_OFFSET, *([_METRIC_NAMES] if tables.metrics else []), *([_SPAN_NAMES] if tables.names else [])]
+        statements += [sql.SQL(text).format(**names) for text in texts]
+    return statements
+
+
+MIGRATIONS: Final = (_first, _second)
 """What makes version n + 1 of version n."""
 
 
@@ -249,6 +294,8 @@ async def migrate(connection: Connection, schema: str) -> int:
     version = row[0] if row is not None else 0
     if version > len(MIGRATIONS):
         raise Unwelcome(f"schema {schema!r} is of version {version}; this Ringtail knows {len(MIGRATIONS)}")
+    if version < len(MIGRATIONS):  # an index of what is there takes as long as it takes
+        await connection.execute("SELECT set_config('statement_timeout', '0', true)")
     for number in range(version + 1, len(MIGRATIONS) + 1):
         for statement in MIGRATIONS[number - 1](schema):
             await connection.execute(statement)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from collector.errors import RingtailError, Unwelcome
-from collector.exporters.base import Backend, Health
+from collector.exporters.base import NAMES_KNOWN_MAX, Backend, Health
 from collector.exporters.sqlite import schema
 from collector.exporters.sqlite.connection import cause, is_lasting, open_reader, open_writer
 from collector.exporters.sqlite.read import Read, count
@@ -215,8 +215,8 @@ class SqliteBackend(Backend):
         session = _Session(self._settings)
         return await self._read(session, lambda: session.count(signal, tenant, start_ns, end_ns))
 
-    async def names(self, signal: Signal, tenant: str) -> Collection[str] | None:
-        """See base.py."""
+    async def names(self, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> Collection[str] | None:
+        """See base.py: of all times."""
         if signal is not METRICS:
             return None
         session = _Session(self._settings)
@@ -279,11 +279,13 @@ class _Session:
             finally:
                 self._shut()
 
-    def names(self) -> list[str]:
-        """Return the names of all metrics, of any tenant."""
+    def names(self) -> list[str] | None:
+        """Return the names of all metrics, of any tenant; None for too many."""
         with self._lock:
             try:
-                return [name for (name,) in self._opened().execute("SELECT DISTINCT name FROM otlp_metrics")]
+                statement = "SELECT DISTINCT name FROM otlp_metrics LIMIT ?"
+                found = [name for (name,) in self._opened().execute(statement, (NAMES_KNOWN_MAX + 1,))]
+                return found if len(found) <= NAMES_KNOWN_MAX else None
             finally:
                 self._shut()
 

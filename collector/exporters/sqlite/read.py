@@ -3,7 +3,8 @@
 One index leads: of traces, else of metric names, else of services, else of time. Each value of the leading one is a
 stream of rows in order of time; several streams are merged. Everything else is a condition on rows, which SQLite looks at
 before Python sees any of it: names of spans and severities in the index itself, without the row. Texts and attributes are looked for as bytes of the record: protobuf holds strings as
-they are, so a record without the bytes does not have the text, and others come along, which is allowed.
+they are, so a record without the bytes does not have the text, and others come along, which is allowed. Services, metrics and names
+of spans that are nowhere are known as such from short lists, so that no index is read to its end for them.
 
 A stream is read in pages, each its own statement that goes on behind the last row, in the order of the index, of the one
 before: no statement stays open while who reads does something else, so the journal can be emptied, and memory is a page's,
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from collector.exporters.base import PIECE_RECORDS
 from collector.exporters.containers import Container, Metric, assembled
-from collector.exporters.sqlite.schema import OFFSET_MASK, row_id, stored_time
+from collector.exporters.sqlite.schema import OFFSET_MASK, OTHERS, row_id, stored_time
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 
@@ -156,10 +157,24 @@ def _ids(connection: sqlite3.Connection, select: str, names: tuple[str, ...]) ->
     return [one for (one,) in connection.execute(select + _among(len(distinct)), distinct)]
 
 
+def _listed(connection: sqlite3.Connection, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those that spans can have: of a name that is nowhere, no index has to be read to the end."""
+    distinct = tuple(dict.fromkeys(names))
+    rows = connection.execute(
+        f"SELECT name FROM otlp_span_names WHERE name {_among(len(distinct))} "  # noqa: S608 - constants
+        f"UNION ALL SELECT NULL FROM otlp_span_names WHERE id = {OTHERS:d}",
+        distinct,
+    )
+    found = tuple(name for (name,) in rows)
+    return distinct if None in found else found
+
+
 def _narrow(connection: sqlite3.Connection, wanted: Wanted, plan: Plan) -> None:
     """Make conditions of everything that no index knows."""
     if wanted.names and wanted.signal is TRACES and len(wanted.names) <= VALUES_MAX:
-        plan.where(f"+name {_among(len(wanted.names))}", *wanted.names)
+        names = _listed(connection, wanted.names)
+        plan.empty = plan.empty or not names
+        plan.where(f"+name {_among(len(names))}", *names)
     if wanted.severities and wanted.signal is LOGS and len(wanted.severities) <= VALUES_MAX:
         plan.where(f"+severity_number {_among(len(wanted.severities))}", *wanted.severities)
     if wanted.signal is LOGS:
@@ -274,10 +289,12 @@ def _order(row: Row) -> tuple[bool, Any]:
 
 def count(connection: sqlite3.Connection, signal: Signal, tenant: str, start_ns: int, end_ns: int) -> int:
     """Count rows with start_ns <= time < end_ns. Raises sqlite3.Error."""
+    if end_ns <= start_ns:
+        return 0
     table = _TABLES[signal]
-    parameters = (stored_time(start_ns), stored_time(end_ns), tenant)
+    parameters = (stored_time(start_ns), stored_time(end_ns - 1), tenant)
     found = connection.execute(
-        f"SELECT count(*) FROM {table} INDEXED BY {table}_time WHERE time >= ? AND time < ? "  # noqa: S608 - constants
+        f"SELECT count(*) FROM {table} INDEXED BY {table}_time WHERE time >= ? AND time <= ? "  # noqa: S608 - constants
         "AND tenant_id = (SELECT id FROM otlp_tenants WHERE name = ?)",
         parameters,
     ).fetchone()

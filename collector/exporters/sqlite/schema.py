@@ -2,6 +2,7 @@
 
     otlp_spans, otlp_logs, otlp_points      one row a record
     otlp_resources, otlp_scopes, otlp_metrics, otlp_services, otlp_tenants    what records share, once
+    otlp_span_names                         the names of all spans that there are or were, unless there are very many
     otlp_sources                            how far each log has been stored
     otlp_log_text                           full text of log bodies (FTS5), without a copy of them
     spans, logs, points, traces, services, metrics      views, for people
@@ -34,6 +35,11 @@ OFFSET_BITS: Final = 45
 OFFSET_MASK: Final = 2**OFFSET_BITS - 1
 SOURCES_MAX: Final = 2 ** (63 - OFFSET_BITS) - 1
 """Logs that one file may hold: signals, times tenants, times instances."""
+
+NAMES_MAX: Final = 100_000
+"""Names of spans that are listed, at most."""
+OTHERS: Final = 0
+"""The id of the row which says that there are, or were, others than those that are listed."""
 
 _VERSION_1: Final = (
     "CREATE TABLE otlp_tenants (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
@@ -241,7 +247,13 @@ FROM otlp_spans WHERE trace_id IS NOT NULL GROUP BY trace_id""",
     "CREATE VIEW metrics AS SELECT DISTINCT name, type, unit, description FROM otlp_metrics",
 )
 
-MIGRATIONS: Final = (_VERSION_1,)
+_VERSION_2: Final = (
+    "CREATE TABLE otlp_span_names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    f"INSERT INTO otlp_span_names (name) SELECT DISTINCT name FROM otlp_spans LIMIT {NAMES_MAX:d}",  # noqa: S608 - a number
+    f"INSERT INTO otlp_span_names SELECT {OTHERS:d}, x'' WHERE (SELECT count(*) FROM otlp_span_names) >= {NAMES_MAX:d}",  # noqa: S608 - the same
+)
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 """The statements that lead from each version to the next; the first from an empty file."""
 VERSION: Final = len(MIGRATIONS)
 

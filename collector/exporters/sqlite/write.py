@@ -8,7 +8,7 @@ only by what was committed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import repeat
@@ -18,8 +18,7 @@ from collector.errors import Permanent, Unwelcome
 from collector.exporters import rows
 from collector.exporters.containers import containers, description, resource, scope
 from collector.exporters.larger import larger
-from collector.exporters.points import points
-from collector.exporters.sqlite.schema import OFFSET_MASK, SOURCES_MAX, row_id, stored_time
+from collector.exporters.sqlite.schema import NAMES_MAX, OFFSET_MASK, OTHERS, SOURCES_MAX, row_id, stored_time
 from collector.otlp.records import service_name
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 RUN_RECORDS: Final = 1024
 """Records that become rows at once: about a millisecond with the GIL held."""
 CACHED_MAX: Final = 16_384
-"""Ids of resources, scopes, metrics and services that are remembered, of each, between batches; beyond, all are forgotten."""
+"""Ids of resources, scopes, metrics and services, and names, that are remembered, of each, between batches; beyond, all are
+forgotten."""
 CACHED_BYTES_MAX: Final = 16 * 1024 * 1024
 """The same for the bytes of containers, by which their ids are found."""
 DELETED_AT_ONCE: Final = 2_000
@@ -72,7 +72,7 @@ _UNSIGNED: Final = ("start_time", "end_time", "time", "observed_time", "count")
 _COLUMNS: Final[dict[Signal, Callable[[Block, int, int], dict[str, list[Any]]]]] = {
     TRACES: rows.spans,
     LOGS: rows.logs,
-    METRICS: points,
+    METRICS: rows.points,
 }
 _TABLES: Final = {TRACES: "otlp_spans", LOGS: "otlp_logs", METRICS: "otlp_points"}
 _EXISTING: Final = {
@@ -102,6 +102,8 @@ _OLD: Final = {
     signal: f"SELECT id FROM {table} INDEXED BY {table}_time WHERE time < ? LIMIT ?"  # noqa: S608 - the same
     for signal, table in _TABLES.items()
 }
+_LISTED: Final = f"SELECT max(id), (SELECT id FROM otlp_span_names WHERE id = {OTHERS:d}) FROM otlp_span_names"  # noqa: S608 - a number
+"""How many names are listed, and whether there are others."""
 _SOURCE: Final = "SELECT id, position FROM otlp_sources WHERE instance = ? AND tenant_id = ? AND signal = ?"
 
 
@@ -115,6 +117,8 @@ class Writer:
         self._scopes: dict[bytes, int] = {}
         self._metrics: dict[bytes, int] = {}
         self._services: dict[str, int] = {}
+        self._names: set[str] = set()
+        """Of spans, that are in the list."""
         self._around: dict[Container, tuple[int, ...]] = {}
         self._around_bytes = 0
 
@@ -135,8 +139,7 @@ class Writer:
     def write(self, batch: Batch) -> int:
         """Store a batch, and the position behind it; return how many of its records had not been stored before. Raises
         Permanent for offsets beyond what ids can hold."""
-        caches: tuple[Sized, ...] = (self._around, self._resources, self._scopes, self._metrics, self._services)
-        if max(map(len, caches)) > CACHED_MAX or self._around_bytes > CACHED_BYTES_MAX:
+        if max(map(len, self._caches())) > CACHED_MAX or self._around_bytes > CACHED_BYTES_MAX:
             self._forget_ids()
         added = 0
         with self._transaction():
@@ -155,9 +158,12 @@ class Writer:
         return added
 
     def _forget_ids(self) -> None:
-        for cache in (self._around, self._resources, self._scopes, self._metrics, self._services):
+        for cache in self._caches():
             cache.clear()
         self._around_bytes = 0
+
+    def _caches(self) -> tuple[dict[Any, Any] | set[str], ...]:
+        return (self._around, self._resources, self._scopes, self._metrics, self._services, self._names)
 
     def position(self, source: Source) -> int | None:
         """Return the position behind what was stored of a source; None when nothing was."""
@@ -216,6 +222,8 @@ class Writer:
         if known:
             made = (row for row in made if row[0] not in known)
         self.connection.executemany(_INSERT[block.signal], made)
+        if block.signal is TRACES:
+            self._list_names(columns["name"])
         if block.signal is LOGS:
             bodies = zip(ids, columns["body"], strict=True)
             texts = ((one, body) for one, body in bodies if body is not None and one not in known)
@@ -251,6 +259,23 @@ class Writer:
                 "INSERT INTO otlp_services (name) VALUES (?)", "SELECT id FROM otlp_services WHERE name = ?", name
             )
         return found
+
+    def _list_names(self, names: list[str]) -> None:
+        """Add names of spans to the list, or that there are others."""
+        missing = set(names) - self._names
+        if not missing:
+            return
+        last, *others = self.connection.execute(_LISTED).fetchone()
+        if others != [None]:
+            return
+        if (last or 0) + len(missing) > NAMES_MAX:
+            self.connection.execute("INSERT INTO otlp_span_names (id, name) VALUES (?, x'')", (OTHERS,))
+            return
+        # Ids go on without gaps, so that the last one tells how many there are.
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO otlp_span_names (name) VALUES (?)", zip(missing, strict=True)
+        )
+        self._names |= missing
 
     def _resource(self, container: bytes, service_id: int) -> int:
         key = _digest(container)

@@ -18,7 +18,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from collector.otlp.terms import TERMS_MAX, TRACE, Sought, either
-from collector.otlp.words import ATTRIBUTE, BODY
+from collector.otlp.texts import ATTRIBUTE, BODY
 from collector.query.logql import ast
 from collector.query.logql.containers import label_name
 from collector.query.logql.labels import SERVICE, UNKNOWN_SERVICE

@@ -26,6 +26,8 @@ from cython.cimports.collector.query.logql.walk import (
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t
 from cython.cimports.libc.string import memcmp
 
+from collector.query.match import checked
+
 NONE, PLAIN, ESCAPED, SCALAR, OBJECT, ARRAY, NULL = range(7)
 """What the bytes of a value are: a text as it is, one with escapes, a number or truth value, and what they say."""
 
@@ -34,16 +36,6 @@ OK, BAD_OBJECT, BAD_JSON, BAD_ARRAY, BAD_STRING, BAD_ESCAPE, BAD_VALUE, TOO_DEEP
 
 NESTING_MAX = NESTING
 """How deep objects may nest in a line that is looked into."""
-
-
-def _extents(buffer, starts, lengths) -> tuple:
-    starts = np.ascontiguousarray(starts, np.uint32)
-    lengths = np.ascontiguousarray(lengths, np.uint32)
-    if len(starts) != len(lengths):
-        raise ValueError("as many starts as lengths")
-    if len(starts) and int((starts.astype(np.uint64) + lengths).max()) > len(buffer):
-        raise ValueError("an extent reaches outside the buffer")
-    return starts, lengths
 
 
 def _rooms(lengths) -> tuple:
@@ -57,7 +49,7 @@ def json_member(buffer, starts, lengths, name: bytes) -> tuple:
 
     Kinds: NONE, PLAIN a text as it is, ESCAPED a text with escapes, SCALAR a number or truth value.
     """
-    starts, lengths = _extents(buffer, starts, lengths)
+    starts, lengths = checked(buffer, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     kinds, found_starts, found_lengths = np.zeros(n, np.uint8), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
     if n == 0 or len(buffer) == 0:
@@ -94,7 +86,7 @@ def json_member(buffer, starts, lengths, name: bytes) -> tuple:
 
 def json_status(buffer, starts, lengths):
     """Return what is wrong with each line as a JSON object (u8): OK, or one of the faults."""
-    starts, lengths = _extents(buffer, starts, lengths)
+    starts, lengths = checked(buffer, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     if n == 0 or len(buffer) == 0:
         return np.full(n, BAD_OBJECT, np.uint8)
@@ -215,7 +207,7 @@ def json_path(buffer, starts, lengths, path: list) -> tuple:
     A step of the path is a key (bytes) or an index (int). Kinds beside those of `json_member`: OBJECT, ARRAY, NULL.
     The status is the fault of a value that is there and broken.
     """
-    starts, lengths = _extents(buffer, starts, lengths)
+    starts, lengths = checked(buffer, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     kinds, found_starts, found_lengths = np.zeros(n, np.uint8), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
     statuses = np.zeros(n, np.uint8)

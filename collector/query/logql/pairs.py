@@ -13,6 +13,8 @@ from cython.cimports.collector.query.logql.walk import Bytes, append_key, hex4, 
 from cython.cimports.libc.stdint import uint8_t, uint32_t
 from cython.cimports.libc.string import memcmp
 
+from collector.query.match import checked
+
 _Pair = cython.struct(
     at=Bytes,
     key=Bytes,
@@ -152,16 +154,6 @@ def _unexpected(pair: cython.pointer(_Pair), at: Bytes, end: Bytes) -> cython.bi
     return False
 
 
-def _extents(buffer, starts, lengths) -> tuple:
-    starts = np.ascontiguousarray(starts, np.uint32)
-    lengths = np.ascontiguousarray(lengths, np.uint32)
-    if len(starts) != len(lengths):
-        raise ValueError("as many starts as lengths")
-    if len(starts) and int((starts.astype(np.uint64) + lengths).max()) > len(buffer):
-        raise ValueError("an extent reaches outside the buffer")
-    return starts, lengths
-
-
 def _room(lengths):
     """Return room for the name of the longest line."""
     return np.empty((int(lengths.max()) if len(lengths) else 0) + 8, np.uint8)
@@ -173,7 +165,7 @@ def logfmt_member(buffer, starts, lengths, name: bytes, keep_empty: bool, strict
     Kinds: NONE, PLAIN, and ESCAPED for a quoted value with escapes. Without `keep_empty`, pairs without a value are
     passed over. When `strict`, a line ends where it goes wrong; else that word is passed over.
     """
-    starts, lengths = _extents(buffer, starts, lengths)
+    starts, lengths = checked(buffer, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     kinds, found_starts, found_lengths = np.zeros(n, np.uint8), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
     if n == 0 or len(buffer) == 0:
@@ -223,7 +215,7 @@ def logfmt_status(buffer, starts, lengths) -> tuple:
     Status: 0 none, 1 an unexpected byte, 2 a key, 3 a quoted value without its end, 4 an escape that is none; the place
     counts bytes from the line's beginning.
     """
-    starts, lengths = _extents(buffer, starts, lengths)
+    starts, lengths = checked(buffer, starts, lengths)
     n: cython.Py_ssize_t = len(starts)
     statuses, bytes_, places = np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.uint32)
     if n == 0 or len(buffer) == 0:

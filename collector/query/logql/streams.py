@@ -61,9 +61,9 @@ def stream_lines(
         fields = (SIZE, STREAM) if sizes else (STREAM,)
         known = remembered.known(deadline, view, fields, records_about(view, start_ns, end_ns))
     if known is not None:
-        bases = np.array([block.base_offset for block in view.ring.blocks], np.int64)
+        bases = view.ring.reaches().bases
         for offsets, times in selected(deadline, view, selection, known, start_ns, end_ns):
-            blocks = len(np.unique(np.searchsorted(bases, offsets, "right")))
+            blocks = int(np.count_nonzero(np.diff(np.searchsorted(offsets, bases), append=len(offsets))))
             streams, lengths = known[STREAM], known[SIZE].of(offsets) if sizes else _NOT_ASKED
             yield StreamLines(streams.streams, streams.of(offsets), times, lengths, blocks)
     records = Records()

@@ -168,7 +168,7 @@ class Collector:
     def add(self, block: Block, rows: NDArray[np.intp]) -> None:
         """Take the matching points of a block; `rows` ascend."""
         groups, places = groups_of(block, rows)
-        variants, firsts = _metrics(block, groups)
+        variants, firsts = metrics_of(block, groups)
         families = [family_of(block, group) for group in groups[firsts].tolist()]
         wanted = [bool(found.name) and any(map(self._wanted, found.sample_names())) for found in families]
         if any(wanted):
@@ -266,7 +266,7 @@ class Collector:
         return made
 
 
-def _metrics(block: Block, groups: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def metrics_of(block: Block, groups: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Tell the metrics of targets apart: a code for each group, and for each code the place of its first group."""
     codes, firsts = alike(block, groups, "resource", "scope", "name", "unit")
     kinds = block.column("type")[np.searchsorted(block.column("group"), groups)].astype(np.intp)

@@ -41,8 +41,10 @@ TRACE_SPREAD_NS: Final = 3600 * 10**9
 """How far from the span by which it was found a trace's spans are looked for in the log: an hour to both sides."""
 FRAMES_FIRST: Final = 32
 """Frames of the log, and segments, that are looked at before it is asked whether something required is rare."""
-RARE_SHARE: Final = 1 / 8
-"""What is rare: frames with at most this share of the log's bytes can have it."""
+RARE_SHARE: Final = 1 / 2
+"""What is rare: frames with at most this share of the log's bytes can have it.
+
+Both ways stop when the answer is complete, so down to the same time what is rare is read with this share of the work."""
 
 Candidate = tuple[bytes, int]
 """A trace, and a time near which it is."""

@@ -85,10 +85,9 @@ def in_ring(
     for at, block in enumerate(blocks):
         if not wanted(block.min_time, block.max_time):
             passed_over += 1
-            left = blocks[at:] if passed_over == 1 else ()
-            none = left and not wanted(min(map(_MIN_TIME, left)), max(map(_MAX_TIME, left)))
+            none = passed_over == 1 and not wanted(*_reach(view, blocks, at))
             if effort is not None:
-                for one in left if none else (block,):
+                for one in blocks[at:] if none else (block,):
                     effort.left_out(one)
             if none:
                 break
@@ -110,6 +109,14 @@ def in_ring(
         if effort is not None:
             effort.of_ring(block, piece.rows.size)
         yield from _evaluated(deadline, piece, condition)
+
+
+def _reach(view: View, blocks: list[Block], at: int) -> tuple[int, int]:
+    """Return from when to when the blocks from a place on are, newest first."""
+    if len(blocks) == len(view.ring.blocks):
+        _, oldest, newest = view.ring.reaches()
+        return int(oldest[: len(blocks) - at].min()), int(newest[: len(blocks) - at].max())
+    return min(map(_MIN_TIME, blocks[at:])), max(map(_MAX_TIME, blocks[at:]))
 
 
 def in_log(

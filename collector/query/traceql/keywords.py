@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from collector.otlp.terms import TERMS_MAX, Sought, either
-from collector.otlp.words import ATTRIBUTE
+from collector.otlp.texts import ATTRIBUTE
 from collector.query.required import required
 from collector.query.traceql.ast import Attribute, Binary, Expression, Intrinsic, Literal
 

@@ -1,6 +1,6 @@
 """The spans that a query leaves, as a stream of columns: what metrics are made of.
 
-`matches` yields batches of spans of one block each, every span of the answer once. A batch gives `times` (ns), ids, and
+`matches` yields batches of spans, of one block or of several that follow each other, every span of the answer once. A batch gives `times` (ns), ids, and
 any expression as a column (`column`), its texts not decoded. Whole traces, where a query wants them, are evaluated so
 many at a time, and fewer when they would hold too much memory; the order of batches means nothing.
 
@@ -18,6 +18,7 @@ import numpy as np
 from collector.errors import QueryLimit
 from collector.query.deadline import Deadline
 from collector.query.slices import END_OF_TIME
+from collector.query.together import together
 from collector.query.traceql import values
 from collector.query.traceql.candidates import TRACE_SPREAD_NS, Candidate, fresh, having, having_rare, rare_side, sifted
 from collector.query.traceql.conditions import fulfilling, positions, remembered_of, rest
@@ -78,6 +79,10 @@ class Batch:
     def codes(self, expression: Expression) -> tuple[NDArray[Any], Column]:
         """Return the distinct values of an expression, and for each span the place of its value among them."""
         return self.evaluation.codes(expression)
+
+    def entries(self, expression: Expression) -> Column:
+        """Return all values of a field that spans have several of: of events or links, with their `owner`."""
+        return self.evaluation.operand(expression)
 
     def mask(self, condition: Expression | None) -> NDArray[np.bool_]:
         """Tell which spans fulfil a condition."""
@@ -235,7 +240,8 @@ def matches(
             for piece in rest(deadline, view, planned.seed, start_ns, end_ns):
                 yield Batch(Evaluation(piece))
             return
-        for piece in fulfilling(deadline, view, planned.seed, start_ns, end_ns):
+        pieces = fulfilling(deadline, view, planned.seed, start_ns, end_ns)
+        for piece in together(pieces, newest_first=True) if fields is None else pieces:
             yield Batch(Evaluation(piece))
         return
     search = Search(None, 1, 1, start_ns, end_ns)

@@ -1,4 +1,4 @@
-"""The names of attributes that spans have, by scope; those of the ring are remembered.
+"""The names of attributes that spans have, by scope, and whether there are events; those of the ring are remembered.
 
 For each name it is remembered behind which offset it was last seen, block by block. A name is live if that lies in the
 ring; of the block that is being evicted, whose end may be all that is known of a name, what is left is looked at again. So
@@ -24,26 +24,32 @@ if TYPE_CHECKING:
     from collector.store import Memo, View
 
 SCOPES: Final = ("resource", "span", "event", "link", "instrumentation")
+INTRINSIC: Final = "intrinsic"
+"""The scope of what is no attribute and not of every span: `EVENT_NAME`."""
+EVENT_NAME: Final = b"event:name"
 REMEMBERED_MAX: Final = 10_000
 """Names of each scope that are remembered; of more, none are."""
 
 
 def names_of(block: Block, rows: NDArray[np.intp]) -> dict[str, set[bytes]]:
-    """Return the names of the attributes that rows of a block have, by scope."""
+    """Return the names of the attributes that rows of a block have, by scope; `event:name` if there are events."""
     groups = np.unique(block.column("group")[rows])
     spans = block.column("start")[rows], block.column("length")[rows]
     resources = block.group_column("resource_start")[groups], block.group_column("resource_length")[groups]
     scopes = block.group_column("scope_start")[groups], block.group_column("scope_length")[groups]
-    return {
+    events, links = (match.children(block.payload, *spans, field)[1:] for field in (EVENTS, LINKS))
+    found = {
         scope: match.keys(block.payload, starts, lengths, number)
         for scope, (starts, lengths), number in (
             ("resource", resources, RESOURCE_ATTRIBUTES),
             ("instrumentation", scopes, SCOPE_ATTRIBUTES),
             ("span", spans, SPAN_ATTRIBUTES),
-            ("event", match.children(block.payload, *spans, EVENTS)[1:], EVENT_ATTRIBUTES),
-            ("link", match.children(block.payload, *spans, LINKS)[1:], LINK_ATTRIBUTES),
+            ("event", events, EVENT_ATTRIBUTES),
+            ("link", links, LINK_ATTRIBUTES),
         )
     }
+    found[INTRINSIC] = {EVENT_NAME} if len(events[0]) else set()
+    return found
 
 
 class Names:
@@ -53,7 +59,7 @@ class Names:
         """Remember nothing yet."""
         self._lock = threading.Lock()
         self._first = self._end = 0
-        self._seen: dict[str, dict[bytes, int]] = {scope: {} for scope in SCOPES}
+        self._seen: dict[str, dict[bytes, int]] = {scope: {} for scope in (*SCOPES, INTRINSIC)}
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +100,7 @@ class Names:
             ).items():
                 self._seen[scope].update(dict.fromkeys(names, end))
                 if len(self._seen[scope]) > REMEMBERED_MAX:
-                    self._seen = {one: {} for one in SCOPES}
+                    self._seen = {one: {} for one in self._seen}
                     self._first = self._end = ring.next_offset
                     return False
             self._end = end

@@ -29,6 +29,7 @@ from collector.query.by_offset import ByOffset, merged
 from collector.query.slices import Slice
 from collector.query.traceql import values
 from collector.query.traceql.ast import ARITHMETIC, Attribute, Binary, Expression, Intrinsic, Literal, Type, Unary
+from collector.query.traceql.dictionary import Dictionary
 from collector.query.traceql.evaluate import Evaluation
 from collector.query.traceql.values import Column
 
@@ -94,43 +95,28 @@ class _Field(ByOffset):
         self.node = node
         self.usable = True
         self.coded = not hashed and node not in (START, END, IS_ROOT)
-        self._places: dict[bytes | tuple[int, Any] | None, int] = {}
-        self._entries: list[tuple[int, int, float, int, int]] = []
-        self._texts = bytearray()
+        self._values = Dictionary()
         self._dictionary: Column | None = None
-        self._last = np.empty(0, np.int64)
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + len(self._texts) + 200 * len(self._entries)
+        return super().nbytes + self._values.nbytes
 
     def known(self, first: int, end: int) -> Known:
         """Return what is remembered of the offsets from `first` to before `end`."""
-        last = self._last[: len(self._entries)] - first
-        return Known(self.between(first, end), self.dictionary(), last)
+        return Known(self.between(first, end), self.dictionary(), self._values.last() - first)
 
     def dictionary(self) -> Column | None:
         if not self.coded:
             return None
-        if self._dictionary is None:
-            kinds, integers, doubles, starts, lengths = zip(*self._entries, strict=True) if self._entries else [()] * 5
-            self._dictionary = Column(
-                np.array(kinds, np.uint8),
-                np.array(integers, np.int64),
-                np.array(doubles, np.float64),
-                np.array(starts, np.uint32),
-                np.array(lengths, np.uint32),
-                bytes(self._texts),
-            )
+        if self._dictionary is None or len(self._dictionary.type) != len(self._values):
+            self._dictionary = Column(*self._values.columns())
         return self._dictionary
 
     def restart(self, offset: int) -> None:
         """Forget all records, and begin at an offset."""
         super().restart(offset)
-        self._last = np.empty(0, np.int64)
-        self._places.clear()
-        self._entries.clear()
-        self._texts.clear()
+        self._values = Dictionary()
         self._dictionary = None
 
     def has(self, first: int, end: int) -> bool:
@@ -151,59 +137,19 @@ class _Field(ByOffset):
             self.usable = False
             return False
         if self.coded:
-            codes, firsts = values.codes(column)
-            codes = codes[where]
-            found = self._places_of(column, firsts)
-            if len(self._entries) > DISTINCT_MAX or len(self._texts) > TEXT_BYTES_MAX:
+            numbers = self._values.add(
+                *(column.payload, column.type, column.integer, column.double, column.start, column.length),
+                *(DISTINCT_MAX, TEXT_BYTES_MAX),
+            )
+            if numbers is None:
                 return False
-            numbers = np.array(found, np.uint16)
-            if len(self._entries) > len(self._last):
-                self._last = np.concatenate((self._last, np.zeros(len(self._entries), np.int64)))
-            lasts = np.zeros(len(numbers), np.int64)
-            lasts[codes] = np.arange(self.end, self.end + len(codes))
-            self._last[numbers] = lasts
-            self.append(numbers[codes], len(self._entries))
+            numbers = np.ascontiguousarray(numbers[where])
+            self._values.seen(numbers, self.end)
+            self.append(numbers, len(self._values))
             return True
         hashes = match.hashes(column.payload, column.start, column.length)
         self.append(np.where(column.type == match.STRING, hashes, 0)[where])
         return True
-
-    def _places_of(self, column: Column, rows: NDArray[np.intp]) -> list[int]:
-        """Return the places in the dictionary of the values in some rows, which are put there if they are new.
-
-        A text that is known, as most are, costs a slice and a look into a dictionary.
-        """
-        found = []
-        places, payload = self._places, column.payload
-        begins = column.start[rows].tolist()
-        ends = (column.start[rows] + column.length[rows]).tolist()
-        are_texts = (column.type[rows] == match.STRING).tolist()
-        for at, begin, end, is_text in zip(rows.tolist(), begins, ends, are_texts, strict=True):
-            key = bytes(payload[begin:end]) if is_text else _key(column, at)
-            place = places.get(key)
-            if place is None:
-                place = places[key] = self._add(column, at, key)
-            found.append(place)
-        return found
-
-    def _add(self, column: Column, at: int, key: bytes | tuple[int, Any] | None) -> int:
-        """Put a value into the dictionary, which does not have it; return its place."""
-        size, begin = 0, len(self._texts)
-        if isinstance(key, bytes):
-            size = len(key)
-            self._texts += key
-        kind = match.ABSENT if key is None else int(column.type[at])
-        self._entries.append((kind, int(column.integer[at]), float(column.double[at]), begin, size))
-        self._dictionary = None
-        return len(self._entries) - 1
-
-
-def _key(column: Column, at: int) -> tuple[int, Any] | None:
-    """Return what tells a value from others that are no texts; None for what is absent, or no single value."""
-    kind = int(column.type[at])
-    if kind == match.DOUBLE:
-        return kind, column.double[at].tobytes()
-    return (kind, int(column.integer[at])) if kind in (match.BOOL, match.INT) else None
 
 
 class Remembered:

@@ -154,6 +154,12 @@ class Search:
     max_duration_ns: int = END_OF_TIME
     below: Place | None = None
     """Only traces behind this place in the order of answers."""
+    planned: Plan = field(init=False)
+    """How the query's spansets are found. Making a search raises InvalidQuery for what is not evaluated."""
+
+    def __post_init__(self) -> None:
+        """Plan the query."""
+        object.__setattr__(self, "planned", plan(self.query))
 
     @property
     def is_bounded(self) -> bool:
@@ -177,9 +183,9 @@ class Effort:
 def find(deadline: Deadline, view: View, everything: View, search: Search) -> tuple[list[Found], Effort]:
     """Return the newest `limit` traces of the answer, newest first, and what was looked at.
 
-    `view` may be narrowed to the plan's key; `everything` must not be. Raises InvalidQuery, QueryTimeout, QueryLimit.
+    `view` may be narrowed to the plan's key; `everything` must not be. Raises QueryTimeout, QueryLimit.
     """
-    planned = plan(search.query)
+    planned = search.planned
     best = _Best(search.limit, search.below)
     effort = Effort()
     if planned.flat and not search.is_bounded:
@@ -423,7 +429,7 @@ def describe(deadline: Deadline, view: View, found: list[Found], search: Search)
     """Return what a search answers for the traces found, in their order. `view` is not narrowed."""
     if not found:
         return []
-    planned = plan(search.query)
+    planned = search.planned
     times = [one.time for one in found]
     since, until = max(0, min(times) - TRACE_SPREAD_NS), min(END_OF_TIME, max(times) + TRACE_SPREAD_NS)
     try:

@@ -283,5 +283,5 @@ def duration(text: str, default: int) -> int:
         return default
     tokens = tokenize(text)
     if len(tokens) != 2 or tokens[0].kind != "duration" or not isinstance(tokens[0].value, int):
-        raise InvalidQuery(f"{text[:50]!r} is no duration")
+        raise InvalidQuery(f"{text[:50]!r} is no duration like 1.5s or 100ms")
     return tokens[0].value

@@ -332,7 +332,7 @@ def assemble(deadline: Deadline, view: View, ids: Sequence[bytes], since_ns: int
             raise QueryLimit(f"the traces lie in more than {HELD_BYTES_MAX} bytes of the log's blocks")
     offsets, complete = view.ring_offsets(ids)
     blocks = view.ring.blocks
-    bases = np.array([block.base_offset for block in blocks], np.int64)
+    bases = view.ring.reaches().bases
     for block in blocks[: int(np.searchsorted(bases, complete))]:
         first, last = max(view.first_offset, block.base_offset), min(complete, block.end_offset)
         if first < last:

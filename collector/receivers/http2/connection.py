@@ -1,132 +1,65 @@
-"""One HTTP/2 connection of a server (RFC 9113): frames in, streams and flow control, frames out.
+"""One HTTP/2 connection of a server: a socket with the protocol on it (protocol.py), its turns, its limits and its end.
 
 Bytes come through the listener's scratch buffer and are taken out of it at once (`reader.py`). Where what is left of
 a frame is what is left of a message, the socket is read straight into the message.
 
-What a client does wrong breaks its stream (RST_STREAM) or its connection (GOAWAY), as the RFC has it. What costs
-more than it should has a limit: streams at a time, header blocks, streams that are opened and reset at once
+What costs more than it should has a limit: streams at a time, header blocks, streams that are opened and reset at once
 (CVE-2023-44487), frames that bring no request forward (PING, SETTINGS, empty DATA and such), answers that are not read
 (then nothing is read either) or for which the client opens no window, and time to send what was begun.
 
 A connection that ends is told why, and then read over until the client has closed it: closing a socket with unread
 bytes would reset it, and the reason might be lost.
 
-Windows are generous, because memory is not theirs to bound: a stream takes its bytes from the admission's budget
-before it holds them.
-
-Left out: priorities (they are read over) and server push. Cost: about 6 µs a request beside its data.
+Cost: about 6 µs a request beside its data.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from collector.errors import Unavailable
-from collector.receivers.http2.fields import HeaderBlock, check_trailers
-from collector.receivers.http2.frames import (
-    ACK,
-    CONTINUATION,
-    ENABLE_PUSH,
-    END_HEADERS,
-    END_STREAM,
-    FRAME_BYTES_DEFAULT,
-    FRAME_BYTES_MAX,
-    GOAWAY,
-    HAS_PRIORITY,
-    HEADERS,
-    INITIAL_WINDOW_SIZE,
-    MAX_CONCURRENT_STREAMS,
-    MAX_FRAME_SIZE,
-    MAX_HEADER_LIST_SIZE,
-    PADDED,
-    PING,
-    PRIORITY,
-    PUSH_PROMISE,
-    RST_STREAM,
-    SETTING,
-    SETTINGS,
-    WINDOW_DEFAULT,
-    WINDOW_MAX,
-    WINDOW_UPDATE,
-    Code,
-    ConnectionBroken,
-    StreamBroken,
-    block_part,
-    check_dependency,
-    frame,
-    goaway,
-    require,
-    require_size,
-    rst_stream,
-    settings,
-    window_update,
-)
-from collector.receivers.http2.hpack import CompressionError, Decoder
-from collector.receivers.http2.keepalive import Life
-from collector.receivers.http2.pace import BLOCK_COST, DATA_BYTES_MIN, Pace
-from collector.receivers.http2.reader import FRAME_BYTES
-from collector.receivers.http2.writer import FrameWriter
+from collector.errors import Unsupported
+from collector.otlp.status import answer
+from collector.receivers.head import TLS_HANDSHAKE
+from collector.receivers.http2.frames import PING, PREFACE, Code, ConnectionBroken, frame, goaway
+from collector.receivers.http2.hpack import CompressionError
+from collector.receivers.http2.protocol import ServerProtocol
 from collector.security.tls import peer_names
 
 if TYPE_CHECKING:
     from collector.receivers.http2.listener import Http2Listener
-    from collector.receivers.http2.stream import Fields, Stream
+    from collector.receivers.http2.stream import Stream
 
-STREAM_WINDOW: Final = 4 * 1024 * 1024
-CONNECTION_WINDOW: Final = 64 * 1024 * 1024
-"""What a client may send before it must hear that it was read."""
-TABLE_BYTES: Final = 4096
-"""HPACK's dynamic table."""
-HEADER_LIST_BYTES: Final = 16 * 1024
-"""A decoded header block."""
-RESETS_KNOWN: Final = 1024
-"""Streams that we have reset and whose late frames are read over."""
 LINGER_S: Final = 2.0
 """How long a client may take to read why its connection ends."""
 
 _NEVER = math.inf
 
 
-class Connection(FrameWriter, asyncio.BufferedProtocol):
+class Connection(ServerProtocol, asyncio.BufferedProtocol):
     """One connection. Owned by the event loop's thread."""
 
-    __slots__ = ("_block", "_blocked", "_closing", "_decoder", "_direct", "_due",
-                 "_fields", "_found", "_half_block", "_half_since", "_holds", "_last", "_life", "_lingering", "_listener",
-                 "_pace", "_paused", "_pinged", "_receive_window", "_resets_known", "_seen", "_seen_before", "_surplus",
-                 "_transport", "deadline", "peer", "share")  # fmt: skip
+    __slots__ = ("_blocked", "_direct", "_due", "_half_block", "_half_since", "_holds", "_lingering", "_paused", "_pinged",
+                 "_seen", "_seen_before", "_transport", "deadline", "peer", "share")  # fmt: skip
 
     def __init__(self, listener: Http2Listener) -> None:
         """Belong to a listener, which is asked for its limits, its scratch buffer and its streams."""
-        super().__init__()
-        self._listener = listener
+        super().__init__(listener)
         self.share = listener.admission.share()
         """What its streams hold of the budget."""
         self._transport: asyncio.Transport | None = None
-        self._decoder = Decoder(TABLE_BYTES, HEADER_LIST_BYTES)
         self.deadline = _NEVER
         """When `expire` is due, on the monotonic clock."""
-        self._surplus = False  # it is one too many
         self.peer: frozenset[str] = frozenset()  # the names in the client's certificate
-        self._life = Life(listener.keepalive, listener.clock.monotonic(), listener.chance)
         self._due = _NEVER  # when anything but its life's length is due
-        self._closing = False  # GOAWAY was sent
-        self._pace = Pace(listener.clock)
         self._lingering = False  # nothing more is sent, and what comes is read over
         self._half_since = _NEVER  # when the frame or header block began that is not whole yet
         self._half_block = 0
         self._blocked = False  # the client does not read its answers
         self._paused = False
         self._holds = 0  # requests that wait for leave to be read on
-        self._last = 0  # the newest stream of the client's
-        self._fields: Fields | None = None  # of the newest request, and what was found for them
-        self._found: tuple[int, Any] = (-1, None)
         self._direct: Stream | None = None  # whose body is being read into
-        self._block: HeaderBlock | None = None  # the one that is under way, if it comes in several frames
-        self._receive_window = WINDOW_DEFAULT
-        self._resets_known: deque[int] = deque(maxlen=RESETS_KNOWN)
         self._seen = 0  # reads, for `expire` to see whether anything came
         self._seen_before = -1
         self._pinged = False
@@ -140,16 +73,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         if self._surplus and not self._listener.may_explain:
             self.abort()
             return
-        self._wait_for(LINGER_S if self._surplus else self._listener.first_bytes_timeout_s)
+        self.wait_for(LINGER_S if self._surplus else self._listener.first_bytes_timeout_s)
         self.peer = peer_names(transport)
-        ours = {
-            MAX_CONCURRENT_STREAMS: self._listener.streams_max,
-            INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            MAX_FRAME_SIZE: FRAME_BYTES,
-            MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
-        }
-        self._transport.write(settings(ours) + window_update(0, CONNECTION_WINDOW - WINDOW_DEFAULT))
-        self._receive_window = CONNECTION_WINDOW
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give up the streams."""
@@ -190,15 +115,20 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         """The client does not read its answers: read nothing from it either."""
         self._blocked = True
         self._pause()
-        self._wait_for(self._listener.idle_timeout_s)
+        self.wait_for(self._listener.idle_timeout_s)
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._blocked = False
         self._read_on()
-        self._wait_for(self._listener.idle_timeout_s)
+        self.wait_for(self._listener.idle_timeout_s)
         for stream in list(self.streams.values()):
             stream.drained()
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What it writes to; None when it is closed."""
+        return self._transport
 
     @property
     def blocked(self) -> bool:
@@ -215,16 +145,15 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._holds -= 1
         self._read_on()
 
-    # --- frames in ----------------------------------------------------------------------------------------
+    # --- turns --------------------------------------------------------------------------------------------
 
     def _guarded(self, data: memoryview) -> None:
         """Read frames, and end the connection where they break it."""
         try:
             if self.prefaced:
                 self.feed(data)
-            elif not self.feed_preface(data):
-                self.write(self._listener.greet(bytes(data)))
-                self._close_soon()
+            else:
+                self._begin(data)
             if self.idle:
                 idle, self.idle = self.idle, 0
                 self.turn += idle
@@ -243,6 +172,20 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._half_since = self._listener.clock.monotonic()
             self.watch(self._half_since + self._listener.first_bytes_timeout_s)
         self._half_block = self.block_stream
+
+    def _begin(self, data: memoryview) -> None:
+        """Take the first bytes. Nothing is sent before them, because a client that speaks HTTP/1 would not find its answer
+        behind our settings; those of HTTP/2 wait for nothing before they send their preface."""
+        if bytes(data[: len(PREFACE)]) == PREFACE:
+            self.send_preface()
+        if not self.feed_preface(data):
+            greeting = self._listener.greet(bytes(data))
+            if greeting:
+                self._listener.lose(answer(Unsupported("HTTP/1 was spoken, to a port of gRPC")), self._transport)
+            elif bytes(data[: len(TLS_HANDSHAKE)]) == TLS_HANDSHAKE:
+                self._listener.lose(answer(Unsupported("TLS was spoken, to a port without it")), self._transport)
+            self.write(greeting)
+            self.close_soon()
 
     def give_way(self) -> None:
         """Let others come to their turn, behind what was done."""
@@ -270,258 +213,11 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def begin_data(self, number: int, flags: int, length: int) -> Stream | None:
-        """Take a DATA frame's length from the windows; return its stream unless that is closed."""
-        stream = self.streams.get(number)
-        if stream is None:
-            self._missing(number, "DATA")
-        if length < DATA_BYTES_MIN and not flags & END_STREAM:
-            self.idle += 1
-        self._receive_window -= length
-        if self._receive_window < 0:
-            raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        if stream is None:
-            return None
-        stream.receive_window -= length
-        if stream.remote_ended or stream.receive_window < 0:
-            self._reset(stream, Code.STREAM_CLOSED if stream.remote_ended else Code.FLOW_CONTROL_ERROR)
-            return None
-        return stream
-
-    def end_data(self, number: int, flags: int) -> None:
-        """Give the windows back, which nothing waits for, and end the request if the frame did."""
-        stream = self.streams.get(number)
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            self.write(window_update(0, CONNECTION_WINDOW - self._receive_window))
-            self._receive_window = CONNECTION_WINDOW
-        if stream is None:
-            return
-        if flags & END_STREAM:
-            self._end_request(stream)
-        elif stream.receive_window < STREAM_WINDOW // 2:
-            self.write(window_update(stream.id, STREAM_WINDOW - stream.receive_window))
-            stream.receive_window = STREAM_WINDOW
-
-    def _end_request(self, stream: Stream) -> None:
-        stream.remote_ended = True
-        self.turn += stream.came >> 12
-        if stream.announced >= 0 and stream.announced != stream.came:
-            self._reset(stream, Code.PROTOCOL_ERROR)
-        else:
-            stream.ended()
-
-    def _missing(self, number: int, what: str) -> None:
-        """A frame is for a stream that is not there: it may have been closed, but must have been opened."""
-        if number > self._last or number % 2 == 0:
-            raise ConnectionBroken(Code.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
-        if what == "DATA" and number not in self._resets_known:
-            self._tell_reset(number, Code.STREAM_CLOSED)
-
-    def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        """Take a whole frame that is not data."""
-        try:
-            if kind == HEADERS:
-                self._take_headers(flags, number, payload)
-                return
-            self.idle += 1
-            if kind == WINDOW_UPDATE:
-                self._take_window_update(number, payload)
-            elif kind == CONTINUATION:
-                self._take_continuation(flags, payload)
-            elif kind == SETTINGS:
-                self._take_settings(flags, number, payload)
-            elif kind == PING:
-                require(number == 0, "PING on a stream")
-                require_size(len(payload) == 8, "PING")
-                if not flags & ACK:
-                    if self._life.ping(self._listener.clock.monotonic(), len(self.streams)):
-                        raise ConnectionBroken(Code.ENHANCE_YOUR_CALM, "too_many_pings")
-                    self.write(frame(PING, ACK, 0, payload))
-            elif kind == RST_STREAM:
-                self._take_reset(number, payload)
-            elif kind == PRIORITY:
-                require(number != 0, "PRIORITY on stream 0")
-                if len(payload) != 5:
-                    raise StreamBroken(Code.FRAME_SIZE_ERROR)
-                check_dependency(number, payload)
-            elif kind == GOAWAY:
-                require(number == 0, "GOAWAY on a stream")
-                require_size(len(payload) >= 8, "GOAWAY")
-            elif kind == PUSH_PROMISE:
-                raise ConnectionBroken(Code.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
-        except StreamBroken as error:
-            stream = self.streams.get(number)
-            if stream is not None:
-                self._reset(stream, error.code)
-            elif number > self._last:
-                # A stream that was never opened cannot be reset.
-                raise ConnectionBroken(error.code, f"a bad frame on stream {number}, which is idle") from error
-            else:
-                if number not in self._resets_known:
-                    self._tell_reset(number, error.code)
-                self._pace.reset()
-
-    def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
-        if number % 2 == 0:
-            raise ConnectionBroken(Code.PROTOCOL_ERROR, f"HEADERS on stream {number}")
-        part = block_part(flags, number, payload) if flags & (PADDED | HAS_PRIORITY) else payload
-        if flags & END_HEADERS:
-            self._take_block(number, part, flags & END_STREAM != 0)
-            return
-        self.block_stream = number
-        self._block = HeaderBlock(flags & END_STREAM != 0)
-        self._block.add(part)
-
-    def _take_continuation(self, flags: int, payload: bytes) -> None:
-        block = self._block
-        if block is None:
-            raise ConnectionBroken(Code.PROTOCOL_ERROR, "CONTINUATION without a header block")
-        block.add(payload)
-        if flags & END_HEADERS:
-            number, self.block_stream, self._block = self.block_stream, 0, None
-            self._take_block(number, block.whole(), block.ends_stream)
-
-    def _take_block(self, number: int, block: bytes, ends_stream: bool) -> None:
-        """Take a whole header block: of a new request, or of one's trailers."""
-        self.turn += BLOCK_COST + (len(block) >> 6)
-        fields = self._decoder.decode(block)
-        if number > self._last:
-            self._open(number, fields, ends_stream)
-            return
-        stream = self.streams.get(number)
-        if stream is not None:
-            self._take_trailers(stream, fields, ends_stream)
-        elif number not in self._resets_known:
-            raise ConnectionBroken(Code.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
-
-    def _take_trailers(self, stream: Stream, fields: Fields, ends_stream: bool) -> None:
-        if stream.remote_ended:
-            raise StreamBroken(Code.STREAM_CLOSED)
-        if not ends_stream:
-            raise StreamBroken(Code.PROTOCOL_ERROR)
-        check_trailers(fields)
-        self._end_request(stream)
-
-    def _open(self, number: int, fields: Fields, ends_stream: bool) -> None:
-        self._last = number
-        if self._closing:
-            # A client hears from GOAWAY that this stream was not served.
-            self._resets_known.append(number)
-            return
-        if len(self.streams) >= self._listener.streams_max:
-            raise StreamBroken(Code.REFUSED_STREAM)
-        if self._decoder.overflowed:
-            raise StreamBroken(Code.ENHANCE_YOUR_CALM)
-        if fields is not self._fields:
-            self._found = self._listener.requests.find(fields)
-            self._fields = fields
-        announced, decision = self._found
-        stream = self._listener.open_stream(self, number, self.stream_window_out, STREAM_WINDOW, announced, decision)
-        self.streams[number] = stream
-        if self._surplus:
-            # Told by GOAWAY alone, clients of gRPC would connect again at once, and for ever.
-            stream.refuse(Unavailable(self._listener.refusal))
-            self.write(goaway(number, Code.NO_ERROR, self._listener.refusal))
-            self._close_soon()
-            return
-        stream.opened()
-        if ends_stream and number in self.streams:
-            self._end_request(stream)
-
-    def _take_window_update(self, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ConnectionBroken(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
-        increment = int.from_bytes(payload, "big") & WINDOW_MAX
-        if number == 0:
-            self.widen(increment)
-            return
-        stream = self.streams.get(number)
-        if stream is None:
-            self._missing(number, "WINDOW_UPDATE")
-            return
-        if increment == 0:
-            raise StreamBroken(Code.PROTOCOL_ERROR)
-        stream.send_window += increment
-        if stream.send_window > WINDOW_MAX:
-            raise StreamBroken(Code.FLOW_CONTROL_ERROR)
-        if stream.out:
-            self.flush(stream)
-
-    def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
-        require(number == 0, "SETTINGS on a stream")
-        if flags & ACK:
-            require_size(not payload, "an acknowledgement of SETTINGS")
-            return
-        require_size(len(payload) % 6 == 0, "SETTINGS")
-        for key, value in SETTING.iter_unpack(payload):
-            if key == INITIAL_WINDOW_SIZE:
-                if value > WINDOW_MAX:
-                    raise ConnectionBroken(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-                self.move_windows(value)
-            elif key == MAX_FRAME_SIZE:
-                require(FRAME_BYTES_DEFAULT <= value <= FRAME_BYTES_MAX, "MAX_FRAME_SIZE is out of range")
-                self.frame_bytes_out = value
-            elif key == ENABLE_PUSH:
-                require(value <= 1, "ENABLE_PUSH is neither 0 nor 1")
-            # HEADER_TABLE_SIZE is for an encoder with a table; ours has none. Unknown ones are ignored.
-        if not self.settled:
-            self.settled = True
-            if not self._surplus:
-                self._wait_for(self._listener.keepalive.time_s)
-        self.write(frame(SETTINGS, ACK, 0))
-
-    def _take_reset(self, number: int, payload: bytes) -> None:
-        require(number != 0, "RST_STREAM on stream 0")
-        require_size(len(payload) == 4, "RST_STREAM")
-        stream = self.streams.get(number)
-        if stream is None:
-            self._missing(number, "RST_STREAM")
-        else:
-            self._forget(stream)
-            stream.gone()
-            self._resets_known.append(number)
-            self._pace.reset()
-            self._close_if_done()
-
-    # --- frames out ---------------------------------------------------------------------------------------
-
     def write(self, data: bytes) -> None:
         """Send bytes, unless the connection is at its end."""
         transport = self._transport
         if transport is not None and not self._lingering and not transport.is_closing():
             transport.write(data)
-
-    def starve(self, stream: Stream) -> None:
-        """A response begins to wait for a window, which it may not for ever."""
-        stream.waits_since = self._listener.clock.monotonic()
-        self.watch(stream.waits_since + self._listener.idle_timeout_s)
-
-    def finish(self, stream: Stream) -> None:
-        """A response was sent whole. What the client still sends of its request is not wanted (8.1)."""
-        if not stream.remote_ended:
-            self._tell_reset(stream.id, Code.NO_ERROR)
-        self._pace.answers += 1
-        self._life.answered = True
-        self._forget(stream)
-        if self._closing:
-            self._close_if_done()
-
-    def _tell_reset(self, number: int, code: Code) -> None:
-        """Tell that a stream is closed; what the client has sent for it meanwhile is read over."""
-        self.write(rst_stream(number, code))
-        self._resets_known.append(number)
-
-    def _reset(self, stream: Stream, code: Code) -> None:
-        """End a stream for what its client did wrong."""
-        self._tell_reset(stream.id, code)
-        self._forget(stream)
-        stream.gone()
-        self._pace.reset()
-
-    def _forget(self, stream: Stream) -> None:
-        self.streams.pop(stream.id, None)
-        if self.into is stream:
-            self.into = None  # what is still to come of its frame is read over
 
     # --- the connection's end -----------------------------------------------------------------------------
 
@@ -536,9 +232,9 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         """End the connection for what the client did wrong."""
         self._listener.tell("connection broken", code=code.name, reason=message)
         self.write(goaway(self._last, code, message))
-        self._close_soon()
+        self.close_soon()
 
-    def _close_soon(self) -> None:
+    def close_soon(self) -> None:
         """Give up all streams and close, when the client has had time to read why."""
         self._give_up_streams()
         transport = self._transport
@@ -549,18 +245,18 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
             transport.write_eof()
         else:
             transport.close()
-        self._wait_for(LINGER_S)
+        self.wait_for(LINGER_S)
 
     def stop(self) -> None:
         """The listener stops: tell the client, and close when its requests are answered."""
-        if self._lingering:
+        if self._lingering or not self.prefaced:
             self.abort()
         if self._transport is None or self._closing or self._lingering:
             return
         self._retire("the daemon is shutting down")
         for stream in list(self.streams.values()):
             stream.stop()
-        self._close_if_done()
+        self.close_if_done()
 
     def _retire(self, why: str) -> None:
         """Tell the client to open no further calls here."""
@@ -583,9 +279,10 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
     def _retire_once(self, why: str) -> None:
         if not self._closing:
             self._retire(why)
-        self._close_if_done()
+        self.close_if_done()
 
-    def _close_if_done(self) -> None:
+    def close_if_done(self) -> None:
+        """Close if the client was told to open no more streams, and has none."""
         if self._closing and not self.streams and self._transport is not None:
             self.reading = False
             self._transport.close()
@@ -598,7 +295,8 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
 
     # --- limits -------------------------------------------------------------------------------------------
 
-    def _wait_for(self, seconds: float) -> None:
+    def wait_for(self, seconds: float) -> None:
+        """Expect something of the client within so many seconds."""
         self._set_due(self._listener.clock.monotonic() + seconds)
 
     def _set_due(self, due: float) -> None:
@@ -620,7 +318,7 @@ class Connection(FrameWriter, asyncio.BufferedProtocol):
         self._tell_reset(stream.id, Code.CANCEL)
         self._forget(stream)
         stream.gone()
-        self._close_if_done()
+        self.close_if_done()
 
     def expire(self) -> None:
         """The deadline has passed: give up what the client has kept waiting."""

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from collector.receivers.http2.connection import Connection
     from collector.receivers.http2.fields import Requests
     from collector.receivers.http2.keepalive import Keepalive
     from collector.receivers.http2.stream import Stream
@@ -28,8 +27,8 @@ class Http2Listener(Listener):
     chance: Random
     """What ages differ by."""
     requests: Requests[Any]
-    open_stream: Callable[[Connection, int, int, int, int, Any], Stream]
-    """Returns a new stream's state: of a connection, with a number, windows to send and to receive, the announced length,
+    open_stream: Callable[[Any, int, int, int, int, Any], Stream]
+    """Returns a new stream's state: of a `Connection`, with a number, windows to send and to receive, the announced length,
     and what `requests` has decided."""
 
     def greet(self, data: bytes) -> bytes:

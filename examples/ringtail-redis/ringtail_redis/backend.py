@@ -10,7 +10,7 @@ there is no race. All keys of a signal and tenant get `ttl` anew with each write
 **Read** in the order of times: pages of places from an index, then the entries they name, in one pipeline. Only times and
 traces narrow the search; the rest is the business of who asks.
 
-Left out, for it is an example: TLS, and indexes by service or name.
+Left out, for it is an example: indexes by service or name.
 """
 
 from __future__ import annotations
@@ -19,30 +19,21 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import RedisError, ResponseError
 
-from collector.errors import Retryable, Unwelcome
+from collector.errors import Unwelcome
 from collector.exporters.base import Backend, Batch, Context, Health, Rejected, Source, Wanted
-from collector.exporters.outbound import parse_endpoint, resolve
 from collector.otlp.records import Ref, regroup
 from collector.otlp.scan import scan
 from collector.otlp.signals import METRICS, Signal
-from ringtail_redis import PORTS, RedisSettings
+from ringtail_redis.connections import cause_of, client
 from ringtail_redis.keys import TRACE_BYTES, Keys, bounds, instance_of, offset_of, place, tenants
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from collector.otlp.block import Block
+    from ringtail_redis import RedisSettings
 
 AT_ONCE: Final = 1000
 """Records of one transaction, and of one block."""
@@ -64,21 +55,9 @@ class RedisBackend(Backend):
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect. The name is resolved here, so that addresses which are not to be connected to are refused."""
+        """Connect."""
         await self.stop()
-        settings = self._settings
-        endpoint = parse_endpoint(settings.endpoint, ("", "redis"), PORTS)
-        pairs = await resolve(endpoint.host, endpoint.port, allow_link_local=settings.allow_link_local)
-        self._redis = Redis(
-            host=pairs[0][1],
-            port=endpoint.port,
-            db=settings.database,
-            username=settings.username if settings.password is not None else None,
-            password=settings.password.reveal() if settings.password is not None else None,
-            socket_timeout=settings.timeout,
-            socket_connect_timeout=settings.timeout,
-            retry=Retry(NoBackoff(), 0),  # Who calls repeats what failed.
-        )
+        self._redis = await client(self._settings)
         with self._causes():
             await self._redis.ping()
 
@@ -107,19 +86,11 @@ class RedisBackend(Backend):
         """Turn redis-py's errors into causes."""
         try:
             yield
-        except (OutOfMemoryError, ReadOnlyError) as error:
-            raise self._failed(Retryable(f"Redis takes nothing now: {error}")) from error
-        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
-            raise self._failed(Unwelcome(f"Redis refuses us: {error}")) from error
-        except ResponseError as error:
-            raise self._failed(Retryable(f"Redis has refused a command: {error}")) from error
         except (RedisError, OSError) as error:
-            raise self._failed(Retryable(f"Redis does not answer: {error}")) from error
+            cause = cause_of(error)
+            self._trouble = str(cause)
+            raise cause from error
         self._trouble = ""
-
-    def _failed(self, cause: Retryable | Unwelcome) -> Retryable | Unwelcome:
-        self._trouble = str(cause)
-        return cause
 
     def _keys(self, signal: Signal, tenant: str) -> Keys:
         return Keys.of(self._settings.prefix, signal, tenant)

@@ -1,4 +1,4 @@
--- version 1
+-- version 2
 CREATE TABLE otlp_tenants (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE otlp_services (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE otlp_sources (
@@ -202,3 +202,4 @@ CREATE VIEW traces AS SELECT
 FROM otlp_spans WHERE trace_id IS NOT NULL GROUP BY trace_id;
 CREATE VIEW services AS SELECT name AS service FROM otlp_services WHERE name != '';
 CREATE VIEW metrics AS SELECT DISTINCT name, type, unit, description FROM otlp_metrics;
+CREATE TABLE otlp_span_names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

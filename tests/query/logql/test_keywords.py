@@ -13,7 +13,8 @@ from collector.clock import SystemClock
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS
 from collector.otlp.terms import TRACE, Sought, of_texts
-from collector.otlp.words import ATTRIBUTE, BODY, fold
+from collector.otlp.texts import ATTRIBUTE, BODY
+from collector.otlp.words import fold
 from collector.query.effort import Effort, RingEffort
 from collector.query.logql import keywords
 from collector.query.logql.logs import Line, read_lines

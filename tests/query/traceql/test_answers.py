@@ -390,8 +390,8 @@ def test_compare(store: Store) -> None:
     found = series(store, "{ span.x != nil } | compare({ status = error })")
     assert found["selection", 1] == [0, 1, 0, 0]
     assert found["baseline", "unset"] == [0, 1, 0, 0]
-    assert found["selection_total", None] == [0, 2, 0, 0]
     labels = compared(store, "{ span.x != nil } | compare({ status = error })")
+    assert labels["selection_total", "name"] == {None: 2}
     assert labels["baseline", "rootName"] == {"GET /cart": 2}
     assert labels["selection", "rootServiceName"] == {"web": 2}
     assert labels["selection", "instrumentation:name"] == {"lib.db": 1, "lib.pay": 1}

@@ -17,7 +17,7 @@ from collector.clock import SystemClock
 from collector.otlp.scan import scan
 from collector.otlp.signals import TRACES
 from collector.otlp.terms import Sought
-from collector.otlp.words import ATTRIBUTE
+from collector.otlp.texts import ATTRIBUTE
 from collector.query.deadline import Deadline
 from collector.query.effort import Effort
 from collector.query.slices import END_OF_TIME

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from collector.config import Config
-from collector.daemon import _keepalive as rules
+from collector.listeners import keepalive as rules
 from collector.receivers.http2.frames import Code
 from collector.receivers.http2.keepalive import AGE_JITTER, STRIKES_MAX, Keepalive, Life
 from collector.settings import load

@@ -1,0 +1,1 @@
+PLACES: dict[str, tuple[int, ...]]

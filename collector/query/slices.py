@@ -25,6 +25,7 @@ from collector.query.repeated import without_held
 from collector.query.together import together
 from collector.ring.search import Stretch
 from collector.store import key_matches
+from collector.wal.reading import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -317,6 +318,7 @@ def _of_log(
         any_of=keys,
         terms=terms,
         wanted=wanted,
+        rest=deadline.check if deadline is not None else at_once,
         counts=counts,
     )
     for block in blocks:

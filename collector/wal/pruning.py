@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -93,13 +93,14 @@ class KeyIndexes:
         with self._lock:
             return self._held + sum(one.nbytes for one in self._recent.values())
 
-    def stretches(self, of: Segment, wanted: Wanted) -> list[Stretch] | None:
+    def stretches(self, of: Segment, wanted: Wanted, rest: Callable[[], None]) -> list[Stretch] | None:
         """Where the segment's frames lie that may hold what is wanted, in order.
 
-        None when that is not known and the segment has to be read.
+        None when that is not known and the segment has to be read. `rest` is called between steps of longer work, and may
+        sleep, or raise.
         """
         if not of.compacted:
-            return self._recent_stretches(of, wanted)
+            return self._recent_stretches(of, wanted, rest)
         if of.keyed is False:
             return None
         try:
@@ -180,7 +181,7 @@ class KeyIndexes:
             head = self._heads.pop(of.nonce or 0, None)
             self._held -= head.nbytes + HEAD_OVERHEAD if head else 0
 
-    def _recent_stretches(self, of: Segment, wanted: Wanted) -> list[Stretch] | None:
+    def _recent_stretches(self, of: Segment, wanted: Wanted, rest: Callable[[], None]) -> list[Stretch] | None:
         """See `stretches`, of a segment that is not compacted."""
         with self._lock:
             held = self._recent.get(of.base_offset)
@@ -189,7 +190,7 @@ class KeyIndexes:
                     return None
                 held = self._recent[of.base_offset] = RecentKeys(self._signal, of)
         try:
-            found = held.stretches(self._files, of, wanted)
+            found = held.stretches(self._files, of, wanted, rest)
         except OSError:
             self.forget(of)
             return None

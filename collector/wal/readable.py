@@ -27,7 +27,7 @@ from collector.wal.frame import Frame
 from collector.wal.metrics import SignalMetrics
 from collector.wal.pruning import KeyIndexes, asked
 from collector.wal.reader import Damage, DamageLedger
-from collector.wal.reading import Frames, Item, Making, Range, chosen, overlapping, read_segment
+from collector.wal.reading import Frames, Item, Making, Range, at_once, chosen, overlapping, read_segment
 from collector.wal.segment import Segment
 from collector.wal.segments import Segments
 from collector.wal.share import share
@@ -171,17 +171,19 @@ class ReadableLog:
         terms: Terms = (),
         wanted: Callable[[int, int], bool] | None = None,
         *,
+        rest: Callable[[], None] = at_once,
         cached: bool = True,
         counts: ReadCounts | None = None,
         deleted: bool = False,
     ) -> Iterator[Block]:
         """The same as scanned blocks, those of compacted segments from the cache and into it, unless `cached` is false.
-        Records that were deleted are among them with `deleted` only.
+        Records that were deleted are among them with `deleted` only. `rest` is called between steps of work that gives
+        nothing yet: it may sleep, or raise, which ends the reading.
 
         A frame with the right checksum whose payload is no valid request, as a program with other rules has written it, is
         told as damaged and left out: it costs its own records.
         """
-        within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted, counts)
+        within = Range(start_offset, end_offset, start_ns, end_ns, newest_first, wanted, rest, counts)
         make = Blocks(self._cache if cached else None, self.signal, self.tell_damaged)
         found = self._read(make, within, index, any_of, terms)
         return found if deleted else rest_of(found, self.deletions.hidden, backwards=newest_first)
@@ -213,7 +215,8 @@ class ReadableLog:
                 one = known.latest
                 if not chosen(one, within):
                     continue
-                only = self.key_indexes.stretches(one, what) if what is not None else None
+                within.rest()
+                only = self.key_indexes.stretches(one, what, within.rest) if what is not None else None
                 if within.counts is not None:
                     within.counts.narrowed(only)
                 if only is None or only:

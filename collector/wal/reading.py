@@ -65,6 +65,10 @@ class Making(Protocol[Item_co]):
         ...
 
 
+def at_once() -> None:
+    """Rest never."""
+
+
 class Frames:
     """Makes nothing of a frame."""
 
@@ -80,7 +84,7 @@ class Frames:
 @dataclass(frozen=True, slots=True)
 class Range:
     """What is read: offsets in [start_offset, end_offset), times in [start_ns, end_ns]. `wanted` is asked of each frame's
-    times, as by `Log.frames`."""
+    times, and `rest` called, as by `ReadableLog.frames` and `blocks`."""
 
     start_offset: int = 0
     end_offset: int = 2**64 - 1
@@ -88,6 +92,7 @@ class Range:
     end_ns: int = 2**64 - 1
     newest_first: bool = False
     wanted: Callable[[int, int], bool] | None = None
+    rest: Callable[[], None] = at_once
     counts: ReadCounts | None = None
     """Where what becomes of segments and frames is counted; None: nowhere."""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from collector.wal.keys import Wanted
 from collector.wal.pruning import KeyIndexes
+from collector.wal.reading import at_once
 from collector.wal.segment import Segment
 
 SEGMENTS_ASKED: Final = 4
@@ -26,7 +27,7 @@ def share(indexes: KeyIndexes, segments: Sequence[Segment], wanted: Wanted) -> f
     named = size = 0
     for at in range(count):
         one = known[(2 * at + 1) * len(known) // (2 * count)]
-        stretches = indexes.stretches(one, wanted)
+        stretches = indexes.stretches(one, wanted, at_once)
         size += one.size
         named += one.size if stretches is None else sum(end - begin for (_, begin), (_, end) in stretches)
     return named / size if size else 1.0

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,26 +214,26 @@ class Bench:
                 self._drive(driver, server, self.extent.requests)
                 askers = (("nobody", None), (f"{PACE} a second", 1 / PACE), ("without a pause", 0.0))
                 orders = itertools.cycle((askers, askers[::-1]))
+                answers: dict[float | None, dict[int, list[float]]] = defaultdict(dict)
                 for who, pause in itertools.chain(*itertools.islice(orders, self.extent.rounds)):
-                    answers: dict[int, list[float]] = {}
+                    asked = 0
                     with self._driving(driver, server) as outcomes:
                         end = time.perf_counter() + self.extent.busy_s
-                        while time.perf_counter() < end or (pause is not None and not answers):
+                        while time.perf_counter() < end or (pause is not None and not asked):
                             if pause is None:
                                 time.sleep(self.extent.busy_s)
                             else:
-                                self._refresh(asker, facts)
-                                self._round(asker, facts, answers, pause)
+                                self._round(asker, facts, answers[pause], pause)
+                                asked += 1
                     records = sum(one.requests for one in outcomes) * RECORDS
                     self.found.rates.setdefault(who, []).append(records / sum(one.seconds for one in outcomes))
-                    if pause == 0.0:
-                        for place, taken in answers.items():
-                            self.found.rows[place].busy = Times.of(taken)
+                for place, taken in answers[0.0].items():
+                    self.found.rows[place].busy = Times.of(taken)
             finally:
                 driver.close()
 
     def _refresh(self, asker: Asker, facts: Facts) -> None:
-        """Learn what is newest now: the ring holds other records every few seconds."""
+        """Learn what is newest now: the ring holds other records every second or two."""
         facts.end_s += MINUTES_AHEAD * 60
         if self.signal is LOGS:
             body = asker.ask(
@@ -254,10 +255,11 @@ class Bench:
         facts.begin_s = facts.end_s - self.extent.records // RECORDS
 
     def _round(self, asker: Asker, facts: Facts, answers: dict[int, list[float]], pause: float) -> None:
-        """Ask each question once."""
+        """Ask each question once, each about what is newest then."""
         for place, row in enumerate(self.found.rows):
             if row.refused:
                 continue
+            self._refresh(asker, facts)
             begin = time.perf_counter()
             try:
                 asker.ask(row.question.ask(facts, self._chance), row.question.accept)

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from collector.clock import SystemClock
+from collector.errors import QueryTimeout
 from collector.otlp.scan import scan
 from collector.otlp.signals import LOGS, METRICS, TRACES, Signal
 from collector.query import slices as module
 from collector.query import together
+from collector.query.deadline import Deadline
 from collector.query.newest import newest
 from collector.query.slices import END_OF_TIME, Among, slices
 from collector.ring.ring import Ring
@@ -26,6 +29,17 @@ from tests.wal.test_keys import column_keys
 
 SERVICES = ("checkout", "cart", "payment")
 TIME_NS = 1_000_000_000_000
+
+
+class Ticking(SystemClock):
+    """A tenth of a second later at each look."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:  # type: ignore[override]  # the system's is a function of the module time
+        self._now += 0.1
+        return self._now
 
 
 class Stored:
@@ -182,6 +196,21 @@ def test_a_rare_key_is_found_from_posting_to_posting(monkeypatch: pytest.MonkeyP
         found = [block.base_offset + row for block, rows in slices(view) for row in rows.tolist()]
         assert found == [offset for offset, _, keys in stored.records if keys["trace_id"] == key and offset >= 4]
         assert len(looked_at) == blocks
+
+
+def test_a_query_may_end_while_the_log_learns_what_its_newest_segment_holds() -> None:
+    """Before anything comes out of it: the key is nowhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "FRAME_RECORDS", 8)
+        stored = Stored(TRACES, 8, 1 << 20)
+        for seed in range(20):
+            stored.append(seed, 8)
+        stored.refill()
+        nobody = Among("service", (b"nobody",))
+        with pytest.raises(QueryTimeout):
+            list(slices(stored.store.view(), 0, END_OF_TIME, Deadline(1.0, Ticking()), among=nobody))
+        found = list(slices(stored.store.view(), 0, END_OF_TIME, Deadline(100.0, Ticking()), among=nobody))
+        assert [one.block.base_offset for one in found] == [19 * 8], "what the ring holds is left to the asker"
 
 
 def test_the_comparison_catches_records_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:

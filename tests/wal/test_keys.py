@@ -20,6 +20,8 @@ from collector.testing.otlp import BUILDERS
 from collector.wal import keys, merging, pruning
 from collector.wal.frame import Damaged
 from collector.wal.log import Log
+from collector.wal.pruning import asked
+from collector.wal.reading import Range
 from collector.wal.segment import Segment
 from tests.effort import Effort
 from tests.wal.logs import DIRECTORY, RecordingLogger, append, open_log, segment_paths
@@ -333,6 +335,52 @@ def test_recent_segments_are_pruned_by_what_queries_have_learned() -> None:
         assert 0 < files.bytes_read < 100_000 < log.byte_size
     assert places(log, index="service", any_of=[b"cart"], start_ns=2) == [*carts[1:], appended + 24]
     assert places(log, index="service", any_of=[b"cart"], end_offset=carts[1]) == carts[:1]
+
+
+class GivesUp(Exception):
+    """A reader's time is over."""
+
+
+@pytest.mark.usefixtures("small_frames")
+def test_who_gives_up_leaves_to_the_next_one_what_was_taken_in() -> None:
+    memory = MemoryFiles()
+    log = otlp_log(memory, requests=21, segment_bytes=1 << 20)
+    files = FaultyFiles(memory)
+    log.key_indexes._files = files
+    steps = iter(range(1, 1000))
+
+    def impatient() -> None:
+        if next(steps) % 4 == 0:
+            raise GivesUp
+
+    carts = asked(Range(), "service", [b"cart"], ())
+    assert carts is not None
+    found = None
+    readers = 0
+    while found is None:
+        readers += 1
+        try:
+            found = log.key_indexes.stretches(log.segments[0], carts, impatient)
+        except GivesUp:
+            pass
+    assert [offset for (offset, _), _ in found] == [offset for offset in places(log) if offset // 24 % 3 == 1]
+    assert readers == 21 // 4 + 1, "each took in four frames more"
+    assert files.bytes_read < 3 * log.byte_size
+
+
+def test_who_waits_for_another_reader_may_give_up() -> None:
+    log = otlp_log(MemoryFiles(), requests=6, segment_bytes=1 << 20)
+    assert places(log, index="service", any_of=[b"cart"])
+    [recent] = log.key_indexes._recent.values()
+
+    def impatient() -> None:
+        raise GivesUp
+
+    carts = asked(Range(), "service", [b"cart"], ())
+    assert carts is not None
+    with recent._lock, pytest.raises(GivesUp):
+        log.key_indexes.stretches(log.segments[0], carts, impatient)
+    assert log.key_indexes.stretches(log.segments[0], carts, impatient), "nothing is to be taken in"
 
 
 def test_small_frames_are_taken_together() -> None:

@@ -188,7 +188,7 @@ class ClickHouse(Backend):
                 if batch.source.tenant and not table.keyed:
                     raise Unwelcome(f"the table {table.name} has no column for tenants")
                 if await self._insert(larger, table, batch.key) and doubtful and table.name in self._alone:
-                    await self._mend(batch, table)
+                    await self._mend(larger, table)
         except BaseException as error:
             self._doubts.failed(batch)
             if isinstance(error, SchemaUnwelcome):

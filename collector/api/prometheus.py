@@ -23,7 +23,7 @@ from collector.api.partial import warnings
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, QueryTimeout, RingtailError, TooLarge, Unavailable
 from collector.query.promql import catalogue
-from collector.query.promql.ast import Matcher, MatrixSelector, Type
+from collector.query.promql.ast import Matcher, MatrixSelector, Subquery, Type
 from collector.query.promql.evaluate import evaluate, range_vector
 from collector.query.promql.lexer import tokenize
 from collector.query.promql.parser import parse, parse_selector
@@ -171,7 +171,7 @@ class _Prometheus:
         expression = parse(parameters.get("query", ""))
         more = self._more() if asks(expression) else ()
         time = _time(parameters.get("time", ""), "time", self._now_ms())
-        if isinstance(expression, MatrixSelector):
+        if isinstance(expression, MatrixSelector | Subquery):
             with self._store.view() as view:
                 found = await self._engine.run(range_vector, view, expression, time, more)
             matrix = [
@@ -179,8 +179,6 @@ class _Prometheus:
                 for series, inside in found
             ]
             return {"resultType": "matrix", "result": matrix}
-        if expression.type is Type.MATRIX:
-            raise InvalidQuery("subqueries are not supported yet", expression.at)
         with self._store.view() as view:
             result = await self._engine.run(evaluate, view, expression, np.array([time], np.int64), more)
         value = result.value

@@ -104,6 +104,9 @@ async def test_instant_queries(api: Api) -> None:
     matrix = await api.data("/api/v1/query", query="orders_total[45s]")
     assert matrix["resultType"] == "matrix"
     assert matrix["result"][0]["values"] == [[9_970.0, "40"], [10_000.0, "70"]]
+    matrix = await api.data("/api/v1/query", query="(orders_total * 2)[61s:30s]")
+    assert matrix["resultType"] == "matrix"
+    assert matrix["result"] == [{"metric": {**common, "kind": "web"}, "values": [[9_960.0, "20"], [9_990.0, "80"]]}]
     assert await api.data("/api/v1/query", query='"text"') == {"resultType": "string", "result": [10_000.0, "text"]}
 
 
@@ -154,9 +157,11 @@ async def test_the_catalogue(api: Api) -> None:
         ("/api/v1/query_range", {"query": "a", "start": 1, "end": 0, "step": 1}, 400, "bad_data"),
         ("/api/v1/query_range", {"query": "a", "start": 0, "end": 10**9, "step": 1}, 400, "bad_data"),
         ("/api/v1/query_range", {"query": "a[5m]", "start": 0, "end": 1, "step": 1}, 400, "bad_data"),
+        ("/api/v1/query_range", {"query": "a[5m:]", "start": 0, "end": 1, "step": 1}, 400, "bad_data"),
+        ("/api/v1/query", {"query": "a[9y:1s]"}, 422, "execution"),
         ("/api/v1/query_range", {"query": "a", "start": 0, "end": 1, "step": 0}, 400, "bad_data"),
         ("/api/v1/series", {}, 400, "bad_data"),
-        ("/api/v1/query", {"query": 'label_replace(a, "b", "c", "d", "e")'}, 400, "bad_data"),
+        ("/api/v1/query", {"query": "histogram_count(a)"}, 400, "bad_data"),
         ("/api/v1/query", {"query": '{__name__!=""} + on () {__name__!=""}'}, 422, "execution"),
     ],
 )

@@ -5,8 +5,9 @@ A query is evaluated at `steps`, times in ms. A scalar is an array with a value 
 operation works on whole matrices with numpy; only range functions go series by series.
 
 Semantics are Prometheus 3's: an instant selector takes the newest sample in (t - 5m, t], a range selector those in
-(t - range, t]; a stale marker ends a series; rates extrapolate to the range's ends as Prometheus does. What is parsed
-but not evaluated is refused by name and position.
+(t - range, t]; a stale marker ends a series; rates extrapolate to the range's ends as Prometheus does. A subquery is
+evaluated at multiples of its step, for all steps of the query together. Native histograms are classic ones here
+(translate.py): functions that only have a meaning for native ones are refused by name and position.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collector.errors import InvalidQuery, QueryLimit
-from collector.query.promql import ranges, vectors
+from collector.query.promql import aggregation, dates, histograms, matching, ranges, relabel, vectors
 from collector.query.promql.ast import (
     Aggregation,
     Binary,
@@ -30,6 +31,7 @@ from collector.query.promql.ast import (
     Shift,
     String,
     Subquery,
+    Type,
     VectorSelector,
 )
 from collector.query.promql.series import Series, Source, is_stale, select
@@ -45,6 +47,11 @@ LOOKBACK_MS = 300_000
 """How old the newest sample of an instant selector may be."""
 CELLS_MAX = 20_000_000
 """Series times steps in one intermediate result."""
+SUBQUERY_STEPS_MAX = 100_000
+"""Steps at which the expression of a subquery is evaluated."""
+SUBQUERY_STEP_MS = 60_000
+"""The step of a subquery that names none: Prometheus' default interval of evaluation."""
+_NATIVE = ("histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev")
 
 
 @dataclass(slots=True)
@@ -67,11 +74,11 @@ def evaluate(
 
 
 def range_vector(
-    deadline: Deadline, view: View, expression: MatrixSelector, time_ms: int, more: Sequence[Source] = ()
+    deadline: Deadline, view: View, expression: MatrixSelector | Subquery, time_ms: int, more: Sequence[Source] = ()
 ) -> list[tuple[Series, NDArray[np.bool_]]]:
-    """Return the samples of a range selector at one time, each series with its samples that are no stale markers."""
+    """Return the samples of a range vector at one time, each series with its samples that are no stale markers."""
     evaluation = _Evaluation(deadline, view, np.array([time_ms], np.int64), more)
-    series, ends = evaluation.samples(expression.selector, expression.range_ms)
+    series, ends = evaluation.range_samples(expression)
     found = []
     for one in series:
         inside = (one.times > ends[0] - expression.range_ms) & (one.times <= ends[0]) & ~is_stale(one.values)
@@ -81,11 +88,20 @@ def range_vector(
 
 
 class _Evaluation:
-    def __init__(self, deadline: Deadline, view: View, steps: NDArray[np.int64], more: Sequence[Source]) -> None:
+    def __init__(
+        self,
+        deadline: Deadline,
+        view: View,
+        steps: NDArray[np.int64],
+        more: Sequence[Source],
+        ends: tuple[int, int] | None = None,
+    ) -> None:
+        """Evaluate at some steps; `ends` are the first and the last of the whole query, for `@ start()` and `@ end()`."""
         self._deadline = deadline
         self._more = more
         self._view = view
         self._steps = steps
+        self._ends = ends or (int(steps[0]), int(steps[-1]))
 
     def value(self, node: Expression) -> Vector | NDArray[np.float64] | str:
         self._deadline.check()
@@ -130,9 +146,9 @@ class _Evaluation:
             case None:
                 base = self._steps
             case "start":
-                base = np.full_like(self._steps, self._steps[0])
+                base = np.full_like(self._steps, self._ends[0])
             case "end":
-                base = np.full_like(self._steps, self._steps[-1])
+                base = np.full_like(self._steps, self._ends[1])
             case fixed:
                 base = np.full_like(self._steps, int(fixed))
         return base - shift.offset_ms
@@ -156,13 +172,31 @@ class _Evaluation:
             present[row] = there & ~is_stale(values[row])
         return Vector([one.labels for one in series], values, present).compact()
 
+    def range_samples(self, node: Expression) -> tuple[list[Series], NDArray[np.int64]]:
+        """Return the series of a range vector, and for each step the time at which its range ends, in ms."""
+        if isinstance(node, MatrixSelector):
+            return self.samples(node.selector, node.range_ms)
+        assert isinstance(node, Subquery), "types were checked by the parser"
+        times, step = self._times(node.shift), node.step_ms or SUBQUERY_STEP_MS
+        first, last = int(times.min()) - node.range_ms, int(times.max())
+        steps = np.arange(first // step + 1, last // step + 1, dtype=np.int64) * step
+        if len(steps) > SUBQUERY_STEPS_MAX:
+            raise QueryLimit(f"a subquery of {len(steps)} steps is longer than {SUBQUERY_STEPS_MAX}")
+        if not len(steps):
+            return [], times
+        inner = _Evaluation(self._deadline, self._view, steps, self._more, self._ends).vector(node.expression)
+        if len(inner.labels) * len(times) > CELLS_MAX:
+            raise QueryLimit(f"{len(inner.labels)} series times {len(times)} steps are more than {CELLS_MAX}")
+        rows = zip(inner.labels, inner.values, inner.present, strict=True)
+        return [Series(labels, steps[there], values[there]) for labels, values, there in rows], times
+
     def _over_range(self, node: Expression, function: Callable[..., Any], *arguments: Any) -> Vector:
-        if not isinstance(node, MatrixSelector):
-            raise InvalidQuery("subqueries are not supported yet", node.at)
-        series, times = self.samples(node.selector, node.range_ms)
+        assert isinstance(node, MatrixSelector | Subquery), "types were checked by the parser"
+        series, times = self.range_samples(node)
         values = np.zeros((len(series), len(times)))
         present = np.zeros((len(series), len(times)), np.bool_)
         for row, one in enumerate(series):
+            self._deadline.check()
             kept = ~is_stale(one.values)
             window = ranges.Window(one.times[kept], one.values[kept], times, node.range_ms)
             values[row], present[row] = function(window, *arguments)
@@ -175,11 +209,9 @@ class _Evaluation:
         assert not isinstance(left, str)
         assert not isinstance(right, str)
         if isinstance(left, Vector) and isinstance(right, Vector):
-            if node.matching.group:
-                raise InvalidQuery(f"group_{node.matching.group} is not supported yet", node.at)
             if node.op in ("and", "or", "unless"):
-                return vectors.set_operation(node.op, left, right, node.matching)
-            return vectors.one_to_one(node, left, right)
+                return matching.set_operation(node.op, left, right, node.matching)
+            return matching.matched(node, left, right)
         if isinstance(left, Vector):
             assert isinstance(right, np.ndarray)
             return vectors.with_scalar(node, left, right, scalar_left=False)
@@ -189,47 +221,106 @@ class _Evaluation:
 
     def _aggregation(self, node: Aggregation) -> Vector:
         vector = self.vector(node.expression)
-        if node.op in ("topk", "bottomk"):
-            assert node.parameter is not None
-            return vectors.top(vector, self.scalar(node.parameter), node)
-        if node.op in ("count_values", "limitk", "limit_ratio"):
-            raise InvalidQuery(f"the aggregation {node.op} is not supported yet", node.at)
-        parameter = self.scalar(node.parameter) if node.parameter is not None else None
-        return vectors.aggregate(vector, node, parameter)
+        if node.parameter is None:
+            return aggregation.aggregate(vector, node, None)
+        if node.op == "count_values":
+            return aggregation.count_values(vector, _text(node.parameter), node)
+        parameter = self.scalar(node.parameter)
+        match node.op:
+            case "topk" | "bottomk":
+                return aggregation.top(vector, parameter, node)
+            case "limitk":
+                return aggregation.first(vector, parameter, node)
+            case "limit_ratio":
+                return aggregation.share(vector, parameter, node)
+        return aggregation.aggregate(vector, node, parameter)
 
     # --- functions ----------------------------------------------------------------------------------------
 
     def _call(self, node: Call) -> Vector | NDArray[np.float64]:
         name, arguments = node.function, node.arguments
-        if name in ranges.FUNCTIONS:
-            vector = self._over_range(arguments[0], ranges.FUNCTIONS[name])
-            return vector if name == "last_over_time" else vector.renamed()
-        if name == "quantile_over_time":
-            return self._over_range(arguments[1], ranges.quantile_over_time, self.scalar(arguments[0])).renamed()
+        if any(one.type is Type.MATRIX for one in arguments):
+            return self._call_over_range(node)
         if name in vectors.FUNCTIONS:
             vector = self.vector(arguments[0])
             with np.errstate(all="ignore"):
                 changed = vectors.FUNCTIONS[name](vector.values, *(self.scalar(one) for one in arguments[1:]))
             return Vector(vector.labels, changed, vector.present).renamed()
+        if name in dates.NAMES:
+            vector = self.vector(arguments[0]) if arguments else self._spread(self._steps / 1000)
+            return Vector(vector.labels, dates.part(name, vector.values), vector.present).renamed()
         match name:
             case "time":
                 return self._steps / 1000
             case "pi":
                 return np.full(len(self._steps), np.pi)
             case "vector":
-                values = self.scalar(arguments[0])[np.newaxis, :]
-                return Vector([()], values, np.ones_like(values, np.bool_))
+                return self._spread(self.scalar(arguments[0]))
             case "scalar":
                 return vectors.to_scalar(self.vector(arguments[0]))
             case "timestamp":
                 return self._timestamps(arguments[0])
             case "absent":
-                return self._absent(arguments[0])
+                return _where_none(self.vector(arguments[0]), arguments[0])
+            case "clamp":
+                low, high = self.scalar(arguments[1]), self.scalar(arguments[2])
+                return vectors.clamped(self.vector(arguments[0]), low, high)
             case "histogram_quantile":
-                return vectors.histogram_quantile(self.scalar(arguments[0]), self.vector(arguments[1]))
+                return histograms.histogram_quantile(self.scalar(arguments[0]), self.vector(arguments[1]))
+            case "histogram_fraction":
+                lower, upper = self.scalar(arguments[0]), self.scalar(arguments[1])
+                return histograms.histogram_fraction(lower, upper, self.vector(arguments[2]))
             case "sort" | "sort_desc":
                 return self.vector(arguments[0]).sorted_by_value(descending=name == "sort_desc")
-        raise InvalidQuery(f"the function {name} is not supported yet", node.at)
+        return self._call_with_labels(node)
+
+    def _call_over_range(self, node: Call) -> Vector:
+        name, arguments = node.function, node.arguments
+        match name:
+            case "last_over_time" | "first_over_time":
+                return self._over_range(arguments[0], ranges.FUNCTIONS[name])
+            case "quantile_over_time":
+                return self._over_range(arguments[1], ranges.quantile_over_time, self.scalar(arguments[0])).renamed()
+            case "predict_linear":
+                ahead = self.scalar(arguments[1])
+                return self._over_range(arguments[0], ranges.predict_linear, self._steps, ahead).renamed()
+            case "double_exponential_smoothing" | "holt_winters":
+                level, trend = self._factor(node, 1, "smoothing"), self._factor(node, 2, "trend")
+                return self._over_range(arguments[0], ranges.smoothed, level, trend).renamed()
+            case "absent_over_time":
+                return _where_none(self._over_range(arguments[0], ranges.FUNCTIONS["present_over_time"]), arguments[0])
+        return self._over_range(arguments[0], ranges.FUNCTIONS[name]).renamed()
+
+    def _factor(self, node: Call, place: int, name: str) -> NDArray[np.float64]:
+        """Return a factor of double_exponential_smoothing."""
+        found = self.scalar(node.arguments[place])
+        wrong = found[~((found > 0) & (found < 1))]
+        if len(wrong):
+            raise InvalidQuery(f"invalid {name} factor. Expected: 0 < factor < 1, got: {wrong[0]:f}", node.at)
+        return found
+
+    def _call_with_labels(self, node: Call) -> Vector:
+        name, arguments = node.function, node.arguments
+        if name in _NATIVE:
+            raise InvalidQuery(
+                f"the function {name} is of native histograms, which are classic ones here: see their series _count, _sum "
+                "and _bucket",
+                node.at,
+            )
+        vector, texts = self.vector(arguments[0]), [_text(one) for one in arguments[1:]]
+        match name:
+            case "label_replace":
+                target, template, source, pattern = texts
+                return relabel.replaced(vector, target, template, source, pattern, node.at)
+            case "label_join":
+                return relabel.joined(vector, texts[0], texts[1], texts[2:], node.at)
+            case "sort_by_label" | "sort_by_label_desc":
+                return relabel.ordered(vector, texts, descending=name.endswith("desc"))
+        raise AssertionError(node)
+
+    def _spread(self, values: NDArray[np.float64]) -> Vector:
+        """Return a value for each step as a vector of one series without labels."""
+        return Vector([()], values[np.newaxis, :], np.ones((1, len(values)), np.bool_))
 
     def _timestamps(self, node: Expression) -> Vector:
         if not isinstance(node, VectorSelector):
@@ -245,13 +336,20 @@ class _Evaluation:
             values[row] = one.times[at] / 1000
         return Vector([one.labels for one in series], values, present).compact().renamed()
 
-    def _absent(self, node: Expression) -> Vector:
-        vector = self.vector(node)
-        labels = {}
-        if isinstance(node, VectorSelector):
-            equal = [one for one in node.matchers if one.op == "=" and one.name != "__name__"]
-            labels = {
-                one.name: one.value for one in equal if sum(one.name == other.name for other in node.matchers) == 1
-            }
-        missing = np.logical_not(vector.present.any(axis=0)).reshape(1, -1)
-        return Vector([tuple(sorted(labels.items()))], np.ones((1, len(self._steps))), missing).compact()
+
+def _where_none(vector: Vector, node: Expression) -> Vector:
+    """Return 1 where a vector has no series, with the labels that the node's selector gives for certain."""
+    labels = {}
+    selector = node.selector if isinstance(node, MatrixSelector) else node
+    if isinstance(selector, VectorSelector):
+        equal = [one for one in selector.matchers if one.op == "=" and one.name != "__name__"]
+        labels = {
+            one.name: one.value for one in equal if sum(one.name == other.name for other in selector.matchers) == 1
+        }
+    missing = np.logical_not(vector.present.any(axis=0)).reshape(1, -1)
+    return Vector([tuple(sorted(labels.items()))], np.ones(missing.shape), missing).compact()
+
+
+def _text(node: Expression) -> str:
+    assert isinstance(node, String), "types were checked by the parser"
+    return node.value

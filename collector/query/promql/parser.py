@@ -325,8 +325,10 @@ class _Parser(Cursor[Token]):
         if self._accept(":"):
             step = 0 if self._is("]") else self._duration()
             self._expect("]")
-            if operand.type is not Type.VECTOR and operand.type is not Type.SCALAR:
-                raise InvalidQuery("parse error: subquery is only allowed on instant vector", operand.at)
+            if operand.type is not Type.VECTOR:
+                raise InvalidQuery(
+                    f"parse error: subquery is only allowed on instant vector, got {operand.type.value}", operand.at
+                )
             return Subquery(operand, length, step, at=operand.at)
         self._expect("]")
         if not isinstance(operand, VectorSelector):

@@ -157,6 +157,70 @@ def quantile_over_time(window: Window, q: NDArray[np.float64]) -> Found:
     return result, present
 
 
+def _slope(window: Window, step: int, origin: int) -> tuple[float, float]:
+    """Return the slope (per second) and the value at `origin` (ms) of the line through a window's samples."""
+    begin, end = int(window.begin[step]), int(window.end[step])
+    values = window.values[begin:end]
+    if (values == values[0]).all():
+        return (0.0, float(values[0])) if np.isfinite(values[0]) else (float("nan"), float("nan"))
+    seconds = (window.times[begin:end] - origin) / 1000
+    count = len(values)
+    with np.errstate(all="ignore"):
+        covariance = np.sum(seconds * values) - np.sum(seconds) * np.sum(values) / count
+        variance = np.sum(seconds * seconds) - np.sum(seconds) ** 2 / count
+        slope = covariance / variance
+        return float(slope), float(np.sum(values) / count - slope * np.sum(seconds) / count)
+
+
+def deriv(window: Window) -> Found:
+    """Per-second slope of a gauge, by simple linear regression."""
+    present = window.count >= 2
+    result = np.zeros(len(window.steps))
+    for step in np.flatnonzero(present).tolist():
+        result[step] = _slope(window, step, int(window.times[window.begin[step]]))[0]
+    return result, present
+
+
+def predict_linear(window: Window, now: NDArray[np.int64], ahead: NDArray[np.float64]) -> Found:
+    """What a gauge will be so many seconds after `now`, the steps of the query in ms."""
+    present = window.count >= 2
+    result = np.zeros(len(window.steps))
+    for step in np.flatnonzero(present).tolist():
+        slope, value = _slope(window, step, int(now[step]))
+        result[step] = slope * ahead[step] + value
+    return result, present
+
+
+def smoothed(window: Window, level: NDArray[np.float64], trend: NDArray[np.float64]) -> Found:
+    """`double_exponential_smoothing`: Holt's method over each window, all of them side by side.
+
+    `level` and `trend` are the smoothing factors of each step, between 0 and 1.
+    """
+    present = window.count >= 2
+    result = np.zeros(len(window.steps))
+    steps = np.flatnonzero(present)
+    if not len(steps):
+        return result, present
+    begin, count = window.begin[steps], window.count[steps]
+    level, trend = level[steps], trend[steps]
+    before = last = window.values[begin]
+    slope = window.values[begin + 1] - last
+    with np.errstate(all="ignore"):
+        for number in range(1, int(count.max())):
+            going = number < count
+            value = window.values[np.where(going, begin + number, begin)]
+            if number > 1:
+                slope = np.where(going, trend * (last - before) + (1 - trend) * slope, slope)
+            new = level * value + (1 - level) * (last + slope)
+            before, last = np.where(going, last, before), np.where(going, new, last)
+    result[steps] = last
+    return result, present
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    return quantile(np.abs(values - quantile(values, 0.5)), 0.5)
+
+
 FUNCTIONS: dict[str, Callable[[Window], Found]] = {
     "rate": rate,
     "increase": increase,
@@ -168,11 +232,14 @@ FUNCTIONS: dict[str, Callable[[Window], Found]] = {
     "min_over_time": _reducer(_least),
     "max_over_time": _reducer(_greatest),
     "count_over_time": _reducer(lambda values: float(len(values))),
+    "first_over_time": _reducer(lambda values: float(values[0])),
     "last_over_time": _reducer(lambda values: float(values[-1])),
     "present_over_time": _reducer(lambda values: 1.0),
     "stddev_over_time": _reducer(lambda values: float(np.std(values))),
     "stdvar_over_time": _reducer(lambda values: float(np.var(values))),
+    "mad_over_time": _reducer(_deviation),
+    "deriv": deriv,
     "changes": _reducer(_changes),
     "resets": _reducer(lambda values: float(np.count_nonzero(values[1:] < values[:-1]))),
 }
-"""What is evaluated, by name; all take one range vector."""
+"""Functions of one range vector, by name."""

@@ -195,14 +195,6 @@ def test_offset_and_at() -> None:
     assert at(f"temperature @ {(START_MS + 100_000) / 1000}") == at("temperature", START_MS + 100_000)
 
 
-@pytest.mark.parametrize("query", ["deriv(temperature[5m])", "a * on (x) group_left b", "max_over_time(a[5m:1m])"])
-def test_what_is_not_evaluated_is_named(query: str) -> None:
-    store = store_of([])
-    with pytest.raises(InvalidQuery, match="not supported yet") as caught:
-        run(query, [1], store)
-    assert caught.value.position is not None
-
-
 # --- what OTLP becomes ---------------------------------------------------------------------------------------
 
 
@@ -363,6 +355,20 @@ def test_odd_numbers_are_answered_or_refused(number: str) -> None:
             run(query, STEPS[:3])
         except (InvalidQuery, QueryLimit):
             continue
+
+
+def test_every_function_and_aggregation_is_evaluated() -> None:
+    arguments = {Type.SCALAR: "0.5", Type.VECTOR: "temperature", Type.MATRIX: "temperature[5m]", Type.STRING: '"x"'}
+    for name, one in FUNCTIONS.items():
+        query = f"{name}({', '.join(arguments[kind] for kind in one.arguments)})"
+        if name.startswith("histogram_") and name not in ("histogram_quantile", "histogram_fraction"):
+            with pytest.raises(InvalidQuery, match="native histograms") as caught:
+                run(query, STEPS[:3])
+            assert caught.value.position == 0
+        else:
+            run(query, STEPS[:3])
+    for op, kind in PARAMETRIC_AGGREGATIONS.items():
+        run(f"{op}({arguments[kind]}, temperature)", STEPS[:3])
 
 
 def test_a_dot_matches_a_newline_as_in_prometheus_3() -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from collector.errors import InvalidQuery, QueryLimit
-from collector.query.promql.ranges import quantile
 from collector.query.promql.series import SERIES_MAX, float_text
-from collector.query.promql.vectors import Vector
+from collector.query.promql.vectors import Vector, check_cells, in_pieces
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from collector.query.promql.ast import Aggregation
@@ -35,17 +36,22 @@ def _groups(vector: Vector, node: Aggregation) -> dict[Labels, list[int]]:
     return groups
 
 
-def aggregate(vector: Vector, node: Aggregation, parameter: NDArray[np.float64] | None) -> Vector:
+def aggregate(
+    vector: Vector, node: Aggregation, parameter: NDArray[np.float64] | None, check: Callable[[], None]
+) -> Vector:
     """Aggregate groups of series: sum, avg, min, max, count, group, stddev, stdvar, quantile."""
     groups = _groups(vector, node)
     steps = vector.values.shape[1]
     values = np.zeros((len(groups), steps))
     present = np.zeros((len(groups), steps), np.bool_)
     for number, rows in enumerate(groups.values()):
-        there = vector.present[rows]
-        present[number] = there.any(axis=0)
-        with np.errstate(all="ignore"):
-            values[number] = _reduce(node.op, vector.values[rows], there, parameter)
+        for piece in in_pieces(len(rows), steps):
+            check()
+            there = vector.present[rows, piece]
+            present[number, piece] = there.any(axis=0)
+            own = parameter[piece] if parameter is not None else None
+            with np.errstate(all="ignore"):
+                values[number, piece] = _reduce(node.op, vector.values[rows, piece], there, own)
     order = sorted(range(len(groups)), key=list(groups).__getitem__)
     keys = list(groups)
     return Vector([keys[row] for row in order], values[order], present[order]).compact()
@@ -67,8 +73,7 @@ def _reduce(
         return np.where(numbers.any(axis=0), best, np.nan)
     if op == "quantile":
         assert parameter is not None
-        found = [quantile(values[there[:, step], step], float(parameter[step])) for step in range(values.shape[1])]
-        return np.array(found)
+        return _quantile(values, there, parameter)
     total = np.where(there, values, 0.0).sum(axis=0)
     if op == "sum":
         return np.asarray(total)
@@ -79,18 +84,35 @@ def _reduce(
     return np.asarray(np.sqrt(variance) if op == "stddev" else variance)
 
 
-def top(vector: Vector, parameter: NDArray[np.float64], node: Aggregation) -> Vector:
+def _quantile(values: NDArray[np.float64], there: NDArray[np.bool_], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the quantile of each column's values that are there, of which there are some; see ranges.quantile."""
+    unknown = np.isnan(values)
+    order = np.lexsort((np.where(unknown, 0.0, values), ~unknown, ~there), axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    last = np.maximum(there.sum(axis=0) - 1, 0)
+    rank = np.clip(np.nan_to_num(q), 0.0, 1.0) * last
+    low = np.floor(rank).astype(np.intp)
+    weight = rank - low
+    below = np.take_along_axis(ordered, low[np.newaxis], axis=0)[0]
+    above = np.take_along_axis(ordered, np.minimum(low + 1, last)[np.newaxis], axis=0)[0]
+    found = below * (1 - weight) + above * weight
+    return np.select([np.isnan(q), q < 0, q > 1], [np.nan, -np.inf, np.inf], found)
+
+
+def top(vector: Vector, parameter: NDArray[np.float64], node: Aggregation, check: Callable[[], None]) -> Vector:
     """`topk` and `bottomk`: at each step, the k best series of each group, with all their labels."""
+    counts = np.array([_count(float(one), node) for one in parameter])
     present = np.zeros_like(vector.present)
-    sign = -1 if node.op == "topk" else 1
     for rows in _groups(vector, node).values():
-        for step in range(vector.values.shape[1]):
-            count = _count(float(parameter[step]), node)
-            inside = [row for row in rows if vector.present[row, step]]
-            column = vector.values[inside, step]
-            order = np.argsort(np.where(np.isnan(column), np.inf, sign * column), kind="stable")
-            for place in order[:count].tolist():
-                present[inside[place], step] = True
+        places = np.array(rows)
+        for piece in in_pieces(len(rows), vector.values.shape[1]):
+            check()
+            there, values = vector.present[places, piece], vector.values[places, piece]
+            keys = np.where(np.isnan(values), np.inf, -values if node.op == "topk" else values)
+            order = np.lexsort((keys, np.isnan(values), ~there), axis=0)
+            ranks = np.empty_like(order)
+            np.put_along_axis(ranks, order, np.arange(len(rows))[:, np.newaxis], axis=0)
+            present[places, piece] = there & (ranks < counts[piece])
     made = Vector(vector.labels, vector.values, present).compact()
     return made.sorted_by_value(descending=node.op == "topk") if vector.values.shape[1] == 1 else made
 
@@ -115,7 +137,7 @@ def share(vector: Vector, parameter: NDArray[np.float64], node: Aggregation) -> 
     return Vector(vector.labels, vector.values, vector.present & chosen).compact()
 
 
-def count_values(vector: Vector, label: str, node: Aggregation) -> Vector:
+def count_values(vector: Vector, label: str, node: Aggregation, check: Callable[[], None]) -> Vector:
     """How many series of each group have a value: a series for each value, which stands in a label.
 
     The grouping comes after that label was set, so `without` may take it away. Raises QueryLimit beyond SERIES_MAX values.
@@ -128,12 +150,14 @@ def count_values(vector: Vector, label: str, node: Aggregation) -> Vector:
         rest = [pair for pair in group if pair[0] != label]
         values, there = vector.values[rows], vector.present[rows]
         for value in _distinct(values[there]):
+            check()
             key = tuple(rest if dropped else sorted([*rest, (label, decimal_text(value))]))
             same = np.isnan(values) if math.isnan(value) else values == value
             count = (same & there).sum(axis=0)
             found[key] = found[key] + count if key in found else count
             if len(found) > SERIES_MAX:
                 raise QueryLimit(f"{node.op} finds more than {SERIES_MAX} values")
+            check_cells(len(found), vector.values.shape[1])
     labels = sorted(found)
     counts = np.array([found[one] for one in labels], np.float64).reshape(len(labels), vector.values.shape[1])
     return Vector(labels, counts, counts > 0)

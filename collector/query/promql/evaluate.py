@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 LOOKBACK_MS = 300_000
 """How old the newest sample of an instant selector may be."""
-CELLS_MAX = 20_000_000
-"""Series times steps in one intermediate result."""
 SUBQUERY_STEPS_MAX = 100_000
 """Steps at which the expression of a subquery is evaluated."""
 SUBQUERY_STEP_MS = 60_000
@@ -157,8 +155,7 @@ class _Evaluation:
         times = self._times(selector.shift)
         first, last = int(times.min()) - range_ms, int(times.max())
         series = select(self._deadline, self._view, selector.matchers, first, last, self._more)
-        if len(series) * len(times) > CELLS_MAX:
-            raise QueryLimit(f"{len(series)} series times {len(times)} steps are more than {CELLS_MAX}")
+        vectors.check_cells(len(series), len(times))
         return series, times
 
     def _instant(self, node: VectorSelector) -> Vector:
@@ -185,8 +182,7 @@ class _Evaluation:
         if not len(steps):
             return [], times
         inner = _Evaluation(self._deadline, self._view, steps, self._more, self._ends).vector(node.expression)
-        if len(inner.labels) * len(times) > CELLS_MAX:
-            raise QueryLimit(f"{len(inner.labels)} series times {len(times)} steps are more than {CELLS_MAX}")
+        vectors.check_cells(len(inner.labels), len(times))
         rows = zip(inner.labels, inner.values, inner.present, strict=True)
         return [Series(labels, steps[there], values[there]) for labels, values, there in rows], times
 
@@ -198,7 +194,7 @@ class _Evaluation:
         for row, one in enumerate(series):
             self._deadline.check()
             kept = ~is_stale(one.values)
-            window = ranges.Window(one.times[kept], one.values[kept], times, node.range_ms)
+            window = ranges.Window(one.times[kept], one.values[kept], times, node.range_ms, self._deadline.check)
             values[row], present[row] = function(window, *arguments)
         return Vector([one.labels for one in series], values, present).compact()
 
@@ -211,7 +207,7 @@ class _Evaluation:
         if isinstance(left, Vector) and isinstance(right, Vector):
             if node.op in ("and", "or", "unless"):
                 return matching.set_operation(node.op, left, right, node.matching)
-            return matching.matched(node, left, right)
+            return matching.matched(node, left, right, self._deadline.check)
         if isinstance(left, Vector):
             assert isinstance(right, np.ndarray)
             return vectors.with_scalar(node, left, right, scalar_left=False)
@@ -222,18 +218,18 @@ class _Evaluation:
     def _aggregation(self, node: Aggregation) -> Vector:
         vector = self.vector(node.expression)
         if node.parameter is None:
-            return aggregation.aggregate(vector, node, None)
+            return aggregation.aggregate(vector, node, None, self._deadline.check)
         if node.op == "count_values":
-            return aggregation.count_values(vector, _text(node.parameter), node)
+            return aggregation.count_values(vector, _text(node.parameter), node, self._deadline.check)
         parameter = self.scalar(node.parameter)
         match node.op:
             case "topk" | "bottomk":
-                return aggregation.top(vector, parameter, node)
+                return aggregation.top(vector, parameter, node, self._deadline.check)
             case "limitk":
                 return aggregation.first(vector, parameter, node)
             case "limit_ratio":
                 return aggregation.share(vector, parameter, node)
-        return aggregation.aggregate(vector, node, parameter)
+        return aggregation.aggregate(vector, node, parameter, self._deadline.check)
 
     # --- functions ----------------------------------------------------------------------------------------
 
@@ -266,10 +262,12 @@ class _Evaluation:
                 low, high = self.scalar(arguments[1]), self.scalar(arguments[2])
                 return vectors.clamped(self.vector(arguments[0]), low, high)
             case "histogram_quantile":
-                return histograms.histogram_quantile(self.scalar(arguments[0]), self.vector(arguments[1]))
+                quantile, buckets = self.scalar(arguments[0]), self.vector(arguments[1])
+                return histograms.histogram_quantile(quantile, buckets, self._deadline.check)
             case "histogram_fraction":
                 lower, upper = self.scalar(arguments[0]), self.scalar(arguments[1])
-                return histograms.histogram_fraction(lower, upper, self.vector(arguments[2]))
+                buckets = self.vector(arguments[2])
+                return histograms.histogram_fraction(lower, upper, buckets, self._deadline.check)
             case "sort" | "sort_desc":
                 return self.vector(arguments[0]).sorted_by_value(descending=name == "sort_desc")
         return self._call_with_labels(node)

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collector.errors import QueryLimit
-from collector.query.promql.vectors import COMPARISONS, Vector, apply, merged
+from collector.query.promql.vectors import COMPARISONS, Vector, apply, check_cells, merged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from collector.query.promql.ast import Binary, Matching
     from collector.query.promql.translate import Labels
 
 
-def matched(node: Binary, left: Vector, right: Vector) -> Vector:
-    """Apply an operator to the pairs of series that belong together. Raises QueryLimit when that is ambiguous.
+def matched(node: Binary, left: Vector, right: Vector, check: Callable[[], None]) -> Vector:
+    """Apply an operator to the pairs of series that belong together. Raises QueryLimit when that is ambiguous, or too much.
 
     A comparison without `bool` keeps the left side's value, also where series of the right side are the many.
     """
@@ -38,11 +40,15 @@ def matched(node: Binary, left: Vector, right: Vector) -> Vector:
     values: list[NDArray[np.float64]] = []
     present: list[NDArray[np.bool_]] = []
     for row, own in enumerate(many.labels):
+        check()
         for partner in ones.get(_signature(own, matching), ()):
+            both = many.present[row] & one.present[partner]
+            if not both.any():
+                continue
+            check_cells(len(labels) + 1, len(both))
             a, b = many.values[row], one.values[partner]
             if matching.group == "right":
                 a, b = b, a
-            both = many.present[row] & one.present[partner]
             result = apply(node.op, a, b)
             if filters:
                 both, result = both & result, a

@@ -7,8 +7,8 @@ come close to them, half an average interval beyond otherwise, and never below z
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,14 +18,27 @@ if TYPE_CHECKING:
     Found = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
+SAMPLES_AT_ONCE: Final = 1 << 20
+"""Samples that are looked at between two looks at the clock: windows overlap, so there are many more than the series has."""
+STEP_SAMPLES: Final = 64
+"""Samples that cost as much as coming to a window does."""
+
+
 class Window:
     """One series' samples, and the steps' windows in it. Times and range in ms."""
 
-    __slots__ = ("begin", "end", "range_ms", "steps", "times", "values")
+    __slots__ = ("begin", "check", "end", "range_ms", "steps", "times", "values")
 
     def __init__(
-        self, times: NDArray[np.int64], values: NDArray[np.float64], steps: NDArray[np.int64], range_ms: int
+        self,
+        times: NDArray[np.int64],
+        values: NDArray[np.float64],
+        steps: NDArray[np.int64],
+        range_ms: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` is called between pieces of work, and may raise."""
+        self.check = check
         self.times = times
         self.values = values
         self.steps = steps
@@ -37,6 +50,15 @@ class Window:
     def count(self) -> NDArray[np.int64]:
         """The number of samples in each window."""
         return np.asarray(self.end - self.begin, np.int64)
+
+    def pieces(self, least: int) -> Iterator[NDArray[np.intp]]:
+        """Yield the steps with so many samples at least, in pieces of about `SAMPLES_AT_ONCE` samples together."""
+        steps = np.flatnonzero(self.count >= least)
+        turns = np.cumsum(self.count[steps] + STEP_SAMPLES) // SAMPLES_AT_ONCE
+        for piece in np.split(steps, np.flatnonzero(np.diff(turns)) + 1):
+            self.check()
+            if len(piece):
+                yield piece
 
 
 def _extrapolated(window: Window, *, counter: bool, per_second: bool) -> Found:
@@ -106,29 +128,66 @@ def idelta(window: Window) -> Found:
 
 
 def _each(window: Window, function: Callable[[NDArray[np.float64]], float]) -> Found:
-    present = window.count >= 1
     result = np.zeros(len(window.steps))
     begins, ends = window.begin.tolist(), window.end.tolist()
-    for step in np.flatnonzero(present).tolist():
-        result[step] = function(window.values[begins[step] : ends[step]])
-    return result, present
+    for piece in window.pieces(1):
+        for step in piece.tolist():
+            result[step] = function(window.values[begins[step] : ends[step]])
+    return result, window.count >= 1
 
 
 def _reducer(function: Callable[[NDArray[np.float64]], float]) -> Callable[[Window], Found]:
     return lambda window: _each(window, function)
 
 
-def _least(values: NDArray[np.float64]) -> float:
-    return float(np.nanmin(values)) if not np.isnan(values).all() else float("nan")
+def _folded(window: Window, fold: Any) -> Found:
+    """Fold each window's values by a ufunc."""
+    result = np.zeros(len(window.steps))
+    closed = np.append(window.values, 0.0)  # so that a window may end with the last sample
+    for piece in window.pieces(1):
+        bounds = np.stack((window.begin[piece], window.end[piece]), axis=1).ravel()
+        with np.errstate(all="ignore"):
+            result[piece] = fold.reduceat(closed, bounds)[::2]
+    return result, window.count >= 1
 
 
-def _greatest(values: NDArray[np.float64]) -> float:
-    return float(np.nanmax(values)) if not np.isnan(values).all() else float("nan")
+def _sum(window: Window) -> Found:
+    return _folded(window, np.add)
 
 
-def _changes(values: NDArray[np.float64]) -> float:
-    both_nan = np.isnan(values[1:]) & np.isnan(values[:-1])
-    return float(np.count_nonzero((values[1:] != values[:-1]) & ~both_nan))
+def _mean(window: Window) -> Found:
+    total, present = _sum(window)
+    return total / np.maximum(window.count, 1), present
+
+
+def _at(place: int) -> Callable[[Window], Found]:
+    """Return the first sample of each window (0), or the last one (-1)."""
+
+    def sample(window: Window) -> Found:
+        present = window.count >= 1
+        result = np.zeros(len(window.steps))
+        result[present] = window.values[window.begin[present] if place == 0 else window.end[present] - 1]
+        return result, present
+
+    return sample
+
+
+def _counted(window: Window, between: NDArray[np.bool_]) -> Found:
+    """Count, of each window, the samples that differ from the one before in it as `between` tells of neighbours."""
+    present = window.count >= 1
+    until = np.concatenate(([0, 0], np.cumsum(between)))  # of the samples before a place, those that are counted
+    result = np.zeros(len(window.steps))
+    result[present] = until[window.end[present]] - until[window.begin[present] + 1]
+    return result, present
+
+
+def _changes(window: Window) -> Found:
+    before, after = window.values[:-1], window.values[1:]
+    return _counted(window, (after != before) & ~(np.isnan(after) & np.isnan(before)))
+
+
+def _resets(window: Window) -> Found:
+    return _counted(window, window.values[1:] < window.values[:-1])
 
 
 def quantile(values: NDArray[np.float64], q: float) -> float:
@@ -150,11 +209,11 @@ def quantile(values: NDArray[np.float64], q: float) -> float:
 
 def quantile_over_time(window: Window, q: NDArray[np.float64]) -> Found:
     """The q-quantile of each window, with a q for each step."""
-    present = window.count >= 1
     result = np.zeros(len(window.steps))
-    for step in np.flatnonzero(present).tolist():
-        result[step] = quantile(window.values[window.begin[step] : window.end[step]], float(q[step]))
-    return result, present
+    for piece in window.pieces(1):
+        for step in piece.tolist():
+            result[step] = quantile(window.values[window.begin[step] : window.end[step]], float(q[step]))
+    return result, window.count >= 1
 
 
 def _slope(window: Window, step: int, origin: int) -> tuple[float, float]:
@@ -174,21 +233,21 @@ def _slope(window: Window, step: int, origin: int) -> tuple[float, float]:
 
 def deriv(window: Window) -> Found:
     """Per-second slope of a gauge, by simple linear regression."""
-    present = window.count >= 2
     result = np.zeros(len(window.steps))
-    for step in np.flatnonzero(present).tolist():
-        result[step] = _slope(window, step, int(window.times[window.begin[step]]))[0]
-    return result, present
+    for piece in window.pieces(2):
+        for step in piece.tolist():
+            result[step] = _slope(window, step, int(window.times[window.begin[step]]))[0]
+    return result, window.count >= 2
 
 
 def predict_linear(window: Window, now: NDArray[np.int64], ahead: NDArray[np.float64]) -> Found:
     """What a gauge will be so many seconds after `now`, the steps of the query in ms."""
-    present = window.count >= 2
     result = np.zeros(len(window.steps))
-    for step in np.flatnonzero(present).tolist():
-        slope, value = _slope(window, step, int(now[step]))
-        result[step] = slope * ahead[step] + value
-    return result, present
+    for piece in window.pieces(2):
+        for step in piece.tolist():
+            slope, value = _slope(window, step, int(now[step]))
+            result[step] = slope * ahead[step] + value
+    return result, window.count >= 2
 
 
 def smoothed(window: Window, level: NDArray[np.float64], trend: NDArray[np.float64]) -> Found:
@@ -207,6 +266,7 @@ def smoothed(window: Window, level: NDArray[np.float64], trend: NDArray[np.float
     slope = window.values[begin + 1] - last
     with np.errstate(all="ignore"):
         for number in range(1, int(count.max())):
+            window.check()
             going = number < count
             value = window.values[np.where(going, begin + number, begin)]
             if number > 1:
@@ -227,19 +287,19 @@ FUNCTIONS: dict[str, Callable[[Window], Found]] = {
     "delta": delta,
     "irate": irate,
     "idelta": idelta,
-    "avg_over_time": _reducer(lambda values: float(np.mean(values))),
-    "sum_over_time": _reducer(lambda values: float(np.sum(values))),
-    "min_over_time": _reducer(_least),
-    "max_over_time": _reducer(_greatest),
-    "count_over_time": _reducer(lambda values: float(len(values))),
-    "first_over_time": _reducer(lambda values: float(values[0])),
-    "last_over_time": _reducer(lambda values: float(values[-1])),
-    "present_over_time": _reducer(lambda values: 1.0),
+    "avg_over_time": _mean,
+    "sum_over_time": _sum,
+    "min_over_time": lambda window: _folded(window, np.fmin),
+    "max_over_time": lambda window: _folded(window, np.fmax),
+    "count_over_time": lambda window: (window.count.astype(np.float64), window.count >= 1),
+    "first_over_time": _at(0),
+    "last_over_time": _at(-1),
+    "present_over_time": lambda window: (np.ones(len(window.steps)), window.count >= 1),
     "stddev_over_time": _reducer(lambda values: float(np.std(values))),
     "stdvar_over_time": _reducer(lambda values: float(np.var(values))),
     "mad_over_time": _reducer(_deviation),
     "deriv": deriv,
-    "changes": _reducer(_changes),
-    "resets": _reducer(lambda values: float(np.count_nonzero(values[1:] < values[:-1]))),
+    "changes": _changes,
+    "resets": _resets,
 }
 """Functions of one range vector, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collector.query.promql.ast import Binary
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+CELLS_MAX = 20_000_000
+"""Series times steps in one intermediate result."""
+CELLS_AT_ONCE = 1 << 20
+"""Cells that are worked on between two looks at the clock."""
 
 
 @dataclass(slots=True)
@@ -45,6 +49,19 @@ class Vector:
         keys = np.where(np.isnan(last), np.inf, -last if descending else last)
         order = np.argsort(keys, kind="stable").tolist()
         return Vector([self.labels[row] for row in order], self.values[order], self.present[order])
+
+
+def check_cells(series: int, steps: int) -> None:
+    """Raise QueryLimit when an intermediate result would have more than `CELLS_MAX` cells."""
+    if series * steps > CELLS_MAX:
+        raise QueryLimit(f"{series} series times {steps} steps are more than {CELLS_MAX}")
+
+
+def in_pieces(rows: int, steps: int) -> Iterator[slice]:
+    """Yield all steps in pieces that have some `CELLS_AT_ONCE` cells in so many rows."""
+    size = max(1, CELLS_AT_ONCE // max(1, rows))
+    for begin in range(0, steps, size):
+        yield slice(begin, min(begin + size, steps))
 
 
 def without_name(labels: list[Labels]) -> list[Labels]:

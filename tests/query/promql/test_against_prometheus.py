@@ -28,6 +28,9 @@ SERIES = random_series(11, 16, 120)
 STORE = store_of(SERIES)
 START, END, STEP = (START_MS - 7_000) // 1000, (START_MS + 120 * INTERVAL_MS) // 1000, 30
 
+LE = 'label_replace(label_replace(requests_total, "le", "$1", "n", "(.*)"), "le", "+Inf", "n", "14")'
+"""Counters as the buckets of histograms, neither rising nor always there."""
+
 QUERIES = [
     "temperature",
     'requests_total{code=~"a|b"}',
@@ -62,6 +65,16 @@ QUERIES = [
     "scalar(sum(temperature)) + vector(1)",
     'absent(nothing{a="b"})',
     "timestamp(temperature)",
+    "topk(2, temperature)",
+    "bottomk by (code) (1, temperature)",
+    "topk(time() % 3, temperature)",
+    "quantile by (code) (0.3, temperature)",
+    "quantile(scalar(temperature{n='1'}) / 40, temperature)",
+    f"histogram_quantile(0.7, sum by (le) ({LE}))",
+    f"histogram_quantile(0.999, sum by (le) ({LE}))",
+    f"histogram_quantile(scalar(temperature{{n='1'}}) / 40, sum by (le) ({LE}))",
+    f"histogram_quantile(0.5, sum by (code, le) ({LE}))",
+    f"histogram_quantile(0.5, sum by (le) (rate({LE}[2m1s:15s])))",
     "temperature * on (code) group_left max by (code) (temperature)",
     "max by (code) (temperature) - on (code) group_right temperature",
     "max by (code) (temperature) > on (code) group_right temperature",

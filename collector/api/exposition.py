@@ -39,9 +39,14 @@ def exposed(body: bytes, *, openmetrics: bool) -> Response:
 
 def line(name: str, labels: Labels, value: float, exemplar: str = "") -> str:
     """Write one sample; the label `__name__` is left out."""
-    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels if key != "__name__")
+    inside = label_text(labels)
     braces = f"{{{inside}}}" if inside else ""
     return f"{name}{braces} {float_text(value)}{exemplar}\n"
+
+
+def label_text(labels: Labels) -> str:
+    """Write labels as they stand between braces; `__name__` is left out."""
+    return ",".join(f'{key}="{_escaped(text)}"' for key, text in labels if key != "__name__")
 
 
 def exposition(families: dict[str, Exposed], *, openmetrics: bool) -> tuple[bytes, int]:

@@ -32,9 +32,10 @@ def missing() -> list[str]:
     return list(dict.fromkeys(reason for one in REACHES.get() or () for reason in one.missing))
 
 
-def warnings() -> dict[str, list[str]]:
-    """Return it as the field `warnings` of Prometheus' and Loki's answers; empty when nothing is missing."""
-    reasons = missing()
+def warnings(*more: str) -> dict[str, list[str]]:
+    """Return it, and what else there is to warn about, as the field `warnings` of Prometheus' and Loki's answers; empty
+    when there is nothing."""
+    reasons = [*missing(), *more]
     return {"warnings": reasons} if reasons else {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,8 +22,8 @@ from collector import __version__
 from collector.api.partial import warnings
 from collector.api.status import http_code
 from collector.errors import InvalidQuery, Overloaded, QueryTimeout, RingtailError, TooLarge, Unavailable
-from collector.query.promql import catalogue
-from collector.query.promql.ast import Matcher, MatrixSelector, Subquery, Type
+from collector.query.promql import catalogue, exemplars
+from collector.query.promql.ast import Matcher, MatrixSelector, Subquery, Type, selectors
 from collector.query.promql.evaluate import evaluate, range_vector
 from collector.query.promql.lexer import tokenize
 from collector.query.promql.parser import parse, parse_selector
@@ -80,7 +80,9 @@ def _answering(handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Reques
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
         try:
-            body: dict[str, Any] = {"status": "success", "data": await handler(request), **warnings()}
+            found = await handler(request)
+            data, more = (found.data, found.warnings) if isinstance(found, _Warned) else (found, ())
+            body: dict[str, Any] = {"status": "success", "data": data, **warnings(*more)}
             return Response(msgspec.json.encode(body), media_type="application/json")
         except RingtailError as error:
             code = 503 if isinstance(error, QueryTimeout) else http_code(error)
@@ -155,6 +157,13 @@ def _limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS_MAX:
         raise InvalidQuery("invalid parameter 'limit': must be a whole number")
     return int(text)
+
+
+class _Warned(NamedTuple):
+    """Data, and what to warn about beside it."""
+
+    data: Any
+    warnings: tuple[str, ...]
 
 
 class _Prometheus:
@@ -232,8 +241,33 @@ class _Prometheus:
         return {"resultType": "matrix", "result": matrix}
 
     async def exemplars(self, request: Request) -> Any:
-        parse((await _parameters(request)).get("query", ""))
-        return []
+        """Answer with the exemplars of all series that a selector of the query matches; its functions, offsets and ranges
+        count for nothing.
+
+        As in Prometheus 3, `start` and `end` may both be missing, and have no bound then. Series made of spans have none.
+        """
+        parameters = await _parameters(request)
+        start = _time(parameters.get("start", ""), "start", 0)
+        end = _time(parameters.get("end", ""), "end", TIME_MAX_MS)
+        if end < start:
+            raise InvalidQuery("invalid parameter 'end': end timestamp must not be before start timestamp")
+        wanted = list(dict.fromkeys(one.matchers for one in selectors(parse(parameters.get("query", "")))))
+        with self._store.view() as view:
+            found = await self._engine.run(exemplars.select, view, wanted, start, end)
+        data = [
+            {
+                "seriesLabels": dict(labels),
+                "exemplars": [
+                    {"labels": dict(one.labels), "value": one.value, "timestamp": one.time / 1000} for one in held
+                ],
+            }
+            for labels, held in found.series
+        ]
+        if not found.left_out:
+            return data
+        return _Warned(
+            data, (f"these are the newest {exemplars.EXEMPLARS_MAX} exemplars; there are no older ones in the answer",)
+        )
 
     async def _catalogue(self, parameters: QueryParams) -> tuple[catalogue.Catalogue, int]:
         """Return the series that `match[]` selects in a time range; everything readable by default."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from starlette.routing import BaseRoute, Route
 
-from collector.api.exposition import Exposed, exposed, exposition, line, wants_openmetrics
+from collector.api.exposition import Exposed, exposed, exposition, label_text, line, wants_openmetrics
 from collector.otlp import records
 from collector.otlp.block import EXPONENTIAL_HISTOGRAM, HISTOGRAM, NO_RECORDED_VALUE, SUMMARY, Block
+from collector.query.promql.exemplars import exemplar_labels, exemplar_value, placed
 from collector.query.promql.series import family_of, float_text, samples_of
 from collector.query.promql.translate import attribute_labels, group_labels, sorted_labels, target_info
 from collector.query.slices import slices
@@ -112,38 +113,26 @@ def _add(family: Exposed, block: Block, row: int, group: int, openmetrics: bool)
     labels = attribute_labels(point.attributes) | group_labels(block, group)
     kind = int(block.column("type")[row])
     found = family_of(block, group)
-    exemplars = list(point.exemplars) if openmetrics and kind != SUMMARY else []
+    exemplars = _exemplars(point, kind) if openmetrics and found.type in ("counter", "histogram") else {}
     if kind in _DISTRIBUTIONS:
         samples = list(samples_of(point, kind, found))
     else:
         samples = [(found.name, {}, float(block.column("value")[row]))]
-    lower = float("-inf")
     for name, extra, value in samples:
         full = sorted_labels(name, labels | extra)
-        exemplar = ""
-        if "le" in extra:
-            upper = float(extra["le"])
-            exemplar = _exemplar(exemplars, lower, upper)
-            lower = upper
-        elif found.type == "counter":
-            exemplar = _exemplar(exemplars, float("-inf"), float("inf"))
+        exemplar = exemplars.get(extra.get("le", ""), "")
         family.lines.setdefault((name, full), line(name, full, value, exemplar))
 
 
-def _exemplar(exemplars: list[Any], lower: float, upper: float) -> str:
-    """Write the newest exemplar with lower < value <= upper, as OpenMetrics has it; OpenMetrics allows 128 characters."""
-    inside = [one for one in exemplars if lower < _number(one) <= upper]
-    if not inside:
-        return ""
-    one = max(inside, key=lambda each: each.time_unix_nano)
-    labels = []
-    if one.trace_id:
-        labels.append(f'trace_id="{one.trace_id.hex()}"')
-    if one.span_id:
-        labels.append(f'span_id="{one.span_id.hex()}"')
-    when = f" {one.time_unix_nano / 1e9:.3f}" if one.time_unix_nano else ""
-    return f" # {{{','.join(labels)}}} {float_text(_number(one))}{when}"
+def _exemplars(point: Any, kind: int) -> dict[str, str]:
+    """Write the newest exemplar of each bucket, by its `le`, or of a number, as OpenMetrics has it."""
+    newest: dict[str, Any] = {}
+    for le, one in placed(point, kind):
+        if le not in newest or one.time_unix_nano > newest[le].time_unix_nano:
+            newest[le] = one
+    return {le: _exemplar(one) for le, one in newest.items()}
 
 
-def _number(exemplar: Any) -> float:
-    return float(getattr(exemplar, exemplar.WhichOneof("value") or "as_double"))
+def _exemplar(exemplar: Any) -> str:
+    when = f" {exemplar.time_unix_nano / 1e9:.3f}" if exemplar.time_unix_nano else ""
+    return f" # {{{label_text(exemplar_labels(exemplar))}}} {float_text(exemplar_value(exemplar))}{when}"

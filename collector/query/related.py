@@ -5,7 +5,7 @@ records come in pages, in the order of (time, offset); the trace is read after t
 those that a page's records name are decoded.
 
 Metrics have no such index: points that may have an exemplar of the trace are looked for in the payloads of the ring,
-from the trace's start to `EXEMPLAR_LAG_NS` behind its end, by when an SDK has exported them. The log is not searched.
+from the trace's start to `LAG_NS` behind its end, by when an SDK has exported them. The log is not searched.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collector.otlp.records import group_bytes, id_words, record, service_name
 from collector.query.completeness import Completeness, completeness_of
 from collector.query.newest import newest
 from collector.query.places import places
+from collector.query.promql.exemplars import LAG_NS
 from collector.query.slices import END_OF_TIME, slices
 from collector.query.trace import slices_of
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 PAGE_BYTES_MAX: Final = 4 << 20
 """Bytes of the log records of one page; the first is there whatever its size."""
 EXEMPLARS_MAX: Final = 20
-EXEMPLAR_LAG_NS: Final = 300 * 10**9
-"""How long after a trace's end a point may be that has an exemplar of it."""
 
 _ERROR: Final = 2
 _EXEMPLAR_ID: Final = b"\x2a\x10"
@@ -178,7 +177,7 @@ def exemplars_of(deadline: Deadline, view: View, trace_id: bytes, start_ns: int,
     """
     found: list[Exemplar] = []
     needle = _EXEMPLAR_ID + trace_id
-    for block, rows in slices(view, start_ns, min(END_OF_TIME, end_ns + EXEMPLAR_LAG_NS), deadline):
+    for block, rows in slices(view, start_ns, min(END_OF_TIME, end_ns + LAG_NS), deadline):
         at = block.payload.find(needle)
         if at < 0:
             continue

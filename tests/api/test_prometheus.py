@@ -16,6 +16,7 @@ from collector.api import prometheus, received
 from collector.clock import SystemClock
 from collector.otlp.signals import METRICS
 from collector.query.engine import Engine
+from collector.query.promql import exemplars
 from collector.ring.ring import Ring
 from collector.store import Store
 from tests.api.asgi import Answer, call
@@ -146,7 +147,34 @@ async def test_the_catalogue(api: Api) -> None:
     assert await api.data("/api/v1/labels", start=1, end=2) == []
     metadata = await api.data("/api/v1/metadata", metric="orders_total")
     assert metadata == {"orders_total": [{"type": "counter", "help": 'Orders\nplaced \\ "all"', "unit": "{order}"}]}
-    assert await api.data("/api/v1/query_exemplars", query="test", start=0, end=1) == []
+
+
+async def test_exemplars(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, common = "/api/v1/query_exemplars", {"instance": "one", "job": "shop"}
+    trace, span = "74" * 16, "73" * 8
+    assert await api.data(path, query="test", start=0, end=1) == await api.data(path, query="1") == []
+    in_bucket = {
+        "seriesLabels": {"__name__": "duration_seconds_bucket", **common, "le": "2"},
+        "exemplars": [{"labels": {"trace_id": trace}, "value": "1.25", "timestamp": 10_000.0}],
+    }
+    labels = {"span_id": span, "trace_id": trace, "x": "y"}
+    of_counter = {
+        "seriesLabels": {"__name__": "orders_total", **common, "kind": "web"},
+        "exemplars": [{"labels": labels, "value": "3", "timestamp": time} for time in (9_940.0, 9_970.0, 10_000.0)],
+    }
+    query = "histogram_quantile(0.9, rate(duration_seconds_bucket[5m])) / on (job) group_left rate(orders_total[5m])"
+    assert await api.data(path, query=query) == [in_bucket, of_counter]
+    form = urlencode({"query": "orders_total", "start": "1970-01-01T02:46:10Z", "end": 9_999.9}).encode()
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = await call(api.app, path, method="POST", body=form, headers=headers)
+    assert answer.json == {
+        "status": "success",
+        "data": [{**of_counter, "exemplars": [{"labels": labels, "value": "3", "timestamp": 9_970.0}]}],
+    }
+    monkeypatch.setattr(exemplars, "EXEMPLARS_MAX", 2)
+    answer = await api.get(path, query="orders_total")
+    assert [one["timestamp"] for one in answer.json["data"][0]["exemplars"]] == [9_970.0, 10_000.0]
+    assert answer.json["warnings"] == ["these are the newest 2 exemplars; there are no older ones in the answer"]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +189,9 @@ async def test_the_catalogue(api: Api) -> None:
         ("/api/v1/query", {"query": "a[9y:1s]"}, 422, "execution"),
         ("/api/v1/query_range", {"query": "a", "start": 0, "end": 1, "step": 0}, 400, "bad_data"),
         ("/api/v1/series", {}, 400, "bad_data"),
+        ("/api/v1/query_exemplars", {}, 400, "bad_data"),
+        ("/api/v1/query_exemplars", {"query": "a", "start": "x"}, 400, "bad_data"),
+        ("/api/v1/query_exemplars", {"query": "a", "start": 2, "end": 1}, 400, "bad_data"),
         ("/api/v1/query", {"query": "histogram_count(a)"}, 400, "bad_data"),
         ("/api/v1/query", {"query": '{__name__!=""} + on () {__name__!=""}'}, 422, "execution"),
     ],
@@ -198,7 +229,8 @@ async def test_received_in_openmetrics_has_exemplars(api: Api) -> None:
     families = {family.name: family for family in parse_openmetrics(answer.text)}
     exemplar = families["orders"].samples[0].exemplar
     assert exemplar is not None
-    assert exemplar.labels["trace_id"] == (b"t" * 16).hex()
+    assert exemplar.labels == {"trace_id": "74" * 16, "span_id": "73" * 8, "x": "y"}
+    assert (exemplar.value, float(exemplar.timestamp)) == (3, 10_000)
     with_exemplar = [s for s in families["duration_seconds"].samples if s.exemplar]
     assert [(s.labels["le"], s.exemplar.value) for s in with_exemplar] == [("2", 1.25)]
 

@@ -242,6 +242,8 @@ def _questions() -> Iterator[tuple[str, dict[str, Any]]]:
             "target_info",
         ):
             yield "/api/v1/query_range", {"query": query, "start": start, "end": end, "step": 5}
+        for query in ('{__name__=~".+"}', '{__name__=~".+_bucket", le="2.5"}', "order_failed_histogram_2_bytes_bucket"):
+            yield "/api/v1/query_exemplars", {"query": query, "start": start, "end": end}
         for path in ("/api/v1/labels", "/api/v1/label/__name__/values"):
             yield path, {"start": start, "end": end}
         jaeger = {"start": start * 10**6, "end": end * 10**6, "limit": 300}
@@ -260,7 +262,7 @@ def _questions() -> Iterator[tuple[str, dict[str, Any]]]:
 QUESTIONS: Final = tuple(_questions())
 
 _WHERE: Final = frozenset(("metrics", "stats", "coverage", "offset", "nextCursor", "exemplars"))
-"""Fields that tell where data lies, or what it took to find it; of exemplars, some are taken as they come."""
+"""Fields that tell where data lies, or what it took to find it; of spans as exemplars, some are taken as they come."""
 
 
 def same(answer: Answer) -> Any:
@@ -273,5 +275,5 @@ def same(answer: Answer) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items() if key not in _WHERE}
+        return {key: _plain(one) for key, one in value.items() if key not in _WHERE or "seriesLabels" in value}
     return [_plain(one) for one in value] if isinstance(value, list) else value

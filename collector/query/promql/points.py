@@ -15,7 +15,7 @@ from collector.errors import InvalidQuery
 from collector.otlp import records
 from collector.query.groups import groups_of
 from collector.query.promql.parser import parse_selector
-from collector.query.promql.series import family_of, matcher_of, metrics_of
+from collector.query.promql.series import apart, family_of, matcher_of, metrics_of
 from collector.query.promql.translate import attribute_labels, group_labels, sorted_labels
 
 if TYPE_CHECKING:
@@ -56,14 +56,12 @@ class PointFilter:
         variants, firsts = metrics_of(block, groups)
         names = [self._names(family_of(block, group)) for group in groups[firsts].tolist()]
         own = variants[places]
-        chosen = np.flatnonzero(np.array([bool(one) for one in names])[own])
-        keys, families = block.column("series")[rows[chosen]], own[chosen]
-        order = np.lexsort((keys, families))
-        changes = np.flatnonzero((np.diff(keys[order]) != 0) | (np.diff(families[order]) != 0)) + 1
+        meant = np.flatnonzero(np.array([bool(one) for one in names])[own])
+        chosen, own = rows[meant], own[meant]
         found = [
-            rows[series]
-            for series in np.split(chosen[order], changes)
-            if series.size and self._means(block, int(rows[series[0]]), names[int(own[series[0]])])
+            chosen[series]
+            for series in apart(block, chosen, own)
+            if self._means(block, int(chosen[series[0]]), names[int(own[series[0]])])
         ]
         return np.sort(np.concatenate(found)) if found else rows[:0]
 

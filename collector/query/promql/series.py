@@ -194,12 +194,8 @@ class Collector:
         self, block: Block, rows: NDArray[np.intp], variants: NDArray[np.intp], families: list[Family]
     ) -> None:
         """Take points, of each of which `variants` says the family, series by series."""
-        keys = block.column("series")[rows]
-        order = np.lexsort((keys, variants))  # rows of one series stay in their order
-        keys, ordered = keys[order], variants[order]
-        changes = np.flatnonzero((keys[1:] != keys[:-1]) | (ordered[1:] != ordered[:-1])) + 1
         previous, common = -1, {}
-        for own in np.split(order, changes):
+        for own in apart(block, rows, variants):
             variant = int(variants[own[0]])
             if variant != previous:
                 previous, common = variant, group_labels(block, int(block.column("group")[rows[own[0]]]))
@@ -276,6 +272,19 @@ def metrics_of(block: Block, groups: NDArray[Any]) -> tuple[NDArray[np.intp], ND
         return codes, firsts
     _, firsts, codes = np.unique(codes << 24 | kinds, return_index=True, return_inverse=True)
     return codes, firsts
+
+
+def apart(block: Block, rows: NDArray[np.intp], variants: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Tell points apart by their series: return, for each one, the places of its points in `rows`, in their order.
+
+    `variants` has a code of the metric for each point (`metrics_of`); series of one metric follow each other.
+    """
+    if not rows.size:
+        return []
+    keys = block.column("series")[rows]
+    order = np.lexsort((keys, variants))  # rows of one series stay in their order
+    keys, variants = keys[order], variants[order]
+    return np.split(order, np.flatnonzero((keys[1:] != keys[:-1]) | (variants[1:] != variants[:-1])) + 1)
 
 
 def samples_of(point: object, kind: int, found: Family) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -288,7 +288,7 @@ def test_what_goes_wrong_says_what_to_do(daemon: Daemon) -> None:
     api = ("--endpoint", daemon.api)
     for arguments, status, said in (
         (("query", "{ status = error }"), 2, "say first what is asked about: ringtail query traces"),
-        (("query", "metrics", "up"), 2, "/api/v1/query?query="),
+        (("query", "up"), 2, "or query metrics"),
         (("tail", "metrics"), 2, "traces or logs"),
         (("replay", "--speed", "max"), 2, "either --target or --to-exporter"),
         (("send", *api), 1, "OTLP is received on another port, 4318"),

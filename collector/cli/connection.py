@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -194,9 +195,20 @@ def asked(client: Client, endpoint: str, path: str, headers: Mapping[str, str] |
 
 def told(endpoint: str, status: int, body: bytes) -> str:
     """Say on one line what a daemon has answered instead of what was asked for."""
-    said = escaped(body[:1000].decode("utf-8", "replace").strip()) or "nothing"
+    said = escaped(_reason(body)[:1000].strip()) or "nothing"
     hint = refusal(status)
     return f"{endpoint} answers {status}: {said}" + (f" ({hint})" if hint else "")
+
+
+def _reason(body: bytes) -> str:
+    """Return the text of an error: of Prometheus' envelope what went wrong, of anything else all of it."""
+    try:
+        error = json.loads(body)["error"]
+        if isinstance(error, str):
+            return error
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    return body[:1000].decode("utf-8", "replace")
 
 
 def refusal(status: int) -> str:

@@ -10,8 +10,11 @@ import click
 from collector.cli.connection import Client, as_client, asked, at_endpoint
 from collector.cli.explained import explain_option, show, wanted
 from collector.cli.query_logs import logs
+from collector.cli.query_metrics import metrics
 from collector.cli.table import print_table
 from collector.cli.terminal import duration, escaped_json, moment
+from collector.cli.times import seconds
+from collector.clock import SystemClock
 
 
 class _Languages(click.Group):
@@ -22,11 +25,10 @@ class _Languages(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command."""
         if args and self.get_command(ctx, args[0]) is None:
-            if args[0] == "metrics":
-                raise click.UsageError("metrics are asked over HTTP: /api/v1/query?query=PROMQL", ctx)
             quoted = "'{ status = error }'"
             raise click.UsageError(
-                f"say first what is asked about: ringtail query traces {quoted}, or query logs …", ctx
+                f"say first what is asked about: ringtail query traces {quoted}, or query logs …, or query metrics …",
+                ctx,
             )
         return super().resolve_command(ctx, args)
 
@@ -40,21 +42,24 @@ def query(ctx: click.Context, explain: bool) -> None:
 
 
 query.add_command(logs)
+query.add_command(metrics)
 
 
 @query.command(short_help="Show the newest traces that a TraceQL query matches.")
 @click.argument("traceql", metavar="[QUERY]", default="{}")
 @click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Traces.")
-@click.option("--since", metavar="DURATION", default="", help="Only spans that began so long ago at most, like 15m.")
+@click.option("--since", metavar="DURATION", type=seconds, help="Only spans that began so long ago at most, like 15m.")
 @at_endpoint
 @explain_option
 @click.option("--json", "as_json", is_flag=True, help="Print /api/search, or /api/explain, as it is.")
 @as_client
-def traces(client: Client, endpoint: str, traceql: str, limit: int, since: str, explain: bool, as_json: bool) -> None:
+def traces(
+    client: Client, endpoint: str, traceql: str, limit: int, since: float | None, explain: bool, as_json: bool
+) -> None:
     """Show the newest traces with a span that a TraceQL query matches: '{ status = error }'."""
     parameters = {"q": traceql, "limit": str(limit)}
-    if since:
-        parameters["start"] = f"{_ago(since):.3f}"
+    if since is not None:
+        parameters["start"] = f"{SystemClock().now_ns() / 1e9 - since:.3f}"
     if wanted(explain):
         show(client, endpoint, "traceql", parameters, as_json=as_json)
         return
@@ -71,17 +76,6 @@ def traces(client: Client, endpoint: str, traceql: str, limit: int, since: str, 
         click.echo("no trace matches", err=True)
         return
     print_table(("started (UTC)", "trace", "service", "root", ">duration", ">spans", ">errors", ">matching"), rows)
-
-
-def _ago(text: str) -> float:
-    """Return the Unix seconds of so long ago."""
-    from collector.clock import SystemClock
-    from collector.quantities import read_duration
-
-    try:
-        return SystemClock().now_ns() / 1e9 - read_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a duration like 15m", param_hint="--since") from error
 
 
 def _row(one: dict[str, object]) -> tuple[str, ...]:

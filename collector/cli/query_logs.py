@@ -14,7 +14,7 @@ from collector.cli.explained import explain_option, show, wanted
 from collector.cli.severity import coloured, level_column, level_of, number_of
 from collector.cli.table import print_table
 from collector.cli.terminal import escaped, escaped_json, moment
-from collector.cli.times import from_now
+from collector.cli.times import from_now, seconds
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 5000
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 @click.option(
     "--limit", metavar="N", type=click.IntRange(1, LIMIT_MAX), default=LIMIT_DEFAULT, show_default=True, help="Lines."
 )
-@click.option("--since", metavar="DURATION", default="", help="From so long ago on, like 15m; an hour by default.")
+@click.option("--since", metavar="DURATION", type=seconds, help="From so long ago on, like 15m; an hour by default.")
 @click.option(
     "--start", metavar="TIME", type=from_now, default="", help="From then on: RFC 3339, Unix time, or now-15m."
 )
@@ -73,7 +73,7 @@ def logs(
     endpoint: str,
     logql: str,
     limit: int,
-    since: str,
+    since: float | None,
     start: str,
     end: str,
     step: str,
@@ -82,7 +82,7 @@ def logs(
     explain: bool,
 ) -> None:
     """Show the lines that a LogQL query matches: '{service_name="shop"} |= "refused"'."""
-    given = {"query": logql, "since": _since(since), "start": start, "end": end}
+    given = {"query": logql, "since": "" if since is None else f"{since:.9f}", "start": start, "end": end}
     parameters = {name: text for name, text in given.items() if text}
     path = "/loki/api/v1/query_range"
     if not _is_metric(logql):
@@ -105,16 +105,6 @@ def logs(
             _show_numbers(data, output)
     except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
         raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
-
-
-def _since(text: str) -> str:
-    """Return a duration as Loki's API reads it, in seconds."""
-    from collector.quantities import read_duration
-
-    try:
-        return f"{read_duration(text):.9f}" if text else ""
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a duration like 15m", param_hint="--since") from error
 
 
 def _is_metric(query: str) -> bool:

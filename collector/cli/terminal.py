@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import unicodedata
 from datetime import UTC, datetime
+from typing import Final
+
+WIDTH_MIN, WIDTH_MAX = 60, 200
+"""Columns of a picture."""
+_WIDTH_OF_NO_TERMINAL: Final = 120
+
+
+def width() -> int:
+    """Return the columns that a picture may have: the terminal's, but not too few nor too many."""
+    return min(WIDTH_MAX, max(WIDTH_MIN, shutil.get_terminal_size((_WIDTH_OF_NO_TERMINAL, 24)).columns))
+
+
+def can_show(signs: str) -> bool:
+    """Tell whether the output's encoding has all of some signs."""
+    try:
+        signs.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def escaped(text: str) -> str:
@@ -37,6 +58,11 @@ def fitted(text: str, width: int) -> str:
             kept += 1
         text, cells = text[:kept] + "…", [*cells[:kept], 1]
     return text + " " * (width - sum(cells))
+
+
+def columns(text: str) -> int:
+    """Return how many columns a terminal gives an escaped text."""
+    return sum(map(_cells, text))
 
 
 def _cells(char: str) -> int:

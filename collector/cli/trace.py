@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -12,14 +10,13 @@ import click
 
 from collector.cli.connection import Client, as_client, asked, at_endpoint, request, told
 from collector.cli.severity import coloured, level_column, level_of, number_of
-from collector.cli.terminal import escaped, escaped_json, moment
+from collector.cli.terminal import can_show, escaped, escaped_json, moment, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from collector.cli.waterfall import Bar, Signs
 
-WIDTH_MIN, WIDTH_MAX = 60, 200
 LOGS_DEFAULT, LOGS_MAX = 1000, 100_000
 """Log lines of a trace that are shown."""
 PAGE: Final = 1000
@@ -77,9 +74,7 @@ def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: 
     except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
         raise click.ClickException(f"{endpoint} is no Ringtail: its log records are something else") from error
     if bars:
-        width = min(WIDTH_MAX, max(WIDTH_MIN, shutil.get_terminal_size((120, 24)).columns))
-        signs = _signs()
-        for line in waterfall(trace_id, bars, width, signs, in_red, in_grey, missing=missing, notes=notes):
+        for line in waterfall(trace_id, bars, width(), _signs(), in_red, in_grey, missing=missing, notes=notes):
             click.echo(line)
     else:
         click.echo(in_red(f"trace {escaped(trace_id)}: no span of it is held"))
@@ -187,9 +182,4 @@ def _signs() -> Signs:
     """Return what this output can show."""
     from collector.cli.waterfall import ASCII, UNICODE
 
-    signs = f"{UNICODE.more}{UNICODE.below}{UNICODE.full}{UNICODE.tick}"
-    try:
-        signs.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return ASCII
-    return UNICODE
+    return UNICODE if can_show(f"{UNICODE.more}{UNICODE.below}{UNICODE.full}{UNICODE.tick}") else ASCII

@@ -66,6 +66,16 @@ def _answer(path: str, text: str) -> Any:
     if path.startswith("/api/related"):
         record = {"offset": "1", "timeUnixNano": "1", "severityText": text, "service": text, "body": {text: text}}
         return {"spans": [{"spanId": text, "logRecords": [record]}]}
+    if path.startswith("/api/v1/metadata"):
+        return {"data": {text: [{"type": text, "unit": text, "help": text}]}}
+    if path.startswith("/api/v1/query_range"):
+        matrix = [{"metric": {"__name__": name, text: text}, "values": [[60, "1"]]} for name in (text, "a")]
+        return {"data": {"resultType": "matrix", "result": matrix}, "warnings": [text]}
+    if path.startswith("/api/v1/query"):
+        one = {"metric": {"__name__": text, text: text}, "value": [1, text], "values": [[1, text]]}
+        kind = path.partition("query=")[2]
+        result = [1, text] if kind == "string" else [one]
+        return {"data": {"resultType": kind, "result": result}, "warnings": [text]}
     figures = {"blocks": 1, "lookedAt": 1, "records": 1}
     stage = {"stage": text, "recordsIn": 1, "recordsOut": 1, "seconds": 1, "how": text}
     one = {"pass": text, "times": 2, "seconds": 1, "memory": figures, "log": figures, "stages": [stage]}
@@ -82,7 +92,7 @@ class _Hostile(BaseHTTPRequestHandler):
             return
         if self.path == "/readyz":
             body = text.encode()
-        elif self.path.startswith(("/loki", "/api/related", "/api/explain")):
+        elif self.path.startswith(("/loki", "/api/related", "/api/explain", "/api/v1")):
             body = json.dumps(_answer(self.path, text), ensure_ascii=False).encode()
         else:
             index = {text: {"keys": 1, "postings": 1, "bytes": 1}}
@@ -103,13 +113,17 @@ def test_a_daemon_that_is_none_cannot_write_to_the_terminal() -> None:
     Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     try:
-        query = ["query", "logs", "{}"]
+        query, metrics = ["query", "logs", "{}"], ["query", "metrics"]
+        past = ["x", "--since", "1m", "--until", "60"]
         for arguments in (
             *(["stats"], ["stats", "--json"], ["healthcheck"], query, [*query, "-o", "raw"], [*query, "-o", "json"]),
             *([*query, "--explain"], [*query, "--explain", "--json"], ["trace", "1", "--logs"]),
+            *([*metrics, *more] for more in ([], ["vector"], ["matrix"], ["string"], ["vector", "--json"])),
+            *([*metrics, *more] for more in (["vector", "-o", "lines"], ["-o", "lines"], ["--json"])),
+            *([*metrics, *past, *more] for more in ([], ["-o", "table"], ["--json"], ["--explain"])),
         ):
             done = CliRunner().invoke(main, [*arguments, "--endpoint", endpoint])
-            assert shown(done.output), arguments
+            assert shown(done.output.replace("\t", "")), arguments  # it stands between fields of lines
             assert done.exit_code == 0, (arguments, done.output)
     finally:
         server.shutdown()

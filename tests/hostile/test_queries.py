@@ -172,6 +172,32 @@ def large() -> Iterator[str]:
         yield f"/api/v1/query?query=1&time={quote(number)}"
         yield tempo(f"{{ duration > {number}s || .a = {number} || .b < {number}h }}")
         yield tempo(f"{{ span:duration + {number} * {number} > {number} }}")
+    # What PromQL can nest, double or match many times.
+    for query in (
+        "sum_over_time(" * 6 + '{__name__=~".+"}' + "[1h:1s])" * 6,
+        'mad_over_time(avg_over_time({__name__=~".+"}[1d:1s])[1d:1s])',
+        'quantile_over_time(0.5, {__name__=~".+"}[1d:2s])',
+        'stddev_over_time((time() + 0 * {__name__=~".+"})[1d:1s])',
+        'double_exponential_smoothing({__name__=~".+"}[1d:1s], 0.5, 0.5)',
+        'predict_linear(deriv({__name__=~".+"}[1h:1s])[1d:1s], 1e300)',
+        'absent_over_time({__name__=~".+"}[100y:1s])',
+        'count_values("v", rate({__name__=~".+"}[1h]) * time())',
+        'max_over_time(count_values("v", {__name__=~".+"} * time())[1d:1s])',
+        "label_replace(" * 60 + '{__name__=~".+"}' + ', "a", "x$1$1", "a", "(.*)")' * 60,
+        "label_join(" * 40 + '{__name__=~".+"}' + ', "a", "", "a", "a", "a", "le")' * 40,
+        'label_replace({__name__=~".+"}, "a", "' + "$1" * 20_000 + '", "__name__", "(.*)")',
+        '{__name__=~".+"} * on () group_left (le) {__name__=~".+"}',
+        '{__name__=~".+"} - ignoring (le, __name__) group_right {__name__=~".+"}',
+        'histogram_quantile(time() % 2, {__name__=~".+"})',
+        'histogram_fraction(-Inf, time(), rate({__name__=~".+"}[1h]))',
+        'topk(1e18, {__name__=~".+"}) and bottomk(5, {__name__=~".+"}) and limitk(5, {__name__=~".+"})',
+        'quantile(time(), {__name__=~".+"}) + limit_ratio(-0.5, {__name__=~".+"})',
+        'sort_by_label({__name__=~".+"}, ' + ", ".join(['"le"'] * 90) + ")",
+        'year({__name__=~".+"} * 1e300) + days_in_month({__name__=~".+"} / 0)',
+    ):
+        yield prometheus(query)
+        yield prometheus(query, start=NOW_S - 10_000, end=NOW_S, step=1)
+        yield f"/api/v1/query_exemplars?query={quote(query)}"
     for step in ("1ms", "0.001", "1ns", "1s"):
         yield prometheus('{__name__=~".+"}', start=NOW_S - CENTURY_S, end=NOW_S, step=step)
         yield prometheus("1", start=0, end=CENTURY_S, step=step)

@@ -176,11 +176,12 @@ class _Evaluation:
         assert isinstance(node, Subquery), "types were checked by the parser"
         times, step = self._times(node.shift), node.step_ms or SUBQUERY_STEP_MS
         first, last = int(times.min()) - node.range_ms, int(times.max())
-        steps = np.arange(first // step + 1, last // step + 1, dtype=np.int64) * step
-        if len(steps) > SUBQUERY_STEPS_MAX:
-            raise QueryLimit(f"a subquery of {len(steps)} steps is longer than {SUBQUERY_STEPS_MAX}")
-        if not len(steps):
+        count = last // step - first // step
+        if count > SUBQUERY_STEPS_MAX:
+            raise QueryLimit(f"a subquery of {count} steps is longer than {SUBQUERY_STEPS_MAX}")
+        if not count:
             return [], times
+        steps = (first // step + 1 + np.arange(count, dtype=np.int64)) * step
         inner = _Evaluation(self._deadline, self._view, steps, self._more, self._ends).vector(node.expression)
         vectors.check_cells(len(inner.labels), len(times))
         rows = zip(inner.labels, inner.values, inner.present, strict=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collector.query.promql.ast import Binary
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
-CELLS_MAX = 20_000_000
+CELLS_MAX = 5_000_000
 """Series times steps in one intermediate result."""
 CELLS_AT_ONCE = 1 << 20
 """Cells that are worked on between two looks at the clock."""

@@ -70,6 +70,8 @@ def test_subqueries_are_bounded() -> None:
     with pytest.raises(QueryLimit, match="a subquery of"):
         at(store, f"sum_over_time(g[{evaluate.SUBQUERY_STEPS_MAX + 1}s:1s])", 30)
     assert at(store, f"count_over_time(g[{evaluate.SUBQUERY_STEPS_MAX - 1}s:1s])", 30) == {(): 31}
+    with pytest.raises(QueryLimit, match="3153600000000 steps"):  # refused before anything is made of so many
+        at(store, "sum_over_time(g[100y:1ms])", 30)
 
 
 @pytest.mark.parametrize(

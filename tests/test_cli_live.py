@@ -42,7 +42,8 @@ def failed(daemon: Daemon) -> list[str]:
 def test_query(daemon: Daemon) -> None:
     assert len(failed(daemon)) == 2
     one = ringtail("query", "traces", "--endpoint", daemon.api, "--limit", "1", "--since", "1h", "--json")
-    assert len(json.loads(one.output)["traces"]) == 1
+    assert len(json.loads(one.stdout)["traces"]) == 1
+    assert one.stderr == "there may be more traces: see --limit\n"
     nothing = ringtail("query", "traces", "{ .a = 1 }", "--endpoint", daemon.api)
     assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "no trace matches\n")
     wrong = ringtail("query", "traces", "{ .a = ", "--endpoint", daemon.api)

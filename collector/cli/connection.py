@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import ssl
@@ -19,6 +20,8 @@ TIMEOUT_S: Final = 10.0
 """How long a daemon may take to connect, and to answer."""
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read."""
+NONSENSE: Final = (ValueError, OverflowError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading an answer raises that is no JSON, too deep, or not of the shape that was expected."""
 _PORTS: Final = 65535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _OPTIONS: Final = (
@@ -185,12 +188,41 @@ def request(
 
 def asked(client: Client, endpoint: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
     """Return the body of the answer to a query; raise ClickException for any answer but 200, with what it says."""
+    return _whole(endpoint, *request(client, "GET", endpoint, path, headers=headers))
+
+
+def asked_if_held(client: Client, endpoint: str, path: str, headers: Mapping[str, str] | None = None) -> bytes | None:
+    """Return the same as `asked`; None when the answer is that nothing is held (404)."""
     status, body = request(client, "GET", endpoint, path, headers=headers)
+    return None if status == 404 else _whole(endpoint, status, body)
+
+
+def _whole(endpoint: str, status: int, body: bytes) -> bytes:
     if status != 200:
         raise click.ClickException(told(endpoint, status, body))
     if len(body) == ANSWER_BYTES_MAX:
         raise click.ClickException(f"the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less")
     return body
+
+
+@contextmanager
+def understood(endpoint: str, path: str, *more: type[Exception]) -> Iterator[None]:
+    """Read an answer inside: raise the same ClickException for every kind of nonsense, and for `more` kinds of it."""
+    kinds: tuple[type[Exception], ...] = (*NONSENSE, *more, OSError)
+    try:
+        yield
+    except kinds as error:
+        # Of a time that no calendar has, datetime says so; all other causes of OSError are the output's.
+        if isinstance(error, OSError) and error.errno != errno.EOVERFLOW:
+            raise
+        where = path.partition("?")[0]
+        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {where} with something else") from error
+
+
+def decoded(endpoint: str, path: str, body: bytes | str) -> Any:
+    """Return the JSON of an answer; raise ClickException, as `understood` does, when it is none."""
+    with understood(endpoint, path):
+        return json.loads(body)
 
 
 def told(endpoint: str, status: int, body: bytes) -> str:
@@ -206,7 +238,7 @@ def _reason(body: bytes) -> str:
         error = json.loads(body)["error"]
         if isinstance(error, str):
             return error
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except NONSENSE:
         pass
     return body[:1000].decode("utf-8", "replace")
 

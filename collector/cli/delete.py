@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import ANSWER_BYTES_MAX, Client, answer, as_client, at_endpoint, told
+from collector.cli.connection import ANSWER_BYTES_MAX, Client, answer, as_client, at_endpoint, decoded, told, understood
 from collector.cli.terminal import escaped
 from collector.cli.times import from_now
 
+PATH: Final = "/api/delete"
 TIMEOUT_S: Final = 600.0
 """How long a daemon may look for what a query matches."""
 
@@ -59,13 +59,15 @@ def delete(
     asked += [("whole_traces", "true")] if whole_traces else []
     if dry_run or not yes:
         found = _asked(client, endpoint, [*asked, ("dry_run", "true")])
-        click.echo(f"{_counted(found)} match")
+        with understood(endpoint, PATH):
+            click.echo(f"{_counted(found)} match")
         if dry_run:
             return
         click.confirm("Delete them for good?", abort=True)
     done = _asked(client, endpoint, asked)
-    backends = f"; being deleted from {', '.join(done['backends'])}, too" if done["backends"] else ""
-    click.echo(escaped(f"{_counted(done)} deleted{backends}"))
+    with understood(endpoint, PATH):
+        backends = f"; being deleted from {', '.join(done['backends'])}, too" if done["backends"] else ""
+        click.echo(escaped(f"{_counted(done)} deleted{backends}"))
 
 
 def _counted(found: dict[str, Any]) -> str:
@@ -73,12 +75,11 @@ def _counted(found: dict[str, Any]) -> str:
     return ", ".join(f"{count} {nouns[name]}" for name, count in found["deleted"].items())
 
 
-def _asked(client: Client, endpoint: str, asked: list[tuple[str, str]]) -> dict[str, Any]:
+def _asked(client: Client, endpoint: str, asked: list[tuple[str, str]]) -> Any:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     body = urlencode(asked).encode()
-    with answer(client, "POST", endpoint, "/api/delete", body, kind, timeout_s=TIMEOUT_S) as response:
+    with answer(client, "POST", endpoint, PATH, body, kind, timeout_s=TIMEOUT_S) as response:
         said = response.read(ANSWER_BYTES_MAX)
     if response.status != 200:
         raise click.ClickException(told(endpoint, response.status, said))
-    found: dict[str, Any] = json.loads(said)
-    return found
+    return decoded(endpoint, PATH, said)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import Client, asked
+from collector.cli.connection import Client, asked, decoded, understood
+from collector.cli.partial import tell
 from collector.cli.table import print_table, size
 from collector.cli.terminal import duration, escaped, escaped_json
 
@@ -26,21 +26,23 @@ def show(client: Client, endpoint: str, language: str, parameters: Mapping[str, 
     """Ask for an explanation and print it."""
     path = f"/api/explain?{urlencode({'language': language, **parameters})}"
     body = asked(client, endpoint, path)
-    if as_json:
-        click.echo(escaped_json(body.decode("utf-8", "replace")))
-        return
-    try:
-        found = json.loads(body)
-        _plan(found["plan"])
-        for one in found["passes"]:
-            _pass(one)
-        what = ", ".join(f"{count} {noun}" for noun, count in found["answer"].items() if noun != "bytes")
-        took = duration(round(float(found["seconds"]) * 1e9))
-        click.echo(escaped(f"answer: {what}, {size(int(found['answer']['bytes']))}, in {took}"))
-        for reason in found.get("missing", ()):
-            click.echo(escaped(str(reason)), err=True)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
+    with understood(endpoint, path):
+        found = decoded(endpoint, path, body)
+        missing = list(found.get("missing", ()))
+        if as_json:
+            click.echo(escaped_json(body.decode("utf-8", "replace")))
+        else:
+            _print(found)
+        tell(missing)
+
+
+def _print(found: dict[str, Any]) -> None:
+    _plan(found["plan"])
+    for one in found["passes"]:
+        _pass(one)
+    what = ", ".join(f"{count} {noun}" for noun, count in found["answer"].items() if noun != "bytes")
+    took = duration(round(float(found["seconds"]) * 1e9))
+    click.echo(escaped(f"answer: {what}, {size(int(found['answer']['bytes']))}, in {took}"))
 
 
 def _plan(parts: list[dict[str, Any]]) -> None:

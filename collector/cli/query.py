@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.connection import Client, as_client, asked, at_endpoint, decoded, understood
 from collector.cli.explained import explain_option, show, wanted
+from collector.cli.partial import lacking, tell, tell_of_more
 from collector.cli.query_logs import logs
 from collector.cli.query_metrics import metrics
 from collector.cli.table import print_table
@@ -63,15 +63,20 @@ def traces(
     if wanted(explain):
         show(client, endpoint, "traceql", parameters, as_json=as_json)
         return
-    body = asked(client, endpoint, f"/api/search?{urlencode(parameters)}")
-    if as_json:
-        click.echo(escaped_json(body.decode("utf-8", "replace")))
-        return
-    try:
-        found = json.loads(body)["traces"]
-        rows = [_row(one) for one in found]
-    except (ValueError, KeyError, TypeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers /api/search with something else") from error
+    path = f"/api/search?{urlencode(parameters)}"
+    body = asked(client, endpoint, path)
+    with understood(endpoint, path):
+        answer = decoded(endpoint, path, body)
+        tell(lacking(answer.get("metrics", {}), "spans"))
+        if as_json:
+            click.echo(escaped_json(body.decode("utf-8", "replace")))
+        else:
+            _print([_row(one) for one in answer["traces"]])
+        if answer.get("nextCursor"):
+            tell_of_more("there may be more traces: see --limit")
+
+
+def _print(rows: list[tuple[str, ...]]) -> None:
     if not rows:
         click.echo("no trace matches", err=True)
         return

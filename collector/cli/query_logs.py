@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.connection import Client, as_client, at_endpoint, understood
 from collector.cli.explained import explain_option, show, wanted
+from collector.cli.partial import enveloped
 from collector.cli.severity import coloured, level_column, level_of, number_of
 from collector.cli.table import print_table
 from collector.cli.terminal import escaped, escaped_json, moment
@@ -96,15 +97,13 @@ def logs(
         show(client, endpoint, "logql", parameters, as_json=output == "json")
         return
     headers = {"X-Loki-Response-Encoding-Flags": "categorize-labels"}
-    body = asked(client, endpoint, f"{path}?{urlencode(parameters)}", headers)
-    try:
-        data = json.loads(body)["data"]
+    answer = enveloped(client, endpoint, f"{path}?{urlencode(parameters)}", headers)
+    with understood(endpoint, path):
+        data = answer["data"]
         if data["resultType"] == "streams":
             _show_lines(_entries(data["result"], newest_first=direction == "backward"), output)
         else:
             _show_numbers(data, output)
-    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
 
 
 def _is_metric(query: str) -> bool:

@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import Client, as_client, asked, at_endpoint
+from collector.cli.connection import Client, as_client, at_endpoint, understood
 from collector.cli.explained import explain_option, show, wanted
+from collector.cli.partial import enveloped
 from collector.cli.sparkline import ASCII, UNICODE, cells, scale, short, sparkline
 from collector.cli.table import print_table
 from collector.cli.terminal import can_show, columns, escaped, escaped_json, fitted, moment, width
@@ -118,8 +119,8 @@ def metrics(
     if wanted(explain):
         show(client, endpoint, "promql", parameters, as_json=output == "json")
         return
-    answer = _asked(client, endpoint, f"{path}?{urlencode(parameters)}")
-    try:
+    answer = enveloped(client, endpoint, f"{path}?{urlencode(parameters)}")
+    with understood(endpoint, path):
         kind, result = answer["data"]["resultType"], answer["data"]["result"]
         if kind in ("scalar", "string"):
             result = [{"metric": {}, "value": result}]
@@ -129,8 +130,6 @@ def metrics(
             _print_objects(result, limit)
         else:
             _print(kind, [_series(one) for one in result], over, limit, output)
-    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
 
 
 def _range(since: float, until: int | None, step: float | None) -> Range:
@@ -154,19 +153,6 @@ def _picture_width() -> int:
 def _decimal(thousandths: int) -> str:
     """Write ms in seconds."""
     return f"{thousandths // 1000}.{thousandths % 1000:03d}"
-
-
-def _asked(client: Client, endpoint: str, path: str) -> dict[str, Any]:
-    """Return an answer in Prometheus' envelope; what it warns of is told."""
-    body = asked(client, endpoint, path)
-    try:
-        answer: dict[str, Any] = json.loads(body)
-        for reason in answer.get("warnings") or ():
-            click.echo(click.style(escaped(str(reason)), fg="yellow"), err=True)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        where = path.partition("?")[0]
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {where} with something else") from error
-    return answer
 
 
 def _series(one: dict[str, Any]) -> Series:
@@ -287,15 +273,13 @@ def _rfc3339(at: int) -> str:
 def _list(client: Client, endpoint: str, limit: int | None, output: str | None) -> None:
     """List the metrics that memory holds, with type, unit and help."""
     path = "/api/v1/metadata"
-    answer = _asked(client, endpoint, path)
-    try:
+    answer = enveloped(client, endpoint, path)
+    with understood(endpoint, path):
         rows = [
             (str(name), *(str(one.get(part, "")) for part in ("type", "unit", "help")))
             for name, meanings in answer["data"].items()
             for one in meanings
         ]
-    except (LookupError, TypeError, AttributeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
     if not rows:
         click.echo("no metric is held in memory", err=True)
         return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
-from collector.cli.connection import Client, as_client, at_endpoint, refusal, request
+from collector.cli.connection import Client, as_client, at_endpoint, decoded, refusal, request, understood
 from collector.cli.table import print_table, size
 from collector.cli.terminal import escaped, escaped_json
 
@@ -24,15 +23,17 @@ def stats(client: Client, endpoint: str, as_json: bool) -> None:
     status, body = request(client, "GET", endpoint, "/api/stats")
     if refusal(status):
         raise click.ClickException(f"{endpoint} answers {status}: {refusal(status)}")
-    try:
-        signals = json.loads(body)["signals"] if status == 200 else None
-    except (ValueError, KeyError, TypeError):
-        signals = None
-    if signals is None:
+    if status != 200:
         raise click.ClickException(f"{endpoint} is no Ringtail: it answers /api/stats with {status}")
-    if as_json:
-        click.echo("\n".join(map(escaped_json, body.decode("utf-8", "replace").split("\n"))))
-        return
+    with understood(endpoint, "/api/stats"):
+        signals = dict(decoded(endpoint, "/api/stats", body)["signals"])
+        if as_json:
+            click.echo("\n".join(map(escaped_json, body.decode("utf-8", "replace").split("\n"))))
+        else:
+            _print_stats(signals)
+
+
+def _print_stats(signals: dict[str, Any]) -> None:
     print_table(
         (
             "signal",

@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 
 import click
 
-from collector.cli.connection import Client, Unreached, answer, as_client, at_endpoint, told
+from collector.cli.connection import Client, Unreached, answer, as_client, at_endpoint, decoded, told, understood
+from collector.cli.partial import tell
 from collector.cli.severity import coloured, level_column, level_of
 from collector.cli.terminal import duration, escaped, escaped_json, moment
 
@@ -24,6 +25,7 @@ LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 AGAIN_S: Final = 1.0
 """How long to wait before coming again, unless the daemon says how long."""
 AGAIN_MAX_S: Final = 60.0
+PATH: Final = "/api/tail"
 SIGNALS: Final = ("traces", "logs")
 
 
@@ -86,7 +88,7 @@ class EventReader:
 def tail(client: Client, endpoint: str, words: tuple[str, ...], signal: str | None, past: int, as_json: bool) -> None:
     """Show what arrives and matches: '{ status = error }', or logs '{service_name="shop"} |= "x"'."""
     signal, query = _asked(words, signal)
-    path = "/api/tail?" + urlencode({"q": query, "signal": signal, "limit": past})
+    path = f"{PATH}?" + urlencode({"q": query, "signal": signal, "limit": past})
     reader = EventReader()
     connected = said = False
     try:
@@ -94,7 +96,7 @@ def tail(client: Client, endpoint: str, words: tuple[str, ...], signal: str | No
             try:
                 for event in _events(client, endpoint, path, reader):
                     connected, said = True, False
-                    _show(event, as_json)
+                    _show(endpoint, event, as_json)
             except Unreached:
                 if not connected:
                     raise
@@ -135,23 +137,21 @@ def _events(client: Client, endpoint: str, path: str, reader: EventReader) -> It
                 yield event
 
 
-def _show(event: Event, as_json: bool) -> None:
+def _show(endpoint: str, event: Event, as_json: bool) -> None:
     if event.name == "message" and as_json:
         click.echo(escaped_json(event.data))
         return
-    try:
-        data = json.loads(event.data)
+    with understood(endpoint, PATH):
+        data = decoded(endpoint, PATH, event.data)
         if event.name == "message":
             for line in [*_span_lines(data), *_log_lines(data)]:
                 click.echo(line)
         elif event.name == "missed":
             known = "" if data["matches"] is None else f", {data['matches']} of them matching"
             text = f"{data['records']} records were missed ({data['reason']}){known}: from offset {data['firstOffset']}"
-            click.echo(click.style(escaped(text), fg="yellow"), err=True)
+            tell([text])
         elif event.name == "end":
-            click.echo(click.style(escaped(str(data["error"])), fg="yellow"), err=True)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise click.ClickException("what answers is no Ringtail: its events are something else") from error
+            tell([data["error"]])
 
 
 def _span_lines(data: dict[str, Any]) -> Iterator[str]:

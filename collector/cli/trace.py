@@ -8,7 +8,8 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from collector.cli.connection import Client, as_client, asked, at_endpoint, request, told
+from collector.cli.connection import Client, as_client, asked, asked_if_held, at_endpoint, decoded, understood
+from collector.cli.partial import lacking, tell, tell_of_more
 from collector.cli.severity import coloured, level_column, level_of, number_of
 from collector.cli.terminal import can_show, escaped, escaped_json, moment, width
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from collector.cli.waterfall import Bar, Signs
 
+RELATED: Final = "/api/related"
 LOGS_DEFAULT, LOGS_MAX = 1000, 100_000
 """Log lines of a trace that are shown."""
 PAGE: Final = 1000
@@ -48,31 +50,29 @@ def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: 
     from collector.otlp.signals import TRACES
 
     if with_logs and as_json:
-        click.echo(
-            escaped_json(asked(client, endpoint, _related(trace_id, min(limit, PAGE))).decode("utf-8", "replace"))
-        )
+        _print_related(client, endpoint, trace_id, min(limit, PAGE))
         return
     found, missing = _trace(client, endpoint, trace_id, may_be_missing=with_logs)
     if as_json:
+        tell([missing] if missing else [])
         click.echo(escaped_json(to_json(TRACES, found.SerializeToString()).decode()))
         return
     bars = list(_bars(found))
     if not bars and not with_logs:
         raise click.ClickException(f"{endpoint} answers without a span")
-    records = _log_records(client, endpoint, trace_id, limit) if with_logs else []
+    records, reasons = _log_records(client, endpoint, trace_id, limit) if with_logs else ([], [])
+    tell(reason for reason in reasons if reason not in missing)  # the picture's head tells what is
     if not bars and not records:
         raise click.ClickException(f"{endpoint} holds neither a span nor a log record of trace {escaped(trace_id)}")
     held = {bar.span_id for bar in bars}
     notes: dict[str, list[str]] = {}
     others = []
-    try:
+    with understood(endpoint, RELATED):
         for span_id, one in records[:limit]:
             if span_id in held:
                 notes.setdefault(span_id, []).append(_log_line(one))
             else:
                 others.append(_log_line(one, with_service=True))
-    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: its log records are something else") from error
     if bars:
         for line in waterfall(trace_id, bars, width(), _signs(), in_red, in_grey, missing=missing, notes=notes):
             click.echo(line)
@@ -85,7 +85,7 @@ def trace(client: Client, endpoint: str, trace_id: str, with_logs: bool, limit: 
     if with_logs and not records:
         click.echo("no log record names the trace", err=True)
     if len(records) > limit:
-        click.echo(f"there are more than {limit} log records: see --limit", err=True)
+        tell_of_more(f"there are more than {limit} log records: see --limit")
 
 
 def _trace(client: Client, endpoint: str, trace_id: str, *, may_be_missing: bool) -> tuple[Any, str]:
@@ -97,48 +97,65 @@ def _trace(client: Client, endpoint: str, trace_id: str, *, may_be_missing: bool
 
     path = f"/api/v2/traces/{quote(trace_id, safe='')}"
     headers = {"Accept": "application/protobuf"}
-    if may_be_missing:
-        status, body = request(client, "GET", endpoint, path, headers=headers)
-        if status == 404:
-            return TracesData(), ""
-        if status != 200:
-            raise click.ClickException(told(endpoint, status, body))
-    else:
-        body = asked(client, endpoint, path, headers)
-    try:
+    body = (asked_if_held if may_be_missing else asked)(client, endpoint, path, headers)
+    if body is None:
+        return TracesData(), ""
+    with understood(endpoint, path, DecodeError):
         # There is no class for TraceByIDResponse, and none is needed for four fields.
         found = UnknownFieldSet(Empty.FromString(body))
         parts = {found[at].field_number: found[at].data for at in range(len(found))}
         return TracesData.FromString(parts[_TRACE]), parts.get(_MESSAGE, b"").decode()
-    except (DecodeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
 
 
 def _related(trace_id: str, limit: int, cursor: str = "") -> str:
-    return f"/api/related?{urlencode({'trace_id': trace_id, 'limit': limit, 'cursor': cursor})}"
+    return f"{RELATED}?{urlencode({'trace_id': trace_id, 'limit': limit, 'cursor': cursor})}"
 
 
-def _log_records(client: Client, endpoint: str, trace_id: str, limit: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return the trace's log records in their order, each with its span's id: one more than `limit` if there are more."""
+def _print_related(client: Client, endpoint: str, trace_id: str, limit: int) -> None:
+    """Print `/api/related` as it is, and tell what it lacks."""
+    path = _related(trace_id, limit)
+    body = asked(client, endpoint, path)
+    with understood(endpoint, path):
+        answer = decoded(endpoint, path, body)
+        message = (answer.get("trace") or {}).get("message")
+        tell([*([message] if message else []), *_lacking(answer)])
+        click.echo(escaped_json(body.decode("utf-8", "replace")))
+        if answer.get("nextCursor"):
+            tell_of_more(f"there are more than {limit} log records: nextCursor leads to them")
+
+
+def _lacking(answer: dict[str, Any]) -> list[str]:
+    """Return why an answer of `/api/related` may lack something."""
+    coverage = answer.get("coverage", {})
+    return [*lacking(coverage.get("traces", {}), "spans"), *lacking(coverage.get("logs", {}), "log records")]
+
+
+def _log_records(
+    client: Client, endpoint: str, trace_id: str, limit: int
+) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """Return the trace's log records in their order, each with its span's id: one more than `limit` if there are more.
+
+    And why some may be missing.
+    """
     found: list[tuple[str, dict[str, Any]]] = []
+    reasons: list[str] = []
     cursor = ""
     while len(found) <= limit:
         path = _related(trace_id, min(PAGE, limit + 1 - len(found)), cursor)
-        status, body = request(client, "GET", endpoint, path)
-        if status == 404:
+        body = asked_if_held(client, endpoint, path)
+        if body is None:
             break
-        if status != 200:
-            raise click.ClickException(told(endpoint, status, body))
-        try:
-            answer = json.loads(body)
+        with understood(endpoint, path):
+            answer = decoded(endpoint, path, body)
             page = [(str(span["spanId"]), one) for span in answer["spans"] for one in span["logRecords"]]
             found += sorted(page, key=_place)
+            reasons += [one for one in _lacking(answer) if one not in reasons]
             cursor = str(answer.get("nextCursor", ""))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise click.ClickException(f"{endpoint} is no Ringtail: it answers {path} with something else") from error
+            if cursor and not page:
+                raise ValueError("a page without records leads nowhere")
         if not cursor:
             break
-    return found
+    return found, reasons
 
 
 def _place(item: tuple[str, dict[str, Any]]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Queries that reach back tell of it: over gRPC (`coverage.missing`), and in `/api/explain`."""
+"""Queries that reach back tell of it: over gRPC (`coverage.missing`), in `/api/explain`, and on the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
 from collector.api.grpc import QueryListener, Served
-from collector.cli import explained
+from collector.cli import explained, main
 from collector.clock import SystemClock
 from collector.errors import Retryable
 from collector.exporters.base import Wanted
@@ -26,9 +26,11 @@ from collector.otlp.records import top_level_fields
 from collector.query.tails import Tails
 from collector.receivers.admission import Admission
 from collector.testing.corpus import SECOND_NS, trace_id
+from tests.api.asgi import call
 from tests.api.test_grpc import Client, everything, failure
 from tests.exporters.memory_backend import KIND, MemoryBackend, MemorySettings
 from tests.exporters.reaching import BEGIN, COUNT, Held, made, reduced, whole
+from tests.test_cli import server
 from tests.wal.logs import FakeClock
 
 _names = (f"told-{number}" for number in itertools.count())
@@ -248,3 +250,31 @@ async def test_the_command_line_explains_it(moody: Moody, monkeypatch: pytest.Mo
     assert "  backend nothing, after " in printed[1]
     assert AWAY in printed[2]
     assert AWAY not in printed[0]
+
+
+async def test_the_command_line_says_what_may_be_missing(moody: Moody) -> None:
+    """Beside every answer that was made without the backend, once, and beside no other one."""
+    protobuf, end = {"accept": "application/protobuf"}, (BEGIN + COUNT) * SECOND_NS
+    trace = trace_id(60).hex()
+    asked: tuple[tuple[list[str], str, dict[str, Any], dict[str, str]], ...] = (
+        (["query", "traces"], "/api/search", {"limit": 1000, **SECONDS}, {}),
+        (["query", "traces", "--json"], "/api/search", {"limit": 1000, **SECONDS}, {}),
+        (["query", "logs", "{}"], "/loki/api/v1/query_range", {"query": '{service_name=~".+"}', **LOGQL}, {}),
+        (["query", "logs", "{}", "--json"], "/loki/api/v1/query_range", {"query": '{service_name=~".+"}', **LOGQL}, {}),
+        (["query", "logs", "1"], "/loki/api/v1/query", {"query": 'sum(rate({a!=""}[1h]))', "time": end}, {}),
+        (["query", "metrics", "x"], "/api/v1/query", {"query": "plain_gauge_0_bytes", "time": BEGIN + 60}, {}),
+        (["trace", trace], f"/api/v2/traces/{trace}", {}, protobuf),
+        (["trace", trace, "--json"], f"/api/v2/traces/{trace}", {}, protobuf),
+        (["trace", trace, "--logs", "--json"], "/api/related", {"trace_id": trace}, {}),
+    )
+    async with reduced(moody, rest_s=0.0) as little:
+        for away in (False, True):
+            moody.away = away
+            for arguments, path, query, headers in asked:
+                answer = await call(little.app, path, query, headers=headers)
+                assert answer.status == 200, answer.text
+                with server(200, answer.body) as endpoint:
+                    result = CliRunner().invoke(main, [*arguments, "--endpoint", endpoint])
+                assert result.exit_code == 0, result.output
+                told = result.stdout if arguments == ["trace", trace] else result.stderr
+                assert told.count(AWAY) == away, (arguments, result.output)

@@ -62,10 +62,17 @@ def _answer(path: str, text: str) -> Any:
     if path.startswith("/loki"):
         line = ["1", text, {"structuredMetadata": {"severity_text": text, text: text, "a": "1"}}]
         lines = [line, ["2", text, {}]]
-        return {"data": {"resultType": "streams", "result": [{"stream": {"service_name": text}, "values": lines}]}}
+        streams = [{"stream": {"service_name": text}, "values": lines}]
+        return {"data": {"resultType": "streams", "result": streams}, "warnings": [text]}
     if path.startswith("/api/related"):
         record = {"offset": "1", "timeUnixNano": "1", "severityText": text, "service": text, "body": {text: text}}
-        return {"spans": [{"spanId": text, "logRecords": [record]}]}
+        lacking = {"partial": True, "message": text}
+        coverage = {"coverage": {"traces": lacking, "logs": lacking}, "trace": {"message": text}}
+        return {"spans": [{"spanId": text, "logRecords": [record]}], **coverage}
+    if path.startswith("/api/search"):
+        one = {"traceID": text, "rootServiceName": text, "rootTraceName": text, "startTimeUnixNano": "1"}
+        one |= {"durationMs": 1, "spanSet": {"matched": text}, "serviceStats": {text: {"spanCount": 1}}}
+        return {"traces": [one], "metrics": {"message": text}, "nextCursor": text}
     if path.startswith("/api/v1/metadata"):
         return {"data": {text: [{"type": text, "unit": text, "help": text}]}}
     if path.startswith("/api/v1/query_range"):
@@ -81,7 +88,8 @@ def _answer(path: str, text: str) -> Any:
     one = {"pass": text, "times": 2, "seconds": 1, "memory": figures, "log": figures, "stages": [stage]}
     word = {"word": text, "stands": text, "recordsInMemory": 1}
     plan = {"part": text, "index": text, "key": text, "how": text, "words": [word]}
-    return {"plan": [plan], "passes": [one], "answer": {text: 1, "bytes": 1}, "seconds": 1}
+    answer = {text: 1, "bytes": 1}
+    return {"plan": [plan], "passes": [one], "answer": answer, "seconds": 1, "missing": [text]}
 
 
 class _Hostile(BaseHTTPRequestHandler):
@@ -92,7 +100,7 @@ class _Hostile(BaseHTTPRequestHandler):
             return
         if self.path == "/readyz":
             body = text.encode()
-        elif self.path.startswith(("/loki", "/api/related", "/api/explain", "/api/v1")):
+        elif self.path.startswith(("/loki", "/api/related", "/api/search", "/api/explain", "/api/v1")):
             body = json.dumps(_answer(self.path, text), ensure_ascii=False).encode()
         else:
             index = {text: {"keys": 1, "postings": 1, "bytes": 1}}
@@ -118,6 +126,7 @@ def test_a_daemon_that_is_none_cannot_write_to_the_terminal() -> None:
         for arguments in (
             *(["stats"], ["stats", "--json"], ["healthcheck"], query, [*query, "-o", "raw"], [*query, "-o", "json"]),
             *([*query, "--explain"], [*query, "--explain", "--json"], ["trace", "1", "--logs"]),
+            *(["trace", "1", "--logs", "--json"], ["query", "traces"], ["query", "traces", "--json"]),
             *([*metrics, *more] for more in ([], ["vector"], ["matrix"], ["string"], ["vector", "--json"])),
             *([*metrics, *more] for more in (["vector", "-o", "lines"], ["-o", "lines"], ["--json"])),
             *([*metrics, *past, *more] for more in ([], ["-o", "table"], ["--json"], ["--explain"])),

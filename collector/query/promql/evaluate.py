@@ -113,7 +113,7 @@ class _Evaluation:
             case Negation():
                 operand = self.value(node.expression)
                 if isinstance(operand, Vector):
-                    return Vector(vectors.without_name(operand.labels), -operand.values, operand.present)
+                    return Vector(operand.labels, -operand.values, operand.present).renamed()
                 assert not isinstance(operand, str)
                 return -operand
             case Binary():

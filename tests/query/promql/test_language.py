@@ -108,6 +108,13 @@ def test_a_comparison_keeps_the_left_sides_value_whoever_is_many() -> None:
     }
 
 
+def test_a_negation_of_series_that_differ_in_their_names_is_ambiguous() -> None:
+    store = store_of([gauge({0: 1}, a="x"), Made("h", {"a": "x"}, [(ZERO, 2.0)], counter=False)])
+    assert at(store, "-g", 0) == {(("a", "x"),): -1}
+    with pytest.raises(QueryLimit, match="same labelset"):
+        at(store, '-{__name__=~"g|h"}', 0)
+
+
 def test_an_included_label_that_the_one_lacks_is_taken_away() -> None:
     store = store_of([gauge({0: 6}, a="x", of="many"), gauge({0: 2}, a="x", n="3")])
     assert at(store, 'g{n=""} + on (a) group_left (of) g{n!=""}', 0) == {(("a", "x"),): 8}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,6 +140,17 @@ def test_events() -> None:
     reader.begin()
     assert reader.line("") is None
     assert reader.last_id == "9", "an event that was cut did not come"
+
+
+def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("collector.cli.tail"), "EVENT_CHARACTERS_MAX", 100)
+    reader = EventReader()
+    for _ in range(5):  # Each by itself is short enough.
+        assert reader.line("data: " + "x" * 90) is None
+        assert reader.line("") is not None
+    reader.line("data: " + "x" * 90)
+    with pytest.raises(ValueError, match="more than 100 characters"):
+        reader.line("data: " + "x" * 90)
 
 
 @given(st.lists(LINES, max_size=30), st.integers(0, 30))

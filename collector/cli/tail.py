@@ -22,6 +22,8 @@ from collector.cli.terminal import duration, escaped, escaped_json, moment
 SILENCE_S: Final = 45.0
 """How long nothing may come: three of the daemon's heartbeats."""
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+EVENT_CHARACTERS_MAX: Final = 64 * 1024 * 1024
+"""Of the lines of one event together; what is longer is no daemon's."""
 AGAIN_S: Final = 1.0
 """How long to wait before coming again, unless the daemon says how long."""
 AGAIN_MAX_S: Final = 60.0
@@ -45,24 +47,31 @@ class EventReader:
         self.again_s = AGAIN_S
         self._name = ""
         self._data: list[str] = []
+        self._size = 0
         self._id = ""
 
     def begin(self) -> None:
         """A new connection: forget an event that was cut."""
-        self._name, self._data, self._id = "", [], self.last_id
+        self._name, self._data, self._size, self._id = "", [], 0, self.last_id
 
     def line(self, text: str) -> Event | None:
-        """Take a line without its end; return the event that it ends, if it ends one."""
+        """Take a line without its end; return the event that it ends, if it ends one.
+
+        Raises ValueError for an event longer than `EVENT_CHARACTERS_MAX`.
+        """
         if not text:
             self.last_id = self._id
             made = Event(self._name or "message", "\n".join(self._data)) if self._data else None
-            self._name, self._data = "", []
+            self._name, self._data, self._size = "", [], 0
             return made
         field, _, value = text.partition(":")
         value = value.removeprefix(" ")
         if field == "event":
             self._name = value
         elif field == "data":
+            self._size += len(value) + 1
+            if self._size > EVENT_CHARACTERS_MAX:
+                raise ValueError(f"an event of more than {EVENT_CHARACTERS_MAX} characters")
             self._data.append(value)
         elif field == "id" and "\0" not in value:
             self._id = value
@@ -132,7 +141,8 @@ def _events(client: Client, endpoint: str, path: str, reader: EventReader) -> It
             kind = Unreached if response.status == 503 else click.ClickException
             raise kind(told(endpoint, response.status, response.read(1000)))
         while line := response.readline(LINE_BYTES_MAX):
-            event = reader.line(line.decode("utf-8", "replace").rstrip("\r\n"))
+            with understood(endpoint, path):
+                event = reader.line(line.decode("utf-8", "replace").rstrip("\r\n"))
             if event is not None:
                 yield event
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
@@ -136,6 +137,12 @@ class Memo:
     def forget(self) -> None:
         """Let go of everything. A query that is using some of it keeps that to its end."""
         self._kept.clear()
+
+
+OPENED: Final[ContextVar[list[View] | None]] = ContextVar("opened", default=None)
+"""Where a request collects its views, so that its answer can say what they lack."""
+OPENED_MAX: Final = 64
+"""Views that are collected; who goes on opening more is no answer, but a stream."""
 
 
 class View:
@@ -503,6 +510,9 @@ class Store:
         )
         if self.behind is not None and not ring_only and not held_only:
             view.behind = self.behind(view)
+        opened = OPENED.get()
+        if opened is not None and len(opened) < OPENED_MAX:
+            opened.append(view)
         return view
 
     def stats(self) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import numpy as np
 
 from collector.api.call import QueryCall
 from collector.api.messages import SERVICE, message, parsed
-from collector.api.partial import RETRY_S, lacking
+from collector.api.partial import lacking, not_found
 from collector.api.standing import CHECK_S
 from collector.api.tempo import LIMIT_DEFAULT, LIMIT_MAX, SPANS_DEFAULT, SPANS_MAX
-from collector.errors import Forbidden, InvalidQuery, Malformed, NotFound, Unauthenticated, Unavailable
+from collector.errors import Forbidden, InvalidQuery, Malformed, NotFound, Unauthenticated
 from collector.otlp.records import Ref, regroup, tagged
 from collector.otlp.signals import LOGS, SIGNALS, TRACES, Signal
 from collector.query.completeness import completeness
@@ -252,7 +252,7 @@ async def _get_trace(request: Any, served: Served, call: QueryCall) -> AsyncGene
         coverage = _coverage(view)
     if not made.parts:
         text = f"trace {request.trace_id.hex()} not found"
-        raise Unavailable(f"{text}; {reasons[0]}", RETRY_S) if (reasons := lacking(view)) else NotFound(text)
+        raise not_found(text, view)
     about = message("GetTraceResponse")(coverage=coverage, spans_left_out=made.left_out, missing=made.missing)
     head = about.SerializeToString()
     made.parts.reverse()

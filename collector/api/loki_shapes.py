@@ -39,18 +39,9 @@ def success(data: Any, warnings: Mapping[str, list[str]] | None = None) -> bytes
 
 
 def warnings_of(*views: View) -> dict[str, list[str]]:
-    """Return the field `warnings` of an answer: what the views are known to lack. Empty when that is nothing.
-
-    What retention has removed is not among it: an answer says what is held.
-    """
-    found = {damage for view in views if view.log is not None for damage in view.log.damaged}
+    """Return the field `warnings` of an answer: what the views are known to lack. Empty when that is nothing."""
     reasons = lacking(*views)
-    if not found:
-        return {"warnings": reasons} if reasons else {}
-    records = sum(damage.end_offset - damage.first_offset for damage in found)
-    first = min(damage.first_offset for damage in found)
-    text = f"{records} records cannot be read, from offset {first} on, and may be missing here: their place in the log is damaged"
-    return {"warnings": [text, *reasons]}
+    return {"warnings": reasons} if reasons else {}
 
 
 def utc_text(ns: int) -> str:

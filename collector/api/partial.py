@@ -1,8 +1,9 @@
-"""Answers that may lack what only a backend has say so, whichever API they are of.
+"""Answers that may lack something say so, whichever API they are of.
 
-Queries reach back into a backend (query/reach.py), which may be away or slow; then they answer with what there is. Every
-HTTP answer that was made of less has the header `X-Ringtail-Partial` with the reason. Where an API has a place for it
-beside, its handlers put it there, too: `missing` tells, on the event loop, what the views of the request under way lack.
+Queries reach back into a backend (query/reach.py), which may be away or slow; and a part of the log may be damaged. Then they
+answer with what there is. Every HTTP answer that was made of less has the header `X-Ringtail-Partial` with the reason. Where
+an API has a place for it beside, its handlers put it there, too: `missing` tells, on the event loop, what the views of the
+request under way lack. What retention has removed is not among it: an answer says what is held.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.errors import NotFound, Unavailable
-from collector.query.reach import REACHES
+from collector.store import OPENED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from collector.store import View
@@ -23,13 +26,30 @@ RETRY_S: Final = 5.0
 
 def lacking(*views: View) -> list[str]:
     """Return why answers from these views may lack records; empty when they do not. In any thread."""
-    found = [reason for view in views if view.behind is not None for reason in view.behind.missing]
-    return list(dict.fromkeys(found))
+    return [*_unreadable(views), *_away(views)]
 
 
 def missing() -> list[str]:
     """Return the same for all views of the request under way."""
-    return list(dict.fromkeys(reason for one in REACHES.get() or () for reason in one.missing))
+    return lacking(*(OPENED.get() or ()))
+
+
+def _away(views: Sequence[View]) -> list[str]:
+    """Return what could not be looked for in backends, and may be there later."""
+    return list(dict.fromkeys(reason for view in views if view.behind is not None for reason in view.behind.missing))
+
+
+def _unreadable(views: Sequence[View]) -> list[str]:
+    """Return what cannot be read of the views' logs, a text for each signal."""
+    found = []
+    for signal, log in {view.signal: view.log for view in views if view.log is not None}.items():
+        if damaged := log.damaged:
+            records = sum(one.end_offset - one.first_offset for one in damaged)
+            found.append(
+                f"{records} {signal.noun} cannot be read, from offset {damaged[0].first_offset} on, and may be missing "
+                "here: their place in the log is damaged"
+            )
+    return found
 
 
 def warnings(*more: str) -> dict[str, list[str]]:
@@ -45,10 +65,15 @@ def partial_metrics() -> dict[str, Any]:
     return {"partial": True, "message": "; ".join(reasons)} if reasons else {}
 
 
-def not_found(text: str) -> NotFound | Unavailable:
-    """Return the cause to raise when nothing was found: what could not be looked for may be there all the same."""
-    reasons = missing()
-    return Unavailable(f"{text}; {reasons[0]}", RETRY_S) if reasons else NotFound(text)
+def not_found(text: str, *views: View) -> NotFound | Unavailable:
+    """Return the cause to raise when nothing was found in views, by default those of the request under way.
+
+    What could not be looked for in a backend may be there all the same: then it is Unavailable.
+    """
+    views = views or tuple(OPENED.get() or ())
+    if reasons := _away(views):
+        return Unavailable("; ".join((text, reasons[0])), RETRY_S)
+    return NotFound("; ".join((text, *_unreadable(views))))
 
 
 class PartialAnswers:
@@ -70,8 +95,8 @@ class PartialAnswers:
                 message = {**message, "headers": [*message["headers"], (HEADER, text)]}
             await send(message)
 
-        token = REACHES.set([])
+        token = OPENED.set([])
         try:
             await self._app(scope, receive, tell)
         finally:
-            REACHES.reset(token)
+            OPENED.reset(token)

@@ -13,9 +13,9 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from collector.api.partial import RETRY_S, lacking
+from collector.api.partial import not_found
 from collector.api.tempo import NO_ROOT, answering, covered, cursor_of, json_response, number_of
-from collector.errors import InvalidQuery, NotFound, Unavailable
+from collector.errors import InvalidQuery, NotFound
 from collector.otlp.plain import plain, plain_number, plain_pairs
 from collector.otlp.records import record, service_name
 from collector.query.logql.labels import Records
@@ -141,9 +141,9 @@ def _answer(
         records.setdefault(message.span_id, []).append(_log_record(ref, message, reader))
     about = in_short(deadline, traces, [one for one in records if len(one) == _SPAN_ID_BYTES])
     if about is None and not page.refs and after is None:
-        raise _not_held(f"neither a span nor a log record of trace {trace.hex()} is held", traces, logs)
+        raise not_found(f"neither a span nor a log record of trace {trace.hex()} is held", traces, logs)
     if span is not None and not records[span] and (about is None or span not in about.named):
-        raise _not_held(
+        raise not_found(
             f"neither the span {span.hex()} nor a log record of it is held in trace {trace.hex()}", traces, logs
         )
     named = about.named if about is not None else {}
@@ -161,11 +161,6 @@ def _answer(
         answer["exemplars"] = [_exemplar(one) for one in found if span in (None, one.exemplar.span_id)]
     answer["coverage"] = {"traces": covered(traces), "logs": covered(logs)}
     return msgspec.json.encode(answer)
-
-
-def _not_held(text: str, *views: View) -> NotFound | Unavailable:
-    reasons = lacking(*views)
-    return Unavailable(f"{text}; {reasons[0]}", RETRY_S) if reasons else NotFound(text)
 
 
 def _trace(about: TraceInShort | None) -> dict[str, Any] | None:

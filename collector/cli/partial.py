@@ -42,14 +42,6 @@ def lacking(coverage: Mapping[str, Any], what: str) -> list[str]:
 
     To be called where it is `understood`: it raises what reading something else raises.
     """
-    found = []
-    if damaged := coverage.get("unreadable"):
-        first = min(int(one["firstOffset"]) for one in damaged)
-        found.append(
-            f"{what} from offset {first} on cannot be read, and may be missing here: their place in the log is damaged"
-        )
     if message := coverage.get("message"):
-        found.append(str(message))
-    if coverage.get("partial") and not found:
-        found.append(f"{what} may be missing here")
-    return found
+        return [str(message)]
+    return [f"{what} may be missing here"] if coverage.get("partial") else []

@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,9 +67,6 @@ ONLY_HELD: Final = Hints(since_ns=2**64)
 NO_TRACES: Final = np.empty((0, 2), np.uint64)
 MESSAGE_MAX: Final = 300
 """Characters of a reason."""
-
-REACHES: Final[ContextVar[list[Reach] | None]] = ContextVar("reaches", default=None)
-"""Where a request collects what its views reach back by, so that its answer can say what is missing."""
 
 
 class Way:
@@ -117,11 +113,7 @@ class Way:
 
     def reach(self, view: View) -> Reach:
         """Return what lies behind a view; on the event loop."""
-        made = Reach(self, view.first_offset)
-        reaches = REACHES.get()
-        if reaches is not None:
-            reaches.append(made)
-        return made
+        return Reach(self, view.first_offset)
 
     def arrived(self, first_offset: int, view: View) -> int:
         """Return when the oldest record that a view can read arrived, Unix ns, or a later time. In a query's thread."""

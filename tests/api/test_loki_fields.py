@@ -131,4 +131,4 @@ async def test_damage_is_told(live: Live) -> None:
     log._note_damage(Damage(0, 2, "made up"))
     for path in ("/query_range", "/detected_fields", "/patterns", "/index/volume"):
         [warning] = (await ask(live, path))["warnings"]
-        assert warning.startswith("2 records cannot be read, from offset 0 on")
+        assert warning.startswith("2 log records cannot be read, from offset 0 on")

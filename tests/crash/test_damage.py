@@ -6,10 +6,13 @@ tests/wal/test_damage.py has each cut and each bit; here are some of them, and f
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -17,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from collector.clock import SystemClock
 from collector.otlp.signals import SIGNALS, Signal
 from collector.wal.files import OperatingSystemFiles
+from collector.wal.frame import MAGIC_BYTES
 from collector.wal.log import Log
 from collector.wal.metrics import LogMetrics
 from tests.accounts import accounts
@@ -133,6 +137,51 @@ def test_what_is_damaged_is_told_and_the_rest_is_served(written: Path, tmp_path:
         done.update({what.partition(" ")[0]: 1})
         shutil.rmtree(directory)
     effort.report("R3", starts=2 * rounds, **done)
+
+
+def test_answers_of_every_api_tell_what_cannot_be_read(tmp_path: Path) -> None:
+    """A payload byte of each log's third request is wrong; the trace that is asked for is whole all the same."""
+    settings = (*SETTINGS, *(f"stores.{signal.name}.capacity=1" for signal in SIGNALS))
+    whole = [Request(signal, number, RECORDS) for number in range(1, 5) for signal in SIGNALS]
+    with Daemon(tmp_path, *settings) as daemon:
+        for request in whole:
+            assert daemon.export(request.signal.http_path, payload(request, PADDING)).code == 200
+        trace = next(iter(json.loads(daemon.get("/api/search?q=%7B%7D&limit=50").body)["traces"]))["traceID"]
+    for signal in SIGNALS:
+        path = next((tmp_path / "data" / signal.name).glob("0*.log"))
+        content = bytearray(path.read_bytes())
+        places = [at for at in range(len(content)) if content.startswith(MAGIC_BYTES, at)]
+        content[places[2] + 2000] ^= 1
+        path.write_bytes(content)
+    with Daemon(tmp_path, *settings, allow=ALLOWED) as daemon:
+
+        def told(path: str) -> tuple[Any, str]:
+            answer = daemon.get(path)
+            body = json.loads(answer.body) if answer.headers["content-type"].startswith("application/json") else None
+            return body, answer.headers.get("x-ringtail-partial", "")
+
+        text = "5 {} cannot be read, from offset 10 on, and may be missing here: their place in the log is damaged"
+        spans, lines, points = (text.format(signal.noun) for signal in SIGNALS)
+        assert told("/api/stats")[1] == "", "it lacks nothing"
+        body, header = told("/api/search?q=%7B%7D&limit=50")
+        assert (body["metrics"]["partial"], body["metrics"]["message"], header) == (True, spans, spans)
+        assert body["metrics"]["unreadable"] == [{"firstOffset": "10", "endOffset": "15"}]
+        body, header = told(f"/api/v2/traces/{trace}")
+        assert (body["status"], header) == ("PARTIAL", spans)
+        assert spans in body["message"]
+        body, header = told("/api/v2/search/tags")
+        assert (body["metrics"]["partial"], body["metrics"]["message"], header) == (True, spans, spans)
+        body, header = told("/jaeger/api/services")
+        assert ([one["msg"] for one in body["errors"]], header) == ([spans], spans)
+        body, header = told(f"/loki/api/v1/query_range?query={quote('{service_name=~`.+`}')}&start=0&end=9999999999")
+        assert (body["warnings"], header) == ([lines], lines)
+        body, header = told(
+            f"/api/v1/query_range?query={quote('count({__name__=~`.+`})')}&start=0&end=9999999999&step=9999999"
+        )
+        assert (body["warnings"], header) == ([points], points)
+        answer = daemon.get(f"/api/v2/traces/{'ab' * 16}")
+        assert (answer.code, answer.headers.get("x-ringtail-partial")) == (404, spans), "asking again would not help"
+        assert spans in answer.body.decode()
 
 
 def test_without_damage_there_is_nothing_to_tell(written: Path, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -256,18 +256,19 @@ def test_what_is_wrong_with_tls_is_told(secure: Daemon, authority: Authority, tm
 
 
 @contextmanager
-def server(status: int, body: bytes) -> Iterator[str]:
-    """A server that gives every request the same answer; yields its address."""
+def answering(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
+    """A server that answers each path with a status and a body; yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+        def respond(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = answer(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = respond
 
         def log_message(self, *_: object) -> None:
             """Keep quiet."""
@@ -280,6 +281,11 @@ def server(status: int, body: bytes) -> Iterator[str]:
         finally:
             listener.shutdown()
             thread.join()
+
+
+def server(status: int, body: bytes) -> AbstractContextManager[str]:
+    """A server that gives every request the same answer; yields its address."""
+    return answering(lambda _: (status, body))
 
 
 def test_a_daemon_that_is_not_ready_is_unhealthy() -> None:

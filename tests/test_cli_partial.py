@@ -6,10 +6,8 @@ Here servers answer what they are told to; tests/exporters/test_reaching_told.py
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from collector.cli import main
 from collector.otlp.records import tagged
-from tests.test_cli import server
+from tests.test_cli import answering, server
 
 TRACE = "05" * 16
 AWAY = "older records may be missing here: the backend b is away"
@@ -41,29 +39,11 @@ def ringtail(*arguments: str, color: bool = False) -> Result:
     return CliRunner().invoke(main, arguments, prog_name="ringtail", env={"COLUMNS": "100"}, color=color)
 
 
-@contextmanager
-def paths(answers: Mapping[str, bytes]) -> Iterator[str]:
+def paths(answers: Mapping[str, bytes]) -> AbstractContextManager[str]:
     """A server with an answer for each beginning of a path, and 404 for others; yields its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = next((one for start, one in answers.items() if self.path.startswith(start)), None)
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, *_: object) -> None:
-            """Keep quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
-        thread = threading.Thread(target=listener.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.server_port}"
-        finally:
-            listener.shutdown()
-            thread.join()
+    return answering(
+        lambda path: next(((200, body) for start, body in answers.items() if path.startswith(start)), (404, b""))
+    )
 
 
 def trace_answer(message: str = "") -> bytes:

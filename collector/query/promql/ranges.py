@@ -223,12 +223,11 @@ def _slope(window: Window, step: int, origin: int) -> tuple[float, float]:
     if (values == values[0]).all():
         return (0.0, float(values[0])) if np.isfinite(values[0]) else (float("nan"), float("nan"))
     seconds = (window.times[begin:end] - origin) / 1000
-    count = len(values)
     with np.errstate(all="ignore"):
-        covariance = np.sum(seconds * values) - np.sum(seconds) * np.sum(values) / count
-        variance = np.sum(seconds * seconds) - np.sum(seconds) ** 2 / count
-        slope = covariance / variance
-        return float(slope), float(np.sum(values) / count - slope * np.sum(seconds) / count)
+        middle, mean = np.mean(seconds), np.mean(values)
+        aside = seconds - middle  # so that nothing is lost when the origin is far away
+        slope = np.sum(aside * (values - mean)) / np.sum(aside * aside)
+        return float(slope), float(mean - slope * middle)
 
 
 def deriv(window: Window) -> Found:

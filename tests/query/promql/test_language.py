@@ -166,6 +166,10 @@ def test_sorting_by_labels_knows_numbers() -> None:
     store = store_of([gauge({0: 1}, a=text) for text in ("disk10", "disk9", "a", "disk9b")])
     found = run('sort_by_label(g, "a")', [ZERO], store)
     assert [dict(labels)["a"] for labels in found.labels] == ["a", "disk9", "disk9b", "disk10"]
+    odd = store_of([gauge({0: 1}, a=text) for text in ("²", "٣", "3")])
+    assert len(run('sort_by_label(odd or g, "a")', [ZERO], odd).labels) == 3, (
+        "digits that int() reads otherwise, or not"
+    )
     found = run('sort_by_label_desc(g, "nothing", "a")', [ZERO], store)
     assert [dict(labels)["a"] for labels in found.labels] == ["disk10", "disk9b", "disk9", "a"]
 
@@ -242,6 +246,13 @@ def test_a_prediction_begins_at_the_querys_time_whatever_the_offset() -> None:
     store = store_of([gauge({0: 0, 10: 10, 20: 20})])
     assert at(store, "predict_linear(g[1m], 5)", 30) == {(): pytest.approx(35)}
     assert at(store, "predict_linear(g[1m] offset 10s, 5)", 30) == {(): pytest.approx(35)}
+
+
+def test_a_line_is_exact_however_far_away_it_is_followed() -> None:
+    store = store_of([gauge({0: 0.1, 10: 10.1, 20: 20.1})])
+    month = 30 * 86_400
+    found = at(store, "predict_linear(g[1m] offset 30d, 5)", month + 30)
+    assert found == {(): pytest.approx(month + 35.1, rel=1e-13)}
 
 
 def test_dates_that_are_none_are_no_number() -> None:

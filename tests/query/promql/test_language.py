@@ -248,13 +248,6 @@ def test_a_prediction_begins_at_the_querys_time_whatever_the_offset() -> None:
     assert at(store, "predict_linear(g[1m] offset 10s, 5)", 30) == {(): pytest.approx(35)}
 
 
-def test_a_line_is_exact_however_far_away_it_is_followed() -> None:
-    store = store_of([gauge({0: 0.1, 10: 10.1, 20: 20.1})])
-    month = 30 * 86_400
-    found = at(store, "predict_linear(g[1m] offset 30d, 5)", month + 30)
-    assert found == {(): pytest.approx(month + 35.1, rel=1e-13)}
-
-
 def test_dates_that_are_none_are_no_number() -> None:
     values = np.array([math.nan, math.inf, 1e300, -1.5, 951_782_400])
     assert part("year", values).tolist()[3:] == [1969, 2000]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -79,6 +80,20 @@ def test_spread_and_quantiles(values: list[float]) -> None:
     middle = statistics.median(values)
     deviation = statistics.median([abs(one - middle) for one in values])
     assert FUNCTIONS["mad_over_time"](window)[0][0] == pytest.approx(deviation, **close)
+
+
+def test_a_line_is_exact_however_far_away_it_is_followed() -> None:
+    """A month: sums of squares of such times have no digits left for what lies 15 s apart."""
+    times = np.arange(40, dtype=np.int64) * 15_013
+    values = np.array([(number * 7919 % 100) / 7 for number in range(40)])
+    now = 30 * 86_400_000 + 77
+    window = Window(times, values, np.array([600_000], np.int64), 900_000)
+    found, _ = ranges.predict_linear(window, np.array([now], np.int64), np.array([5.0]))
+    seconds, exact = [Fraction(int(at) - now, 1000) for at in times], [Fraction(one) for one in values.tolist()]
+    middle, mean = sum(seconds) / 40, sum(exact) / 40
+    both = sum((x - middle) * (y - mean) for x, y in zip(seconds, exact, strict=True))
+    slope = both / sum((x - middle) ** 2 for x in seconds)
+    assert found[0] == pytest.approx(float(mean + slope * (5 - middle)), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "smoothed", "predict_linear", "quantile_over_time"])
